@@ -1,0 +1,1 @@
+"""Learn to see from the text that comes free with pictures. Importing this package does no work."""

@@ -1,0 +1,116 @@
+"""Folders that say what they are: every artefact on disk is a box with a `manifest.json`, and a file is whole or absent.
+
+    with atomic_write(box / "weights.bin") as file: file.write(payload)
+    write_manifest(box, Manifest(kind="store", config={...}, counts={"rows": 3}, made_from={"export": "3f9c..."}))
+    read_manifest(box, kind="store").counts["rows"]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from multimodal.errors import InputError
+
+MANIFEST = "manifest.json"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a box is, what it was made with, and from what. Holds nothing that changes between two equal jobs: no times, no paths.
+
+    kind: "shards", "text-space", "column", "run", "export" or "store".
+    config: the settings that made it, JSON values.
+    counts: how many of what.
+    made_from: part name -> fingerprint of each box, or part of a box, that this one was made from.
+    parts: file name -> facts about that file (a shard's pairs, bytes and fingerprint).
+    """
+
+    kind: str
+    config: Mapping[str, Any]
+    counts: Mapping[str, int] = field(default_factory=dict)
+    made_from: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the manifest's whole content: two boxes of equal config, counts and parts have equal ones."""
+        return fingerprint_json(asdict(self))
+
+
+def read_manifest(box: str | Path, kind: str) -> Manifest:
+    """The manifest of a box of the kind wanted; InputError where there is none, or it is another kind or a newer format."""
+    path = Path(box) / MANIFEST
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+        manifest = Manifest(**loaded)
+    except FileNotFoundError:
+        state = "holds no manifest.json (unfinished, or not a box of ours)" if Path(box).is_dir() else "does not exist"
+        raise InputError(f"{box}: wanted a {kind} here, and the folder {state}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+        raise InputError(f"{path}: not a manifest of ours: {error}") from None
+    if manifest.kind != kind:
+        raise InputError(f"{box}: wanted a {kind} here, and this is a {manifest.kind}")
+    if manifest.format_version > FORMAT_VERSION:
+        raise InputError(f"{box}: format version {manifest.format_version}; this release reads up to {FORMAT_VERSION}. Install a newer one")
+    return manifest
+
+
+def write_manifest(box: str | Path, manifest: Manifest) -> None:
+    """Write it last: what has a manifest is whole."""
+    with atomic_write(Path(box) / MANIFEST) as file:
+        file.write((json.dumps(asdict(manifest), indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
+def is_whole(box: str | Path) -> bool:
+    """Whether the box was finished."""
+    return (Path(box) / MANIFEST).is_file()
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
+    """A binary file that appears under its name only when it is whole and on disk; on any error nothing is left behind.
+
+    Makes the parent folder. The temporary file lies beside the target, so the rename never crosses file systems.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(descriptor, "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp gives 0600; others read our boxes too
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def fingerprint_bytes(*chunks: bytes) -> str:
+    """sha256 of the chunks one after the other, as hex."""
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def fingerprint_file(path: str | Path) -> str:
+    """sha256 of a file's content, as hex, read in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint_json(value: Any) -> str:
+    """sha256 of a JSON value, whatever the order of its keys."""
+    return fingerprint_bytes(json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode())
