@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -95,6 +96,20 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def copy_box(source: str | Path, target: str | Path) -> None:
+    """Make target a box equal to source, its manifest last. Files are hard-linked where the file system allows it: boxes are never changed in place."""
+    source, target = Path(source), Path(target)
+    files = sorted(path.relative_to(source) for path in source.rglob("*") if path.is_file())
+    for relative in sorted(files, key=lambda path: path == Path(MANIFEST)):
+        (target / relative).parent.mkdir(parents=True, exist_ok=True)
+        (target / relative).unlink(missing_ok=True)
+        try:
+            os.link(source / relative, target / relative)
+        except OSError:  # another file system, or one without links
+            with open(source / relative, "rb") as original, atomic_write(target / relative) as copy:
+                shutil.copyfileobj(original, copy)
 
 
 def fingerprint_bytes(*chunks: bytes) -> str:
