@@ -1,0 +1,98 @@
+"""What an export is, readable without torch: its family, its architecture as class paths, how pictures reach it, and its figures.
+
+print(read_card("runs/demo/wordvec/export").summary())
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from multimodal.boxes import MANIFEST, read_manifest
+from multimodal.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """The config of an export's manifest. JSON values only, so that it is equal to itself after a trip through the file.
+
+    family: "topic", "wordvec", "contrastive", or the name of a family of your own.
+    dim: d, the dimension in which pictures and queries meet.
+    architecture: "trunk" and "head", each {"class_path": "multimodal.towers.Trunk", "init_args": {...}}; a config's way to name a class.
+    preprocessing: what happens to a picture before the trunk (size, crop, interpolation, mean, std ...), as the trunk names it.
+    query_fingerprint: of the manifest of the text space that is the export's query side.
+    figures: what was measured when it was made; a figure stands beside its chance and the command that prints it.
+    """
+
+    family: str
+    dim: int
+    architecture: Mapping[str, Mapping[str, Any]]
+    preprocessing: Mapping[str, Any]
+    query_fingerprint: str
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.family:
+            raise ValueError("a card names its family")
+        if self.dim < 1:
+            raise ValueError(f"card of family {self.family}: dim {self.dim}, wanted at least 1")
+        for part in ("trunk", "head"):
+            described = self.architecture.get(part)
+            if described is None:
+                raise ValueError(
+                    f"card of family {self.family}: the architecture has no {part}; it has {', '.join(self.architecture) or 'nothing'}"
+                )
+            if set(described) != {"class_path", "init_args"}:
+                raise ValueError(
+                    f"card of family {self.family}: {part} wants class_path and init_args, and has {', '.join(described) or 'nothing'}"
+                )
+        if json.loads(json.dumps(asdict(self))) != asdict(self):
+            raise ValueError(f"card of family {self.family}: JSON values only (lists for tuples, strings for keys and paths)")
+
+    def config(self) -> dict[str, Any]:
+        """The card as the `config` of the export's manifest; `Card(**config)` is the card again."""
+        return asdict(self)
+
+    def summary(self) -> str:
+        """A page of plain text for a person."""
+        lines = [f"{self.family} export, {self.dim} dimensions"]
+        for part, described in self.architecture.items():
+            lines.append(f"  {part}: {described['class_path']}{_arguments(described['init_args'])}")
+        lines.append(f"  picture: {_pairs(self.preprocessing) or 'as it is'}")
+        lines.append(f"  query side: {self.query_fingerprint[:12]}")
+        lines += [f"  {name}: {_value(value)}" for name, value in self.figures.items()]
+        return "\n".join(lines)
+
+
+def read_card(export: str | Path) -> Card:
+    """The card of an export; InputError where it is not one, or its card is of another make."""
+    config = read_manifest(export, kind="export").config
+    known = {each.name for each in fields(Card)}
+    if unknown := set(config) - known:
+        raise InputError(f"{Path(export) / MANIFEST}: a card has no {', '.join(sorted(unknown))}. It has: {', '.join(sorted(known))}")
+    try:
+        return Card(**config)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{Path(export) / MANIFEST}: not a whole card: {error}. Make the export again: multimodal export") from None
+
+
+def _arguments(arguments: Mapping[str, Any]) -> str:
+    return f"({_pairs(arguments)})"
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={_value(value)}" for name, value in values.items())
+
+
+def _value(value: Any) -> str:
+    """Nested classes read as calls, nested values as pairs, floats short."""
+    if isinstance(value, Mapping) and set(value) == {"class_path", "init_args"}:
+        return f"{value['class_path']}{_arguments(value['init_args'])}"
+    if isinstance(value, Mapping):
+        return _pairs(value)
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
