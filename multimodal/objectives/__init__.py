@@ -1,0 +1,24 @@
+"""What a run minimises: one file an idea, each an `Objective` named in a config by its class path.
+
+model:
+  objective: {class_path: multimodal.objectives.SoftCrossEntropy}
+"""
+
+from __future__ import annotations
+
+from multimodal.objectives.base import Objective, RowObjective
+from multimodal.objectives.contrastive import Clip, SigLip
+from multimodal.objectives.regression import Cosine, MeanSquaredError
+from multimodal.objectives.soft_targets import KLDivergence, SigmoidCrossEntropy, SoftCrossEntropy
+
+__all__ = [
+    "Clip",
+    "Cosine",
+    "KLDivergence",
+    "MeanSquaredError",
+    "Objective",
+    "RowObjective",
+    "SigLip",
+    "SigmoidCrossEntropy",
+    "SoftCrossEntropy",
+]

@@ -1,0 +1,100 @@
+"""Objectives whose target is a distribution, or a row of shares: topics of a text, or word vectors brought into an interval.
+
+objective = SoftCrossEntropy()
+loss, parts = objective(logits, topics, batch.valid)      # (b, K), (b, K), (b,)
+topics_seen = objective.output(logits)                    # (b, K), rows sum to one
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from multimodal.objectives.base import RowObjective
+
+
+def sigmoid_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Each row's sum over d of the binary cross-entropy between target and sigmoid(logits), in nats.
+
+    logits (b, d); target (b, d) in [0, 1]. Returns (b,). The sum, as Caffe's SigmoidCrossEntropyLoss has it, with which both papers
+    trained: TextTopicNet (Gomez, Patel et al., 2017) and Learning to Learn from Web Data (Gomez et al., 2018).
+    """
+    return F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(dim=1)
+
+
+def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Each row's cross-entropy between a target distribution and softmax(logits), in nats.
+
+    logits (b, K); target (b, K), rows sum to one. Returns (b,).
+    """
+    return -(target * F.log_softmax(logits, dim=1)).sum(dim=1)
+
+
+def kl_divergence(logits: Tensor, target: Tensor) -> Tensor:
+    """Each row's KL(target || softmax(logits)), in nats: the soft cross-entropy less the target's own entropy, so that a perfect answer
+    costs 0.
+
+    logits (b, K); target (b, K), rows sum to one. Returns (b,). Same gradient as `soft_cross_entropy`.
+    """
+    return torch.xlogy(target, target).sum(dim=1) + soft_cross_entropy(logits, target)
+
+
+class SigmoidCrossEntropy(RowObjective):
+    """A sigmoid for each number of the target, all independent: the loss of TextTopicNet and of Learning to Learn from Web Data.
+
+    low, high: the interval that the targets live in, brought to [0, 1] for the loss and back by `output`. 0 and 1 for topics; -1 and 1 for
+    word vectors of length one. A target outside it is an error: the loss would have no lowest value.
+    """
+
+    def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
+        super().__init__()
+        if not low < high:
+            raise ValueError(f"SigmoidCrossEntropy: low={low} must be below high={high}")
+        self.low, self.high = low, high
+        self._targets_seen = False
+
+    def row_loss(self, image: Tensor, text: Tensor) -> Tensor:
+        if not self._targets_seen:  # one look is enough, a column is of one kind throughout; each look would make a GPU wait
+            self._check(text)
+        # a row that does not count is all zeros, which may lie outside the interval; it is finite all the same, and masked by the caller
+        return sigmoid_cross_entropy(image, (text - self.low) / (self.high - self.low))
+
+    def output(self, image: Tensor) -> Tensor:
+        """(b, d) logits -> (b, d) in [low, high]."""
+        return self.low + (self.high - self.low) * torch.sigmoid(image)
+
+    def _check(self, text: Tensor) -> None:
+        counted = text[(text != 0).any(dim=1)]
+        if not len(counted):
+            return
+        least, most = counted.min().item(), counted.max().item()
+        slack = 1e-3 * (self.high - self.low)  # float16 columns round
+        if least < self.low - slack or most > self.high + slack:
+            raise ValueError(
+                f"SigmoidCrossEntropy: targets reach from {least:.3g} to {most:.3g}, outside [{self.low:g}, {self.high:g}]. "
+                f"For word vectors of length one use low=-1, high=1"
+            )
+        self._targets_seen = True
+
+
+class SoftCrossEntropy(RowObjective):
+    """Cross-entropy with a target distribution: a picture has one softmax over all topics."""
+
+    def row_loss(self, image: Tensor, text: Tensor) -> Tensor:
+        return soft_cross_entropy(image, text)
+
+    def output(self, image: Tensor) -> Tensor:
+        """(b, K) logits -> (b, K) probabilities, rows sum to one."""
+        return torch.softmax(image, dim=1)
+
+
+class KLDivergence(RowObjective):
+    """KL from the target distribution to the picture's softmax: trains as `SoftCrossEntropy` does, and reads 0 when it is perfect."""
+
+    def row_loss(self, image: Tensor, text: Tensor) -> Tensor:
+        return kl_divergence(image, text)
+
+    def output(self, image: Tensor) -> Tensor:
+        """(b, K) logits -> (b, K) probabilities, rows sum to one."""
+        return torch.softmax(image, dim=1)
