@@ -1,0 +1,99 @@
+"""What was left out and why: a bad sample is counted, named and written down, and too many of them stop the job.
+
+    with ShardWriter(output) as writer, Ledger(output / "bad.csv") as ledger:
+        for path in paths: ...  # ledger.bad("photos", path.name, "not an image"), or writer.write(pair) and ledger.good()
+
+Open the ledger after the writer: it then closes first, and a job that it fails leaves a box without a manifest.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from multimodal.boxes import atomic_write
+from multimodal.errors import InputError
+
+NUM_REASONS_TOLD = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """One sample that was left out: the file or shard it lay in, its key or name there, and the reason."""
+
+    where: str
+    key: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.where} {self.key}: {self.reason}" if self.key else f"{self.where}: {self.reason}"
+
+
+class Ledger:
+    """Counts good samples, keeps the bad ones, and writes them on close.
+
+    path: the CSV file to write (by custom `bad.csv` in the box that is made), columns where, key, reason; no file where nothing is bad.
+    max_bad_share: close raises InputError where bad / (bad + good) is above this, or where nothing good is left.
+    """
+
+    def __init__(self, path: Path, max_bad_share: float = 0.05) -> None:
+        if not 0 <= max_bad_share <= 1:
+            raise InputError(f"max_bad_share is {max_bad_share}; it is a share, from 0 (no bad sample is accepted) to 1")
+        self.path = Path(path)
+        self.max_bad_share = max_bad_share
+        self.num_good = 0
+        self.entries: list[Bad] = []
+
+    @property
+    def num_bad(self) -> int:
+        """How many were left out so far."""
+        return len(self.entries)
+
+    def bad(self, where: str, key: str, reason: str) -> None:
+        """Write down one sample that is left out."""
+        self.entries.append(Bad(where, key, reason))
+
+    def good(self, count: int = 1) -> None:
+        """Count samples that were taken."""
+        self.num_good += count
+
+    def close(self) -> None:
+        """Write the file, then raise InputError where too much was bad or nothing is left."""
+        self.write()
+        num_seen = self.num_good + self.num_bad
+        if not num_seen:
+            raise InputError(f"{self.path.parent}: nothing was read, neither good nor bad. Is the input empty?")
+        if not self.num_good:
+            raise InputError(f"nothing good is left: {self._told()}")
+        if self.num_bad / num_seen > self.max_bad_share:
+            share = f"{self.num_bad} of {num_seen} are bad ({self.num_bad / num_seen:.1%}), more than --max-bad-share {self.max_bad_share}"
+            raise InputError(f"{share}: {self._told()}")
+
+    def write(self) -> None:
+        """Write the bad ones as CSV; a file of an earlier run goes where nothing is bad any more."""
+        if not self.entries:
+            self.path.unlink(missing_ok=True)
+            return
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(("where", "key", "reason"))
+        rows.writerows((bad.where, bad.key, bad.reason) for bad in self.entries)
+        with atomic_write(self.path) as file:
+            file.write(text.getvalue().encode("utf-8", "backslashreplace"))  # a file name need not be valid UTF-8
+
+    def _told(self) -> str:
+        told = "; ".join(str(bad) for bad in self.entries[:NUM_REASONS_TOLD])
+        more = f"; and {self.num_bad - NUM_REASONS_TOLD} more" if self.num_bad > NUM_REASONS_TOLD else ""
+        return f"{told}{more}. All of them: {self.path}"
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            self.close()
+        else:  # what stopped the job is the news; the ledger only keeps its record
+            self.write()
