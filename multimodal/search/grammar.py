@@ -8,7 +8,7 @@
     image  = "image:" (quoted | word)
 
 Words that stand side by side are one phrase. A hyphen inside a word belongs to it (`t-shirt`); at the start of a term it is a minus,
-and so is the en dash that some editors make of it. U+2212 is a minus wherever it stands. What holds spaces, + * ( ) as part of itself is quoted.
+and so is the en dash that some editors make of it. U+2212 is a minus wherever it stands. What holds + * ( ) as part of itself is quoted.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A query, flat: each content once, in the order of kind and content, no weight zero. Queries that mean the same are equal bit for bit."""
+    """A query, flat: each content once, ordered by kind and content, no weight zero. Queries that mean the same are equal bit for bit."""
 
     terms: tuple[Term, ...]
 

@@ -1,0 +1,108 @@
+"""Exact search with FAISS: every row is looked at, and equal scores come in the order of ids.
+
+engine = FlatEngine(dim=256); engine.add(ids, rows); engine.search(queries, k=10).ids
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+import faiss
+import numpy as np
+
+from multimodal.boxes import Manifest, atomic_write, read_manifest, write_manifest
+from multimodal.errors import InputError
+from multimodal.search.engine import Neighbours
+from multimodal.search.segments import duplicates, name_some
+
+# FAISS's float32 scores stand up to about this far from the exact ones (d times float32's half ulp, for unit vectors with d to 4,096;
+# BLAS and the loop for few queries differ by less). Candidates this close to the k-th are scored again before the cut.
+SLACK = 1e-4
+_QUERIES_AT_ONCE = 64
+
+
+class FlatEngine:
+    """`faiss.IndexFlatIP` over float32 rows. Scores are computed again in float64 rounded to float32: equal rows tie exactly."""
+
+    def __init__(self, dim: int) -> None:
+        self._index = faiss.IndexFlatIP(dim)
+        self._ids = np.empty(0, dtype=np.int64)
+        self._longest = 0.0
+        self._allowed: np.ndarray | None = None  # positions that filter lets through
+
+    def __len__(self) -> int:
+        return len(self._ids) if self._allowed is None else len(self._allowed)
+
+    @property
+    def dim(self) -> int:
+        return int(self._index.d)
+
+    def add(self, ids: np.ndarray, rows: np.ndarray) -> None:
+        if self._allowed is not None:
+            raise ValueError("a filtered engine is a view; add to the engine that it was filtered from")
+        if rows.ndim != 2 or rows.shape != (len(ids), self.dim):
+            raise InputError(f"{len(ids)} ids and rows of shape {rows.shape}; wanted ({len(ids)}, {self.dim})")
+        ids = np.asarray(ids, dtype=np.int64)
+        if repeated := duplicates(ids) or np.intersect1d(ids, self._ids).tolist():
+            raise InputError(f"ids are unique in an engine, and these come twice: {name_some(repeated)}")
+        rows = np.ascontiguousarray(rows, dtype=np.float32)
+        self._index.add(rows)
+        self._ids = np.concatenate([self._ids, ids])
+        self._longest = max(self._longest, float(np.linalg.norm(rows, axis=1).max(initial=0)))
+
+    def search(self, queries: np.ndarray, k: int) -> Neighbours:
+        if queries.ndim != 2 or queries.shape[1] != self.dim:
+            raise InputError(f"queries of shape {queries.shape}; wanted (q, {self.dim})")
+        if k < 1:
+            raise InputError(f"k = {k}; at least 1 neighbour is wanted")
+        exact = np.ascontiguousarray(queries, dtype=np.float32)
+        parts = [self._search(exact[start : start + _QUERIES_AT_ONCE], k) for start in range(0, len(exact), _QUERIES_AT_ONCE)]
+        empty = (0, min(k, len(self)))
+        ids = np.concatenate([np.empty(empty, np.int64), *(part.ids for part in parts)])
+        return Neighbours(ids, np.concatenate([np.empty(empty, np.float32), *(part.scores for part in parts)]))
+
+    def filter(self, ids: np.ndarray) -> Self:
+        view = type(self).__new__(type(self))
+        view._index, view._ids, view._longest = self._index, self._ids, self._longest
+        allowed = np.flatnonzero(np.isin(self._ids, ids))
+        view._allowed = allowed if self._allowed is None else np.intersect1d(allowed, self._allowed)
+        return view
+
+    def save(self, path: Path) -> None:
+        """ids.npy (n,) int64 and rows.npy (n, d) float32; a filter is not saved."""
+        for name, array in (("ids", self._ids), ("rows", self._rows(np.arange(len(self._ids))))):
+            with atomic_write(Path(path) / f"{name}.npy") as file:
+                np.save(file, array)
+        write_manifest(path, Manifest(kind="index", config={"dim": self.dim}, counts={"rows": len(self._ids)}))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        engine = cls(int(read_manifest(path, kind="index").config["dim"]))
+        engine.add(np.load(Path(path) / "ids.npy"), np.load(Path(path) / "rows.npy"))
+        return engine
+
+    def _search(self, queries: np.ndarray, k: int) -> Neighbours:
+        """One block of queries. FAISS gives candidates until the last is clearly worse than the k-th; the order is made here."""
+        k = min(k, len(self))
+        if k == 0:
+            return Neighbours(np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32))
+        params = None if self._allowed is None else faiss.SearchParameters(sel=faiss.IDSelectorBatch(self._allowed))
+        wanted = min(k + 16, len(self))
+        scores, positions = self._index.search(queries, wanted, params=params)
+        # an engine may be asked with vectors of any length
+        slack = SLACK * np.linalg.norm(queries, axis=1) * self._longest
+        while wanted < len(self) and (scores[:, -1] >= scores[:, k - 1] - slack).any():
+            wanted = min(2 * wanted, len(self))
+            scores, positions = self._index.search(queries, wanted, params=params)
+        ids = self._ids[positions]
+        # a sum a row, not a matrix product: BLAS may round one row differently at another place of the block
+        exact = [(self._rows(at) * query).sum(axis=1) for at, query in zip(positions, queries.astype(np.float64), strict=True)]
+        rounded = np.stack(exact).astype(np.float32)
+        order = np.lexsort((ids, -rounded), axis=1)[:, :k]
+        return Neighbours(np.take_along_axis(ids, order, axis=1), np.take_along_axis(rounded, order, axis=1))
+
+    def _rows(self, positions: np.ndarray) -> np.ndarray:
+        """(len(positions), d) float32, out of FAISS's own memory."""
+        held = faiss.rev_swig_ptr(self._index.get_xb(), len(self._ids) * self.dim) if len(self._ids) else np.empty(0, np.float32)
+        return held.reshape(len(self._ids), self.dim)[positions]

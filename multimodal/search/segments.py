@@ -1,0 +1,163 @@
+"""One immutable part of a store: ids, rows, metadata and thumbnails of pictures that were added together.
+
+    write_segment(store / "segments/000000", Segment(ids, rows, metadata={"name": names, "text": texts}, thumbnails=jpegs))
+
+Plain files: `ids.npy` (n,) int64, `rows.npy` (n, d) float16 of unit length, `metadata.parquet` a row a picture, and, where there are
+any, `thumbnails.parquet` (id, image). What stands in a store's manifest is never changed in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from multimodal.boxes import atomic_write, fingerprint_file, fingerprint_json
+from multimodal.errors import InputError
+
+REQUIRED_COLUMNS = ("name", "text")
+METADATA_GROUP = 1024  # rows in a Parquet row group: what a hit costs to read
+THUMBNAIL_GROUP = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segment:
+    """What goes into a segment; row i of everything belongs to ids[i].
+
+    ids: (n,) integers, unique. rows: (n, d) float, finite, none of them zero; a store brings them to unit length.
+    metadata: column -> n scalars (str, int, float, bool or None), at least "name" and "text"; by custom also "group", "key" and "set".
+    thumbnails: n encoded pictures (JPEG, WebP, PNG or AVIF bytes, None where there is none), or None for no thumbnails at all.
+    """
+
+    ids: np.ndarray
+    rows: np.ndarray
+    metadata: Mapping[str, Sequence[Any]]
+    thumbnails: Sequence[bytes | None] | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.ids)
+        if self.rows.ndim != 2 or len(self.rows) != n:
+            raise InputError(f"{n} ids and rows of shape {self.rows.shape}; wanted ({n}, d)")
+        if missing := [name for name in REQUIRED_COLUMNS if name not in self.metadata]:
+            raise InputError(f"metadata without {', '.join(missing)}; a store needs {' and '.join(REQUIRED_COLUMNS)} for every picture")
+        for name, values in (*self.metadata.items(), *([("thumbnails", self.thumbnails)] if self.thumbnails is not None else [])):
+            if len(values) != n:
+                raise InputError(f"{n} ids and {len(values)} values of {name}; wanted one for each")
+        if repeated := duplicates(self.ids):
+            raise InputError(f"ids are unique in a store, and these come twice: {name_some(repeated)}")
+
+
+def unit_rows(rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """The rows (n, d) at unit length, float32; InputError that names the ids whose rows have none (zero, or not finite)."""
+    exact = np.asarray(rows, dtype=np.float64)
+    norms = np.linalg.norm(exact, axis=1, keepdims=True)
+    broken = ~(np.isfinite(norms) & (norms > 0))[:, 0]
+    if broken.any():
+        raise InputError(f"rows that are zero or not finite cannot be searched; their ids: {name_some(ids[broken].tolist())}")
+    return (exact / norms).astype(np.float32)
+
+
+def write_segment(folder: Path, segment: Segment) -> dict[str, Any]:
+    """Write the files, rows as they are in float16, and return the facts that the store's manifest keeps.
+
+    Facts: rows, columns with their types, bytes, and a fingerprint over the content.
+    """
+    ids = np.asarray(segment.ids, dtype=np.int64)
+    metadata = pa.table({name: _column(name, values) for name, values in segment.metadata.items()})
+    folder.mkdir(parents=True, exist_ok=True)
+    write_array(folder / "ids.npy", ids)
+    write_array(folder / "rows.npy", np.asarray(segment.rows, dtype=np.float16))
+    _write_table(folder / "metadata.parquet", metadata, METADATA_GROUP, compression="zstd")
+    if segment.thumbnails is not None:
+        thumbnails = pa.table({"id": ids, "image": pa.array(list(segment.thumbnails), type=pa.binary())})
+        _write_table(folder / "thumbnails.parquet", thumbnails, THUMBNAIL_GROUP, compression="none")  # pictures are compressed already
+    files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    return {
+        "rows": len(ids),
+        "columns": {column.name: str(column.type) for column in metadata.schema},
+        "bytes": sum(path.stat().st_size for path in files),
+        "fingerprint": fingerprint_json({path.name: fingerprint_file(path) for path in files}),
+    }
+
+
+class SegmentReader:
+    """A segment on disk. Opening reads the ids alone; every other call maps the file it needs and lets it go, so thousands stay cheap."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.number = int(folder.name)
+        self.ids: np.ndarray = np.load(folder / "ids.npy")
+
+    def rows(self) -> np.ndarray:
+        """(n, d) float16, memory-mapped."""
+        return np.load(self.folder / "rows.npy", mmap_mode="r")
+
+    def metadata(self, columns: Sequence[str] | None = None, positions: np.ndarray | None = None) -> dict[str, list[Any]]:
+        """Column -> values at the positions (all where None); a column that this segment does not have is all None."""
+        return _read_table(self.folder / "metadata.parquet", columns, positions, len(self.ids))
+
+    def thumbnails(self, positions: np.ndarray) -> list[bytes | None]:
+        """The encoded pictures at the positions, None where there is none."""
+        path = self.folder / "thumbnails.parquet"
+        if not path.is_file():
+            return [None] * len(positions)
+        return _read_table(path, ["image"], positions, len(self.ids))["image"]
+
+
+def column_type(values: Sequence[Any], name: str) -> str:
+    """The Arrow type that a metadata column would have, as text; "null" where every value is None."""
+    return str(_column(name, values).type)
+
+
+def duplicates(ids: np.ndarray) -> list[int]:
+    """The ids that come more than once, ascending."""
+    values, counts = np.unique(np.asarray(ids), return_counts=True)
+    return values[counts > 1].tolist()
+
+
+def _column(name: str, values: Sequence[Any]) -> pa.Array:
+    try:
+        array = pa.array(list(values))
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        raise InputError(f"metadata column {name}: wanted values of one scalar type: {error}") from None
+    if pa.types.is_nested(array.type):
+        raise InputError(f"metadata column {name}: holds {array.type}; a column holds scalars. Join the values, or leave the column out")
+    return array
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    with atomic_write(path) as file:
+        np.save(file, array)
+
+
+def _write_table(path: Path, table: pa.Table, group: int, compression: str) -> None:
+    with atomic_write(path) as file:
+        pq.write_table(table, file, row_group_size=group, compression=compression, store_schema=False)
+
+
+def _read_table(path: Path, columns: Sequence[str] | None, positions: np.ndarray | None, num_rows: int) -> dict[str, list[Any]]:
+    """Values by column. With positions, only the row groups that hold one are read."""
+    with pq.ParquetFile(path, memory_map=True) as file:
+        names = list(file.schema_arrow.names if columns is None else columns)
+        present = [name for name in names if name in file.schema_arrow.names]
+        if positions is None:
+            table = file.read(columns=present)
+            return {name: table.column(name).to_pylist() if name in present else [None] * num_rows for name in names}
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+        stops = np.cumsum([0, *sizes])
+        groups = np.searchsorted(stops, positions, side="right") - 1
+        read, inverse = np.unique(groups, return_inverse=True)
+        table = file.read_row_groups(read.tolist(), columns=present)
+        before = np.cumsum([0, *(sizes[group] for group in read)])  # rows of the groups that were read, in front of each
+        at = (before[inverse] + positions - stops[groups]).tolist()
+    # by scalar, not Table.take: that imports pyarrow.compute, 40 ms of a cold search for ten values
+    return {name: [table.column(name)[index].as_py() if name in present else None for index in at] for name in names}
+
+
+def name_some(ids: Sequence[int], shown: int = 10) -> str:
+    return ", ".join(map(str, ids[:shown])) + (f" and {len(ids) - shown} more" if len(ids) > shown else "")
