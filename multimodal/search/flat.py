@@ -23,7 +23,7 @@ _QUERIES_AT_ONCE = 64
 
 
 class FlatEngine:
-    """`faiss.IndexFlatIP` over float32 rows. Scores are computed again in float64 rounded to float32: equal rows tie exactly."""
+    """`faiss.IndexFlatIP` over float32 rows. Scores are computed again in float64, then rounded to float32: equal rows tie exactly."""
 
     def __init__(self, dim: int) -> None:
         self._index = faiss.IndexFlatIP(dim)
