@@ -49,7 +49,7 @@ class Card:
                 raise ValueError(
                     f"card of family {self.family}: {part} wants class_path and init_args, and has {', '.join(described) or 'nothing'}"
                 )
-        if json.loads(json.dumps(asdict(self))) != asdict(self):
+        if json.loads(json.dumps(asdict(self), default=str)) != asdict(self):
             raise ValueError(f"card of family {self.family}: JSON values only (lists for tuples, strings for keys and paths)")
 
     def config(self) -> dict[str, Any]:
