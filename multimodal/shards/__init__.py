@@ -1,5 +1,22 @@
 """Shards: tars of pairs that webdataset and open_clip read too, with an index and columns beside them. numpy and pyarrow, no torch."""
 
+from multimodal.shards.columns import Column, ColumnWriter, column_names, column_path
 from multimodal.shards.ledger import Ledger
+from multimodal.shards.reader import Shard, ShardSet
+from multimodal.shards.split import Part, Split
+from multimodal.shards.writer import ShardWriter, finish, write_shard
 
-__all__ = ["Ledger"]
+__all__ = [
+    "Column",
+    "ColumnWriter",
+    "Ledger",
+    "Part",
+    "Shard",
+    "ShardSet",
+    "ShardWriter",
+    "Split",
+    "column_names",
+    "column_path",
+    "finish",
+    "write_shard",
+]

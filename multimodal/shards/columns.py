@@ -1,0 +1,293 @@
+"""Columns: rows of numbers for each pair of a set, made once, memory-mapped: targets of a text space, features of a trunk.
+
+    with ColumnWriter(shards, "lda40", dim=40, unit="text", dtype="float32", config={...}, made_from={"text-space": "3f9c.."}) as writer:
+        for shard in writer.missing():
+            writer.write(shard, rows, counts)
+    Column.of(shards, "lda40").take(ids)  # (n, 40) float32
+
+A column is a box `<set>/columns/<name>/` with one `000000.npy` (rows, d) a shard, and `000000.offsets.npy` (pairs + 1,) where a pair has as
+many rows as texts. Its manifest holds the fingerprint that each shard had, so that a column is never used with other shards, and a shard
+that is added to the set costs its own rows only. A row of NaN stands for a pair that could not be computed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+
+from multimodal.boxes import MANIFEST, Manifest, atomic_write, fingerprint_file, is_whole, read_manifest, write_manifest
+from multimodal.errors import InputError
+from multimodal.shards.reader import Recent, Shard, ShardSet
+
+COLUMNS = "columns"
+ROWS = ".npy"
+OFFSETS = ".offsets.npy"
+UNFINISHED = "unfinished.json"
+MAX_OPEN_MAPS = 256  # a map keeps a file descriptor
+
+Unit = Literal["pair", "text"]
+
+
+class Column:
+    """The rows of a finished column, by id of the pair. Opened by path it is not compared with any shards; `Column.of` compares."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.manifest = read_manifest(self.path, kind="column")
+        self.name = self.path.name
+        self.unit: Unit = self.manifest.config["unit"]
+        self.dim: int = self.manifest.config["dim"]
+        self.num_rows: int = self.manifest.counts["rows"]
+        parts = sorted(self.manifest.parts.items())
+        self._files = [name.removesuffix(ROWS) for name, _ in parts]
+        self._starts = np.cumsum([0, *(part["num_pairs"] for _, part in parts)], dtype=np.int64)
+        self._maps: Recent[int, _Rows] = Recent(MAX_OPEN_MAPS)
+
+    @classmethod
+    def of(cls, shards: ShardSet, name: str) -> Column:
+        """The column of that name in the set. InputError where there is none, or where it was made of shards that have changed since."""
+        path = column_path(shards, name)
+        if not is_whole(path):
+            state = f"was not finished. Run: {_command(path, shards)}" if path.is_dir() else "does not exist"
+            raise InputError(f"columns {path}: {state}. Finished ones: {', '.join(column_names(shards)) or 'none'}")
+        column = cls(path)
+        column.check(shards)
+        return column
+
+    def check(self, shards: ShardSet) -> None:
+        """InputError, naming the first shard that differs and what to run, where the column belongs to other shards."""
+        made = {name.removesuffix(ROWS): part["shard"] for name, part in self.manifest.parts.items()}
+        now = shards.fingerprints
+        for name in sorted(made.keys() | now.keys()):
+            if made.get(name) == now.get(name):
+                continue
+            if name not in made:
+                change = f"was added after they were made, as {_short(now[name])}"
+            elif name not in now:
+                change = f"was {_short(made[name])} when they were made and is gone now"
+            else:
+                change = f"was {_short(made[name])} when they were made and is {_short(now[name])} now"
+            raise InputError(f"columns {self.path}: shard {name} {change}. Run: {_command(self.path, shards)}")
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Column, (self.path,)
+
+    def rows(self, id: int) -> np.ndarray:
+        """(r, d) in the dtype on disk: r = 1 for unit pair, the number of the pair's texts for unit text."""
+        self._check(np.array([id]))
+        number = int(np.searchsorted(self._starts, id, side="right")) - 1
+        rows = self._maps.get(number, self._open)
+        first, count = rows.span(np.array([id - self._starts[number]]))
+        return rows.values[int(first[0]) : int(first[0] + count[0])]
+
+    def take(self, ids: np.ndarray, choice: np.ndarray | None = None) -> np.ndarray:
+        """(n, d) float32, one row for each of ids (n,), in their order; an id may come more than once.
+
+        choice: (n,) uint64 random words; of a pair's r rows, row choice % r is taken. None takes row 0.
+        """
+        ids = np.asarray(ids, np.int64)
+        self._check(ids)
+        taken = np.empty((len(ids), self.dim), np.float32)
+        numbers = np.searchsorted(self._starts, ids, side="right") - 1
+        for number in np.unique(numbers):
+            places = np.flatnonzero(numbers == number)
+            rows = self._maps.get(int(number), self._open)
+            first, count = rows.span(ids[places] - self._starts[number])
+            if choice is not None:
+                first = first + (np.asarray(choice, np.uint64)[places] % count.astype(np.uint64)).astype(np.int64)
+            taken[places] = rows.values[first]
+        return taken
+
+    def _open(self, number: int) -> _Rows:
+        name = self._files[number]
+        try:
+            values = np.load(self.path / f"{name}{ROWS}", mmap_mode="r", allow_pickle=False)
+            offsets = np.load(self.path / f"{name}{OFFSETS}", mmap_mode="r", allow_pickle=False) if self.unit == "text" else None
+        except (FileNotFoundError, ValueError) as error:
+            raise InputError(f"columns {self.path}: {name} cannot be read ({error}). Remove the folder and make the column again") from None
+        if values.shape != (self.manifest.parts[f"{name}{ROWS}"]["num_rows"], self.dim):
+            raise InputError(f"columns {self.path}: {name}{ROWS} is {values.shape}, not what its manifest says. Make the column again")
+        return _Rows(values, offsets)
+
+    def _check(self, ids: np.ndarray) -> None:
+        if len(ids) and not (0 <= ids.min() and ids.max() < len(self)):
+            raise IndexError(f"ids {ids.min()}..{ids.max()} reach outside 0..{len(self) - 1} of column {self.path}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The rows (r, d) of one shard, and offsets (pairs + 1,) into them where a pair has several."""
+
+    values: np.ndarray
+    offsets: np.ndarray | None
+
+    def span(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """First row and number of rows (n,) of the pairs at these positions of the shard."""
+        if self.offsets is None:
+            return positions, np.ones_like(positions)
+        return self.offsets[positions], self.offsets[positions + 1] - self.offsets[positions]
+
+
+class ColumnWriter:
+    """Writes a column shard by shard, each file whole or absent, the manifest last; goes on where an earlier run stopped.
+
+    Shards whose rows are there already, made with equal settings from the same content, are not asked for again: neither after a run that
+    was stopped, nor when shards were added to the set of a finished column.
+
+    unit: "pair" (one row a pair) or "text" (counts say how many). dtype: "float16" or "float32".
+    config: JSON values that say how the rows are made. made_from: what they are made with -> its fingerprint (a text space, a trunk).
+    InputError where a finished column of that name was made with other settings.
+    """
+
+    def __init__(
+        self, shards: ShardSet, name: str, dim: int, unit: str, dtype: str, config: Mapping[str, Any], made_from: Mapping[str, str]
+    ) -> None:
+        if not name or Path(name).name != name:
+            raise InputError(f"{name!r} is no name for a column; it becomes a folder in {shards.index / COLUMNS}")
+        if unit not in ("pair", "text"):
+            raise InputError(f"column {name}: unit {unit!r} is neither 'pair' nor 'text'")
+        if dtype not in ("float16", "float32"):
+            raise InputError(f"column {name}: dtype {dtype!r} is neither 'float16' nor 'float32'")
+        self.shards, self.unit, self.dim, self.dtype = shards, unit, dim, np.dtype(dtype)
+        self.path = column_path(shards, name)
+        settings = {"config": {**config, "dim": dim, "unit": unit, "dtype": dtype}, "made_from": dict(made_from)}
+        self._settings: dict[str, Any] = json.loads(json.dumps(settings))  # as a manifest gives it back: tuples are lists
+        self._known = self._known_parts()
+        self._finished = self._is_finished()
+
+    def missing(self) -> list[Shard]:
+        """The shards whose rows are still to be written, in order."""
+        return [shard for shard in self.shards.shards if shard.name not in self._known]
+
+    def write(self, shard: Shard, rows: np.ndarray, counts: np.ndarray | None = None) -> None:
+        """Write the rows (r, d) of one shard. counts (pairs,): how many rows each pair has, at least one; None for unit pair."""
+        rows = np.asarray(rows)
+        self._check(shard, rows, counts)
+        with np.errstate(over="ignore"):  # found below, with a message
+            stored = np.ascontiguousarray(rows, self.dtype)
+        if np.isinf(stored).any():
+            raise InputError(f"columns {self.path}: shard {shard.name} has values that {self.dtype} cannot hold; write them as float32")
+        if counts is not None:  # the rows come last: where they are, the shard is done
+            with atomic_write(self._file(shard.name, OFFSETS)) as file:
+                np.save(file, np.cumsum([0, *counts], dtype=np.int64), allow_pickle=False)
+        with atomic_write(self._file(shard.name, ROWS)) as file:
+            np.save(file, stored, allow_pickle=False)
+        self._known[shard.name] = {}
+
+    def __enter__(self) -> ColumnWriter:
+        """Take away rows of other content or settings, and note what those that stay, and those to come, are made of."""
+        if self._finished:
+            return self
+        for path in sorted(self.path.glob(f"*{ROWS}")):
+            if path.name.split(".")[0] not in self._known:
+                path.unlink()
+        note = {**self._settings, "shards": self.shards.fingerprints, "parts": self._known}
+        with atomic_write(self.path / UNFINISHED) as file:
+            file.write(json.dumps(note, sort_keys=True, ensure_ascii=False).encode())
+        (self.path / MANIFEST).unlink(missing_ok=True)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None or self._finished:
+            return
+        missing = self.missing()
+        if missing:
+            raise ValueError(f"columns {self.path}: {len(missing)} shards were not written, the first one is {missing[0].name}")
+        parts = {f"{shard.name}{ROWS}": self._known[shard.name] or self._facts(shard) for shard in self.shards.shards}
+        counts = {"pairs": len(self.shards), "rows": sum(part["num_rows"] for part in parts.values()), "shards": len(parts)}
+        write_manifest(self.path, Manifest(kind="column", counts=counts, parts=parts, **self._settings))
+        (self.path / UNFINISHED).unlink(missing_ok=True)
+
+    def _known_parts(self) -> dict[str, dict[str, Any]]:
+        """Name of a shard whose rows are there -> what the manifest says of them, {} where an unfinished run wrote them."""
+        note_path = self.path / UNFINISHED
+        if note_path.is_file():
+            note = json.loads(note_path.read_text(encoding="utf-8"))
+            if {key: note[key] for key in self._settings} != self._settings:
+                return {}
+            made, facts = note["shards"], note["parts"]
+        elif is_whole(self.path):
+            manifest = read_manifest(self.path, kind="column")
+            self._refuse_other_settings(manifest)
+            facts = {name.removesuffix(ROWS): dict(part) for name, part in manifest.parts.items()}
+            made = {name: part["shard"] for name, part in facts.items()}
+        else:
+            return {}
+        now = self.shards.fingerprints
+        return {
+            name: facts.get(name, {})
+            for name, fingerprint in made.items()
+            if now.get(name) == fingerprint and self._file(name, ROWS).is_file()
+        }
+
+    def _is_finished(self) -> bool:
+        if not is_whole(self.path) or (self.path / UNFINISHED).is_file():
+            return False
+        made = read_manifest(self.path, kind="column").parts
+        return {name.removesuffix(ROWS) for name in made} == self._known.keys() == self.shards.fingerprints.keys()
+
+    def _refuse_other_settings(self, manifest: Manifest) -> None:
+        made = {**manifest.config, **manifest.made_from}
+        asked = {**self._settings["config"], **self._settings["made_from"]}
+        for key in sorted(made.keys() | asked.keys()):
+            if made.get(key) != asked.get(key):
+                raise InputError(
+                    f"columns {self.path}: finished, with {key} {_short(made.get(key))}; asked for is {_short(asked.get(key))}. "
+                    "Remove the folder, or choose another name for the column"
+                )
+
+    def _check(self, shard: Shard, rows: np.ndarray, counts: np.ndarray | None) -> None:
+        where = f"columns {self.path}: shard {shard.name}"
+        if self.shards.fingerprints.get(shard.name) != shard.fingerprint:
+            raise ValueError(f"{where} is not one of {self.shards!r}")
+        if (counts is None) != (self.unit == "pair"):
+            raise ValueError(f"{where}: unit {self.unit} goes {'without' if self.unit == 'pair' else 'with'} counts")
+        if counts is not None and (len(counts) != shard.num_pairs or np.min(counts, initial=1) < 1):
+            raise ValueError(f"{where}: counts must be {shard.num_pairs} numbers, one a pair, from 1 up")
+        num_rows = shard.num_pairs if counts is None else int(np.sum(counts))
+        if rows.shape != (num_rows, self.dim):
+            raise ValueError(f"{where}: rows must be ({num_rows}, {self.dim}) and are {rows.shape}")
+
+    def _facts(self, shard: Shard) -> dict[str, Any]:
+        file = self._file(shard.name, ROWS)
+        num_rows = np.load(file, mmap_mode="r", allow_pickle=False).shape[0]
+        facts = {"num_pairs": shard.num_pairs, "num_rows": num_rows, "shard": shard.fingerprint, "fingerprint": fingerprint_file(file)}
+        return facts | ({"offsets": fingerprint_file(self._file(shard.name, OFFSETS))} if self.unit == "text" else {})
+
+    def _file(self, shard: str, suffix: str) -> Path:
+        return self.path / f"{shard}{suffix}"
+
+
+def column_path(shards: ShardSet, name: str) -> Path:
+    """The folder of a column: beside the index, which for a read-only set lies elsewhere than the tars."""
+    return shards.index / COLUMNS / name
+
+
+def column_names(shards: ShardSet) -> list[str]:
+    """The finished columns of a set."""
+    return sorted(path.parent.name for path in (shards.index / COLUMNS).glob(f"*/{MANIFEST}"))
+
+
+def _command(path: Path, shards: ShardSet) -> str:
+    """What makes the column at path again."""
+    made_from: Mapping[str, Any] = {}
+    for file in (path / MANIFEST, path / UNFINISHED):
+        if file.is_file():
+            made_from = json.loads(file.read_text(encoding="utf-8"))["made_from"]
+    if "trunk" in made_from:
+        return f"multimodal embed --shards {shards.path} --name {path.name}"
+    return f"data-prep make-columns --space SPACE --shards {shards.path} --name {path.name}"
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:12]}.."

@@ -1,0 +1,118 @@
+"""What lies in a shard, byte for byte: the names of members, the tar header, the JSON of a pair.
+
+A shard is a plain tar. The members of a pair are adjacent: `000000007.jpg`, `000000007.txt` (texts[0], for readers that want one caption),
+`000000007.json` ({"texts", "group", "name", "split", "metadata"}). Keys are digits because webdataset cuts a key at its first dot.
+
+    member_name("000000007", "jpg"), tar_header("000000007.jpg", size_bytes=5120), encode_record(pair)
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import tarfile
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from multimodal.pairs import Pair
+
+TAR = ".tar"
+BLOCK = tarfile.BLOCKSIZE  # 512: headers are one block, contents are padded to whole ones
+TAR_END = bytes(2 * BLOCK)
+
+PICTURE_SPELLINGS = {"jpg": "jpg", "jpeg": "jpg", "jpe": "jpg", "jfif": "jpg", "png": "png", "webp": "webp", "avif": "avif"}
+"""How other writers spell the extension of a picture, in lower case -> our spelling."""
+
+RECORD_FIELDS = ("texts", "group", "name", "split", "metadata")
+
+
+def shard_name(number: int) -> str:
+    """The name of a shard, without `.tar`: six digits or more."""
+    return f"{number:06d}"
+
+
+def pair_key(number: int) -> str:
+    """The key of a pair: its running number in the set, nine digits or more."""
+    return f"{number:09d}"
+
+
+def member_name(key: str, extension: str) -> str:
+    """The file name of a member in the tar."""
+    return f"{key}.{extension}"
+
+
+def split_member(name: str) -> tuple[str, str]:
+    """Member name -> (key, extension in lower case), cut where webdataset cuts: at the first dot of the last path component."""
+    folder, base = posixpath.split(name)
+    stem, _, extension = base.partition(".")
+    return posixpath.join(folder, stem), extension.lower()
+
+
+def tar_header(name: str, size_bytes: int) -> bytes:
+    """One USTAR header block that depends on name and size alone: no time, no owner, mode 0644."""
+    info = tarfile.TarInfo(name)
+    info.size = size_bytes
+    info.mode = 0o644
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+def tar_padding(size_bytes: int) -> bytes:
+    """The zeros that fill a member's last block."""
+    return bytes(-size_bytes % BLOCK)
+
+
+def encode_record(pair: Pair) -> bytes:
+    """The pair's JSON, the same bytes for equal pairs (sorted keys, UTF-8). ValueError where metadata is no JSON or a text no Unicode."""
+    record = {"texts": list(pair.texts), "group": pair.group, "name": pair.name, "split": pair.split, "metadata": dict(pair.metadata)}
+    try:
+        return json.dumps(record, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
+    except TypeError as error:
+        raise ValueError(f"pair {pair.name}: its metadata cannot be written as JSON: {error}") from None
+
+
+def decode_record(record: bytes, read_text: Callable[[], bytes], name: str, group: str) -> dict[str, Any]:
+    """The fields of a pair from its JSON and .txt members, ours or another writer's; b"" stands for a member that is absent.
+
+    Where the JSON has no `texts`, what read_text gives is the only text; blank texts are left out. name and group stand in where the JSON
+    has none. Fields of another writer's JSON (img2dataset's url, width ...) become metadata. ValueError says what is malformed, or that no
+    text is left.
+    """
+    loaded = json.loads(record.decode()) if record else {}
+    if not isinstance(loaded, Mapping):
+        raise ValueError(f"its JSON is a {type(loaded).__name__}, not an object")
+    texts = loaded.get("texts")
+    if texts is None:
+        texts = [read_text().decode()]
+    if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
+        raise ValueError("`texts` in its JSON is no list of strings")
+    texts = [one for one in texts if one.strip()]
+    if not texts:
+        raise ValueError("has no text")
+    metadata = loaded.get("metadata") or {}
+    if not isinstance(metadata, Mapping):
+        raise ValueError("`metadata` in its JSON is no object")
+    return {
+        "texts": texts,
+        "group": _string(loaded, "group") or group,
+        "name": _string(loaded, "name") or name,
+        "split": _string(loaded, "split"),
+        "metadata": {key: value for key, value in loaded.items() if key not in RECORD_FIELDS} | dict(metadata),
+    }
+
+
+def picture_format(head: bytes) -> str:
+    """Our extension for the format that a file's first bytes announce (12 are enough), or "" where they announce none of ours."""
+    if head.startswith(b"\xff\xd8\xff"):
+        return "jpg"
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "webp"
+    if head[4:12] in (b"ftypavif", b"ftypavis"):
+        return "avif"
+    return ""
+
+
+def _string(record: Mapping[str, Any], field: str) -> str:
+    value = record.get(field)
+    return value if isinstance(value, str) else ""

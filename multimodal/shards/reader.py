@@ -1,0 +1,245 @@
+"""Random access to the pairs of a set, by id: one `pread` a member, nothing kept in memory but the mapped index.
+
+    shards = ShardSet("shards/emoji")
+    shards.image_bytes(7), shards.texts(7), shards.groups[7]
+
+Ids are 0..n-1 in (shard, position) order. A ShardSet pickles as its paths and opens files when they are read, so that workers each get
+their own; reads share no file position, so that threads and forked processes may use one together.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from multimodal.boxes import MANIFEST, fingerprint_json, read_manifest
+from multimodal.errors import InputError
+from multimodal.pairs import Pair
+from multimodal.shards.format import TAR, decode_record
+from multimodal.shards.table import INDEX, Strings, open_table
+
+MAX_OPEN_FILES = 256  # of the usual limit of 1024 a process, whatever the number of shards
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One tar of a set: its name without `.tar`, its pairs, its bytes, the sha256 of its content, and the id of its first pair."""
+
+    name: str
+    num_pairs: int
+    size_bytes: int
+    fingerprint: str
+    start: int
+
+    @property
+    def ids(self) -> range:
+        """The ids of its pairs."""
+        return range(self.start, self.start + self.num_pairs)
+
+
+class ShardSet:
+    """A finished set of shards, read by id.
+
+    path: the folder of the tars. index: the folder of `index.arrow` and `manifest.json` where they lie elsewhere (a read-only set).
+    """
+
+    def __init__(self, path: str | Path, index: str | Path | None = None) -> None:
+        self.path = Path(path)
+        self.index = self.path if index is None else Path(index)
+        if not (self.index / MANIFEST).is_file() and any(self.path.glob(f"*{TAR}")):
+            raise InputError(f"{self.path}: holds tars, and no finished index of them. Run: multimodal shards index {self.path}")
+        self.manifest = read_manifest(self.index, kind="shards")
+        self.name = self.path.resolve().name
+        self.shards = _shards(self.manifest.parts)
+        self._starts = np.array([shard.start for shard in self.shards], np.int64)
+        self._table = open_table(self.index / INDEX)
+        if len(self._table) != sum(shard.num_pairs for shard in self.shards):
+            raise InputError(
+                f"{self.index}: index.arrow has {len(self._table)} pairs, manifest.json {self.manifest.counts.get('pairs')}. "
+                "They were not written together; make the shards, or the index, again"
+            )
+        self._spans = {
+            member: (self._table.integers(f"{member}_offset"), self._table.integers(f"{member}_size"))
+            for member in ("image", "json", "txt")
+        }
+        self._shard_of = self._table.integers("shard")
+        self.groups: Strings = self._table.strings("group")
+        self.splits: Strings = self._table.strings("split")
+        self.names: Strings = self._table.strings("name")
+        self.extensions: Strings = self._table.strings("extension")
+        self._keys = self._table.strings("key")
+        self._files: Recent[int, _File] = Recent(MAX_OPEN_FILES)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __repr__(self) -> str:
+        return f"ShardSet({str(self.path)!r}: {len(self)} pairs in {len(self.shards)} shards)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ShardSet, (self.path, None if self.index == self.path else self.index)
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Name of a shard -> sha256 of its tar."""
+        return {shard.name: shard.fingerprint for shard in self.shards}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Over all shards."""
+        return fingerprint_json(self.fingerprints)
+
+    def key(self, id: int) -> str:
+        """The pair's name in its tar."""
+        return self._keys[self._check(id)]
+
+    def keys(self) -> np.ndarray:
+        """(n,) array of str."""
+        return self._keys.to_numpy()
+
+    def find(self, key: str) -> int:
+        """The id of the first pair with this key; InputError where there is none."""
+        id = self._keys.find(key)
+        if id is None:
+            raise InputError(
+                f"{self.path}: no pair has the key {key!r}; the first one is {self._keys[0]!r}, the last one {self._keys[-1]!r}"
+            )
+        return id
+
+    def shard_of(self, id: int) -> Shard:
+        """The shard that holds the pair."""
+        return self.shards[self._shard_of[self._check(id)]]
+
+    def image_bytes(self, id: int) -> bytes:
+        """The encoded picture, as the source had it."""
+        return self._member(id, "image")
+
+    def record(self, id: int) -> dict[str, Any]:
+        """The pair's JSON: texts (list of str, at least one), group, name, split, metadata; other writers' JSON in the same shape."""
+        record = self._member(id, "json")
+        try:
+            return decode_record(record, lambda: self._member(id, "txt"), self.names[id], self.groups[id])
+        except InputError:
+            raise
+        except ValueError as error:
+            raise InputError(f"{self._where(id)}: {error}. Run: multimodal shards verify {self.path}") from None
+
+    def texts(self, id: int) -> tuple[str, ...]:
+        """The texts that came with the picture, the main one first."""
+        return tuple(self.record(id)["texts"])
+
+    def pair(self, id: int) -> Pair:
+        """The whole pair, as it was written."""
+        record = self.record(id)
+        return Pair(
+            name=record["name"],
+            image=self.image_bytes(id),
+            extension=self.extensions[id],
+            texts=tuple(record["texts"]),
+            group=record["group"],
+            split=record["split"],
+            metadata=record["metadata"],
+        )
+
+    def _member(self, id: int, member: str) -> bytes:
+        offsets, sizes = self._spans[member]
+        number = int(self._shard_of[self._check(id)])
+        size = int(sizes[id])
+        if not size:
+            return b""
+        content = self._files.get(number, self._open).read(int(offsets[id]), size)
+        if len(content) < size:
+            raise InputError(f"{self._where(id)}: its {member} ends early: the tar was cut after it was indexed. Run: {self._verify()}")
+        return content
+
+    def _open(self, number: int) -> _File:
+        shard = self.shards[number]
+        path = self.path / f"{shard.name}{TAR}"
+        try:
+            file = _File(path)
+        except FileNotFoundError:
+            raise InputError(
+                f"{path}: the shard is missing; the manifest in {self.index} lists it. Bring it back, or index again"
+            ) from None
+        if file.size_bytes != shard.size_bytes:
+            raise InputError(f"{path}: has {file.size_bytes} bytes and had {shard.size_bytes} when it was indexed. Run: {self._verify()}")
+        return file
+
+    def _check(self, id: int) -> int:
+        if not 0 <= id < len(self):
+            raise IndexError(f"id {id} is outside 0..{len(self) - 1} of {self.path}")
+        return id
+
+    def _where(self, id: int) -> str:
+        return f"{self.path}: shard {self.shard_of(id).name}, pair {self.key(id)}"
+
+    def _verify(self) -> str:
+        return f"multimodal shards verify {self.path}"
+
+
+class Recent(Generic[K, V]):
+    """Opened things, at most `limit` of them: the one that was asked for longest ago goes first.
+
+    What goes is closed when its last user lets go of it (reference counting), so that a thread in the middle of a read keeps its file.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._opened: dict[K, V] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._opened)
+
+    def get(self, key: K, open: Callable[[K], V]) -> V:
+        """The thing under the key, opened now where it is not open."""
+        with self._lock:
+            value = self._opened.pop(key, None)
+            if value is not None:
+                self._opened[key] = value  # a dict keeps insertion order: the most recent is last
+                return value
+        value = open(key)
+        with self._lock:
+            self._opened[key] = value
+            while len(self._opened) > self.limit:
+                self._opened.pop(next(iter(self._opened)))
+        return value
+
+
+class _File:
+    """A file descriptor that closes with its last reference."""
+
+    __slots__ = ("descriptor", "size_bytes")
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.size_bytes = os.fstat(self.descriptor).st_size
+
+    def read(self, offset: int, size: int) -> bytes:
+        content = os.pread(self.descriptor, size, offset)
+        while len(content) < size and (more := os.pread(self.descriptor, size - len(content), offset + len(content))):
+            content += more  # one pread gives at most 2 GiB, and network file systems may give less
+        return content
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+def _shards(parts: Any) -> tuple[Shard, ...]:
+    shards: list[Shard] = []
+    start = 0
+    for file, part in sorted(parts.items()):
+        shards.append(Shard(file.removesuffix(TAR), int(part["num_pairs"]), int(part["size_bytes"]), str(part["fingerprint"]), start))
+        start += shards[-1].num_pairs
+    return tuple(shards)

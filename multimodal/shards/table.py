@@ -1,0 +1,153 @@
+"""The index of a set as an Arrow table: where each pair's members lie in the tars, and what a split or a listing asks, one row a pair.
+
+    with open_table(box / "index.arrow") as rows: rows.integers("image_offset"), rows.strings("group")
+
+One sidecar a shard (`000000.arrow`) lies beside its tar; `index.arrow` is all of them one after the other with the shard's number added,
+in a single record batch, so that its columns are read from the memory map without a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import pyarrow as pa
+
+from multimodal.boxes import atomic_write
+from multimodal.errors import InputError
+
+INDEX = "index.arrow"
+SIDECAR = ".arrow"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One pair in its tar. Offsets and sizes are bytes of the tar; a member that is absent has size 0."""
+
+    key: str
+    group: str
+    split: str
+    name: str
+    extension: str
+    image_offset: int
+    image_size: int
+    json_offset: int
+    json_size: int
+    txt_offset: int
+    txt_size: int
+
+
+# large_string: one record batch of many millions of rows holds more than 2 GiB of names
+SCHEMA = pa.schema([(field.name, pa.large_string() if field.type == "str" else pa.int64()) for field in fields(Row)])
+INDEX_SCHEMA = SCHEMA.append(pa.field("shard", pa.int32()))
+
+
+class Strings(Sequence[str]):
+    """A column of strings, read one by one from the index without making a Python list of all of them."""
+
+    def __init__(self, array: pa.LargeStringArray) -> None:
+        self._array = array
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return self._array[index].to_pylist()
+        return self._array[int(index)].as_py()
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), 4096):
+            yield from self._array[start : start + 4096].to_pylist()
+
+    def to_numpy(self) -> np.ndarray:
+        """(n,) array of str."""
+        return np.array(self._array.to_pylist(), dtype=np.str_) if len(self) else np.zeros(0, np.str_)
+
+    def distinct(self) -> dict[str, int]:
+        """Value -> how many rows have it, in order of first appearance."""
+        return {entry["values"]: entry["counts"] for entry in self._array.value_counts().to_pylist()}
+
+    def find(self, value: str) -> int | None:
+        """The first row that holds the value."""
+        row = self._array.index(value).as_py()
+        return None if row < 0 else row
+
+
+class IndexTable:
+    """The columns of a sidecar or an index, memory-mapped."""
+
+    def __init__(self, batch: pa.RecordBatch) -> None:
+        self._batch = batch
+
+    def __len__(self) -> int:
+        return self._batch.num_rows
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the schema carries: a sidecar's num_pairs, size_bytes and sha256 of its tar."""
+        return {key.decode(): value.decode() for key, value in (self._batch.schema.metadata or {}).items()}
+
+    def integers(self, column: str) -> np.ndarray:
+        """(n,) int64 (`shard`: int32), a read-only view of the file."""
+        return self._batch.column(column).to_numpy(zero_copy_only=True)
+
+    def strings(self, column: str) -> Strings:
+        """One column of strings."""
+        return Strings(self._batch.column(column))
+
+    def rows(self) -> list[Row]:
+        """All rows as records; for one shard, not for a set."""
+        names = [field.name for field in fields(Row)]
+        return [Row(*values) for values in zip(*(self._batch.column(name).to_pylist() for name in names), strict=True)]
+
+
+def write_sidecar(path: Path, rows: Sequence[Row], size_bytes: int, sha256: str) -> None:
+    """The index of one tar, with the tar's size and hash in the schema's metadata."""
+    columns = [pa.array([getattr(row, field.name) for row in rows], field.type) for field in SCHEMA]
+    facts = {"num_pairs": str(len(rows)), "size_bytes": str(size_bytes), "sha256": sha256}
+    _write(path, pa.RecordBatch.from_arrays(columns, schema=SCHEMA.with_metadata(facts)))
+
+
+def write_index(path: Path, sidecars: Iterable[Path]) -> dict[str, Mapping[str, str]]:
+    """Merge sidecars into one index, shards numbered in the order given; returns name of shard -> its sidecar's metadata."""
+    facts: dict[str, Mapping[str, str]] = {}
+    tables = []
+    for number, sidecar in enumerate(sidecars):
+        table = open_table(sidecar)
+        facts[sidecar.name.removesuffix(SIDECAR)] = table.metadata
+        shard = pa.array(np.full(len(table), number, np.int32))
+        tables.append(pa.Table.from_batches([table._batch]).replace_schema_metadata(None).append_column(INDEX_SCHEMA.field("shard"), shard))
+    merged = pa.concat_tables(tables).combine_chunks() if tables else INDEX_SCHEMA.empty_table()
+    batches = merged.to_batches() or [pa.RecordBatch.from_pylist([], schema=INDEX_SCHEMA)]
+    assert len(batches) == 1, "combined chunks make one batch"
+    _write(path, batches[0])
+    return facts
+
+
+def open_table(path: Path) -> IndexTable:
+    """Map a sidecar or index; InputError where it is damaged or not one of ours."""
+    try:
+        with pa.memory_map(str(path)) as source:
+            reader = pa.ipc.open_file(source)
+            batch = reader.get_batch(0) if reader.num_record_batches else None
+            schema = reader.schema.remove_metadata()
+            if batch is None or reader.num_record_batches > 1 or schema not in (SCHEMA, INDEX_SCHEMA):
+                raise InputError(f"{path}: an Arrow file, but not an index of shards of ours")
+            return IndexTable(batch)
+    except FileNotFoundError:
+        raise InputError(f"{path}: the index is missing. Run: multimodal shards index {path.parent}") from None
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path}: the index is damaged ({error}). Make the shards, or the index, again") from None
+
+
+def _write(path: Path, batch: pa.RecordBatch) -> None:
+    with atomic_write(path) as file, pa.ipc.new_file(file, batch.schema) as writer:
+        writer.write_batch(batch)

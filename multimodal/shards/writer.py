@@ -1,0 +1,192 @@
+"""Write pairs into shards: the same pairs give the same bytes, and a shard is whole or absent.
+
+    with ShardWriter(output, pairs_per_shard=1000, config={"source": "photos"}) as writer:
+        for pair in pairs:
+            writer.write(pair)
+
+A shard is written alone (`write_shard`) and knows nothing of the others, so several processes may each make their own; `finish` then merges
+their sidecars into the set's index and writes the manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from multimodal.boxes import Manifest, atomic_write, is_whole, write_manifest
+from multimodal.errors import InputError
+from multimodal.pairs import Pair
+from multimodal.shards.format import TAR, TAR_END, encode_record, member_name, pair_key, shard_name, tar_header, tar_padding
+from multimodal.shards.table import INDEX, SIDECAR, Row, open_table, write_index, write_sidecar
+
+
+class ShardWriter:
+    """Writes a whole set, one shard after the other. The manifest is written on a clean exit; an exception in the body leaves none.
+
+    output: a folder that holds no shard set yet. What an earlier run of this class left there unfinished is replaced.
+    config: JSON values that say where the pairs come from; it goes into the manifest.
+    """
+
+    def __init__(self, output: Path, pairs_per_shard: int = 1000, config: Mapping[str, Any] | None = None) -> None:
+        if pairs_per_shard < 1:
+            raise InputError(f"pairs_per_shard is {pairs_per_shard}; a shard holds at least one pair")
+        self.output = Path(output)
+        self.pairs_per_shard = pairs_per_shard
+        self.config = dict(config or {})
+        self.num_pairs = 0
+        self._open = ExitStack()
+        self._shard: _OpenShard | None = None
+
+    def write(self, pair: Pair) -> None:
+        """Append one pair. InputError, with nothing written, where its texts or metadata cannot be stored."""
+        members = _members(pair)
+        if self._shard is None:
+            self._shard = self._open.enter_context(_open_shard(self.output, self.num_pairs // self.pairs_per_shard))
+        self._shard.write(pair_key(self.num_pairs), pair, members)
+        self.num_pairs += 1
+        if self.num_pairs % self.pairs_per_shard == 0:
+            self._shard = None
+            self._open.close()
+
+    def __enter__(self) -> ShardWriter:
+        _clear_unfinished(self.output)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._shard = None
+        self._open.__exit__(kind, error, trace)
+        if error is None:
+            finish(self.output, self.config | {"pairs_per_shard": self.pairs_per_shard})
+
+
+def write_shard(output: Path, number: int, pairs: Iterable[Pair], first_key: int) -> None:
+    """Write one shard with its sidecar; for jobs that make shards side by side and call `finish` once all are there.
+
+    first_key: the running number of the first pair's key; ranges of keys of different shards must not meet.
+    """
+    with _open_shard(Path(output), number) as shard:
+        for position, pair in enumerate(pairs):
+            shard.write(pair_key(first_key + position), pair, _members(pair))
+
+
+def finish(output: Path, config: Mapping[str, Any]) -> Manifest:
+    """Merge the sidecars of all shards in the folder into `index.arrow`, then write the manifest; the set is readable from then on.
+
+    Call it again after shards were added. InputError where a shard was left unfinished, was not written by us, or no pair is there.
+    """
+    output = Path(output)
+    sidecars = sorted(path for path in output.glob(f"*{SIDECAR}") if path.name != INDEX)
+    unfinished = [path.name for path in sidecars if not path.with_suffix(TAR).is_file()]
+    if unfinished:
+        raise InputError(f"{output}: shards {', '.join(unfinished)} were not finished: their tars are missing. Make those shards again")
+    foreign = _foreign_tars(output)
+    if foreign:
+        raise InputError(
+            f"{output}: {foreign[0].name} was not written with these shards. Move it, or run: multimodal shards index {output}"
+        )
+    facts = write_index(output / INDEX, sidecars)
+    manifest = shards_manifest(output / INDEX, facts, config)
+    if not manifest.counts["pairs"]:
+        (output / INDEX).unlink()
+        raise InputError(f"{output}: no pair was written, so there is no shard set")
+    write_manifest(output, manifest)
+    return manifest
+
+
+def shards_manifest(index: Path, facts: Mapping[str, Mapping[str, str]], config: Mapping[str, Any]) -> Manifest:
+    """The manifest of a set from its merged index and the metadata of each shard's sidecar."""
+    table = open_table(index)
+    parts: dict[str, dict[str, Any]] = {
+        f"{name}{TAR}": {"num_pairs": int(fact["num_pairs"]), "size_bytes": int(fact["size_bytes"]), "fingerprint": fact["sha256"]}
+        for name, fact in facts.items()
+    }
+    counts = {
+        "shards": len(parts),
+        "pairs": len(table),
+        "groups": len(table.strings("group").distinct()),
+        "size_bytes": sum(part["size_bytes"] for part in parts.values()),
+    }
+    return Manifest(kind="shards", config=dict(config), counts=counts, parts=parts)
+
+
+class _OpenShard:
+    """A tar on its way to disk, its hash so far, and the rows of its index."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self.size_bytes = 0
+        self.rows: list[Row] = []
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def write(self, key: str, pair: Pair, members: Mapping[str, bytes]) -> None:
+        offsets = {extension: self._member(member_name(key, extension), content) for extension, content in members.items()}
+        self.rows.append(
+            Row(
+                key=key,
+                group=pair.group,
+                split=pair.split,
+                name=pair.name,
+                extension=pair.extension,
+                image_offset=offsets[pair.extension],
+                image_size=len(members[pair.extension]),
+                json_offset=offsets["json"],
+                json_size=len(members["json"]),
+                txt_offset=offsets["txt"],
+                txt_size=len(members["txt"]),
+            )
+        )
+
+    def append(self, *chunks: bytes) -> None:
+        for chunk in chunks:
+            self._file.write(chunk)
+            self._digest.update(chunk)
+            self.size_bytes += len(chunk)
+
+    def _member(self, name: str, content: bytes) -> int:
+        self.append(tar_header(name, len(content)))
+        offset = self.size_bytes
+        self.append(content, tar_padding(len(content)))
+        return offset
+
+
+@contextmanager
+def _open_shard(output: Path, number: int) -> Iterator[_OpenShard]:
+    name = shard_name(number)
+    with atomic_write(output / f"{name}{TAR}") as file:
+        shard = _OpenShard(file)
+        yield shard
+        shard.append(TAR_END)
+        # The sidecar first, the tar's own name after it: so a tar without a sidecar is never ours, and is never taken or removed as ours.
+        write_sidecar(output / f"{name}{SIDECAR}", shard.rows, shard.size_bytes, shard.sha256)
+
+
+def _members(pair: Pair) -> dict[str, bytes]:
+    """Extension -> content, in the order of the tar. Everything that can be wrong with a pair is found here, before a byte is written."""
+    try:
+        return {pair.extension: pair.image, "txt": pair.texts[0].encode(), "json": encode_record(pair)}
+    except ValueError as error:  # UnicodeEncodeError is one: half of a surrogate pair, cut from somebody's JSON
+        raise InputError(f"pair {pair.name!r} cannot be stored: {error}") from None
+
+
+def _foreign_tars(output: Path) -> list[Path]:
+    return sorted(path for path in output.glob(f"*{TAR}") if not path.with_suffix(SIDECAR).is_file())
+
+
+def _clear_unfinished(output: Path) -> None:
+    """Take away what a killed run of ours left; refuse to touch anything else."""
+    if is_whole(output):
+        raise InputError(f"{output}: already holds something finished. Remove it, or choose another output folder")
+    foreign = _foreign_tars(output)
+    if foreign:
+        raise InputError(f"{output}: holds {foreign[0].name}, which this program did not write. Choose another output folder")
+    for pattern in (f"*{TAR}", f"*{SIDECAR}", f".*{TAR}.*.part", f".*{SIDECAR}.*.part"):
+        for path in output.glob(pattern):
+            path.unlink()
