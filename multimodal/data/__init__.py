@@ -1,0 +1,26 @@
+"""From shards to batches: the order of an epoch, decoding, the two sides of a batch, and the loader. torch, no Lightning.
+
+loader = PairLoader(shards, Split().ids(shards, "train"), Pixels(224), ColumnRows("lda40"), batch_size=64, seed=0)
+for batch in loader: ...
+"""
+
+from __future__ import annotations
+
+from multimodal.data.decode import BadPicture
+from multimodal.data.loader import PairLoader
+from multimodal.data.order import Order, random_words
+from multimodal.data.sides import Captions, ColumnRows, Pixels, Reader, Rows, Shuffled, Side
+
+__all__ = [
+    "BadPicture",
+    "Captions",
+    "ColumnRows",
+    "Order",
+    "PairLoader",
+    "Pixels",
+    "Reader",
+    "Rows",
+    "Shuffled",
+    "Side",
+    "random_words",
+]

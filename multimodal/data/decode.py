@@ -12,7 +12,7 @@ import math
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from multimodal.data.order import uniforms
 
@@ -45,7 +45,7 @@ def picture(encoded: bytes) -> Image.Image:
         raise
     except Image.DecompressionBombError:
         raise BadPicture(f"more than {MAX_PIXELS:,} pixels") from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise BadPicture(f"not an image in a format that is known ({len(encoded)} bytes, starts with {encoded[:8]!r})") from None
     except Exception as error:  # a decoder meets the world here: Pillow raises OSError, SyntaxError, ValueError, struct.error ... by format
         raise BadPicture(f"{type(error).__name__}: {error}") from error

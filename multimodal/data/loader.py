@@ -1,0 +1,206 @@
+"""Batches of pairs, every pair once an epoch on any number of ranks and workers, from any position.
+
+    loader = PairLoader(shards, ids, image=Pixels(224), text=ColumnRows("lda40"), batch_size=64, seed=0, num_workers=2)
+    for batch in loader: ...                    # epoch 0; the next loop is epoch 1
+    loader.load_state_dict(saved)               # goes on after the last batch that was handed out when `saved` was taken
+
+A global batch is a slice of batch_size * world_size positions of `Order`, and a rank takes its part of the slice, so that what a step sees
+depends on the global batch alone. The last one is filled up with rows that are not valid. Workers get positions, and hold no state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from multimodal.data.order import Order, random_words
+from multimodal.data.sides import Reader, Rows, Side
+from multimodal.errors import InputError
+from multimodal.pairs import Batch
+from multimodal.shards import Ledger, ShardSet
+
+Unread = list[tuple[int, str]]
+"""(id, reason) of pairs that could not be read."""
+IMAGE, TEXT = 0, 1
+"""Purposes of a pair's random words: its crop says nothing of its caption."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in the whole run: an epoch, and how many positions of its order, of all ranks, are behind."""
+
+    epoch: int
+    offset: int
+
+
+class PairLoader:
+    """A plain iterable of `Batch`, all of batch_size rows.
+
+    shards, ids (n,) int64: the pairs of this part, as `Split.ids` gives them. image, text: the two sides.
+    batch_size: rows of one rank. seed: of the order and of every random choice.
+    shuffle: True to train: a new order and new choices (crop, caption) each epoch. False to evaluate: the order of `ids`, and no chance
+    anywhere. num_workers: processes that prepare batches; columns need none. pin: page-locked memory, for copies to a GPU.
+    rank, world_size: this process among those that train together. drop_tail: leave out the last global batch where it is not full.
+    ledger: where pairs that could not be read are named, each once; its `close` is the caller's. They count as invalid rows, and shift
+    nothing.
+    """
+
+    def __init__(
+        self,
+        shards: ShardSet,
+        ids: np.ndarray,
+        image: Side,
+        text: Side,
+        batch_size: int,
+        seed: int,
+        shuffle: bool = True,
+        num_workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        drop_tail: bool = False,
+        pin: bool = False,
+        ledger: Ledger | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise InputError(f"batch_size={batch_size} must be at least 1")
+        if not 0 <= rank < world_size:
+            raise InputError(f"rank={rank} is not one of {world_size} ranks, which count from 0")
+        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+        self.num_workers, self.drop_tail, self.pin, self.ledger = num_workers, drop_tail, pin, ledger
+        self._steps = _Steps(shards, np.asarray(ids, np.int64), image, text, batch_size, seed, shuffle)
+        self.num_pairs = len(self._steps.ids)
+        self.global_batch = batch_size * world_size
+        if drop_tail and 0 < self.num_pairs < self.global_batch:
+            raise InputError(f"drop_tail leaves nothing: {self.num_pairs} pairs are fewer than {batch_size} x {world_size} ranks")
+        self._position = Position(epoch=0, offset=0)
+        self._resumes = False
+        self._starts: list[tuple[int, int]] = []
+        self._named: set[int] = set()
+        self._counted_epoch: int | None = None
+
+    def __len__(self) -> int:
+        """Steps of a whole epoch, the same on every rank, also where an epoch is resumed in its middle."""
+        return self.num_pairs // self.global_batch if self.drop_tail else -(-self.num_pairs // self.global_batch)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that is being read, or is read next."""
+        return self._position.epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Read this epoch next, from its start; nothing happens where it is this epoch's turn anyhow, or its middle was resumed."""
+        if epoch != self.epoch:
+            self._position, self._resumes = Position(epoch, 0), False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the run is, after the last batch that was handed out, whatever workers have prepared since. JSON values."""
+        return {
+            "epoch": self._position.epoch,
+            "offset": self._position.offset,
+            "seed": self._steps.seed,
+            "num_pairs": self.num_pairs,
+            "global_batch": self.global_batch,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there, with any number of ranks and workers. InputError where the order would not be the same one."""
+        for name, value, here in (("seed", state["seed"], self._steps.seed), ("num_pairs", state["num_pairs"], self.num_pairs)):
+            if value != here:
+                raise InputError(f"the checkpoint's loader had {name}={value} and this one has {here}: their orders have nothing in common")
+        if state["offset"] and state["global_batch"] != self.global_batch:
+            raise InputError(
+                f"the checkpoint stands inside an epoch of global batches of {state['global_batch']}, and this run has "
+                f"{self.batch_size} x {self.world_size} ranks = {self.global_batch}. Choose batch_size x ranks = {state['global_batch']}"
+            )
+        self._position, self._resumes = Position(state["epoch"], state["offset"]), True
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The rest of the epoch that was resumed, or else a whole one. What was left early, without a resume, starts again."""
+        if not self._resumes:  # nothing is taken note of before the first batch is asked for: Lightning makes iterators that it never uses
+            self._position = Position(self.epoch, 0)
+        self._resumes = False
+        epoch, stop = self.epoch, len(self) * self.global_batch
+        self._starts[:] = [
+            (epoch, offset + self.rank * self.batch_size) for offset in range(self._position.offset, stop, self.global_batch)
+        ]
+        for batch, unread in self._workers if self.num_workers else map(self._steps.__getitem__, self._starts):
+            offset = self._position.offset + self.global_batch
+            self._position = Position(epoch, offset) if offset < stop else Position(epoch + 1, 0)
+            self._note(epoch, batch, unread)
+            yield _pinned(batch) if self.pin and not self.num_workers else batch
+
+    @cached_property
+    def _workers(self) -> DataLoader:
+        return DataLoader(
+            self._steps,
+            sampler=self._starts,
+            batch_size=None,  # a step is a whole batch already
+            collate_fn=_as_it_is,
+            num_workers=self.num_workers,
+            persistent_workers=True,
+            pin_memory=self.pin,
+            generator=torch.Generator(),  # or it would draw from the global one, and dropout would depend on the number of workers
+        )
+
+    def _note(self, epoch: int, batch: Batch, unread: Unread) -> None:
+        if self.ledger is None:
+            return
+        if self._counted_epoch in (None, epoch):  # a pair is good once, not once an epoch
+            self._counted_epoch = epoch
+            self.ledger.good(int(batch.valid.sum()))
+        for id, reason in unread:
+            if id not in self._named:
+                self._named.add(id)
+                self.ledger.bad(f"{self._steps.shards.name}/{self._steps.shards.shard_of(id).name}", self._steps.shards.key(id), reason)
+
+
+class _Steps(Dataset):
+    """(epoch, start) -> the batch of the batch_size positions from start on, and the pairs in it that could not be read. Has no state; goes
+    to workers.
+    """
+
+    def __init__(self, shards: ShardSet, ids: np.ndarray, image: Side, text: Side, batch_size: int, seed: int, shuffle: bool) -> None:
+        self.shards, self.ids, self.batch_size, self.seed, self.shuffle = shards, ids, batch_size, seed, shuffle
+        self.order = Order(seed, len(ids))
+        self.image: Reader = image.open(shards, ids)
+        self.text: Reader = text.open(shards, ids)
+
+    def __getitem__(self, place: tuple[int, int]) -> tuple[Batch, Unread]:
+        epoch, start = place
+        num = len(self.ids)
+        start, stop = min(start, num), min(start + self.batch_size, num)
+        ids = self.ids[self.order.ids(epoch, start, stop) if self.shuffle else slice(start, stop)]
+        image, text = (
+            read(ids, random_words(self.seed, epoch, ids, purpose) if self.shuffle else None)
+            for read, purpose in ((self.image, IMAGE), (self.text, TEXT))
+        )
+        unread = [(int(id), reason) for side in (image, text) for id, reason in zip(ids[~side.ok], side.reasons, strict=True)]
+        valid = np.zeros(self.batch_size, bool)
+        valid[: len(ids)] = image.ok & text.ok
+        padded_ids = np.full(self.batch_size, -1, np.int64)
+        padded_ids[: len(ids)] = ids
+        return Batch(torch.from_numpy(padded_ids), self._padded(image), self._padded(text), torch.from_numpy(valid)), unread
+
+    def _padded(self, rows: Rows) -> Any:
+        """The values as a tensor (b, ...), or b strings, with zeros or "" at the end where there are fewer."""
+        missing = self.batch_size - len(rows.values)
+        if not isinstance(rows.values, np.ndarray):
+            return [*rows.values, *[""] * missing]
+        if not missing:
+            return torch.from_numpy(rows.values)
+        return torch.from_numpy(np.concatenate([rows.values, np.zeros((missing, *rows.values.shape[1:]), rows.values.dtype)]))
+
+
+def _as_it_is(step: Any) -> Any:  # a function with a name, because workers may be started afresh and get it by pickle
+    return step
+
+
+def _pinned(batch: Batch) -> Batch:
+    text = batch.text.pin_memory() if isinstance(batch.text, torch.Tensor) else batch.text
+    return Batch(batch.id.pin_memory(), batch.image.pin_memory(), text, batch.valid.pin_memory())

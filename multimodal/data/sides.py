@@ -1,0 +1,178 @@
+"""Where a batch's two sides come from, picked in a config by class path: rows of a column, pixels, captions, or a control.
+
+    data:
+      image: {class_path: multimodal.data.Pixels, init_args: {size: 224}}
+      text: {class_path: multimodal.data.ColumnRows, init_args: {name: lda40}}
+
+To add one, write a `Side`: settings in `__init__`, and `open`, which gives a `Reader` for a set of shards. A reader is asked for ids and
+gives their rows; what it chooses at random it draws from the words that it is given, one for each id, so that a row is a function of (seed,
+epoch, id).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from multimodal.data.decode import BadPicture, Interpolation, centre, random_crop
+from multimodal.data.order import Order, words_from
+from multimodal.errors import InputError
+from multimodal.shards import ShardSet
+from multimodal.shards.columns import Column
+
+
+class Rows(NamedTuple):
+    """What a reader gives for n ids, in their order."""
+
+    values: np.ndarray | Sequence[str]
+    """(n, ...) array, or n strings. Zeros, or "", where a row could not be read."""
+    ok: np.ndarray
+    """(n,) bool; False where a row could not be read."""
+    reasons: Sequence[str] = ()
+    """Why not, one for each row that is not ok, in their order."""
+
+
+Reader = Callable[[np.ndarray, "np.ndarray | None"], Rows]
+"""(ids (n,) int64, words (n,) uint64 or None) -> rows. None asks for no chance at all, for evaluation. n may be 0. Picklable: workers hold
+one.
+"""
+
+
+class Side(Protocol):
+    """Settings of a source of rows."""
+
+    def open(self, shards: ShardSet, ids: np.ndarray) -> Reader:
+        """A reader over these shards; ids (m,) int64 are all it will ever be asked for. InputError where it cannot be."""
+        ...
+
+
+@dataclass(frozen=True)
+class ColumnRows:
+    """Rows of a column: targets of a text space, features of a trunk. (n, d) float32.
+
+    A pair with several rows gives the one that its word picks, or the first without words. A row that is not finite is not ok.
+    """
+
+    name: str
+
+    def open(self, shards: ShardSet, ids: np.ndarray) -> Reader:
+        return _ColumnReader(Column.of(shards, self.name))
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Decoded pictures, (n, 3, size, size) uint8: a random rectangle of each, perhaps mirrored; without words the middle.
+
+    scale, ratio: of the rectangle, as in torchvision's RandomResizedCrop. flip: mirror every second one. crop_share: of the shorter side,
+    for the middle (timm's crop_pct). Give what the trunk's own preprocessing says for size, crop_share and interpolation.
+    """
+
+    size: int = 224
+    scale: tuple[float, float] = (0.35, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: bool = True
+    crop_share: float = 0.875
+    interpolation: Interpolation = "bicubic"
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise InputError(f"Pixels: size={self.size} must be at least 1")
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise InputError(f"Pixels: scale={self.scale} must be two shares of the area, the smaller first, above 0 and at most 1")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise InputError(f"Pixels: ratio={self.ratio} must be two ratios of width to height, the smaller first")
+        if not 0 < self.crop_share <= 1:
+            raise InputError(f"Pixels: crop_share={self.crop_share} must be above 0 and at most 1")
+
+    def open(self, shards: ShardSet, ids: np.ndarray) -> Reader:
+        return _PixelReader(self, shards)
+
+    def of(self, encoded: bytes, word: int | None) -> np.ndarray:
+        """(3, size, size) uint8 of one file; BadPicture where it is none."""
+        if word is None:
+            return centre(encoded, self.size, self.crop_share, self.interpolation)
+        crop_word, flip_word = words_from(word, 2)
+        pixels = random_crop(encoded, self.size, int(crop_word), self.scale, self.ratio, self.interpolation)
+        return pixels[:, :, ::-1] if self.flip and int(flip_word) & 1 else pixels
+
+
+@dataclass(frozen=True)
+class Captions:
+    """The texts themselves, for a text tower: n strings. The one that its word picks, or the main one without words."""
+
+    def open(self, shards: ShardSet, ids: np.ndarray) -> Reader:
+        return _CaptionReader(shards)
+
+
+@dataclass(frozen=True)
+class Shuffled:
+    """The control: another side with its rows dealt to the wrong pairs, once and for all.
+
+    What is learnt from it is what can be had without any tie between picture and text. Every row is used as often as before, and no pair
+    keeps its own (from two pairs on): the part's pairs form one random ring, and each has the row of the next.
+    """
+
+    side: Side
+    seed: int = 0
+
+    def open(self, shards: ShardSet, ids: np.ndarray) -> Reader:
+        ids = np.sort(ids)
+        ring = Order(self.seed, len(ids)).ids(epoch=0, start=0, stop=len(ids))
+        partner = np.empty_like(ids)
+        partner[ring] = ids[np.roll(ring, -1)]
+        return _ShuffledReader(self.side.open(shards, ids), ids, partner)
+
+
+@dataclass(frozen=True)
+class _ColumnReader:
+    column: Column
+
+    def __call__(self, ids: np.ndarray, words: np.ndarray | None) -> Rows:
+        values = self.column.take(ids, words)
+        ok = np.isfinite(values).all(axis=1)
+        if ok.all():
+            return Rows(values, ok)
+        values[~ok] = 0
+        return Rows(values, ok, [f"its row of column {self.column.name} is not finite"] * int((~ok).sum()))
+
+
+@dataclass(frozen=True)
+class _PixelReader:
+    pixels: Pixels
+    shards: ShardSet
+
+    def __call__(self, ids: np.ndarray, words: np.ndarray | None) -> Rows:
+        values = np.zeros((len(ids), 3, self.pixels.size, self.pixels.size), np.uint8)
+        ok = np.ones(len(ids), bool)
+        reasons = []
+        for row, id in enumerate(ids.tolist()):
+            try:
+                values[row] = self.pixels.of(self.shards.image_bytes(id), None if words is None else int(words[row]))
+            except BadPicture as error:
+                ok[row] = False
+                reasons.append(str(error))
+        return Rows(values, ok, reasons)
+
+
+@dataclass(frozen=True)
+class _CaptionReader:
+    shards: ShardSet
+
+    def __call__(self, ids: np.ndarray, words: np.ndarray | None) -> Rows:
+        texts = [self.shards.texts(id) for id in ids.tolist()]
+        choice = np.zeros(len(ids), np.uint64) if words is None else words
+        chosen = [own[int(word) % len(own)] for own, word in zip(texts, choice, strict=True)]
+        return Rows(chosen, np.ones(len(ids), bool))
+
+
+@dataclass(frozen=True)
+class _ShuffledReader:
+    reader: Reader
+    ids: np.ndarray
+    partner: np.ndarray
+
+    def __call__(self, ids: np.ndarray, words: np.ndarray | None) -> Rows:
+        return self.reader(self.partner[np.searchsorted(self.ids, ids)], words)
