@@ -1,0 +1,61 @@
+"""What a room weighs: a fresh process imports every module of it, and what must stay out is not among the modules loaded."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"gensim", "lightning", "open_clip", "pytorch_lightning", "timm", "torch", "torchvision", "transformers", "wandb"}
+LIGHTNING = {"lightning", "pytorch_lightning", "torchmetrics"}
+
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+for name in sys.argv[1:]:
+    room = importlib.import_module(name)
+    for module in pkgutil.walk_packages(getattr(room, "__path__", ()), name + "."):
+        importlib.import_module(module.name)
+print(*sorted({module.partition(".")[0] for module in sys.modules}))
+"""
+
+
+def loaded_by(*rooms: str) -> set[str]:
+    """Top-level names of all that a fresh process holds after it imported these rooms, each with all its modules."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH")}
+    done = subprocess.run([sys.executable, "-c", IMPORT_ALL, *rooms], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "room",
+    [
+        "multimodal.pairs",
+        "multimodal.metrics",
+        "multimodal.shards",
+        "multimodal.text",
+        "multimodal.export.card",
+        "multimodal.search",
+        "multimodal.cli",
+        "data_prep",
+    ],
+)
+def test_what_only_reads_loads_nothing_that_trains(room: str) -> None:
+    loaded = loaded_by(room)
+    assert "multimodal" in loaded or room == "data_prep"
+    assert not loaded & HEAVY
+
+
+def test_importing_the_package_loads_nothing() -> None:
+    code = "import sys; before = set(sys.modules); import multimodal; print(*sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["multimodal"]
+
+
+def test_only_training_loads_lightning() -> None:
+    rooms = ["data", "towers", "objectives", "export", "embed", "evaluate"]
+    loaded = loaded_by(*(f"multimodal.{room}" for room in rooms))
+    assert "torch" in loaded
+    assert not loaded & LIGHTNING
