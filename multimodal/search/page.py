@@ -88,8 +88,13 @@ def _item(rank: int, hit: Hit, picture: bytes | None) -> str:
 def _picture(hit: Hit, picture: bytes | None) -> str:
     if picture is None:
         return "no thumbnail"
+    return f'<img alt="{escape(hit.text)}" src="{data_uri(picture)}">'
+
+
+def data_uri(picture: bytes) -> str:
+    """An encoded picture as an address that holds it."""
     kind = next((kind for signature, kind in _SIGNATURES if picture.startswith(signature)), "avif")
-    return f'<img alt="{escape(hit.text)}" src="data:image/{kind};base64,{base64.b64encode(picture).decode()}">'
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
 
 def _why(why: Mapping[str, float]) -> str:

@@ -1,0 +1,155 @@
+"""Text to image retrieval: each pair's own text looks for its own picture among the pictures of one part of a shard set.
+
+    multimodal evaluate --store runs/demo/wordvec/store --shards runs/demo/shards/fluent --part test
+"""
+
+from __future__ import annotations
+
+import json as json_format
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multimodal.boxes import atomic_write
+from multimodal.errors import InputError
+from multimodal.metrics import average_precision, chance_recall_at, interval, ranks, recall_at
+from multimodal.search.store import Store
+from multimodal.shards import Part, ShardSet, Split
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalRow:
+    """One line of a table of figures. Shares are in per cent, as `as_json` writes them.
+
+    low, high: the 95 % bootstrap interval over queries of R@10.
+    control: whether the run was trained with texts shuffled between pictures, so that it should stay at chance.
+    """
+
+    recipe: str
+    family: str
+    gallery: str
+    num_pairs: int
+    recall_1: float
+    recall_5: float
+    recall_10: float
+    median_rank: float
+    mean_average_precision: float
+    chance_recall_10: float
+    low: float
+    high: float
+    seed: int
+    control: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """The keys that results.json uses."""
+        return {
+            "recipe": self.recipe,
+            "family": self.family,
+            "gallery": self.gallery,
+            "num_pairs": self.num_pairs,
+            "R@1": self.recall_1,
+            "R@5": self.recall_5,
+            "R@10": self.recall_10,
+            "median_rank": self.median_rank,
+            "mAP": self.mean_average_precision,
+            "chance_R@10": self.chance_recall_10,
+            "R@10_low": self.low,
+            "R@10_high": self.high,
+            "seed": self.seed,
+            "control": self.control,
+        }
+
+    @classmethod
+    def of(cls, first: np.ndarray, recipe: str, family: str, gallery: str, seed: int = 0, control: bool = False) -> RetrievalRow:
+        """From the 1-based ranks (n,) of n pairs searched among themselves."""
+        low, high = interval(first <= 10)
+        return cls(
+            recipe=recipe,
+            family=family,
+            gallery=gallery,
+            num_pairs=len(first),
+            recall_1=_per_cent(recall_at(first, 1)),
+            recall_5=_per_cent(recall_at(first, 5)),
+            recall_10=_per_cent(recall_at(first, 10)),
+            median_rank=float(np.median(first)),
+            mean_average_precision=_per_cent(average_precision(first)),
+            chance_recall_10=_per_cent(chance_recall_at(len(first), 10)),
+            low=_per_cent(low),
+            high=_per_cent(high),
+            seed=seed,
+            control=control,
+        )
+
+
+def text_to_image_ranks(store: Store, shards: ShardSet, ids: np.ndarray) -> np.ndarray:
+    """The rank (n,) of each pair's picture among the pictures of `ids` (n,) for the query `texts[0]`.
+
+    The pictures' rows are the store's, the query goes through the store's own text space.
+    """
+    unseen = [shard.name for shard in shards.shards if shard.fingerprint not in set(store.sources.values())]
+    if unseen:
+        raise InputError(f"{store.path}: has no pictures of {shards.path}'s shard {unseen[0]}. Run: multimodal index --shards {shards.path}")
+    if len(ids) < 2:
+        raise InputError(f"{shards.path}: {len(ids)} pairs in this part; retrieval needs at least 2")
+    present = np.isin(ids, store.ids)
+    if not present.all():  # pictures that could not be read are named in the store's ledger; they are no part of the gallery
+        ids = ids[present]
+    queries = store.query_space.embed([shards.texts(int(id))[0] for id in ids])
+    return ranks(queries, store.take(ids), relevant=np.arange(len(ids)))
+
+
+def evaluate(
+    store: Path,
+    shards: Path,
+    part: Part = "test",
+    split: Split | None = None,
+    gallery: str = "unseen",
+    recipe: str | None = None,
+    control: bool = False,
+    output: Path | None = None,
+) -> RetrievalRow:
+    """Look every pair up by its own text among the pictures of its part, and print recall beside chance.
+
+    Args:
+        store: made by `multimodal index` from the shard set.
+        shards: the shard set whose texts are the queries.
+        part: which part of it; pairs of "test" were held out of everything fitted.
+        split: how the parts were cut; the one that training used.
+        gallery: what to call these pictures in the table.
+        recipe: what to call the run in the table; the family's name by default.
+        control: mark the row as a control, whose texts were shuffled between pictures in training.
+        output: also write the row into this JSON file.
+    """
+    split = split or Split()
+    opened, source = Store(store), ShardSet(shards)
+    first = text_to_image_ranks(opened, source, split.ids(source, part))
+    row = RetrievalRow.of(first, recipe or opened.family, opened.family, gallery, split.seed, control)
+    if output is not None:
+        with atomic_write(output) as file:
+            file.write((json_format.dumps([row.as_json()], indent=1) + "\n").encode())
+    print(as_table([row]))
+    return row
+
+
+def as_table(rows: list[RetrievalRow]) -> str:
+    """Rows of equal recipe, gallery and control become one line: the mean over seeds, and the spread of R@10."""
+    lines = [f"{'recipe':<26}{'gallery':<9}{'pairs':>6}{'R@1':>7}{'R@5':>7}{'R@10':>7}  {'seeds':<17}{'chance':>7}{'median':>8}{'mAP':>7}"]
+    groups: dict[tuple[str, str, bool], list[RetrievalRow]] = {}
+    for row in rows:
+        groups.setdefault((row.recipe, row.gallery, row.control), []).append(row)
+    for (recipe, gallery, control), members in groups.items():
+        tens = [row.recall_10 for row in members]
+        spread = f"{min(tens):.1f}..{max(tens):.1f} of {len(tens)}" if len(tens) > 1 else f"[{members[0].low:.1f}, {members[0].high:.1f}]"
+        lines.append(
+            f"{recipe + (' shuffled' if control else ''):<26}{gallery:<9}{np.mean([row.num_pairs for row in members]):>6.0f}"
+            f"{np.mean([row.recall_1 for row in members]):>7.1f}{np.mean([row.recall_5 for row in members]):>7.1f}{np.mean(tens):>7.1f}"
+            f"  {spread:<17}{np.mean([row.chance_recall_10 for row in members]):>7.1f}"
+            f"{np.mean([row.median_rank for row in members]):>8.1f}{np.mean([row.mean_average_precision for row in members]):>7.1f}"
+        )
+    return "\n".join(lines)
+
+
+def _per_cent(share: float) -> float:
+    return round(100 * share, 2)
