@@ -1,0 +1,251 @@
+"""A function's signature and docstring as its command line.
+
+    [settings] = parse("multimodal search", ["--store", "S", "woman + scientist - man"], search)
+    search(**settings)
+
+- Every parameter is an option, `pairs_per_shard` being `--pairs-per-shard`; one without a default may also be given by place, in its order.
+- A bool is a flag (`--json`, or `--json false`); a list takes one value or several (`--names a b`).
+- `--config settings.yaml` gives any of them from a file; a key it does not know is an error.
+- The docstring's first part is the description, and what follows `name: ` in it is the help of that parameter.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import shutil
+import textwrap
+import types
+import typing
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from multimodal.errors import InputError
+
+HELP_WIDTH = 110
+
+
+def parse(prog: str, arguments: Sequence[str], *functions: Callable[..., Any], skip: Collection[str] = ()) -> list[dict[str, Any]]:
+    """The settings of one or several functions, read from one command line: a dictionary of keyword arguments for each.
+
+    skip: parameters that the caller fills itself.
+    InputError: an unknown option, a missing or surplus value, a value that is not of the parameter's type.
+    SystemExit(0): the help was asked for, and printed.
+    """
+    parameters = [[parameter for parameter in _parameters(function) if parameter.name not in skip] for function in functions]
+    every = [parameter for of_one in parameters for parameter in of_one]
+    if any(token in ("-h", "--help") for token in arguments):
+        print(_help(prog, _description(functions[0]), every))
+        raise SystemExit(0)
+    try:
+        values = _typed(_Given.read(arguments, every), every)
+    except InputError as error:
+        raise InputError(f"{error}{'' if str(error).endswith('?') else '.'} See: {prog} --help") from None
+    return [{parameter.name: values[parameter.name] for parameter in of_one} for of_one in parameters]
+
+
+def near_names(name: str, names: Iterable[str]) -> str:
+    """ "Did you mean search?" with the names most like the one given, or all of them where none is."""
+    import difflib
+
+    every = sorted(names)
+    near = difflib.get_close_matches(name, every, n=3, cutoff=0.5)
+    if near:
+        return f"Did you mean {' or '.join(near)}?"
+    return f"There are: {', '.join(every)}" if every else "There are none"
+
+
+@dataclass(frozen=True, slots=True)
+class _Parameter:
+    name: str
+    type: Any
+    default: Any
+    meaning: str
+
+    @property
+    def option(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def is_required(self) -> bool:
+        return self.default is inspect.Parameter.empty
+
+    @property
+    def is_flag(self) -> bool:
+        return self.type is bool
+
+    @property
+    def is_list(self) -> bool:
+        return any(_is_list(choice) for choice in _choices(self.type))
+
+    @property
+    def placeholder(self) -> str:
+        literals = [value for choice in _choices(self.type) if typing.get_origin(choice) is typing.Literal for value in choice.__args__]
+        if literals:
+            return "|".join(map(str, literals))
+        return "" if self.is_flag else self.name.upper() + (" ..." if self.is_list else "")
+
+
+def _parameters(function: Callable[..., Any]) -> list[_Parameter]:
+    hints = typing.get_type_hints(function)
+    parameters = inspect.signature(function).parameters
+    meanings = _meanings(inspect.getdoc(function) or "", parameters)
+    return [_Parameter(name, hints[name], parameter.default, meanings.get(name, "")) for name, parameter in parameters.items()]
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    """The types of a union, or the type itself."""
+    return typing.get_args(annotation) if typing.get_origin(annotation) in (typing.Union, types.UnionType) else (annotation,)
+
+
+def _is_list(annotation: Any) -> bool:
+    origin = typing.get_origin(annotation) or annotation
+    return isinstance(origin, type) and issubclass(origin, Collection) and not issubclass(origin, str | bytes | dict)
+
+
+# -- the help ------------------------------------------------------------------------------------------------------------------------------
+
+
+def _told(names: Collection[str]) -> re.Pattern[str]:
+    """Where a docstring begins to speak of parameters: `name: ` or `name, name: ` at the start of a line or of a sentence."""
+    name = "|".join(map(re.escape, names)) or "(?!)"
+    return re.compile(rf"(?:^[ ]*|(?<=[.;] ))((?:{name})(?:, (?:{name}))*): ", re.MULTILINE)
+
+
+def _meanings(docstring: str, names: Collection[str]) -> dict[str, str]:
+    found = {}
+    for block in re.split(r"\n\s*\n", docstring):
+        marks = list(_told(names).finditer(block))
+        ends = [*(mark.start() for mark in marks), len(block)][1:]
+        for mark, end in zip(marks, ends, strict=True):
+            meaning = re.split(r"\n(?=[A-Z]\w*: )", block[mark.end() : end])[0]  # "InputError: ..." speaks of what is raised
+            found.update({name: " ".join(meaning.split()).rstrip(".;") for name in mark[1].split(", ")})
+    return found
+
+
+def _description(function: Callable[..., Any]) -> str:
+    docstring = inspect.getdoc(function) or ""
+    mark = _told(inspect.signature(function).parameters).search(docstring)
+    return docstring[: mark.start() if mark else None].strip()
+
+
+def _help(prog: str, description: str, parameters: list[_Parameter]) -> str:
+    required = [f"[{parameter.option}] {parameter.placeholder}" for parameter in parameters if parameter.is_required]
+    rows = [(f"{parameter.option} {parameter.placeholder}", _meaning_and_default(parameter)) for parameter in parameters]
+    rows += [("--config YAML", "a file that gives any of these settings"), ("--help", "show this and stop")]
+    column = min(max(len(left) for left, _ in rows), 34) + 4
+    width = min(HELP_WIDTH, shutil.get_terminal_size().columns)
+    lines = [" ".join(["usage:", prog, *required, "[options]"]), "", description, ""]
+    for left, meaning in rows:
+        wrapped = textwrap.wrap(meaning, max(width - column, 30)) or [""]
+        fits = len(left) + 4 <= column
+        lines += [f"  {left:<{column - 2}}{wrapped[0]}".rstrip()] if fits else [f"  {left}", " " * column + wrapped[0]]
+        lines += [" " * column + line for line in wrapped[1:]]
+    return "\n".join(lines)
+
+
+def _meaning_and_default(parameter: _Parameter) -> str:
+    if parameter.is_required:
+        return f"{parameter.meaning} (required)".strip()
+    if parameter.default is None or (parameter.is_flag and not parameter.default):
+        return parameter.meaning
+    return f"{parameter.meaning} (default: {parameter.default})".strip()
+
+
+# -- the values ----------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Given:
+    """What a command line says, not yet typed: values by the parameter's name, and files of settings."""
+
+    values: dict[str, list[str]] = field(default_factory=dict)
+    configs: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, arguments: Sequence[str], parameters: list[_Parameter]) -> _Given:
+        """Done here and not by argparse, because a value may begin with a minus (`"-man + woman"` is a query), and because a parameter
+        without a default may come by name or by place, as the user likes.
+        """
+        given, placed = cls(), []
+        options = {parameter.option: parameter for parameter in parameters}
+        rest = list(arguments)
+        while rest:
+            token = rest.pop(0)
+            if token == "--":
+                placed += rest
+                break
+            if not token.startswith("--"):
+                placed.append(token)
+                continue
+            name, equals, value = token.partition("=")
+            name = name.replace("_", "-")
+            parameter = options.get(name)
+            if parameter is None and name != "--config":
+                raise InputError(f"there is no option {name}. {near_names(name, options)}")
+            values = [value] if equals else _take(rest, parameter)
+            if not values:
+                raise InputError(f"{name} wants a value")
+            (given.configs if parameter is None else given.values.setdefault(parameter.name, [])).extend(values)
+        given._place(placed, [parameter for parameter in parameters if parameter.is_required and parameter.name not in given.values])
+        for parameter in parameters:
+            values = given.values.get(parameter.name, [])
+            if len(values) > 1 and not parameter.is_list:
+                raise InputError(f"{parameter.option} is given {len(values)} times: {', '.join(values)}")
+            if parameter.is_required and not values and not given.configs:
+                raise InputError(f"{parameter.option} is missing")
+        return given
+
+    def _place(self, placed: list[str], wanted: list[_Parameter]) -> None:
+        """Values without a name go to the required parameters that have none yet, in order; a list takes what the others leave."""
+        surplus = len(placed) - len(wanted)
+        for parameter in wanted[: len(placed)]:
+            num = 1 + max(surplus, 0) if parameter.is_list else 1
+            self.values[parameter.name], placed = placed[:num], placed[num:]
+            surplus -= num - 1
+        if placed:
+            raise InputError(f"nothing takes the value {placed[0]!r}")
+
+
+def _take(rest: list[str], parameter: _Parameter | None) -> list[str]:
+    """Remove from the front of the remaining tokens those that are the option's values."""
+    following = next((number for number, token in enumerate(rest) if token.startswith("--")), len(rest))
+    if parameter is not None and parameter.is_flag:
+        return [rest.pop(0)] if following and rest[0].lower() in ("true", "false") else ["true"]
+    num = following if parameter is not None and parameter.is_list else min(1, len(rest))
+    taken, rest[:num] = rest[:num], []
+    return taken
+
+
+def _typed(given: _Given, parameters: list[_Parameter]) -> dict[str, Any]:
+    from argparse import ArgumentError
+
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False, add_help=False)
+    if not any(parameter.name == "config" for parameter in parameters):
+        parser.add_argument("--config", action="config")
+    for parameter in parameters:
+        default = {"required": True} if parameter.is_required else {"default": parameter.default}
+        parser.add_argument(parameter.option, type=parameter.type, **default)
+    line = [f"--config={file}" for file in given.configs]
+    for parameter in parameters:
+        values = given.values.get(parameter.name, [])
+        if parameter.is_list and values and not values[0].startswith("["):
+            values = [json.dumps(values, ensure_ascii=False)]
+        line += [f"{parameter.option}={value}" for value in values]
+    try:
+        return vars(parser.instantiate(parser.parse_args(line)))
+    except ArgumentError as error:
+        raise InputError(_plain(str(error), parameters)) from None
+
+
+def _plain(message: str, parameters: list[_Parameter]) -> str:
+    """jsonargparse's message on one line, with the option's name as the user wrote it."""
+    message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", " ".join(message.split()).rstrip("."))
+    message = re.sub(r"Expected an? (?:typing\.)?(.+?)\. Got value: ", r"wanted \1 and got ", message)
+    for name, option in [("config", "--config"), *((parameter.name, parameter.option) for parameter in parameters)]:
+        message = message.replace(f'Parser key "{name}"', option)
+    return message

@@ -1,0 +1,39 @@
+"""The door `multimodal <verb>`: names and lazy imports, no logic.
+
+multimodal search --store runs/demo/wordvec/store "woman + scientist - man"
+"""
+
+from __future__ import annotations
+
+import sys
+
+from multimodal.door import Verbs, run
+
+VERBS: Verbs = {
+    "fit": ("multimodal.training.door:fit", "train from a recipe: multimodal fit --config configs/experiment/..."),
+    "export": ("multimodal.export.model:export", "turn a finished run into weights, a card and the side that reads queries"),
+    "embed": ("multimodal.embed.columns:embed", "run a frozen trunk once over shards and keep its features as a column"),
+    "index": ("multimodal.embed.stores:index", "run an export over shards or a folder and keep the vectors as a store"),
+    "search": ("multimodal.search.query:search_verb", 'find pictures in words: multimodal search --store S "woman + scientist - man"'),
+    "evaluate": ("multimodal.evaluate.retrieval:evaluate", "retrieval figures of a store, with chance beside them"),
+    "demo": ("multimodal.demo:demo", "the whole road on real pictures, or on your own with --data"),
+    "shards": {
+        "verify": ("multimodal.shards.door:verify", "read every byte of a shard set again and compare it with its manifest"),
+        "stats": ("multimodal.shards.door:stats", "count pairs, texts, groups and bytes"),
+        "ls": ("multimodal.shards.door:ls", "list the pairs"),
+        "cat": ("multimodal.shards.door:cat", "print one pair's texts and metadata"),
+        "index": ("multimodal.shards.door:index", "make tars that others wrote readable as a shard set"),
+    },
+    "text-space": {
+        "show": ("multimodal.text.door:show", "what a text space holds: its topics, or its words"),
+    },
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; the exit status."""
+    return run(VERBS, "multimodal", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
