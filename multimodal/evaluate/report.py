@@ -1,6 +1,6 @@
 """What a run of the whole road looks like, as one HTML page with every picture inside: figures, answers, topics, curves.
 
-    Path("index.html").write_text(render(Report(title="demo", rows=rows, answers=answers, topics=topics, curves=curves)))
+Path("index.html").write_text(render(Report(title="demo", rows=rows, answers=answers, topics=topics, curves=curves)))
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def _answers(answers: Sequence[Answered]) -> str:
             if answer.query == query:
                 found = _strip(answer.pictures) if answer.pictures else f'<p class="refused">{escape(answer.refused)}</p>'
                 lines.append(f'<div class="recipe"><span>{escape(answer.recipe)}</span>{found}</div>')
-        blocks.append(f'<article><h3><code>{escape(query)}</code></h3>{"".join(lines)}</article>')
+        blocks.append(f"<article><h3><code>{escape(query)}</code></h3>{''.join(lines)}</article>")
     return f'<section><h2>Queries</h2><p>Best first; hold the pointer over a picture to read its text.</p><div class="queries">{"".join(blocks)}</div></section>'
 
 
@@ -200,7 +200,7 @@ def _topics(topics: Sequence[Topic]) -> str:
     if not topics:
         return ""
     items = "".join(
-        f'<article><h3>{escape(", ".join(topic.words))}</h3><p>{100 * topic.share:.1f} % of what the pictures show</p>{_strip(topic.pictures)}</article>'
+        f"<article><h3>{escape(', '.join(topic.words))}</h3><p>{100 * topic.share:.1f} % of what the pictures show</p>{_strip(topic.pictures)}</article>"
         for topic in topics
     )
     return f'<section><h2>Topics</h2><p>Top words of each topic, and the pictures in which the network sees most of it.</p><div class="topics">{items}</div></section>'

@@ -1,12 +1,13 @@
 """Text to image retrieval: each pair's own text looks for its own picture among the pictures of one part of a shard set.
 
-    multimodal evaluate --store runs/demo/wordvec/store --shards runs/demo/shards/fluent --part test
+multimodal evaluate --store runs/demo/wordvec/store --shards runs/demo/shards/fluent --part test
 """
 
 from __future__ import annotations
 
-import json as json_format
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,17 @@ from multimodal.errors import InputError
 from multimodal.metrics import average_precision, chance_recall_at, interval, ranks, recall_at
 from multimodal.search.store import Store
 from multimodal.shards import Part, ShardSet, Split
+
+_KEYS = {
+    "recall_1": "R@1",
+    "recall_5": "R@5",
+    "recall_10": "R@10",
+    "mean_average_precision": "mAP",
+    "chance_recall_10": "chance_R@10",
+    "low": "R@10_low",
+    "high": "R@10_high",
+}
+"""Field -> its key in results.json, where that differs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +55,13 @@ class RetrievalRow:
     control: bool
 
     def as_json(self) -> dict[str, Any]:
-        """The keys that results.json uses."""
-        return {
-            "recipe": self.recipe,
-            "family": self.family,
-            "gallery": self.gallery,
-            "num_pairs": self.num_pairs,
-            "R@1": self.recall_1,
-            "R@5": self.recall_5,
-            "R@10": self.recall_10,
-            "median_rank": self.median_rank,
-            "mAP": self.mean_average_precision,
-            "chance_R@10": self.chance_recall_10,
-            "R@10_low": self.low,
-            "R@10_high": self.high,
-            "seed": self.seed,
-            "control": self.control,
-        }
+        """By the keys that results.json uses."""
+        return {_KEYS.get(name, name): value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> RetrievalRow:
+        """The way back from `as_json`."""
+        return cls(**{name: values[_KEYS.get(name, name)] for name in cls.__slots__})
 
     @classmethod
     def of(cls, first: np.ndarray, recipe: str, family: str, gallery: str, seed: int = 0, control: bool = False) -> RetrievalRow:
@@ -90,7 +92,9 @@ def text_to_image_ranks(store: Store, shards: ShardSet, ids: np.ndarray) -> np.n
     """
     unseen = [shard.name for shard in shards.shards if shard.fingerprint not in set(store.sources.values())]
     if unseen:
-        raise InputError(f"{store.path}: has no pictures of {shards.path}'s shard {unseen[0]}. Run: multimodal index --shards {shards.path}")
+        raise InputError(
+            f"{store.path}: has no pictures of {shards.path}'s shard {unseen[0]}. Run: multimodal index --shards {shards.path}"
+        )
     if len(ids) < 2:
         raise InputError(f"{shards.path}: {len(ids)} pairs in this part; retrieval needs at least 2")
     present = np.isin(ids, store.ids)
@@ -128,7 +132,7 @@ def evaluate(
     row = RetrievalRow.of(first, recipe or opened.family, opened.family, gallery, split.seed, control)
     if output is not None:
         with atomic_write(output) as file:
-            file.write((json_format.dumps([row.as_json()], indent=1) + "\n").encode())
+            file.write((json.dumps([row.as_json()], indent=1) + "\n").encode())
     print(as_table([row]))
     return row
 

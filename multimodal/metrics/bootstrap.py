@@ -1,6 +1,6 @@
 """Intervals over queries by the percentile bootstrap (Efron, 1979).
 
-    interval(first <= 10, seed=0)    # Interval(low=0.52, high=0.64)
+interval(first <= 10, seed=0)    # Interval(low=0.52, high=0.64)
 """
 
 from __future__ import annotations

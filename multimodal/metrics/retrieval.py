@@ -1,7 +1,7 @@
 """Retrieval: the rank of the one picture that belongs to a text, and recall, median and chance read off the ranks.
 
-    first = ranks(text_vectors, image_vectors, relevant=np.arange(len(text_vectors)))
-    recall_at(first, 10), np.median(first), chance_recall_at(len(image_vectors), 10)
+first = ranks(text_vectors, image_vectors, relevant=np.arange(len(text_vectors)))
+recall_at(first, 10), np.median(first), chance_recall_at(len(image_vectors), 10)
 """
 
 from __future__ import annotations

@@ -14,7 +14,9 @@ def ranks_by_loop(queries: np.ndarray, gallery: np.ndarray, relevant: np.ndarray
     def cosine(a: np.ndarray, b: np.ndarray) -> float:
         return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
-    return [sum(cosine(query, item) >= cosine(query, gallery[own]) for item in gallery) for query, own in zip(queries, relevant, strict=True)]
+    return [
+        sum(cosine(query, item) >= cosine(query, gallery[own]) for item in gallery) for query, own in zip(queries, relevant, strict=True)
+    ]
 
 
 @given(st.integers(0, 1000), st.integers(1, 12), st.integers(1, 12), st.integers(2, 6))
@@ -60,7 +62,9 @@ def test_average_precision_with_one_relevant_item_is_the_mean_reciprocal_rank() 
     generator = np.random.default_rng(2)
     queries, gallery, relevant = generator.normal(size=(9, 4)), generator.normal(size=(15, 4)), generator.integers(15, size=9)
     unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (queries, gallery)]
-    expected = np.mean([metrics.average_precision_score(np.arange(15) == own, scores) for own, scores in zip(relevant, unit[0] @ unit[1].T, strict=True)])
+    expected = np.mean(
+        [metrics.average_precision_score(np.arange(15) == own, scores) for own, scores in zip(relevant, unit[0] @ unit[1].T, strict=True)]
+    )
     assert average_precision(ranks(queries, gallery, relevant)) == pytest.approx(expected)
 
 
