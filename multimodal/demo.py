@@ -3,7 +3,8 @@
     multimodal demo                             # 3-D emoji with their keywords, searched in a drawing style never seen in training
     multimodal demo --data my_photos/           # the same road on your own pictures
 
-Each step is a command that is printed as it runs, so that any of them can be run again by hand. What is whole is reused; a stopped demo goes on.
+Each step is a command that is printed as it runs, so that any of them can be run again by hand. What is whole is reused; a stopped
+demo goes on.
 """
 
 from __future__ import annotations
@@ -80,12 +81,13 @@ def demo(
 ) -> None:
     """Run the whole road: pictures with text -> shards -> text spaces -> columns -> trained runs -> exports -> stores -> queries -> a page.
 
-    Three families (contrastive, word vectors, topics) learn from the text alone, on features of a frozen network. Each is judged on pictures that
-    nothing was fitted on, beside chance and beside the same training with texts shuffled between pictures. About 10 minutes on two CPU cores.
+    Three families (contrastive, word vectors, topics) learn from the text alone, on features of a frozen network. Each is judged on
+    pictures that nothing was fitted on, beside chance and beside the same training with texts shuffled between pictures.
 
     Args:
-        data: your own pictures: a folder of images (their names, or a .txt beside each, as text), a table of captions (.tsv or .csv with the
-            columns file and caption, images beside it), or a folder of img2dataset's tars. Without it, 3-D emoji with keywords are fetched.
+        data: your own pictures: a folder of images (their names, or a .txt beside each, as text), a table of captions (.tsv or .csv
+            with the columns file and caption, images beside it), or a folder of img2dataset's tars. Without it, 3-D emoji with keywords
+            are fetched.
         output: where everything goes; the page is index.html there, the figures are results.json.
         seeds: splits to repeat it on; the figures are their mean and spread.
         max_pairs: look at this many pairs only, to try it out.
@@ -225,7 +227,8 @@ def _write(output: Path, pairs: Path, rows: list[RetrievalRow], answers: list[An
     report = Report(
         title="Pictures found by the words they came with",
         facts=[
-            f"{len(ShardSet(pairs)):,} pictures with text, about {num_held_out:.0f} of them held out of everything fitted; every variant of one thing is on one side of the cut.",
+            f"{len(ShardSet(pairs)):,} pictures with text, about {num_held_out:.0f} of them held out of everything fitted. "
+            "What belongs together (the variants of one thing, say) is on one side of the cut.",
             "No labels were used: each network learnt from the text alone, on features of a frozen ImageNet network.",
         ],
         rows=rows,

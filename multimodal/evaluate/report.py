@@ -176,9 +176,10 @@ def _figures(rows: Sequence[RetrievalRow]) -> str:
             )
     seeds = len({row.seed for row in trained})
     return f"""<section><h2>Finding a picture by its own text</h2>
-<p>Share of the queries whose own picture is among the first 1, 5, 10, in per cent: mean over {seeds} seed{"s" if seeds > 1 else ""}, smallest and largest.
-The dark mark is chance; <i>shuffled</i> is the same training with texts dealt to the wrong pictures.</p>
-<table><thead><tr><th>recipe</th><th>pictures</th><th>R@1</th><th>R@5</th><th>R@10</th><th></th><th>chance</th><th>shuffled</th><th>median rank</th></tr></thead>
+<p>Share of the queries whose own picture is among the first 1, 5, 10, in per cent: mean over {seeds} seed{"s" if seeds > 1 else ""},
+smallest and largest. The dark mark is chance; <i>shuffled</i> is the same training with texts dealt to the wrong pictures.</p>
+<table><thead><tr><th>recipe</th><th>pictures</th><th>R@1</th><th>R@5</th><th>R@10</th><th></th><th>chance</th><th>shuffled</th>
+<th>median rank</th></tr></thead>
 <tbody>{"".join(lines)}</tbody></table></section>"""
 
 
@@ -193,7 +194,8 @@ def _answers(answers: Sequence[Answered]) -> str:
                 found = _strip(answer.pictures) if answer.pictures else f'<p class="refused">{escape(answer.refused)}</p>'
                 lines.append(f'<div class="recipe"><span>{escape(answer.recipe)}</span>{found}</div>')
         blocks.append(f"<article><h3><code>{escape(query)}</code></h3>{''.join(lines)}</article>")
-    return f'<section><h2>Queries</h2><p>Best first; hold the pointer over a picture to read its text.</p><div class="queries">{"".join(blocks)}</div></section>'
+    return f"""<section><h2>Queries</h2><p>Best first; hold the pointer over a picture to read its text.</p>
+<div class="queries">{"".join(blocks)}</div></section>"""
 
 
 def _topics(topics: Sequence[Topic]) -> str:
@@ -203,7 +205,8 @@ def _topics(topics: Sequence[Topic]) -> str:
         f"<article><h3>{escape(', '.join(topic.words))}</h3><p>{100 * topic.share:.1f} % of what the pictures show</p>{_strip(topic.pictures)}</article>"
         for topic in topics
     )
-    return f'<section><h2>Topics</h2><p>Top words of each topic, and the pictures in which the network sees most of it.</p><div class="topics">{items}</div></section>'
+    return f"""<section><h2>Topics</h2><p>Top words of each topic, and the pictures in which the network sees most of it.</p>
+<div class="topics">{items}</div></section>"""
 
 
 def _curves(curves: Sequence[Curve]) -> str:
@@ -224,7 +227,8 @@ def _curve(curve: Curve) -> str:
     return f"""<figure><figcaption>{escape(curve.recipe)}: {escape(curve.figure)}</figcaption>
 <svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(curve.figure)} from {values[0]:.3g} to {values[-1]:.3g}">
 <line x1="{left}" y1="{height - top - 14}" x2="{width - 8}" y2="{height - top - 14}" class="axis"/>
-<text x="{left - 6}" y="{top + 4}" text-anchor="end">{high:.3g}</text><text x="{left - 6}" y="{height - top - 14}" text-anchor="end">{low:.3g}</text>
+<text x="{left - 6}" y="{top + 4}" text-anchor="end">{high:.3g}</text>
+<text x="{left - 6}" y="{height - top - 14}" text-anchor="end">{low:.3g}</text>
 <text x="{width - 8}" y="{height - 6}" text-anchor="end">{steps[-1]:.0f} steps</text>
 <polyline points="{points}" fill="none" stroke="{hue}" stroke-width="2"/></svg></figure>"""
 
@@ -245,24 +249,40 @@ def _hue(family: str) -> str:
 
 _STYLE = """
 :root { color-scheme: light dark; --ground: #f6f5f2; --card: #fff; --ink: #22211f; --soft: #76736c; --line: #e4e1da; }
-@media (prefers-color-scheme: dark) { :root { --ground: #191918; --card: #232322; --ink: #eceae5; --soft: #9a978f; --line: #353432; } }
+@media (prefers-color-scheme: dark) {
+  :root { --ground: #191918; --card: #232322; --ink: #eceae5; --soft: #9a978f; --line: #353432; }
+}
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 1240px; padding: 2.5rem 1.5rem 4rem; background: var(--ground); color: var(--ink);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; }
-h1 { margin: 0 0 .3rem; font-size: 1.8rem; font-weight: 600; } h2 { margin: 0 0 .3rem; font-size: 1.25rem; font-weight: 600; }
-h3 { margin: 0 0 .4rem; font-size: .95rem; font-weight: 600; } p { margin: .2rem 0; color: var(--soft); }
-section { margin-top: 2.6rem; } article { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: .8rem .9rem; }
+h1 { margin: 0 0 .3rem; font-size: 1.8rem; font-weight: 600; }
+h2 { margin: 0 0 .3rem; font-size: 1.25rem; font-weight: 600; }
+h3 { margin: 0 0 .4rem; font-size: .95rem; font-weight: 600; }
+p { margin: .2rem 0; color: var(--soft); }
+small { color: var(--soft); }
+section { margin-top: 2.6rem; }
+article, figure, pre { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: .8rem .9rem; margin: 0; }
 table { border-collapse: collapse; width: 100%; margin-top: .8rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: .3rem .6rem; border-bottom: 1px solid var(--line); font-weight: 400; } thead th { color: var(--soft); }
-th:first-child, td:first-child { text-align: left; } tr.gallery th { font-weight: 600; padding-top: 1rem; } small { color: var(--soft); }
-td.wide { width: 30%; } .track { position: relative; height: 12px; border-radius: 6px; background: var(--line); }
-.bar { height: 12px; border-radius: 6px; } .chance { position: absolute; top: -3px; width: 2px; height: 18px; background: var(--ink); }
-.queries, .topics { display: grid; gap: .9rem; margin-top: .9rem; grid-template-columns: repeat(auto-fill, minmax(380px, 1fr)); }
-.recipe { margin-top: .35rem; } .recipe > span { color: var(--soft); font-size: .78rem; }
-.strip { display: flex; gap: 4px; flex-wrap: wrap; } .strip img, .blank { width: 44px; height: 44px; object-fit: contain; background: #fff;
-  border-radius: 6px; } .topics .strip img { width: 54px; height: 54px; } .blank { font-size: 8px; overflow: hidden; color: #555; }
-.refused { font-size: .8rem; } .curves { display: grid; gap: .9rem; grid-template-columns: repeat(auto-fill, minmax(280px, 1fr)); margin-top: .9rem; }
-figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: .7rem; }
-figcaption { color: var(--soft); font-size: .85rem; } svg { width: 100%; display: block; } svg text { font-size: 10px; fill: var(--soft); }
-.axis { stroke: var(--line); } pre { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: .9rem; font-size: .8rem; }
+th, td { text-align: right; padding: .3rem .6rem; border-bottom: 1px solid var(--line); font-weight: 400; }
+thead th { color: var(--soft); }
+th:first-child, td:first-child { text-align: left; }
+tr.gallery th { font-weight: 600; padding-top: 1rem; }
+td.wide { width: 30%; }
+.track { position: relative; height: 12px; border-radius: 6px; background: var(--line); }
+.bar { height: 12px; border-radius: 6px; }
+.chance { position: absolute; top: -3px; width: 2px; height: 18px; background: var(--ink); }
+.queries, .topics, .curves { display: grid; gap: .9rem; margin-top: .9rem; grid-template-columns: repeat(auto-fill, minmax(380px, 1fr)); }
+.curves { grid-template-columns: repeat(auto-fill, minmax(280px, 1fr)); }
+.recipe { margin-top: .35rem; }
+.recipe > span { color: var(--soft); font-size: .78rem; }
+.strip { display: flex; gap: 4px; flex-wrap: wrap; }
+.strip img, .blank { width: 44px; height: 44px; object-fit: contain; background: #fff; border-radius: 6px; }
+.topics .strip img { width: 54px; height: 54px; }
+.blank { font-size: 8px; overflow: hidden; color: #555; }
+.refused { font-size: .8rem; }
+figcaption { color: var(--soft); font-size: .85rem; }
+svg { width: 100%; display: block; }
+svg text { font-size: 10px; fill: var(--soft); }
+.axis { stroke: var(--line); }
+pre { overflow-x: auto; font-size: .8rem; }
 """

@@ -62,9 +62,9 @@ def test_average_precision_with_one_relevant_item_is_the_mean_reciprocal_rank() 
     generator = np.random.default_rng(2)
     queries, gallery, relevant = generator.normal(size=(9, 4)), generator.normal(size=(15, 4)), generator.integers(15, size=9)
     unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (queries, gallery)]
-    expected = np.mean(
-        [metrics.average_precision_score(np.arange(15) == own, scores) for own, scores in zip(relevant, unit[0] @ unit[1].T, strict=True)]
-    )
+    scores = unit[0] @ unit[1].T
+    each = [metrics.average_precision_score(np.arange(15) == own, row) for own, row in zip(relevant, scores, strict=True)]
+    expected = np.mean(each)
     assert average_precision(ranks(queries, gallery, relevant)) == pytest.approx(expected)
 
 
