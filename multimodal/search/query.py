@@ -164,14 +164,15 @@ def _hits(store: Store, query: QueryVector, k: int, named: set[int], where: Mapp
         engine, named = engine.filter(allowed), named & set(allowed.tolist())
     wanted = k
     while True:  # until what is left out is clearly worse than the k-th hit, so that k hits are the first k of any longer list
-        wanted = min(wanted + 16, len(engine))
-        ids = np.union1d(engine.search(query.vector[None], max(wanted, 1)).ids[0], sorted(named)).astype(np.int64)
+        wanted = min(wanted + 16, max(len(engine), 1))
+        found = engine.search(query.vector[None], wanted)
+        ids = np.union1d(found.ids[0], sorted(named)).astype(np.int64)
         if not len(ids):
             return []
         parts = unit_rows(store.take(ids), ids).astype(np.float64) @ query.parts.T  # (candidates, t)
         scores = np.round(parts.sum(axis=1), SCORE_DECIMALS) + 0.0  # + 0.0: no -0.0
         order = np.lexsort((ids, [id not in named for id in ids.tolist()], -scores))[:k]
-        if wanted == len(engine) or scores.min() < scores[order[-1]] - 10**-SCORE_DECIMALS:
+        if wanted >= len(engine) or found.scores[0, -1] < scores[order[-1]] - 2 * 10**-SCORE_DECIMALS:
             break
         wanted *= 2
     labels = [term.label for term in query.used]

@@ -76,13 +76,17 @@ def write_segment(folder: Path, segment: Segment) -> dict[str, Any]:
     if segment.thumbnails is not None:
         thumbnails = pa.table({"id": ids, "image": pa.array(list(segment.thumbnails), type=pa.binary())})
         _write_table(folder / "thumbnails.parquet", thumbnails, THUMBNAIL_GROUP, compression="none")  # pictures are compressed already
-    files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     return {
         "rows": len(ids),
         "columns": {column.name: str(column.type) for column in metadata.schema},
-        "bytes": sum(path.stat().st_size for path in files),
-        "fingerprint": fingerprint_json({path.name: fingerprint_file(path) for path in files}),
+        "bytes": sum(path.stat().st_size for path in _files(folder)),
+        "fingerprint": fingerprint_segment(folder),
     }
+
+
+def fingerprint_segment(folder: Path) -> str:
+    """Over the content of all its files, and their names."""
+    return fingerprint_json({path.name: fingerprint_file(path) for path in _files(folder)})
 
 
 class SegmentReader:
@@ -95,18 +99,25 @@ class SegmentReader:
 
     def rows(self) -> np.ndarray:
         """(n, d) float16, memory-mapped."""
-        return np.load(self.folder / "rows.npy", mmap_mode="r")
+        return np.load(self._file("rows.npy"), mmap_mode="r")
 
     def metadata(self, columns: Sequence[str] | None = None, positions: np.ndarray | None = None) -> dict[str, list[Any]]:
         """Column -> values at the positions (all where None); a column that this segment does not have is all None."""
-        return _read_table(self.folder / "metadata.parquet", columns, positions, len(self.ids))
+        return _read_table(self._file("metadata.parquet"), columns, positions, len(self.ids))
 
     def thumbnails(self, positions: np.ndarray) -> list[bytes | None]:
         """The encoded pictures at the positions, None where there is none."""
-        path = self.folder / "thumbnails.parquet"
+        path = self._file("thumbnails.parquet")
         if not path.is_file():
             return [None] * len(positions)
         return _read_table(path, ["image"], positions, len(self.ids))["image"]
+
+    def _file(self, name: str) -> Path:
+        if not self.folder.is_dir():
+            raise InputError(
+                f"{self.folder}: the store changed twice since it was opened, and this segment is gone. Open it again"
+            )
+        return self.folder / name
 
 
 def column_type(values: Sequence[Any], name: str) -> str:
@@ -118,6 +129,10 @@ def duplicates(ids: np.ndarray) -> list[int]:
     """The ids that come more than once, ascending."""
     values, counts = np.unique(np.asarray(ids), return_counts=True)
     return values[counts > 1].tolist()
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _column(name: str, values: Sequence[Any]) -> pa.Array:

@@ -29,7 +29,16 @@ import numpy as np
 
 from multimodal.boxes import Manifest, copy_box, fingerprint_bytes, is_whole, read_manifest, write_manifest
 from multimodal.errors import InputError
-from multimodal.search.segments import Segment, SegmentReader, column_type, name_some, unit_rows, write_array, write_segment
+from multimodal.search.segments import (
+    Segment,
+    SegmentReader,
+    column_type,
+    fingerprint_segment,
+    name_some,
+    unit_rows,
+    write_array,
+    write_segment,
+)
 from multimodal.text import TextSpace, open_space
 
 if TYPE_CHECKING:
@@ -64,18 +73,25 @@ def create_store(path: str | Path, query: str | Path, family: str, export: str) 
     write_manifest(path, Manifest(kind="store", config={"family": family, "dim": dim}, counts=counts, made_from=made_from))
 
 
+def segment_name(number: int) -> str:
+    """Its name in the manifest's parts, and its folder."""
+    return f"{SEGMENTS}{number:06d}"
+
+
 class Store:
-    """One generation of a store, to read. Opening maps files and reads the ids; rows and metadata are read when asked for.
+    """One generation of a store, to read. Opening reads the ids; rows and metadata are mapped and read when asked for.
 
     `ids` (n,) int64 are the live pictures, segment by segment; everything else comes in that order.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, before: Store | None = None) -> None:
+        """before: an earlier generation of the same store, whose segments are not read again."""
         self.path = Path(path)
+        known = {} if before is None else {segment.number: segment for segment in before.segments}
         while True:
             self.manifest = read_manifest(self.path, kind="store")
             try:
-                self._open()
+                self._open(known)
                 return
             except FileNotFoundError as error:  # a writer replaced the generation between our two reads, or the store is damaged
                 if self.is_current():
@@ -83,8 +99,9 @@ class Store:
                         f"{self.path}: {error.filename} is named in the manifest and is not there. Make the store again"
                     ) from None
 
-    def _open(self) -> None:
-        self.segments = [SegmentReader(self.path / name) for name in self.manifest.parts if name.startswith(SEGMENTS)]
+    def _open(self, known: Mapping[int, SegmentReader]) -> None:
+        numbers = [int(name.removeprefix(SEGMENTS)) for name in self.manifest.parts if name.startswith(SEGMENTS)]
+        self.segments = [known.get(number) or SegmentReader(self.path / segment_name(number)) for number in numbers]
         removed = [np.load(self.path / name) for name in self.manifest.parts if name.startswith(TOMBSTONES)]
         self.deleted: np.ndarray = np.concatenate([np.empty((0, 2), np.int64), *removed])
         self._live: list[np.ndarray] = []
@@ -92,7 +109,10 @@ class Store:
             dead = self.deleted[self.deleted[:, 0] == segment.number, 1]
             self._live.append(np.flatnonzero(~np.isin(segment.ids, dead)))
         self.ids: np.ndarray = np.concatenate([np.empty(0, np.int64), *(ids for _, ids in self.live())])
-        self._by_id = np.argsort(self.ids)
+
+    @cached_property
+    def _by_id(self) -> np.ndarray:
+        return np.argsort(self.ids)
 
     @property
     def dim(self) -> int:
@@ -145,6 +165,13 @@ class Store:
             return self.segments[0].rows()
         parts = [segment.rows()[live] for segment, live in zip(self.segments, self._live, strict=True)]
         return np.concatenate([np.empty((0, self.dim), np.float16), *parts])
+
+    def verify(self) -> None:
+        """Read every byte of every segment; InputError that names the first whose content is not what was written."""
+        for segment in self.segments:
+            facts = self.manifest.parts[segment_name(segment.number)]
+            if fingerprint_segment(segment.folder) != facts["fingerprint"]:
+                raise InputError(f"{segment.folder}: its files are not those that were written. Delete the store and make it again")
 
     def __contains__(self, id: int) -> bool:
         return bool(np.isin(id, self.ids))
@@ -231,7 +258,11 @@ class StoreWriter:
         except BlockingIOError:
             os.close(self._lock)
             raise InputError(f"{self.path}: another process is writing to this store. Wait until it has finished") from None
-        self.store = Store(self.path)
+        try:
+            self.store = Store(self.path)
+        except BaseException:
+            os.close(self._lock)
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -266,7 +297,7 @@ class StoreWriter:
         self._commit({**kept, name: {"ids": len(tombstones), "fingerprint": fingerprint_bytes(tombstones.tobytes())}})
 
     def compact(self) -> None:
-        """One segment of the live rows, in their order, and no tombstones."""
+        """One segment of the live rows, in their order, and no tombstones. Metadata and thumbnails pass through memory."""
         store = self.store
         metadata = {name: store.column(name) for name in store.columns}
         thumbnails = store.thumbnails(store.ids)
@@ -279,15 +310,16 @@ class StoreWriter:
 
     def _check_types(self, segment: Segment) -> None:
         """A column has one type over all segments, so that filters mean the same everywhere and `compact` can join them."""
+        types = {column: column_type(values, column) for column, values in segment.metadata.items()}
         for name, facts in self.store.manifest.parts.items():
             for column, before in facts.get("columns", {}).items():
-                now = column_type(segment.metadata.get(column, ()), column)
+                now = types.get(column, "null")
                 if "null" not in (before, now) and before != now:
                     raise InputError(f"{self.path}: metadata column {column} is {now} here and {before} in {name}")
 
     def _write(self, segment: Segment) -> tuple[str, dict[str, Any]]:
         """A segment's files under a number that no generation has used; what a killed writer left under it is removed first."""
-        name = f"{SEGMENTS}{self.store.manifest.counts['next_segment']:06d}"
+        name = segment_name(self.store.manifest.counts["next_segment"])
         shutil.rmtree(self.path / name, ignore_errors=True)
         try:
             return name, write_segment(self.path / name, segment)
@@ -312,4 +344,4 @@ class StoreWriter:
             for path in (self.path / folder).glob("[0-9]*"):
                 if folder + path.name not in {*parts, *before.parts}:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-        self.store = Store(self.path)
+        self.store = Store(self.path, before=self.store)
