@@ -169,7 +169,7 @@ class ColumnWriter:
         return [shard for shard in self.shards.shards if shard.name not in self._known]
 
     def write(self, shard: Shard, rows: np.ndarray, counts: np.ndarray | None = None) -> None:
-        """Write the rows (r, d) of one shard. counts (pairs,): how many rows each pair has, at least one; None for unit pair."""
+        """Write the rows (r, d) of one shard. counts (pairs,): how many rows, and texts, each pair has; None for unit pair."""
         rows = np.asarray(rows)
         self._check(shard, rows, counts)
         with np.errstate(over="ignore"):  # found below, with a message
@@ -251,8 +251,8 @@ class ColumnWriter:
             raise ValueError(f"{where} is not one of {self.shards!r}")
         if (counts is None) != (self.unit == "pair"):
             raise ValueError(f"{where}: unit {self.unit} goes {'without' if self.unit == 'pair' else 'with'} counts")
-        if counts is not None and (len(counts) != shard.num_pairs or np.min(counts, initial=1) < 1):
-            raise ValueError(f"{where}: counts must be {shard.num_pairs} numbers, one a pair, from 1 up")
+        if counts is not None and not np.array_equal(counts, self.shards.num_texts[shard.start : shard.start + shard.num_pairs]):
+            raise ValueError(f"{where}: counts must be how many texts each of its {shard.num_pairs} pairs has")
         num_rows = shard.num_pairs if counts is None else int(np.sum(counts))
         if rows.shape != (num_rows, self.dim):
             raise ValueError(f"{where}: rows must be ({num_rows}, {self.dim}) and are {rows.shape}")

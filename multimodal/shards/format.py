@@ -74,15 +74,21 @@ def decode_record(record: bytes, read_text: Callable[[], bytes], name: str, grou
     """The fields of a pair from its JSON and .txt members, ours or another writer's; b"" stands for a member that is absent.
 
     Where the JSON has no `texts`, what read_text gives is the only text; blank texts are left out. name and group stand in where the JSON
-    has none. Fields of another writer's JSON (img2dataset's url, width ...) become metadata. ValueError says what is malformed, or that no
-    text is left.
+    has none; a `url` goes before that group, so that one picture with several captions stays together. Fields of another writer's JSON
+    (img2dataset's url, width ...) become metadata. ValueError says what is malformed, or that no text is left.
     """
-    loaded = json.loads(record.decode()) if record else {}
+    try:
+        loaded = json.loads(record.decode()) if record else {}
+    except ValueError as error:
+        raise ValueError(f"its JSON cannot be read: {error}") from None
     if not isinstance(loaded, Mapping):
         raise ValueError(f"its JSON is a {type(loaded).__name__}, not an object")
     texts = loaded.get("texts")
     if texts is None:
-        texts = [read_text().decode()]
+        try:
+            texts = [read_text().decode()]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"its text is no UTF-8: {error}") from None
     if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
         raise ValueError("`texts` in its JSON is no list of strings")
     texts = [one for one in texts if one.strip()]
@@ -93,7 +99,7 @@ def decode_record(record: bytes, read_text: Callable[[], bytes], name: str, grou
         raise ValueError("`metadata` in its JSON is no object")
     return {
         "texts": texts,
-        "group": _string(loaded, "group") or group,
+        "group": _string(loaded, "group") or _string(loaded, "url") or group,
         "name": _string(loaded, "name") or name,
         "split": _string(loaded, "split"),
         "metadata": {key: value for key, value in loaded.items() if key not in RECORD_FIELDS} | dict(metadata),

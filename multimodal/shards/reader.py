@@ -23,7 +23,7 @@ from multimodal.boxes import MANIFEST, fingerprint_json, read_manifest
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards.format import TAR, decode_record
-from multimodal.shards.table import INDEX, Strings, open_table
+from multimodal.shards.table import INDEX, SIDECAR, Row, Strings, open_table
 
 MAX_OPEN_FILES = 256  # of the usual limit of 1024 a process, whatever the number of shards
 
@@ -57,7 +57,9 @@ class ShardSet:
         self.path = Path(path)
         self.index = self.path if index is None else Path(index)
         if not (self.index / MANIFEST).is_file() and any(self.path.glob(f"*{TAR}")):
-            raise InputError(f"{self.path}: holds tars, and no finished index of them. Run: multimodal shards index {self.path}")
+            if any(self.path.glob(f"*{SIDECAR}")):
+                raise InputError(f"{self.path}: the job that writes these shards has not finished. Run it again")
+            raise InputError(f"{self.path}: holds tars, and no index of them. Run: multimodal shards index {self.path}")
         self.manifest = read_manifest(self.index, kind="shards")
         self.name = self.path.resolve().name
         self.shards = _shards(self.manifest.parts)
@@ -107,18 +109,27 @@ class ShardSet:
         """(n,) array of str."""
         return self._keys.to_numpy()
 
-    def find(self, key: str) -> int:
-        """The id of the first pair with this key; InputError where there is none."""
-        id = self._keys.find(key)
-        if id is None:
-            raise InputError(
-                f"{self.path}: no pair has the key {key!r}; the first one is {self._keys[0]!r}, the last one {self._keys[-1]!r}"
-            )
-        return id
+    def find(self, key: str) -> int | None:
+        """The id of the first pair with this key, None where there is none."""
+        return self._keys.find(key)
+
+    @property
+    def num_texts(self) -> np.ndarray:
+        """(n,) int64, how many texts each pair has; a read-only view of the index."""
+        return self._table.integers("num_texts")
+
+    @property
+    def image_sizes(self) -> np.ndarray:
+        """(n,) int64, bytes of each encoded picture; a read-only view of the index."""
+        return self._spans["image"][1]
 
     def shard_of(self, id: int) -> Shard:
         """The shard that holds the pair."""
         return self.shards[self._shard_of[self._check(id)]]
+
+    def rows(self, shard: Shard) -> list[Row]:
+        """The index of one shard."""
+        return self._table.rows(shard.start, shard.num_pairs)
 
     def image_bytes(self, id: int) -> bytes:
         """The encoded picture, as the source had it."""
@@ -137,6 +148,10 @@ class ShardSet:
     def texts(self, id: int) -> tuple[str, ...]:
         """The texts that came with the picture, the main one first."""
         return tuple(self.record(id)["texts"])
+
+    def text_bytes(self, id: int) -> bytes:
+        """The .txt member as it lies in the tar, what readers of one caption see; b"" where there is none."""
+        return self._member(id, "txt")
 
     def pair(self, id: int) -> Pair:
         """The whole pair, as it was written."""

@@ -1,6 +1,7 @@
 """The index of a set as an Arrow table: where each pair's members lie in the tars, and what a split or a listing asks, one row a pair.
 
-    with open_table(box / "index.arrow") as rows: rows.integers("image_offset"), rows.strings("group")
+    table = open_table(box / "index.arrow")
+    table.integers("image_offset"), table.strings("group")
 
 One sidecar a shard (`000000.arrow`) lies beside its tar; `index.arrow` is all of them one after the other with the shard's number added,
 in a single record batch, so that its columns are read from the memory map without a copy.
@@ -8,7 +9,7 @@ in a single record batch, so that its columns are read from the memory map witho
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import overload
@@ -32,6 +33,7 @@ class Row:
     split: str
     name: str
     extension: str
+    num_texts: int
     image_offset: int
     image_size: int
     json_offset: int
@@ -85,51 +87,52 @@ class IndexTable:
     """The columns of a sidecar or an index, memory-mapped."""
 
     def __init__(self, batch: pa.RecordBatch) -> None:
-        self._batch = batch
+        self.batch = batch
 
     def __len__(self) -> int:
-        return self._batch.num_rows
+        return self.batch.num_rows
 
     @property
     def metadata(self) -> dict[str, str]:
         """What the schema carries: a sidecar's num_pairs, size_bytes and sha256 of its tar."""
-        return {key.decode(): value.decode() for key, value in (self._batch.schema.metadata or {}).items()}
+        return {key.decode(): value.decode() for key, value in (self.batch.schema.metadata or {}).items()}
 
     def integers(self, column: str) -> np.ndarray:
         """(n,) int64 (`shard`: int32), a read-only view of the file."""
-        return self._batch.column(column).to_numpy(zero_copy_only=True)
+        return self.batch.column(column).to_numpy(zero_copy_only=True)
 
     def strings(self, column: str) -> Strings:
         """One column of strings."""
-        return Strings(self._batch.column(column))
+        return Strings(self.batch.column(column))
 
-    def rows(self) -> list[Row]:
-        """All rows as records; for one shard, not for a set."""
-        names = [field.name for field in fields(Row)]
-        return [Row(*values) for values in zip(*(self._batch.column(name).to_pylist() for name in names), strict=True)]
+    def rows(self, start: int = 0, num: int | None = None) -> list[Row]:
+        """Some rows, by default all, as records; for one shard, not for a set."""
+        part = self.batch.slice(start, num)
+        return [Row(*values) for values in zip(*(part.column(field.name).to_pylist() for field in fields(Row)), strict=True)]
 
 
-def write_sidecar(path: Path, rows: Sequence[Row], size_bytes: int, sha256: str) -> None:
+def make_table(rows: Sequence[Row], size_bytes: int, sha256: str) -> IndexTable:
     """The index of one tar, with the tar's size and hash in the schema's metadata."""
     columns = [pa.array([getattr(row, field.name) for row in rows], field.type) for field in SCHEMA]
     facts = {"num_pairs": str(len(rows)), "size_bytes": str(size_bytes), "sha256": sha256}
-    _write(path, pa.RecordBatch.from_arrays(columns, schema=SCHEMA.with_metadata(facts)))
+    return IndexTable(pa.RecordBatch.from_arrays(columns, schema=SCHEMA.with_metadata(facts)))
 
 
-def write_index(path: Path, sidecars: Iterable[Path]) -> dict[str, Mapping[str, str]]:
-    """Merge sidecars into one index, shards numbered in the order given; returns name of shard -> its sidecar's metadata."""
-    facts: dict[str, Mapping[str, str]] = {}
-    tables = []
-    for number, sidecar in enumerate(sidecars):
-        table = open_table(sidecar)
-        facts[sidecar.name.removesuffix(SIDECAR)] = table.metadata
-        shard = pa.array(np.full(len(table), number, np.int32))
-        tables.append(pa.Table.from_batches([table._batch]).replace_schema_metadata(None).append_column(INDEX_SCHEMA.field("shard"), shard))
-    merged = pa.concat_tables(tables).combine_chunks() if tables else INDEX_SCHEMA.empty_table()
-    batches = merged.to_batches() or [pa.RecordBatch.from_pylist([], schema=INDEX_SCHEMA)]
-    assert len(batches) == 1, "combined chunks make one batch"
-    _write(path, batches[0])
-    return facts
+def merge(tables: Sequence[IndexTable]) -> IndexTable:
+    """The index of a set from those of its shards, which are numbered in the order given."""
+    numbers = [pa.array(np.full(len(table), number, np.int32)) for number, table in enumerate(tables)]
+    parts = [
+        pa.Table.from_batches([table.batch]).replace_schema_metadata(None).append_column(INDEX_SCHEMA.field("shard"), shard)
+        for table, shard in zip(tables, numbers, strict=True)
+    ]
+    batches = pa.concat_tables([INDEX_SCHEMA.empty_table(), *parts]).combine_chunks().to_batches()
+    return IndexTable(batches[0] if batches else pa.RecordBatch.from_pylist([], schema=INDEX_SCHEMA))
+
+
+def write_table(path: Path, table: IndexTable) -> None:
+    """Write a sidecar or an index, whole or not at all."""
+    with atomic_write(path) as file, pa.ipc.new_file(file, table.batch.schema) as writer:
+        writer.write_batch(table.batch)
 
 
 def open_table(path: Path) -> IndexTable:
@@ -146,8 +149,3 @@ def open_table(path: Path) -> IndexTable:
         raise InputError(f"{path}: the index is missing. Run: multimodal shards index {path.parent}") from None
     except pa.ArrowInvalid as error:
         raise InputError(f"{path}: the index is damaged ({error}). Make the shards, or the index, again") from None
-
-
-def _write(path: Path, batch: pa.RecordBatch) -> None:
-    with atomic_write(path) as file, pa.ipc.new_file(file, batch.schema) as writer:
-        writer.write_batch(batch)

@@ -21,7 +21,7 @@ from multimodal.boxes import Manifest, atomic_write, is_whole, write_manifest
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards.format import TAR, TAR_END, encode_record, member_name, pair_key, shard_name, tar_header, tar_padding
-from multimodal.shards.table import INDEX, SIDECAR, Row, open_table, write_index, write_sidecar
+from multimodal.shards.table import INDEX, SIDECAR, IndexTable, Row, make_table, merge, open_table, write_table
 
 
 class ShardWriter:
@@ -88,26 +88,31 @@ def finish(output: Path, config: Mapping[str, Any]) -> Manifest:
         raise InputError(
             f"{output}: {foreign[0].name} was not written with these shards. Move it, or run: multimodal shards index {output}"
         )
-    facts = write_index(output / INDEX, sidecars)
-    manifest = shards_manifest(output / INDEX, facts, config)
+    tables = {path.name.removesuffix(SIDECAR): open_table(path) for path in sidecars}
+    manifest = shards_manifest(tables, config)
     if not manifest.counts["pairs"]:
-        (output / INDEX).unlink()
         raise InputError(f"{output}: no pair was written, so there is no shard set")
+    write_table(output / INDEX, merge(list(tables.values())))
     write_manifest(output, manifest)
     return manifest
 
 
-def shards_manifest(index: Path, facts: Mapping[str, Mapping[str, str]], config: Mapping[str, Any]) -> Manifest:
-    """The manifest of a set from its merged index and the metadata of each shard's sidecar."""
-    table = open_table(index)
-    parts: dict[str, dict[str, Any]] = {
-        f"{name}{TAR}": {"num_pairs": int(fact["num_pairs"]), "size_bytes": int(fact["size_bytes"]), "fingerprint": fact["sha256"]}
-        for name, fact in facts.items()
-    }
+def shards_manifest(tables: Mapping[str, IndexTable], config: Mapping[str, Any]) -> Manifest:
+    """The manifest of a set from the name of each shard -> its index."""
+    parts: dict[str, dict[str, Any]] = {}
+    groups: set[str] = set()
+    num_texts = 0
+    for name, table in tables.items():
+        facts = table.metadata
+        size_bytes = int(facts["size_bytes"])
+        parts[f"{name}{TAR}"] = {"num_pairs": len(table), "size_bytes": size_bytes, "fingerprint": facts["sha256"]}
+        groups.update(table.strings("group"))
+        num_texts += int(table.integers("num_texts").sum())
     counts = {
         "shards": len(parts),
-        "pairs": len(table),
-        "groups": len(table.strings("group").distinct()),
+        "pairs": sum(part["num_pairs"] for part in parts.values()),
+        "texts": num_texts,
+        "groups": len(groups),
         "size_bytes": sum(part["size_bytes"] for part in parts.values()),
     }
     return Manifest(kind="shards", config=dict(config), counts=counts, parts=parts)
@@ -135,6 +140,7 @@ class _OpenShard:
                 split=pair.split,
                 name=pair.name,
                 extension=pair.extension,
+                num_texts=len(pair.texts),
                 image_offset=offsets[pair.extension],
                 image_size=len(members[pair.extension]),
                 json_offset=offsets["json"],
@@ -165,7 +171,7 @@ def _open_shard(output: Path, number: int) -> Iterator[_OpenShard]:
         yield shard
         shard.append(TAR_END)
         # The sidecar first, the tar's own name after it: so a tar without a sidecar is never ours, and is never taken or removed as ours.
-        write_sidecar(output / f"{name}{SIDECAR}", shard.rows, shard.size_bytes, shard.sha256)
+        write_table(output / f"{name}{SIDECAR}", make_table(shard.rows, shard.size_bytes, shard.sha256))
 
 
 def _members(pair: Pair) -> dict[str, bytes]:

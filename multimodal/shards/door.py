@@ -1,0 +1,192 @@
+"""The verbs of `multimodal shards`: look into a set, check it, and make other people's tars readable.
+
+multimodal shards verify shards/emoji
+multimodal shards ls shards/emoji --num 5
+multimodal shards cat shards/emoji 000000007 --picture seven.webp
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multimodal.boxes import atomic_write
+from multimodal.errors import InputError
+from multimodal.shards.columns import Column, column_names, column_path
+from multimodal.shards.index import index_tars
+from multimodal.shards.reader import ShardSet
+from multimodal.shards.split import Split
+from multimodal.shards.verify import find_problems
+
+NUM_PROBLEMS_SHOWN = 20
+NUM_PROBLEMS_TOLD = 3
+MAX_TEXT = 60
+
+
+def verify(path: Path, index: Path | None = None, json: bool = False) -> None:
+    """Check a shard set and its columns: hashes, sizes, member positions, JSON, texts, picture headers. Fails where anything is broken.
+
+    Args:
+        path: the shard set.
+        index: where the index lies, for a set indexed elsewhere.
+        json: print {"shards", "pairs", "problems": [{"where", "key", "reason"}]} instead of a table.
+    """
+    shards = ShardSet(path, index)
+    problems = list(find_problems(shards))
+    if json:
+        _print_json({"shards": len(shards.shards), "pairs": len(shards), "problems": [asdict(problem) for problem in problems]})
+    else:
+        state = f"{len(problems)} problems" if problems else "all well"
+        print(f"{path}: {len(shards.shards)} shards, {len(shards)} pairs, {len(column_names(shards))} columns: {state}")
+        if problems:
+            shown = problems[:NUM_PROBLEMS_SHOWN]
+            _print_table(["where", "key", "reason"], [[problem.where, problem.key, problem.reason] for problem in shown])
+            if len(problems) > len(shown):
+                print(f"... and {len(problems) - len(shown)} more; --json prints all")
+    if problems:
+        told = "; ".join(str(problem) for problem in problems[:NUM_PROBLEMS_TOLD])
+        raise InputError(f"{path} is broken in {len(problems)} places: {told}. Make these again from their source")
+
+
+def stats(path: Path, index: Path | None = None, json: bool = False) -> None:
+    """Count what is in a shard set: pairs, texts, groups, splits, picture formats, sizes, columns.
+
+    Args:
+        path: the shard set.
+        index: where the index lies, for a set indexed elsewhere.
+        json: print one object instead of a table.
+    """
+    shards = ShardSet(path, index)
+    sizes = shards.image_sizes
+    groups = shards.groups.distinct()
+    parts_of: defaultdict[str, set[str]] = defaultdict(set)
+    for group, split in zip(shards.groups, shards.splits, strict=True):
+        parts_of[group].add(split)
+    facts: dict[str, Any] = {
+        "pairs": len(shards),
+        "texts": int(shards.num_texts.sum()),
+        "shards": len(shards.shards),
+        "size_bytes": sum(shard.size_bytes for shard in shards.shards),
+        "groups": len(groups),
+        "largest_group": max(groups.values(), default=0),
+        "splits": {split or "(by hash)": count for split, count in shards.splits.distinct().items()},
+        "groups_cut_by_own_splits": sum(len(parts) > 1 for parts in parts_of.values()),
+        "formats": shards.extensions.distinct(),
+        "image_bytes": {"smallest": int(sizes.min()), "median": int(np.median(sizes)), "largest": int(sizes.max())} if len(sizes) else {},
+        "columns": {name: _column_facts(shards, name) for name in column_names(shards)},
+        "fingerprint": shards.fingerprint,
+    }
+    if json:
+        _print_json(facts)
+        return
+    for name, value in facts.items():
+        told = ", ".join(f"{key} {fact}" for key, fact in value.items()) or "none" if isinstance(value, dict) else value
+        print(f"{name.replace('_', ' '):26}{told}")
+
+
+def ls(path: Path, index: Path | None = None, part: str = "all", start: int = 0, num: int = 20, json: bool = False) -> None:
+    """List pairs: id, key, split, group, name, picture size, and the beginning of the main text.
+
+    Args:
+        path: the shard set.
+        index: where the index lies, for a set indexed elsewhere.
+        part: "all", "train" or "test" as training cuts them by default (seed 0, a fifth held out), or a split of the source's own.
+        start: leave out so many pairs of the part.
+        num: list so many.
+        json: print one object a line instead of a table.
+    """
+    if start < 0 or num < 0:
+        raise InputError(f"--start {start} --num {num}: both count pairs, from 0 up")
+    shards = ShardSet(path, index)
+    ids = Split().ids(shards, part)
+    listed = [_pair_facts(shards, int(id)) for id in ids[start : start + num]]
+    if json:
+        for facts in listed:
+            print(dumps(facts, ensure_ascii=False))
+        return
+    _print_table(["id", "key", "split", "group", "name", "bytes", "text"], [[str(value) for value in facts.values()] for facts in listed])
+    if start + num < len(ids):
+        print(f"... {len(ids)} pairs in all; go on with --start {start + num}")
+
+
+def cat(path: Path, pair: str, index: Path | None = None, picture: Path | None = None) -> None:
+    """Print one pair as JSON: its place, and its texts, group, name, split and metadata.
+
+    Args:
+        path: the shard set.
+        pair: a key as `ls` prints it, or an id; where both could be meant, it is the key.
+        index: where the index lies, for a set indexed elsewhere.
+        picture: write the picture's bytes to this file as well; "-" writes them to standard output in place of the JSON.
+    """
+    shards = ShardSet(path, index)
+    id = _find(shards, pair)
+    if picture == Path("-"):
+        sys.stdout.buffer.write(shards.image_bytes(id))
+        return
+    if picture is not None:
+        with atomic_write(picture) as file:
+            file.write(shards.image_bytes(id))
+    place = {"id": id, "key": shards.key(id), "shard": shards.shard_of(id).name, "extension": shards.extensions[id]}
+    _print_json(place | shards.record(id))
+
+
+def index(path: Path, output: Path | None = None, max_bad_share: float = 0.05) -> None:
+    """Index tars that another program wrote (img2dataset, a WebDataset), so that they are read as a shard set without a copy.
+
+    Args:
+        path: the folder of the tars; each picture needs `<key>.txt`, or `texts` in `<key>.json`, beside it.
+        output: where the index goes where that folder cannot be written; give it as `--index` to the other verbs.
+        max_bad_share: fail where a larger share of the pairs has no text, no picture, or is cut off; `bad.csv` names them.
+    """
+    manifest = index_tars(path, output, max_bad_share)
+    print(f"{output or path}: {manifest.counts['pairs']} pairs in {manifest.counts['shards']} shards, {manifest.counts['groups']} groups")
+
+
+def _find(shards: ShardSet, pair: str) -> int:
+    id = shards.find(pair)
+    if id is None and pair.isdecimal() and int(pair) < len(shards):
+        id = int(pair)
+    if id is None:
+        keys = f"keys {shards.key(0)} to {shards.key(len(shards) - 1)}, ids 0 to {len(shards) - 1}" if len(shards) else "no pair"
+        raise InputError(f"{shards.path}: no pair has the key or id {pair!r}; there are {keys}")
+    return id
+
+
+def _pair_facts(shards: ShardSet, id: int) -> dict[str, Any]:
+    return {
+        "id": id,
+        "key": shards.key(id),
+        "split": shards.splits[id],
+        "group": shards.groups[id],
+        "name": shards.names[id],
+        "bytes": int(shards.image_sizes[id]),
+        "text": shards.texts(id)[0],
+    }
+
+
+def _column_facts(shards: ShardSet, name: str) -> str:
+    column = Column(column_path(shards, name))
+    return f"{column.num_rows} rows of {column.dim}, one a {column.unit}"
+
+
+def _print_json(value: Any) -> None:
+    print(dumps(value, indent=1, ensure_ascii=False))
+
+
+def _print_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    cells = [[_one_line(cell) for cell in row] for row in [names, *rows]]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _one_line(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
