@@ -61,30 +61,28 @@ def combine(expression: Expression, space: QuerySpace, images: Mapping[str, np.n
     used, units, left_out = [], [], []
     unknown: dict[str, list[str]] = {}
     for term in expression.terms:
-        vector = images[term.content] if term.kind == "image" else _embed(space, term.content)
+        # one text a call: in a batch, an encoder's padding would let one term move the last bits of another
+        given = images[term.content] if term.kind == "image" else space.embed([term.content])[0]
         if term.kind == "text":
             unknown |= space.unknown_words(term.content)
+        vector = np.asarray(given, dtype=np.float64)  # a store's float16 row would get a float16 norm, wrong by 1e-4
         norm = float(np.linalg.norm(vector))
         if norm > 0:
             used.append(term)
-            units.append(np.asarray(vector, dtype=np.float64) / norm)
+            units.append(vector / norm)
         else:
             left_out.append(term)
     if not used and left_out:
         raise InputError(_nothing_known(left_out, unknown))
-    weighted = np.array([term.weight for term in used])[:, None] * np.array(units).reshape(len(used), -1)
+    weights = np.array([term.weight for term in used])
+    weighted = weights[:, None] * np.array(units).reshape(len(used), space.dim)
     total = weighted.sum(axis=0)
     norm = float(np.linalg.norm(total))
-    if not used or norm < CANCELLED * sum(abs(term.weight) for term in used):
+    if norm <= CANCELLED * np.abs(weights).sum():  # also 0 <= 0, where no term is left
         raise InputError(
             f"the query cancels to nothing: {expression or 'its terms take each other away'}. Leave a term out or change a weight"
         )
     return QueryVector((total / norm).astype(np.float32), tuple(used), weighted / norm, tuple(left_out), unknown)
-
-
-def _embed(space: QuerySpace, text: str) -> np.ndarray:
-    """(d,) float64. One text a call: in a batch, an encoder's padding would let one term move the last bits of another."""
-    return np.asarray(space.embed([text])[0], dtype=np.float64)
 
 
 def _nothing_known(left_out: list[Term], unknown: Mapping[str, list[str]]) -> str:

@@ -114,9 +114,7 @@ class SegmentReader:
 
     def _file(self, name: str) -> Path:
         if not self.folder.is_dir():
-            raise InputError(
-                f"{self.folder}: the store changed twice since it was opened, and this segment is gone. Open it again"
-            )
+            raise InputError(f"{self.folder}: the store changed twice since it was opened, and this segment is gone. Open it again")
         return self.folder / name
 
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 QUERY = "query"
 SEGMENTS = "segments/"
 TOMBSTONES = "tombstones/"
+_MAX_ID = np.iinfo(np.int64).max
 
 
 def create_store(path: str | Path, query: str | Path, family: str, export: str) -> None:
@@ -225,6 +226,8 @@ class Store:
 
     def _places(self, ids: Sequence[int] | np.ndarray) -> list[tuple[SegmentReader, np.ndarray, np.ndarray]]:
         """For each segment with any of the ids: the segment, their places in `ids`, their positions in the segment."""
+        if beyond := [int(id) for id in ids if abs(int(id)) > _MAX_ID]:
+            raise InputError(f"{self.path}: no picture with id {name_some(beyond)}; it has {len(self):,}")
         asked = np.asarray(ids, dtype=np.int64)
         rank = np.searchsorted(self.ids, asked, sorter=self._by_id)
         if missing := [
