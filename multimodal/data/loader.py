@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from multimodal.boxes import fingerprint_bytes
 from multimodal.data.order import Order, random_words
 from multimodal.data.sides import Reader, Rows, Side
 from multimodal.errors import InputError
@@ -45,7 +46,8 @@ class PairLoader:
     shards, ids (n,) int64: the pairs of this part, as `Split.ids` gives them. image, text: the two sides.
     batch_size: rows of one rank. seed: of the order and of every random choice.
     shuffle: True to train: a new order and new choices (crop, caption) each epoch. False to evaluate: the order of `ids`, and no chance
-    anywhere. num_workers: processes that prepare batches; columns need none. pin: page-locked memory, for copies to a GPU.
+    anywhere.
+    num_workers: processes that prepare batches; columns need none. pin: page-locked memory, for copies to a GPU.
     rank, world_size: this process among those that train together. drop_tail: leave out the last global batch where it is not full.
     ledger: where pairs that could not be read are named, each once; its `close` is the caller's. They count as invalid rows, and shift
     nothing.
@@ -104,15 +106,16 @@ class PairLoader:
             "epoch": self._position.epoch,
             "offset": self._position.offset,
             "seed": self._steps.seed,
-            "num_pairs": self.num_pairs,
+            "pairs": self._pairs,
             "global_batch": self.global_batch,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there, with any number of ranks and workers. InputError where the order would not be the same one."""
-        for name, value, here in (("seed", state["seed"], self._steps.seed), ("num_pairs", state["num_pairs"], self.num_pairs)):
-            if value != here:
-                raise InputError(f"the checkpoint's loader had {name}={value} and this one has {here}: their orders have nothing in common")
+        if state["seed"] != self._steps.seed:
+            raise InputError(f"the checkpoint's loader had seed={state['seed']} and this one has {self._steps.seed}: their orders differ")
+        if state["pairs"] != self._pairs:
+            raise InputError(f"the checkpoint's loader read other pairs than these {self.num_pairs}: the shards or the split have changed")
         if state["offset"] and state["global_batch"] != self.global_batch:
             raise InputError(
                 f"the checkpoint stands inside an epoch of global batches of {state['global_batch']}, and this run has "
@@ -134,6 +137,11 @@ class PairLoader:
             self._position = Position(epoch, offset) if offset < stop else Position(epoch + 1, 0)
             self._note(epoch, batch, unread)
             yield _pinned(batch) if self.pin and not self.num_workers else batch
+
+    @cached_property
+    def _pairs(self) -> str:
+        """Fingerprint of which pairs of which shards these are."""
+        return fingerprint_bytes(self._steps.shards.fingerprint.encode(), self._steps.ids.astype("<i8").tobytes())
 
     @cached_property
     def _workers(self) -> DataLoader:
