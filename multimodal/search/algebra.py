@@ -12,24 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from multimodal.errors import InputError
 from multimodal.search.grammar import Expression, Term
+from multimodal.text import TextSpace
 
 CANCELLED = 1e-6  # norm of the sum over the sum of |weights|: float32 vectors that should cancel leave about 1e-7
-
-
-class QuerySpace(Protocol):
-    """What of a text space a query needs; every space in `multimodal.text` is one."""
-
-    dim: int
-
-    def embed(self, texts: list[str]) -> np.ndarray: ...
-
-    def unknown_words(self, text: str) -> dict[str, list[str]]: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +42,7 @@ class QueryVector:
         return {term.label: float(part @ row.astype(np.float64)) for term, part in zip(self.used, self.parts, strict=True)}
 
 
-def combine(expression: Expression, space: QuerySpace, images: Mapping[str, np.ndarray]) -> QueryVector:
+def combine(expression: Expression, space: TextSpace, images: Mapping[str, np.ndarray]) -> QueryVector:
     """The unit vector of an expression.
 
     images: content of each image term -> its vector (d,), any length but zero.

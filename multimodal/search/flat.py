@@ -87,7 +87,7 @@ class FlatEngine:
         k = min(k, len(self))
         if k == 0:
             return Neighbours(np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32))
-        params = None if self._allowed is None else faiss.SearchParameters(sel=faiss.IDSelectorBatch(self._allowed))
+        params = None if self._allowed is None else faiss.SearchParameters(sel=faiss.IDSelectorBatch(self._allowed))  # type: ignore[call-arg]
         wanted = min(k + 16, len(self))
         scores, positions = self._index.search(queries, wanted, params=params)
         # an engine may be asked with vectors of any length

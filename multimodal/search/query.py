@@ -171,7 +171,7 @@ def _hits(store: Store, query: QueryVector, k: int, named: set[int], where: Mapp
             return []
         parts = unit_rows(store.take(ids), ids).astype(np.float64) @ query.parts.T  # (candidates, t)
         scores = np.round(parts.sum(axis=1), SCORE_DECIMALS) + 0.0  # + 0.0: no -0.0
-        order = np.lexsort((ids, [id not in named for id in ids.tolist()], -scores))[:k]
+        order = np.lexsort((ids, ~np.isin(ids, sorted(named)), -scores))[:k]
         if wanted >= len(engine) or found.scores[0, -1] < scores[order[-1]] - 2 * 10**-SCORE_DECIMALS:
             break
         wanted *= 2

@@ -102,7 +102,7 @@ class Store:
 
     def _open(self, known: Mapping[int, SegmentReader]) -> None:
         numbers = [int(name.removeprefix(SEGMENTS)) for name in self.manifest.parts if name.startswith(SEGMENTS)]
-        self.segments = [known.get(number) or SegmentReader(self.path / segment_name(number)) for number in numbers]
+        self.segments: list[SegmentReader] = [known.get(number) or SegmentReader(self.path / segment_name(number)) for number in numbers]
         removed = [np.load(self.path / name) for name in self.manifest.parts if name.startswith(TOMBSTONES)]
         self.deleted: np.ndarray = np.concatenate([np.empty((0, 2), np.int64), *removed])
         self._live: list[np.ndarray] = []
