@@ -81,9 +81,9 @@ def mean_over_ranks(losses: Tensor, valid: Tensor, num_valid: Tensor) -> Tensor:
     """losses (b,), valid (b,) bool, num_valid from `count` -> the mean over valid rows of all ranks, with the gradient that this rank owes
     DDP (see the module's text).
     """
-    num_valid = num_valid.clamp(min=1)
+    num_valid = num_valid.clamp(min=1).to(losses.dtype)  # a count in float32 would make 1/N a float32 too
     local = torch.where(valid, losses, 0.0).sum()
-    owed = local * (world_size() / num_valid)
+    owed = local * world_size() / num_valid
     if world_size() == 1:
         return owed
     return owed + (sum_over_ranks(local.detach()) / num_valid - owed).detach()
