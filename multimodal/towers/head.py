@@ -18,6 +18,10 @@ class Standardise(nn.Module):
     Rows that are all zero or not finite count for nothing: that is what a loader puts where a sample could not be read.
     """
 
+    mean: Tensor
+    variance: Tensor
+    num_rows: Tensor
+
     def __init__(self, dim: int, eps: float = 1e-6) -> None:
         super().__init__()
         self.eps = eps

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
+import multimodal.torch_pair  # noqa: F401  before timm
 from multimodal.boxes import fingerprint_bytes, fingerprint_json
 from multimodal.errors import InputError
-from multimodal.towers.weights import NoWeights, Weights
+from multimodal.towers.weights import StoredWeights, Weights, timm_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,9 @@ class Trunk(nn.Module):
     size: pixels of a side that go in; None is what the weights were trained at.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, architecture: str, weights: Weights, frozen: bool = True, size: int | None = None) -> None:
         super().__init__()
         self.architecture = architecture
@@ -63,7 +67,7 @@ class Trunk(nn.Module):
         weights.load_into(self.model)
         # Convolutions in channels_last are up to twice as fast, on CPUs and tensor cores alike.
         self.model = self.model.to(memory_format=torch.channels_last)
-        self.dim = int(getattr(self.model, "head_hidden_size", self.model.num_features))
+        self.dim = _num_features(self.model)
         self._prepare(_preprocessing(self.model, size))
         if frozen:
             self.requires_grad_(False)
@@ -102,10 +106,10 @@ class Trunk(nn.Module):
         return fingerprint_bytes(settings.encode(), *tensors)
 
     @classmethod
-    def unfilled(cls, architecture: str, preprocessing: Preprocessing, weights: Weights) -> Trunk:
-        """A frozen one with random tensors, to be filled from a state dict; `weights` only says where those once came from."""
-        trunk = cls(architecture, NoWeights(), frozen=True, size=preprocessing.size)
-        trunk.weights = weights
+    def unfilled(cls, recipe: Mapping[str, Any], preprocessing: Preprocessing) -> Trunk:
+        """The frozen trunk of a `recipe`, its tensors random: for who fills them from a state dict."""
+        arguments = recipe["init_args"]
+        trunk = cls(arguments["architecture"], StoredWeights(arguments["weights"]), frozen=True, size=preprocessing.size)
         trunk._prepare(preprocessing)
         return trunk
 
@@ -121,13 +125,18 @@ def _create(architecture: str, size: int | None, seed: int) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = timm.create_model(architecture, pretrained=False, num_classes=0)
-            if size is not None and model.pretrained_cfg.get("fixed_input_size"):  # its table of positions is built for one size
+            if size is not None and timm_config(model).get("fixed_input_size"):  # its table of positions is built for one size
                 torch.manual_seed(seed)
                 model = timm.create_model(architecture, pretrained=False, num_classes=0, img_size=size)
     except RuntimeError as error:
         near = ", ".join(timm.list_models(f"*{architecture.split('_')[0]}*")[:8]) or "timm.list_models() lists them"
         raise InputError(f"timm cannot make the architecture {architecture!r} ({error}). Near names: {near}") from None
     return model
+
+
+def _num_features(model: nn.Module) -> int:
+    """Numbers that come out of a model without a classifier; some architectures widen them after their last stage."""
+    return int(cast(int, getattr(model, "head_hidden_size", model.num_features)))
 
 
 def _preprocessing(model: nn.Module, size: int | None) -> Preprocessing:

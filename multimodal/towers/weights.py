@@ -12,13 +12,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+import multimodal.torch_pair  # noqa: F401  before timm
 from multimodal.boxes import fingerprint_file
 from multimodal.errors import InputError
 
@@ -51,6 +52,22 @@ class NoWeights(Weights):
 
     def describe(self) -> dict[str, Any]:
         return {"class_path": "multimodal.towers.NoWeights", "init_args": {"seed": self.seed}}
+
+
+class StoredWeights(Weights):
+    """Of a trunk whose tensors a state dict will fill: loads nothing, and knows where they once came from.
+
+    origin: what the source's `describe` said.
+    """
+
+    def __init__(self, origin: Mapping[str, Any]) -> None:
+        self.origin = dict(origin)
+
+    def load_into(self, model: nn.Module) -> None:
+        """Leaves them as they are."""
+
+    def describe(self) -> dict[str, Any]:
+        return self.origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +138,7 @@ class FileWeights(Weights):
                 f"{self.path}: not weights of {_architecture(model)}: {len(missing)} of its {len(wanted)} tensors are missing, "
                 f"the first {missing[0]}"
             )
-        classifier = str(getattr(model, "pretrained_cfg", {}).get("classifier") or "")
+        classifier = str(timm_config(model).get("classifier") or "")
         foreign = [name for name in surplus if not (classifier and name.startswith(f"{classifier}."))]
         if foreign:
             raise InputError(f"{self.path}: holds {len(foreign)} tensors that {_architecture(model)} does not have, first {foreign[0]}")
@@ -145,12 +162,13 @@ class HubWeights(Weights):
 
     def load_into(self, model: nn.Module) -> None:
         name = f"{_architecture(model)}.{self.tag}"
-        config = timm.models.get_pretrained_cfg(name)
-        if config is None:
-            known = ", ".join(timm.list_pretrained(f"{_architecture(model)}.*")) or "none"
-            raise InputError(f"timm has no pretrained weights {name}. It has: {known}")
-        model.pretrained_cfg = config.to_dict()  # the tag's own mean, std and size; the trunk reads its preprocessing there
-        timm.models.load_pretrained(model, pretrained_cfg=model.pretrained_cfg, num_classes=getattr(model, "num_classes", 0))
+        known = timm.list_pretrained(f"{_architecture(model)}.*")
+        if name not in known:
+            raise InputError(f"timm has no pretrained weights {name}. It has: {', '.join(known) or 'none of that architecture'}")
+        config = timm.models.get_pretrained_cfg(name, allow_unregistered=False)
+        assert config is not None
+        model.pretrained_cfg = config.to_dict()  # type: ignore[assignment]  # the tag's own mean, std and size; the trunk reads its preprocessing there
+        timm.models.load_pretrained(model, pretrained_cfg=timm_config(model), num_classes=int(getattr(model, "num_classes", 0)))
 
     def describe(self) -> dict[str, Any]:
         return {"class_path": "multimodal.towers.HubWeights", "init_args": {"tag": self.tag}}
@@ -174,5 +192,10 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
+def timm_config(model: nn.Module) -> dict[str, Any]:
+    """What timm says of a model: its architecture, and how its weights want pictures."""
+    return cast(dict[str, Any], model.pretrained_cfg)
+
+
 def _architecture(model: nn.Module) -> str:
-    return str(model.pretrained_cfg.get("architecture", type(model).__name__))
+    return str(timm_config(model).get("architecture", type(model).__name__))
