@@ -1,0 +1,33 @@
+"""The door `data-prep <job>`: names and lazy imports, no logic. Also: python -m data_prep <job>.
+
+data-prep make-shards folder photos --output shards/photos
+"""
+
+from __future__ import annotations
+
+import sys
+
+from multimodal.door import Verbs, run
+
+VERBS: Verbs = {
+    "make-shards": (
+        "data_prep.make_shards:make_shards_verb",
+        "pairs of a source into shards: data-prep make-shards folder photos --output D",
+    ),
+    "fit-text-space": {
+        "topics": ("data_prep.fit_text_space:fit_topics", "LDA topics from the texts of shards"),
+        "word2vec": ("data_prep.fit_text_space:fit_word2vec", "word vectors from the texts of shards"),
+        "wordllama": ("data_prep.fit_text_space:fit_wordllama", "word vectors that come in a package, weighted by the texts of shards"),
+        "encoder": ("data_prep.fit_text_space:fit_encoder", "a frozen sentence encoder"),
+    },
+    "make-columns": ("data_prep.make_columns:make_columns", "the texts of shards as rows of a text space"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one job; the exit status."""
+    return run(VERBS, "data-prep", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""Turn a source of pairs into shards. What is broken costs itself, is named in `bad.csv`, and shifts nothing.
+
+data-prep make-shards folder photos --output shards/photos
+make_shards(folder, {"path": Path("photos")}, Path("shards/photos"))
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from data_prep.pictures import BadPicture, check_decodes
+from data_prep.sources import Source, find_source, source_names
+from multimodal.arguments import parse
+from multimodal.boxes import MANIFEST, fingerprint_bytes, fingerprint_file, fingerprint_json, is_whole, read_manifest
+from multimodal.errors import InputError
+from multimodal.pairs import Pair
+from multimodal.progress import track
+from multimodal.shards import Ledger, ShardSet, ShardWriter
+
+DECODE_AHEAD = 64  # pictures on their way through the decoder; bounds the memory, not the speed
+TEXT_SUFFIXES = frozenset({".txt", ".tsv", ".csv", ".json", ".jsonl"})
+
+
+def make_shards(
+    source: Source,
+    settings: Mapping[str, Any],
+    output: Path,
+    pairs_per_shard: int = 1000,
+    max_bad_share: float = 0.05,
+    overwrite: bool = False,
+) -> ShardSet:
+    """Write the pairs of a source as a shard set, every picture checked to decode; a set that was made so already is used as it is.
+
+    source, settings: a function from its settings, and a `ledger`, to an iterator of pairs.
+    output: the folder of the set; what was left out is listed in its bad.csv.
+    pairs_per_shard: pairs in one tar, the last one may have fewer.
+    max_bad_share: the job fails where more than this share of all samples is broken.
+    overwrite: replace a set in the output folder that was made from something else.
+    InputError: the source is empty, nothing good is left or too much is bad, or the folder holds something else.
+    """
+    config = {
+        "source": f"{source.__module__}:{source.__qualname__}",
+        "settings": {name: _portable(value) for name, value in settings.items()},
+    }
+    if is_whole(output):
+        differences = _differences(read_manifest(output, "shards").config, config | {"pairs_per_shard": pairs_per_shard})
+        if not differences:
+            shards = ShardSet(output)
+            print(f"{output}: is there already, {len(shards)} pairs", file=sys.stderr)
+            return shards
+        if not overwrite:
+            raise InputError(
+                f"{output}: holds shards made otherwise: {differences}. Choose another --output, or replace them with --overwrite"
+            )
+        (output / MANIFEST).unlink()  # from here on the folder is an unfinished set, which the writer replaces
+    where = " ".join([source.__name__, *(str(value) for value in settings.values() if isinstance(value, Path))])
+    with ShardWriter(output, pairs_per_shard, config) as writer, Ledger(output / "bad.csv", max_bad_share) as ledger:
+        pairs = sound(source(**settings, ledger=ledger), where, ledger)
+        for pair in track(pairs, f"shards of {source.__name__}", unit="pair"):
+            try:
+                writer.write(pair)
+            except InputError as error:
+                ledger.bad(where, pair.name, str(error))
+            else:
+                ledger.good()
+    print(
+        f"{output}: {writer.num_pairs} pairs" + (f", {ledger.num_bad} left out: {ledger.path}" if ledger.num_bad else ""), file=sys.stderr
+    )
+    return ShardSet(output)
+
+
+def sound(pairs: Iterable[Pair], where: str, ledger: Ledger) -> Iterator[Pair]:
+    """The pairs whose picture decodes and whose name is new, in their order; the others go to the ledger.
+
+    Decoded by as many threads as there are cores: Pillow lets go of the interpreter while it decodes.
+    """
+    seen: set[bytes] = set()  # 8 bytes a name: a million names in some 60 MB, and one false alarm in 10^7 runs of that size
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        waiting: deque[tuple[Pair, Future[None]]] = deque()
+
+        def finished() -> Iterator[Pair]:
+            pair, check = waiting.popleft()
+            try:
+                check.result()
+            except BadPicture as error:
+                ledger.bad(where, pair.name, str(error))
+            else:
+                yield pair
+
+        for pair in pairs:
+            digest = blake2b(pair.name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+            if digest in seen:
+                ledger.bad(where, pair.name, "a pair of this name came before")
+                continue
+            seen.add(digest)
+            waiting.append((pair, threads.submit(check_decodes, pair.image)))
+            if len(waiting) >= DECODE_AHEAD:
+                yield from finished()
+        while waiting:
+            yield from finished()
+
+
+def make_shards_verb(args: Sequence[str]) -> None:
+    """`data-prep make-shards <source> ...`: the settings of the source and those of `make_shards` on one command line."""
+    prog = "data-prep make-shards"
+    if not args or args[0] in ("-h", "--help"):
+        width = max(map(len, source_names()))
+        lines = [f"  {name:<{width}}  {text}" for name, text in source_names().items()]
+        own = "A source of your own is named by its path: package.module:function"
+        print(
+            "\n".join([f"usage: {prog} <source> ... --output OUTPUT", "", *lines, "", own, f"What a source takes: {prog} <source> --help"])
+        )
+        if not args:
+            raise InputError(f"{prog}: name a source, one of the above")
+        return
+    source = find_source(args[0])
+    try:
+        settings, options = parse(f"{prog} {args[0]}", args[1:], source, make_shards, skip={"ledger", "source", "settings"})
+    except SystemExit:  # the help was asked for, and printed
+        return
+    make_shards(source, settings, **options)
+
+
+def input_fingerprint(path: Path) -> str:
+    """What an input path holds, cheaply: of a file and of texts the content, of pictures and tars below a folder their names and sizes.
+
+    The path's own name does not enter: the same photos elsewhere make the same shards.
+    """
+    if path.is_file():
+        return fingerprint_file(path)
+    if not path.is_dir():
+        raise InputError(f"{path}: does not exist")
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    facts = [[file.relative_to(path).as_posix(), file.stat().st_size, _text_fingerprint(file)] for file in files]
+    return fingerprint_bytes(repr(facts).encode())
+
+
+def _text_fingerprint(file: Path) -> str:
+    return fingerprint_file(file) if file.suffix.lower() in TEXT_SUFFIXES else ""
+
+
+def _portable(value: Any) -> Any:
+    """A setting as it goes into the manifest: paths as the fingerprint of what they hold, for a box names no machine's paths."""
+    if isinstance(value, Path):
+        return {"fingerprint": input_fingerprint(value)}
+    if isinstance(value, list | tuple):
+        return [_portable(item) for item in value]
+    fingerprint_json(value)  # raises where a setting is no JSON value
+    return value
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """ "pairs_per_shard 1000 there, 500 wanted" for each setting that differs; "" where none does."""
+    old, new = _flat(old), _flat(new)
+    return "; ".join(
+        f"{name} {_short(old.get(name))} there, {_short(new.get(name))} wanted"
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    )
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
+def _short(value: Any) -> str:
+    return f"{value[:8]}.." if isinstance(value, str) and len(value) == 64 else repr(value)

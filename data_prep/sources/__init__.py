@@ -1,0 +1,42 @@
+"""Sources of pairs, one file each: `data_prep/sources/<name>.py` holds a function <name> from its settings to an iterator of `Pair`.
+
+    def folder(path: Path, *, ledger: Ledger) -> Iterator[Pair]: ...
+    find_source("folder"), find_source("my_package.my_module:my_source")
+
+To add one, put a file here, or name a function of your own by its dotted path: there is no list to extend. A source yields its pairs in the
+same order every time, names each once, sets groups, writes what is broken into the ledger and goes on, and knows nothing of shards.
+Pictures are checked to decode by `make_shards`. `data_prep.conformance` checks the rest.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from multimodal.arguments import near_names
+from multimodal.door import load
+from multimodal.errors import InputError
+from multimodal.pairs import Pair
+
+Source = Callable[..., Iterator[Pair]]
+"""Settings, and the ledger as the keyword `ledger` -> pairs."""
+
+
+def source_names() -> dict[str, str]:
+    """The sources in this folder: name -> the first line that its module says of itself. None of them is imported."""
+    files = sorted(path for path in Path(__file__).parent.glob("*.py") if not path.name.startswith("_"))
+    return {path.stem: (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0] for path in files}
+
+
+def find_source(name: str) -> Source:
+    """The source of that name, hyphens or underscores, or the function at "package.module:function"; InputError where there is none."""
+    if ":" in name:
+        return load(name)
+    known = source_names()
+    stem = name.replace("-", "_")
+    if stem not in known:
+        raise InputError(
+            f"there is no source {name!r}. {near_names(stem, known)} (a source of your own is named as package.module:function)"
+        )
+    return load(f"{__name__}.{stem}:{stem}")

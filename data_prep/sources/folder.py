@@ -1,0 +1,80 @@
+"""A folder of pictures, with all folders in it; the text is a .txt beside the picture, or else the picture's own name.
+
+    data-prep make-shards folder photos --output shards/photos
+
+`woman_in-red dress-003.jpg` reads "woman in red dress". A picture whose name holds no words (`IMG_1234.jpg`) needs an
+`IMG_1234.txt` beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_prep.pictures import PICTURE_SUFFIXES, offer
+from multimodal.errors import InputError
+from multimodal.pairs import Pair
+from multimodal.shards import Ledger
+
+_CAMERA_NAME = re.compile(
+    r"(img|imag|image|dsc|dscn|dscf|pxl|mvimg|gopr|photo|picture|screenshot|p|wa)?[\W\d_]*(wa)?[\W\d_]*", re.IGNORECASE
+)
+
+
+def folder(path: Path, *, ledger: Ledger) -> Iterator[Pair]:
+    """The pictures in a folder and below it, in the order of their paths; files and folders that begin with a dot are passed over.
+
+    path: the folder.
+    Pictures that share a folder and the words of their name share a group (`dress-001.jpg`, `dress-002.jpg`: nothing but the number tells
+    them apart); a picture with a .txt of its own stands alone.
+    """
+    if not path.is_dir():
+        raise InputError(f"{path}: is not a folder" if path.exists() else f"{path}: does not exist; a folder of pictures is wanted")
+    pictures = list(_pictures(path))
+    if not pictures:
+        hint = f". It holds .tar files: use the source img2dataset, or: multimodal shards index {path}" if any(path.glob("*.tar")) else ""
+        raise InputError(f"{path}: no picture (jpg, png, webp, avif) lies in it or below it{hint}")
+    for picture in pictures:
+        name = picture.relative_to(path).as_posix()
+        try:
+            text, is_own = _text(picture)
+        except UnicodeDecodeError as error:
+            ledger.bad(str(path), name, f"{picture.with_suffix('.txt').name} is not UTF-8 (byte {error.start})")
+            continue
+        if not text:
+            sidecar = picture.with_suffix(".txt").name
+            ledger.bad(
+                str(path), name, f"has no text: {sidecar} is blank" if is_own else f"has no text: no words in its name, and no {sidecar}"
+            )
+            continue
+        group = name.removesuffix(picture.suffix) if is_own else (Path(name).parent / text.lower()).as_posix()
+        yield from offer(ledger, str(path), name, picture.read_bytes(), [text], group)
+
+
+def text_of_name(stem: str) -> str:
+    """The words of a file name without its suffix: separators become blanks, a number at the end goes; "" where no words are left."""
+    if _CAMERA_NAME.fullmatch(stem):
+        return ""
+    words = re.split(r"[\s_\-.]+", stem.strip())
+    while words and not re.search(r"[^\W\d]", words[-1]):
+        words.pop()
+    return " ".join(word for word in words if word)
+
+
+def _text(picture: Path) -> tuple[str, bool]:
+    """The text, and whether it is the picture's own (from a sidecar)."""
+    sidecar = picture.with_suffix(".txt")
+    if sidecar.is_file():
+        return " ".join(sidecar.read_text(encoding="utf-8-sig").split()), True
+    return text_of_name(picture.stem), False
+
+
+def _pictures(path: Path) -> Iterator[Path]:
+    """Sorted walk: the order is the same on every file system."""
+    for parent, folders, files in os.walk(path):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and Path(name).suffix.lower() in PICTURE_SUFFIXES:
+                yield Path(parent) / name

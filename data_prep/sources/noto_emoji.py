@@ -1,0 +1,41 @@
+"""Noto emoji: the things of fluent-emoji in another drawing style, to search in what a model has never seen (npm packages).
+
+    data-prep make-shards noto-emoji --output shards/noto
+
+Texts, groups and the metadata `hexcode` equal those of `fluent-emoji`, so that the two sets can be joined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_prep.emoji import drawing_key, read_things
+from data_prep.npm import Package, fetch, read_members
+from data_prep.pictures import offer
+from data_prep.sources.fluent_emoji import read_fluent
+from multimodal.pairs import Pair
+from multimodal.shards import Ledger
+
+DRAWINGS = Package(
+    "asturur-noto-emoji", "3.0.3", "sha512-Dx2Ua2sd/s1sGl4gPJve3QeZXf7MmnMp/xbw+TT3nC3xC6K+62G0GmvdSSVqARCHpb0QtFbZcerwMOGduPI3Gg=="
+)
+_FOLDER = "package/png/128/emoji_u"
+
+
+def noto_emoji(packages: Path | None = None, *, ledger: Ledger) -> Iterator[Pair]:
+    """Noto's drawings of the things that fluent-emoji has, in Unicode's order.
+
+    packages: a folder that holds the npm archives already; by default they are fetched with npm into the user's cache.
+    """
+    things = read_things(packages)
+    fluent = read_fluent(packages)
+    members = read_members(fetch(DRAWINGS, packages), lambda name: name.startswith(_FOLDER) and name.endswith(".png"))
+    drawings = {
+        drawing_key(name.removeprefix(_FOLDER).removesuffix(".png").replace("_", "-")): content for name, content in members.items()
+    }
+    for key, thing in things.items():
+        if key in fluent and key in drawings:
+            yield from offer(
+                ledger, str(DRAWINGS), f"{thing.hexcode}.png", drawings[key], [thing.text], thing.group, metadata=thing.metadata
+            )
