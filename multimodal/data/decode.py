@@ -86,8 +86,9 @@ def random_crop(
     """
     image = picture(encoded)
     left, top, width, height = crop_box(*image.size, word, scale, ratio)
-    box = (left, top, left + width, top + height)
-    return _pixels(image.resize((size, size), Image.Resampling[interpolation.upper()], box=box))
+    # cut first: resize(box=...) would let the filter look at pixels beyond the rectangle, and be another picture than torchvision's
+    cut = image.crop((left, top, left + width, top + height))
+    return _pixels(cut.resize((size, size), Image.Resampling[interpolation.upper()]))
 
 
 def crop_box(width: int, height: int, word: int, scale: tuple[float, float], ratio: tuple[float, float]) -> tuple[int, int, int, int]:

@@ -1,0 +1,225 @@
+"""Decoding: whatever a file holds is seen upright, in RGB, on white; and what is no picture says why."""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from multimodal.data.decode import MAX_PIXELS, BadPicture, centre, crop_box, picture, random_crop
+from multimodal.data.order import random_words
+
+QUADRANTS = np.array([[[250, 0, 0], [0, 250, 0]], [[0, 0, 250], [250, 250, 0]]], np.uint8)
+
+
+def encoded(image: Image.Image, format: str = "PNG", **settings: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **settings)
+    return buffer.getvalue()
+
+
+def quadrants(width: int = 24, height: int = 16) -> Image.Image:
+    return Image.fromarray(QUADRANTS.repeat(height // 2, axis=0).repeat(width // 2, axis=1))
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def pixels(file: bytes) -> np.ndarray:
+    image = picture(file)
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_upright_whatever_its_exif_says(orientation: int) -> None:
+    # what a camera stores so that, turned as its EXIF orientation says, the scene is upright (EXIF 2.3, tag 274)
+    stored = {
+        1: None,
+        2: "FLIP_LEFT_RIGHT",
+        3: "ROTATE_180",
+        4: "FLIP_TOP_BOTTOM",
+        5: "TRANSPOSE",
+        6: "ROTATE_90",
+        7: "TRANSVERSE",
+        8: "ROTATE_270",
+    }
+    scene = quadrants()
+    turn = stored[orientation]
+    exif = Image.Exif()
+    exif[274] = orientation
+    file = encoded(scene.transpose(Image.Transpose[turn]) if turn else scene, exif=exif)
+    assert np.array_equal(pixels(file), np.asarray(scene))
+
+
+def test_transparency_becomes_white_in_every_mode_that_has_it() -> None:
+    rgba = np.full((4, 4, 4), [200, 100, 0, 255], np.uint8)
+    rgba[:2, :, 3] = 0
+    rgba[2, :, 3] = 128
+    seen = pixels(encoded(Image.fromarray(rgba)))
+    assert (seen[:2] == 255).all() and (seen[3] == [200, 100, 0]).all()
+    assert np.abs(seen[2].astype(int) - [227, 177, 127]).max() <= 1
+    grey = pixels(encoded(Image.fromarray(rgba).convert("LA")))
+    assert (grey[:2] == 255).all() and (grey[3] == grey[3, 0, 0]).all() and grey[3, 0, 0] < 200
+    palette = Image.new("P", (4, 4), 1)
+    palette.putpalette([0, 0, 0, 10, 20, 30])
+    palette.putpixel((0, 0), 0)
+    seen = pixels(encoded(palette, transparency=0))
+    assert (seen[0, 0] == 255).all() and (seen[1, 1] == [10, 20, 30]).all()
+    assert (pixels(encoded(Image.fromarray(rgba), "WEBP", lossless=True))[:2] == 255).all()
+
+
+def test_palettes_greys_and_bits_become_rgb() -> None:
+    scene = quadrants()
+    assert np.array_equal(pixels(encoded(scene.convert("P", palette=Image.Palette.ADAPTIVE))), np.asarray(scene))
+    grey = np.asarray(scene.convert("L"))
+    assert np.array_equal(pixels(encoded(scene.convert("L"))), np.stack([grey] * 3, axis=2))
+    bits = np.asarray(scene.convert("1", dither=Image.Dither.NONE)) * np.uint8(255)
+    assert np.array_equal(pixels(encoded(scene.convert("1", dither=Image.Dither.NONE))), np.stack([bits] * 3, axis=2))
+
+
+def test_a_cmyk_jpeg_keeps_its_colours() -> None:
+    scene = quadrants(32, 32)
+    seen = pixels(encoded(scene.convert("CMYK"), "JPEG", quality=100, subsampling=0))
+    assert np.abs(seen.astype(int) - np.asarray(scene)).max() <= 8  # JPEG's own rounding
+
+
+def test_sixteen_bits_keep_their_whole_range() -> None:
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    seen = pixels(encoded(Image.fromarray(ramp)))
+    assert np.array_equal(seen[..., 0].ravel(), np.arange(256)), "a plain conversion would clip all but the darkest at 255"
+    assert (seen[..., 0] == seen[..., 2]).all()
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "GIF"])
+def test_of_a_moving_picture_the_first_frame_is_seen(format: str) -> None:
+    first, second = Image.new("RGB", (16, 16), (250, 0, 0)), Image.new("RGB", (16, 16), (0, 0, 250))
+    seen = pixels(encoded(first, format, save_all=True, append_images=[second], duration=50))
+    assert np.abs(seen.astype(int) - [250, 0, 0]).max() <= 4  # WebP is lossy
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF"])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
+def test_a_file_that_was_cut_off_is_refused(format: str, share: float) -> None:
+    whole = encoded(noise(64, 48), format)
+    assert picture(whole).size == (64, 48)
+    with pytest.raises(BadPicture):
+        picture(whole[: int(len(whole) * share)])
+
+
+@pytest.mark.parametrize(
+    "file", [b"", b"not a picture", b"<html><body>404</body></html>", b"\xff\xd8\xff\xe0" + bytes(40), b"\x89PNG\r\n\x1a\n"]
+)
+def test_what_is_no_picture_is_refused_with_a_reason(file: bytes) -> None:
+    with pytest.raises(BadPicture, match=r"\w+"):
+        picture(file)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), format=st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP"]))
+def test_damaged_files_are_seen_or_refused_and_nothing_else(data: st.DataObject, format: str) -> None:
+    file = bytearray(encoded(noise(17, 11), format))
+    for _ in range(data.draw(st.integers(1, 6))):
+        file[data.draw(st.integers(0, len(file) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        assert picture(bytes(file)).mode == "RGB"
+    except BadPicture as error:
+        assert str(error)
+
+
+def png_that_claims(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [9_500, 40_000, 2**31 - 1])
+def test_a_decompression_bomb_is_refused_before_it_goes_off(side: int) -> None:
+    with pytest.raises(BadPicture, match=f"more than {MAX_PIXELS:,} pixels"):
+        picture(png_that_claims(side, side))
+
+
+def test_a_line_is_refused_because_its_shorter_side_cannot_be_brought_to_size() -> None:
+    with pytest.raises(BadPicture, match="4000 x 2 is a line, not a picture"):
+        centre(encoded(Image.new("RGB", (4000, 2))), 224)
+    assert centre(encoded(Image.new("RGB", (1, 1))), 32).shape == (3, 32, 32)
+
+
+def test_float_pixels_are_refused_because_nobody_knows_their_range() -> None:
+    with pytest.raises(BadPicture, match="32-bit float"):
+        picture(encoded(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"))
+
+
+@pytest.mark.parametrize("width, height", [(300, 200), (200, 301), (64, 64), (37, 500), (1000, 33), (16, 9)])
+@pytest.mark.parametrize("size, crop_share, interpolation", [(64, 0.875, "bicubic"), (48, 1.0, "bilinear"), (56, 0.9, "bicubic")])
+def test_the_middle_is_what_timm_evaluates_on(width: int, height: int, size: int, crop_share: float, interpolation: str) -> None:
+    timm_data = pytest.importorskip("timm.data", reason="needs timm (the train extra)")
+    transform = timm_data.create_transform(
+        (3, size, size), crop_pct=crop_share, interpolation=interpolation, mean=(0.0,) * 3, std=(1.0,) * 3, is_training=False
+    )
+    image = noise(width, height)
+    theirs = np.rint(transform(image).numpy() * 255)
+    assert np.abs(centre(encoded(image), size, crop_share, interpolation) - theirs).max() <= 1
+
+
+def test_a_crop_is_torchvisions_resized_crop_of_its_box() -> None:
+    functional = pytest.importorskip("torchvision.transforms.functional", reason="needs torchvision (the train extra)")
+    image = noise(90, 61)
+    for word in random_words(0, 0, np.arange(10)).tolist():
+        left, top, width, height = crop_box(*image.size, word, (0.1, 1.0), (3 / 4, 4 / 3))
+        mode = functional.InterpolationMode.BICUBIC
+        theirs = np.asarray(functional.resized_crop(image, top, left, height, width, [32, 32], mode)).transpose(2, 0, 1)
+        assert np.array_equal(random_crop(encoded(image), 32, word, (0.1, 1.0)), theirs)
+
+
+def test_the_boxes_are_spread_as_torchvisions_are() -> None:
+    torch = pytest.importorskip("torch")
+    transforms = pytest.importorskip("torchvision.transforms", reason="needs torchvision (the train extra)")
+    stats = pytest.importorskip("scipy.stats")
+    torch.manual_seed(0)
+    scale, ratio = (0.2, 1.0), (3 / 4, 4 / 3)
+    image = Image.new("RGB", (300, 200))
+    theirs = np.array([transforms.RandomResizedCrop.get_params(image, list(scale), list(ratio)) for _ in range(1000)])[:, [1, 0, 3, 2]]
+    ours = np.array([crop_box(300, 200, word, scale, ratio) for word in random_words(0, 0, np.arange(1000)).tolist()])
+    for describe in (
+        lambda box: box[:, 2] * box[:, 3],
+        lambda box: box[:, 2] / box[:, 3],
+        lambda box: (box[:, 0] + 0.5) / (301 - box[:, 2]),
+        lambda box: (box[:, 1] + 0.5) / (201 - box[:, 3]),
+    ):
+        assert stats.ks_2samp(describe(ours), describe(theirs)).pvalue > 0.001
+
+
+@given(
+    width=st.integers(1, 400),
+    height=st.integers(1, 400),
+    word=st.integers(0, 2**64 - 1),
+    low=st.floats(0.01, 1),
+    ratio=st.floats(0.3, 1),
+)
+def test_a_box_lies_within_the_picture(width: int, height: int, word: int, low: float, ratio: float) -> None:
+    left, top, w, h = crop_box(width, height, word, (low, 1.0), (ratio, 1 / ratio))
+    assert w >= 1 and h >= 1 and 0 <= left and left + w <= width and 0 <= top and top + h <= height
+    assert (left, top, w, h) == crop_box(width, height, word, (low, 1.0), (ratio, 1 / ratio))
+
+
+def test_a_picture_that_no_box_fits_is_cut_at_its_centre() -> None:
+    assert crop_box(1000, 10, 5, (1.0, 1.0), (3 / 4, 4 / 3)) == (493, 0, 13, 10)
+    left, top, width, height = crop_box(10, 1000, 5, (1.0, 1.0), (3 / 4, 4 / 3))
+    assert (left, width, height) == (0, 10, 13) and top == math.floor((1000 - 13) / 2)
+
+
+def test_a_crop_share_that_makes_no_sense_is_refused() -> None:
+    with pytest.raises(ValueError, match="crop_share=0"):
+        centre(encoded(quadrants()), 32, crop_share=0)
