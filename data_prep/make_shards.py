@@ -6,6 +6,7 @@ make_shards(folder, {"path": Path("photos")}, Path("shards/photos"))
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from collections import deque
@@ -45,6 +46,7 @@ def make_shards(
     overwrite: replace a set in the output folder that was made from something else.
     InputError: the source is empty, nothing good is left or too much is bad, or the folder holds something else.
     """
+    settings = _with_defaults(source, settings)
     config = {
         "source": f"{source.__module__}:{source.__qualname__}",
         "settings": {name: _portable(value) for name, value in settings.items()},
@@ -144,6 +146,16 @@ def input_fingerprint(path: Path) -> str:
 
 def _text_fingerprint(file: Path) -> str:
     return fingerprint_file(file) if file.suffix.lower() in TEXT_SUFFIXES else ""
+
+
+def _with_defaults(source: Source, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting of the source, so that one given as its default equals one left out."""
+    try:
+        bound = inspect.signature(source).bind(**settings, ledger=None)
+    except TypeError as error:
+        raise InputError(f"source {source.__name__}: {error}") from None
+    bound.apply_defaults()
+    return {name: value for name, value in bound.arguments.items() if name != "ledger"}
 
 
 def _portable(value: Any) -> Any:

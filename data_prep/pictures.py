@@ -10,7 +10,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from multimodal.pairs import Pair
 from multimodal.shards import Ledger
@@ -57,14 +57,10 @@ def check_decodes(image: bytes) -> None:
             if isinstance(picture, ImageFile.ImageFile):
                 picture.draft(picture.mode, (max(picture.width // 8, 1), max(picture.height // 8, 1)))
             picture.load()
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        Image.DecompressionBombError,
-    ) as error:  # Pillow raises SyntaxError on broken PNG chunks
-        raise BadPicture(f"does not decode: {error}".replace(" <_io.BytesIO object at ", " <")) from error
+    except UnidentifiedImageError as error:  # its message holds a memory address
+        raise BadPicture("does not decode: its header is damaged") from error
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:  # SyntaxError: a broken PNG chunk
+        raise BadPicture(f"does not decode: {error}") from error
 
 
 def offer(

@@ -128,7 +128,7 @@ def _meanings(docstring: str, names: Collection[str]) -> dict[str, str]:
 def _description(function: Callable[..., Any]) -> str:
     docstring = inspect.getdoc(function) or ""
     mark = _told(inspect.signature(function).parameters).search(docstring)
-    return docstring[: mark.start() if mark else None].strip()
+    return docstring[: mark.start() if mark else None].strip().removesuffix("Args:").strip()
 
 
 def _help(prog: str, description: str, parameters: list[_Parameter]) -> str:
