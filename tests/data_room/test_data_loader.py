@@ -263,3 +263,11 @@ def test_settings_that_make_no_sense_are_refused(shards: ShardSet) -> None:
         loader(shards, (ColumnRows("lda"), ColumnRows("targets")))
     with pytest.raises(InputError, match="scale"):
         Pixels(scale=(0.9, 0.1))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="page-locked memory needs a GPU")
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_pinned_batches_are_page_locked_and_hold_the_same(shards: ShardSet, num_workers: int) -> None:
+    pinned = list(loader(shards, (Pixels(8), Captions()), pin=True, num_workers=num_workers))
+    assert all(batch.image.is_pinned() and batch.id.is_pinned() and batch.valid.is_pinned() for batch in pinned)
+    assert equal([Batch(*batch) for batch in pinned], list(loader(shards, (Pixels(8), Captions()))))

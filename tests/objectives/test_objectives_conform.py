@@ -184,3 +184,20 @@ def test_wrong_input_is_refused_with_what_to_do() -> None:
         SigmoidCrossEntropy(low=1, high=1)
     with pytest.raises(ValueError, match="scale=101"):
         Clip(scale=101)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("make", ALL, ids=str)
+def test_a_gpu_has_the_loss_and_the_gradient_of_the_processor(make: Callable[[], Objective]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows, text = torch.randn(9, 6, generator=generator), torch.softmax(torch.randn(9, 6, generator=generator), dim=1)
+    valid = torch.arange(9) < 7
+    found = []
+    for device in ("cpu", "cuda"):
+        image, objective = rows.to(device).requires_grad_(), make().to(device)
+        with torch.autocast(device, dtype=torch.bfloat16):
+            loss, _ = objective(image, text.to(device), valid.to(device))
+        loss.backward()
+        assert image.grad is not None
+        found.append((loss.detach().cpu(), image.grad.cpu()))
+    torch.testing.assert_close(found[1], found[0], atol=1e-4, rtol=1e-4)
