@@ -2,8 +2,8 @@
 
     python scripts/check_open_clip_reader.py --shards shards/emoji --env ~/.cache/multimodal/open-clip-reader
 
-open_clip_torch 3.3.0 crashes on webdataset 1.0 (`KeyError: 'fname'`) and runs on 0.2.86, so it gets an environment of its own: a folder that
-is made with uv on the first call (torch included, some gigabytes unless uv has them cached) and used again on the next. Inside it,
+open_clip_torch 3.3.0 crashes on webdataset 1.0 (`KeyError: 'fname'`) and runs on 0.2.86, so it gets an environment of its own: a folder
+that is made with uv on the first call (torch included, some gigabytes unless uv has them cached) and used again on the next. Inside it,
 `open_clip_train.data.get_wds_dataset(..., is_train=False)` reads all tars once; what its preprocessing and tokenizer are given is compared,
 pixels and caption, with what `ShardSet` gives. It reads jpg, png and webp; a pair whose picture is avif counts as missing.
 Prints how many pairs were read, equal and missing; the exit status is 1 where any differs.
