@@ -1,0 +1,202 @@
+"""What happens around the steps of a run: seeds, progress on the terminal, checkpoints that are whole or absent.
+
+Trainer(callbacks=[SeedSteps(seed=0), Progress(), KeepCheckpoints(Path("runs/x/checkpoints"), Selection("val/R@10", "max"))])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.fabric.plugins.io import CheckpointIO
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
+from torch import distributed
+
+from multimodal.boxes import atomic_write
+from multimodal.errors import InputError
+from multimodal.pairs import Batch
+from multimodal.progress import track
+from multimodal.shards import Ledger
+
+CHECKPOINTS = "checkpoints"
+BEST = "best.ckpt"
+LAST = "last.ckpt"
+
+
+class SeedSteps(Callback):
+    """Makes every random choice inside a step (dropout) a function of (seed, epoch, batch, rank): a run that goes on draws what it would have drawn."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int) -> None:
+        words = np.random.SeedSequence((self.seed, trainer.current_epoch, batch_idx, trainer.global_rank))
+        seed = int(words.generate_state(1, np.uint64)[0])
+        # Not torch.manual_seed: where CUDA is there and unused it keeps a stack trace of every call, a millisecond each, for ever.
+        torch.default_generator.manual_seed(seed)
+        if pl_module.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        elif pl_module.device.type == "mps":
+            torch.mps.manual_seed(seed)
+
+
+class SetEpoch(Callback):
+    """Tells the training loader which epoch begins. Lightning tells samplers alone; a loader in the middle of that epoch stays where it is."""
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        loader: Any = trainer.train_dataloader
+        loader.set_epoch(trainer.current_epoch)
+
+
+class BadPairs(Callback):
+    """Names the pairs that could not be read, on any rank, in the run's `bad.csv` after each epoch, and stops the run where they are too many.
+
+    The record travels in checkpoints, so that a run that goes on forgets none.
+    """
+
+    def __init__(self, path: Path, max_bad_share: float) -> None:
+        self.path = path
+        self.max_bad_share = max_bad_share
+        self._reasons: dict[tuple[str, str], str] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"bad": [[where, key, reason] for (where, key), reason in sorted(self._reasons.items())]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._reasons = {(where, key): reason for where, key, reason in state_dict["bad"]}
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        own = {(bad.where, bad.key): bad.reason for bad in data.ledger.entries}
+        everyones: list[Any] = [own]
+        if trainer.world_size > 1:
+            everyones = [None] * trainer.world_size
+            distributed.all_gather_object(everyones, own)
+        for reasons in everyones:
+            self._reasons = {**reasons, **self._reasons}
+        ledger = Ledger(self.path, self.max_bad_share)
+        ledger.good(len(data.train_ids) - len(self._reasons))
+        for (where, key), reason in sorted(self._reasons.items()):
+            ledger.bad(where, key, reason)
+        ledger.close()  # on every rank, with the same content: all write it, and all stop
+
+
+class Progress(Callback):
+    """Pairs seen of those to see, rate and time left, as everywhere in this project: a bar on a terminal, a plain line now and then elsewhere."""
+
+    def __init__(self) -> None:
+        self._steps: Iterator[int] | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        per_epoch, batch_size = int(trainer.num_training_batches), trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        num_batches = per_epoch * (trainer.max_epochs or 0)
+        if trainer.max_steps >= 0:
+            num_batches = (
+                min(num_batches, trainer.max_steps * trainer.accumulate_grad_batches) if trainer.max_epochs != -1 else trainer.max_steps
+            )
+        left = max(0, num_batches - trainer.fit_loop.total_batch_idx - 1)
+        self._steps = iter(track(range(left), "training", unit="pair", weight=batch_size))
+        next(self._steps, None)  # so that the clock starts now
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
+        if self._steps is not None:
+            next(self._steps, None)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if self._steps is not None:
+            self._steps.close()  # type: ignore[attr-defined]
+            self._steps = None
+
+
+class WholeCheckpoints(CheckpointIO):
+    """Checkpoints written beside their place and renamed, on one file system, so that a kill while writing leaves the one before.
+
+    Lightning's own goes through the system's temporary folder, from where a rename can be a copy. Reads tensors and plain values alone.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        with atomic_write(path) as file:
+            torch.save(checkpoint, file)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Callable[..., Any] | None = lambda storage, _: storage, weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        loaded: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
+        return loaded
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which epoch is the best one, and when there is no point in going on. Both look at held-out pairs, so they need validation.
+
+    monitor: the figure that decides, as metrics.csv names it. mode: "max" where more is better, "min" where less is.
+    patience: epochs without a better figure after which the run stops; null: it trains all its epochs.
+    """
+
+    monitor: str = "val/R@10"
+    mode: Literal["min", "max"] = "max"
+    patience: int | None = None
+
+    def early_stopping(self) -> list[Callback]:
+        if self.patience is None:
+            return []
+        return [EarlyStopping(self.monitor, mode=self.mode, patience=self.patience, check_on_train_epoch_end=True)]
+
+
+class KeepCheckpoints(Checkpoint):
+    """Writes `last.ckpt`, to go on from, after each epoch, and `best.ckpt` when the monitored figure was never better. Of equals the first stays.
+
+    every_n_steps: write last.ckpt every so many optimiser steps too.
+    Lightning's ModelCheckpoint keeps absolute paths in its state and forgets the best figure where a folder was moved.
+    """
+
+    def __init__(self, folder: Path, selection: Selection | None, every_n_steps: int | None = None) -> None:
+        self.folder = folder
+        self.selection = selection
+        self.every_n_steps = every_n_steps
+        self.best_value: float | None = None
+        self.best_epoch: int | None = None
+        self._is_validated = False
+        self._saved_step = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_value": self.best_value, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_value, self.best_epoch = state_dict["best_value"], state_dict["best_epoch"]
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
+        step = trainer.global_step
+        ends_epoch = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_step and not ends_epoch:
+            self._saved_step = step  # with accumulation several batches end on one step
+            trainer.save_checkpoint(self.folder / LAST)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._is_validated = not trainer.sanity_checking
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.selection is not None and self._is_validated:
+            self._is_validated = False
+            value = self._monitored(trainer, self.selection.monitor)
+            better = max if self.selection.mode == "max" else min
+            if self.best_value is None or (value != self.best_value and better(value, self.best_value) == value):
+                self.best_value, self.best_epoch = value, trainer.current_epoch
+                trainer.save_checkpoint(self.folder / BEST)
+        trainer.save_checkpoint(self.folder / LAST)
+
+    def _monitored(self, trainer: L.Trainer, name: str) -> float:
+        figures = trainer.callback_metrics
+        if name not in figures:
+            raise InputError(f"selection.monitor={name} is not among the figures of this run: {', '.join(sorted(figures))}")
+        return float(figures[name])

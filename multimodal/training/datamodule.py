@@ -1,0 +1,144 @@
+"""The pairs of a run: which are trained on, which tell how well it goes, and the two sides of a batch.
+
+    data = PairData(Path("shards/emoji"), image=ColumnRows("trunk"), text=ColumnRows("lda40"), split=Split(held_out=0.2))
+
+The pairs that are held out of everything (`split`'s test part) are not touched: how well a run goes is asked of a part of the training pairs, cut off
+by group, so that a recipe can be chosen without looking at what it will be judged by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+
+from multimodal.data import ColumnRows, Order, PairLoader, Shuffled, Side
+from multimodal.errors import InputError
+from multimodal.pairs import Batch
+from multimodal.shards import Column, Ledger, ShardSet, Split
+
+BAD = "bad.csv"
+
+
+class PairData(L.LightningDataModule):
+    """Loaders of training and validation pairs for each rank, from any position.
+
+    shards: the shard set. image, text: the two sides of a batch (`multimodal.data`). split: which pairs are held out of everything.
+    validation_share: of the groups that are trained on, how many to validate on instead; 0 trains on them all and validates on nothing.
+    batch_size: pairs of one step on all ranks together. num_workers: processes a rank that prepare batches; columns need none.
+    max_bad_share: the run fails where a larger share of its pairs cannot be read. seed: of order, crops and captions.
+    """
+
+    def __init__(
+        self,
+        shards: Path,
+        image: Side,
+        text: Side,
+        split: Split,
+        validation_share: float = 0.1,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        max_bad_share: float = 0.05,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= validation_share < 1:
+            raise InputError(f"data.validation_share={validation_share} must be a share from 0 to below 1")
+        self.path, self.image, self.text, self.split = shards, image, text, split
+        self.validation_share, self.batch_size, self.num_workers = validation_share, batch_size, num_workers
+        self.max_bad_share, self.seed = max_bad_share, seed
+        self.ledger = Ledger(Path(BAD))  # collects only; `BadPairs` writes
+        self._train_loader: PairLoader | None = None
+        self._train_state: dict[str, Any] = {}
+
+    def setup(self, stage: str) -> None:
+        self.shards = ShardSet(self.path)
+        self.train_ids, self.validation_ids = cut(self.shards, self.split, self.validation_share)
+        if not len(self.train_ids):
+            raise InputError(f"{self.path}: none of its {len(self.shards)} pairs is left to train on. Hold out less, or bring more pairs")
+        if self.validation_share and not len(self.validation_ids):
+            raise InputError(
+                f"{self.path}: no pair to validate on, of {len(self.train_ids)}. Raise data.validation_share, or set it to 0 to train without validation"
+            )
+
+    def train_dataloader(self) -> PairLoader:
+        self._train_loader = self._loader(self.train_ids, shuffle=True)
+        # Lightning gives a loader its state back only where it believes to be inside an epoch; this one is given it always.
+        if self._train_state:
+            self._train_loader.load_state_dict(self._train_state)
+        return self._train_loader
+
+    def val_dataloader(self) -> PairLoader | list[PairLoader]:
+        return self._loader(self.validation_ids, shuffle=False) if len(self.validation_ids) else []
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._train_loader.state_dict() if self._train_loader is not None else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._train_state = state_dict
+
+    def some_pairs(self, num: int, rank: int = 0, world_size: int = 1) -> tuple[Batch, str]:
+        """This rank's part of num training pairs drawn by seed (of all, where there are fewer), and why the first unreadable one is, or ""."""
+        num = min(num, len(self.train_ids))
+        ids = self.train_ids[Order(self.seed, len(self.train_ids)).ids(epoch=0, start=0, stop=num)]
+        rows, ledger = -(-num // world_size), Ledger(Path(BAD))  # never closed, so never written
+        loader = PairLoader(
+            self.shards, ids, self.image, self.text, rows, self.seed, shuffle=False, rank=rank, world_size=world_size, ledger=ledger
+        )
+        return next(iter(loader)), str(ledger.entries[0]) if ledger.entries else ""
+
+    def made_from(self) -> dict[str, str]:
+        """Fingerprints of what the run learns from: the shards, and each column that a side reads."""
+        shards = ShardSet(self.path)
+        names = sorted({name for side in (self.image, self.text) for name in column_names(side)})
+        columns = {f"column {name}": Column.of(shards, name).manifest.fingerprint for name in names}
+        return {"shards": shards.fingerprint, **columns}
+
+    def _loader(self, ids: np.ndarray, shuffle: bool) -> PairLoader:
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return PairLoader(
+            self.shards,
+            ids,
+            self.image,
+            self.text,
+            rows_per_rank(self.batch_size, world_size),
+            self.seed,
+            shuffle=shuffle,
+            num_workers=self.num_workers,
+            rank=rank,
+            world_size=world_size,
+            pin=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            ledger=self.ledger if shuffle else None,
+        )
+
+
+def cut(shards: ShardSet, split: Split, validation_share: float) -> tuple[np.ndarray, np.ndarray]:
+    """The ids (n,) to train on and (m,) to validate on, both of the split's training part and ascending; no group is in both."""
+    ids = split.ids(shards, "train")
+    # A hash of its own (users' seeds count from 0), so that who validates has nothing to do with who is held out.
+    inner = Split(seed=-1 - split.seed, held_out=validation_share)
+    groups = shards.groups
+    validates = np.fromiter((inner.part_of(groups[id]) == "test" for id in ids.tolist()), bool, len(ids))
+    return ids[~validates], ids[validates]
+
+
+def rows_per_rank(batch_size: int, world_size: int) -> int:
+    """batch_size / world_size, where that is a whole number; InputError with the nearest sizes that are."""
+    if batch_size < 1:
+        raise InputError(f"data.batch_size={batch_size} must be at least 1")
+    if batch_size % world_size:
+        below = batch_size - batch_size % world_size
+        near = f"{below} and {below + world_size} do" if below else f"{world_size} does"
+        raise InputError(f"data.batch_size={batch_size} does not divide by {world_size} ranks; {near}")
+    return batch_size // world_size
+
+
+def column_names(side: Side) -> Iterator[str]:
+    """The columns that a side reads."""
+    if isinstance(side, ColumnRows):
+        yield side.name
+    if isinstance(side, Shuffled):
+        yield from column_names(side.side)

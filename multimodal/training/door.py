@@ -1,0 +1,278 @@
+"""`multimodal fit`: train from a recipe, on a laptop or on eight GPUs, and go on where it was stopped.
+
+    multimodal fit --config experiment/topic_emoji.yaml --data.shards data/emoji --run runs/topic
+    multimodal fit --config experiment/topic_emoji.yaml --config trainer/gpu8.yaml --data.shards data/emoji --run runs/topic8
+
+From Python, as often as one likes in one process: `fit(["--config", "experiment/topic_emoji.yaml", "--data.shards", "data/emoji", "--run", "runs/topic"])`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import logging
+import re
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import yaml
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.seed import isolate_rng
+
+from multimodal.boxes import write_manifest
+from multimodal.errors import InputError
+from multimodal.training import recipes, runs
+from multimodal.training.callbacks import (
+    CHECKPOINTS,
+    LAST,
+    BadPairs,
+    KeepCheckpoints,
+    Progress,
+    SeedSteps,
+    Selection,
+    SetEpoch,
+    WholeCheckpoints,
+)
+from multimodal.training.datamodule import BAD, PairData
+from multimodal.training.loggers import MetricsFile, WeightsAndBiases
+from multimodal.training.module import PairModule
+from multimodal.training.preflight import Preflight
+from multimodal.training.runs import State
+
+DESCRIPTION = """Train from a recipe.
+
+  multimodal fit --config experiment/topic_emoji.yaml --data.shards data/emoji --run runs/topic
+
+A recipe names an image tower, a text side and an objective by class path, and where the two sides of a pair come from. Give --config several times: a later
+file, and then the options, change what an earlier one says. A recipe that is not a file here is looked for among the shipped ones:
+{recipes}
+Run the same command again to go on with a run that was stopped; a finished one says so. --print_config shows all that a command would use."""
+
+
+USAGE = "multimodal fit --config RECIPE --run FOLDER [options]"
+TRAINER_DEFAULTS = {
+    "devices": 1,  # a laptop; trainer/gpu8.yaml asks for more
+    "max_epochs": 60,
+    "log_every_n_steps": 10,
+    "num_sanity_val_steps": 0,  # the preflight looks at more
+    "enable_progress_bar": False,  # ours is a callback
+    "enable_model_summary": False,
+    "use_distributed_sampler": False,  # a PairLoader knows its rank
+}
+ON_PURPOSE = (
+    ".*does not have many workers.*",  # columns need none
+    ".*smaller than the logging interval.*",
+    ".*in eval mode at the start of training.*",  # frozen trunks
+    ".*It is recommended to use `self.log.*sync_dist=True`.*",  # figures are those of all ranks already
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*Total length of `CombinedLoader` across ranks is zero.*",
+)
+
+
+def fit(args: Sequence[str] | None = None) -> Path:
+    """Train, and return the run's folder; args as on the command line, by default the process's own.
+
+    InputError where something a person gave is wrong: an unknown key, a column that is not there, a folder of another run, pairs that nothing can be
+    learnt from. KeyboardInterrupt where it was stopped; the same command goes on.
+    """
+    args = recipes.with_found_recipes(sys.argv[1:] if args is None else args)
+    with _quiet(), isolate_rng():
+        cli = _FitCLI(args)
+        return cli.fit()
+
+
+class _Parser(LightningArgumentParser):
+    """LightningCLI's parser, that raises instead of exiting and says how to begin."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        description = DESCRIPTION.format(recipes="".join(f"  {name}\n" for name in recipes.names()))
+        ours = {"prog": "multimodal fit", "usage": USAGE, "description": description, "exit_on_error": False}
+        super().__init__(*args, **{**kwargs, **ours})
+        self.formatter_class = type("_Help", (argparse.RawDescriptionHelpFormatter, self.formatter_class), {})
+
+
+class _FitCLI(LightningCLI):
+    """LightningCLI for one verb, with a run's folder and with what every run has."""
+
+    def __init__(self, args: Sequence[str]) -> None:
+        super().__init__(
+            PairModule,
+            PairData,
+            args=list(args),
+            run=False,
+            parser_class=_Parser,
+            save_config_callback=None,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            trainer_defaults=TRAINER_DEFAULTS,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--run", type=Path, required=True, help="the folder of the run; made by this command")
+        parser.add_argument("--overwrite", type=bool, default=False, help="true: train again where the folder holds a run already")
+        parser.add_argument(
+            "--checkpoint_every_n_steps",
+            type=int | None,
+            default=None,
+            help="write last.ckpt inside epochs too; null: after each epoch alone",
+        )
+        parser.add_class_arguments(Selection, "selection")
+        parser.add_class_arguments(Preflight, "preflight")
+        parser.link_arguments("seed_everything", "data.seed")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        try:
+            self.config = parser.parse_args(args)
+        except argparse.ArgumentError as error:
+            raise InputError(_told(error, parser)) from None
+
+    def before_instantiate_classes(self) -> None:
+        """Decide what the command leaves open, then look at the run's folder, before anything is built."""
+        if self.config.trainer.precision is None:
+            self.config.trainer.precision = natural_precision(self.config.trainer.accelerator)
+        self.resolved = self.parser.dump(self.config, skip_unset=False)
+        self.settings: dict[str, Any] = yaml.safe_load(self.resolved)
+        self.state = runs.look_at(self.config.run, self.settings, self.config.overwrite)
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        run: Path = self.config.run
+        given, has_validation = self.config_init.trainer, self.datamodule.validation_share > 0
+        selection: Selection | None = self.config_init.selection if has_validation else None
+        if selection is None and self.config_init.selection.patience is not None:
+            raise InputError(
+                "selection.patience stops a run by its validation, and data.validation_share=0 leaves none. Set one of them otherwise"
+            )
+        self.metrics = MetricsFile(run)
+        self.keep = KeepCheckpoints(run / CHECKPOINTS, selection, self.config.checkpoint_every_n_steps)
+        callbacks: list[Callback] = [
+            SetEpoch(),
+            SeedSteps(self.config.seed_everything),
+            self.config_init.preflight,
+            Progress(),
+            BadPairs(run / BAD, self.datamodule.max_bad_share),
+            *(selection.early_stopping() if selection else []),
+            *_as_list(given.callbacks),
+            self.keep,
+        ]
+        loggers: list[Logger] = [self.metrics, *(logger for logger in _as_list(given.logger) if isinstance(logger, Logger))]
+        for logger in loggers:
+            if isinstance(logger, WeightsAndBiases):
+                logger.place(run)
+        ours: dict[str, Any] = {"callbacks": callbacks, "logger": loggers, "plugins": [*_as_list(given.plugins), WholeCheckpoints()]}
+        if not has_validation:
+            ours["limit_val_batches"] = 0
+        return super().instantiate_trainer(**ours, **kwargs)
+
+    def fit(self) -> Path:
+        """Train what is left to train."""
+        run: Path = self.config.run
+        made_from = self.datamodule.made_from()
+        if self.state is State.FINISHED:
+            runs.check_made_from(run, made_from)
+            _say(f"{run}: is finished, with this very config. --overwrite true trains it again")
+            return run
+        last = run / CHECKPOINTS / LAST
+        resumes = self.state is State.UNFINISHED and last.is_file()
+        self._begin(run, resumes)
+        try:
+            self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=last if resumes else None, weights_only=True)
+        except SystemExit as stopped:  # what Lightning makes of Ctrl-C, having told everyone
+            if not isinstance(stopped.__context__, KeyboardInterrupt):
+                raise
+            _say(f"{run}: stopped. The same command goes on from its last checkpoint")
+            raise KeyboardInterrupt from None
+        if self.trainer.is_global_zero:
+            steps = {"epochs": self.trainer.current_epoch, "steps": self.trainer.global_step}
+            counts = {**steps, "pairs": len(self.datamodule.train_ids), "validation_pairs": len(self.datamodule.validation_ids)}
+            write_manifest(run, runs.run_manifest(self.settings, made_from, counts))
+            _say(f"{run}: {self._outcome()}")
+        return run
+
+    def _begin(self, run: Path, resumes: bool) -> None:
+        """Make the folder ready, on rank 0. Other ranks look at checkpoints and manifest alone, which are not there before they have begun."""
+        if rank_zero_only.rank != 0:
+            return
+        if resumes:
+            _say(f"{run}: goes on from {run / CHECKPOINTS / LAST}")
+        else:
+            runs.clear(run)
+        runs.write_config(run, self.resolved)
+        for logger in self.trainer.loggers:
+            logger.log_hyperparams(self.settings)
+
+    def _outcome(self) -> str:
+        keep, figures = self.keep, self.trainer.callback_metrics
+        told = f"trained {self.trainer.current_epoch} epochs, {self.trainer.global_step} steps"
+        if keep.selection is None or keep.best_value is None:
+            return told
+        name, num = keep.selection.monitor, int(figures.get("val/num_pairs", 0))
+        chance = figures.get(name.replace("val/", "val/chance_"))
+        beside = f" (chance {float(chance):.1f}, among {num} pairs)" if chance is not None else ""
+        return f"{told}; best {name} {keep.best_value:.4g}{beside} after epoch {keep.best_epoch}"
+
+
+def natural_precision(accelerator: str | Any) -> str:
+    """ "bf16-mixed" on a GPU that computes in it natively, else "32-true": a CPU's bf16 is a hundred times slower where it is emulated."""
+    uses_cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return "bf16-mixed" if uses_cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+
+
+def _told(error: Exception, parser: LightningArgumentParser) -> str:
+    """jsonargparse's error in one line, with the nearest key where it is about an unknown one."""
+    text = re.sub(r"\s*\n[\s-]*", " ", str(error)).strip().rstrip(".")
+    unknown = re.search(r"unrecognized arguments: --([\w.]+)|[Oo]ption '([\w.]+)'", text)
+    if not unknown:
+        return f"{text}. See: multimodal fit --help"
+    key = next(name for name in unknown.groups() if name)
+    known = [action.dest for action in parser._actions]
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    return f"{text}{f'. Did you mean {near[0]}?' if near else ''} See: multimodal fit --help"
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None or isinstance(value, bool):
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+@rank_zero_only
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's tips and without warnings of things that are so on purpose; what concerns the user is still said."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    interrupt = signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
+    with warnings.catch_warnings():
+        for message in ON_PURPOSE:
+            warnings.filterwarnings("ignore", message=message)
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.WARNING)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+            if interrupt is not None:  # Lightning leaves Ctrl-C switched off after the first one
+                signal.signal(signal.SIGINT, interrupt)
+
+
+if __name__ == "__main__":
+    from multimodal.cli import main
+
+    sys.exit(main(["fit", *sys.argv[1:]]))

@@ -1,0 +1,195 @@
+"""Where a run's figures go: always to metrics.csv in its folder, and to Weights & Biases where the config asks for it.
+
+    trainer:
+      logger: {class_path: multimodal.training.WeightsAndBiases, init_args: {project: pairs}}
+
+metrics.csv has one row for each step at which something was logged, the columns `epoch` and `step` first; a figure that was not logged then is empty.
+"""
+
+from __future__ import annotations
+
+import csv
+import netrc
+import os
+import sys
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from multimodal.boxes import atomic_write
+
+METRICS = "metrics.csv"
+WANDB_ID = "wandb-id"
+
+
+class MetricsFile(Logger):
+    """`<run>/metrics.csv`. A run that goes on from a checkpoint forgets the rows after it (see `forget_after`) and appends.
+
+    Lightning's own CSVLogger deletes the file of a run that goes on, and writes training and validation figures of one step as two rows.
+    """
+
+    def __init__(self, run: Path) -> None:
+        super().__init__()
+        self.path = run / METRICS
+        self._columns: list[str] = []
+        self._rows: list[dict[str, Any]] = []
+        self._num_written = 0
+
+    @property
+    def name(self) -> str:
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        return str(self.path.parent)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        row: dict[str, Any] = {**metrics, "step": step}
+        if self._rows and self._rows[-1]["step"] == step and len(self._rows) > self._num_written:
+            self._rows[-1].update(row)
+        else:
+            self._rows.append(row)
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: config.yaml is in the same folder."""
+
+    @rank_zero_only
+    def forget_after(self, step: int) -> None:
+        """Keep what is on disk from before the optimiser step that the run goes on with."""
+        if self.path.is_file():
+            with open(self.path, newline="", encoding="utf-8") as file:
+                self._rows = [row for row in csv.DictReader(file) if int(row["step"]) < step]
+            self._write_all()
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Bring what was logged since to disk: appended, or the file written anew where a column is new."""
+        new = self._rows[self._num_written :]
+        if not new:
+            return
+        if any(key not in self._columns for row in new for key in row):
+            self._write_all()
+            return
+        with open(self.path, "a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self._columns, restval="").writerows(new)
+        self._num_written = len(self._rows)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self.save()
+
+    def _write_all(self) -> None:
+        names = {key for row in self._rows for key in row if key not in ("epoch", "step")}
+        self._columns = ["epoch", "step", *sorted(names)]
+        with atomic_write(self.path) as binary:
+            lines = _Lines()
+            writer = csv.DictWriter(lines, self._columns, restval="")
+            writer.writeheader()
+            writer.writerows(self._rows)
+            binary.write("".join(lines.text).encode())
+        self._num_written = len(self._rows)
+
+
+class _Lines:
+    """Collects what a csv writer writes."""
+
+    def __init__(self) -> None:
+        self.text: list[str] = []
+
+    def write(self, text: str) -> None:
+        self.text.append(text)
+
+
+class WeightsAndBiases(Logger):
+    """W&B: live where this machine is logged in or has a key, and otherwise offline in the run's folder, which it says.
+
+    project, entity, name, group, tags: as W&B has them; the name is that of the run's folder where none is given. WANDB_MODE wins, where it is set.
+    A run that goes on from a checkpoint keeps its W&B id. Not Lightning's WandbLogger, which would wait for a login that nobody can give a batch job.
+    """
+
+    def __init__(
+        self,
+        project: str = "multimodal",
+        entity: str | None = None,
+        name: str | None = None,
+        group: str | None = None,
+        tags: list[str] | None = None,
+    ) -> None:
+        super().__init__()
+        self._settings: dict[str, Any] = {"project": project, "entity": entity, "name": name, "group": group, "tags": tags}
+        self._folder: Path | None = None
+        self._run: Any = None
+
+    def place(self, run: Path) -> None:
+        """Write into `<run>/wandb`; the door says so before anything is logged."""
+        self._folder = run
+
+    @property
+    def name(self) -> str:
+        return "wandb"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self._started().log({**metrics, "trainer/global_step": step})
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
+        self._started().config.update(params, allow_val_change=True)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        if self._run is not None:
+            self._run.finish(exit_code=0 if status == "success" else 1)
+            self._run = None
+
+    def _started(self) -> Any:
+        if self._run is None:
+            assert self._folder is not None, "the door places a logger before it is used"
+            import wandb
+
+            self._folder.mkdir(parents=True, exist_ok=True)
+            id_file = self._folder / WANDB_ID
+            if not id_file.is_file():
+                id_file.write_text(uuid.uuid4().hex[:12] + "\n")
+            settings = {**self._settings, "name": self._settings["name"] or self._folder.resolve().name}
+            mode = os.environ.get("WANDB_MODE") or ("online" if _is_logged_in(wandb.setup().settings) else "offline")
+            if mode == "offline":
+                print(
+                    f"W&B: offline; the run is kept in {self._folder / 'wandb'}. Send it later: wandb sync {self._folder}/wandb/offline-run-*",
+                    file=sys.stderr,
+                )
+            self._run = wandb.init(
+                **settings,
+                dir=self._folder,
+                id=id_file.read_text().strip(),
+                resume="allow",
+                mode=mode,
+                settings=wandb.Settings(silent=True),
+            )
+            self._run.define_metric("trainer/global_step")
+            self._run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+        return self._run
+
+
+def _is_logged_in(settings: Any) -> bool:
+    """Whether W&B would find a key without asking: in its settings or environment, or in the netrc file that `wandb login` writes."""
+    if settings.api_key or settings.identity_token_file:
+        return True
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(urlsplit(settings.base_url).hostname or "") is not None
+    except (FileNotFoundError, netrc.NetrcParseError):
+        return False

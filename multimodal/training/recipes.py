@@ -1,0 +1,54 @@
+"""Recipes by name: the configs that are shipped with the package, found where no file of that name lies here.
+
+find("experiment/topic_emoji.yaml")          # the user's own file if there is one, else the shipped one
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import multimodal
+from multimodal.door import near_names
+from multimodal.errors import InputError
+
+OPTIONS = ("--config", "-c")
+
+
+def folder() -> Path:
+    """Where the shipped recipes lie: `configs/` of a checkout, which a wheel carries as `multimodal/configs/`."""
+    package = Path(multimodal.__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def names() -> list[str]:
+    """The shipped recipes, as `--config` takes them."""
+    return sorted(path.relative_to(folder()).as_posix() for path in folder().rglob("*.yaml"))
+
+
+def find(name: str) -> Path:
+    """The recipe's file; InputError with near names where there is neither a file here nor a shipped one. `configs/` before the name is fine too."""
+    if Path(name).is_file():
+        return Path(name)
+    shipped = folder() / name.removeprefix("configs/")
+    if shipped.is_file():
+        return shipped
+    raise InputError(
+        f"--config {name}: no such file here, and no shipped recipe of that name. {near_names(name.removeprefix('configs/'), names())}"
+    )
+
+
+def with_found_recipes(args: Sequence[str]) -> list[str]:
+    """The command line with the path of a file for every `--config NAME` or `--config=NAME`."""
+    found, is_name = [], False
+    for arg in args:
+        option, equals, name = arg.partition("=")
+        if is_name:
+            found.append(str(find(arg)))
+        elif option in OPTIONS and equals:
+            found.append(f"{option}={find(name)}")
+        else:
+            found.append(arg)
+        is_name = not is_name and arg in OPTIONS
+    return found
