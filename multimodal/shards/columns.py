@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -31,7 +31,7 @@ OFFSETS = ".offsets.npy"
 UNFINISHED = "unfinished.json"
 MAX_OPEN_MAPS = 256  # a map keeps a file descriptor
 
-Unit = Literal["pair", "text"]
+Unit = Literal["pair", "text", "view"]
 
 
 class Column:
@@ -82,7 +82,7 @@ class Column:
         return Column, (self.path,)
 
     def rows(self, id: int) -> np.ndarray:
-        """(r, d) in the dtype on disk: r = 1 for unit pair, the number of the pair's texts for unit text."""
+        """(r, d) in the dtype on disk: r = 1 for unit pair, else the number of the pair's texts or views."""
         self._check(np.array([id]))
         number = int(np.searchsorted(self._starts, id, side="right")) - 1
         rows = self._maps.get(number, self._open)
@@ -111,7 +111,7 @@ class Column:
         name = self._files[number]
         try:
             values = np.load(self.path / f"{name}{ROWS}", mmap_mode="r", allow_pickle=False)
-            offsets = np.load(self.path / f"{name}{OFFSETS}", mmap_mode="r", allow_pickle=False) if self.unit == "text" else None
+            offsets = np.load(self.path / f"{name}{OFFSETS}", mmap_mode="r", allow_pickle=False) if self.unit != "pair" else None
         except (FileNotFoundError, ValueError) as error:
             raise InputError(f"columns {self.path}: {name} cannot be read ({error}). Remove the folder and make the column again") from None
         if values.shape != (self.manifest.parts[f"{name}{ROWS}"]["num_rows"], self.dim):
@@ -143,7 +143,8 @@ class ColumnWriter:
     Shards whose rows are there already, made with equal settings from the same content, are not asked for again: neither after a run that
     was stopped, nor when shards were added to the set of a finished column.
 
-    unit: "pair" (one row a pair) or "text" (counts say how many). dtype: "float16" or "float32".
+    unit: "pair" (one row a pair), "text" or "view" (a row for each text or view of the picture; counts say how many).
+    dtype: "float16" or "float32".
     config: JSON values that say how the rows are made. made_from: what they are made with -> its fingerprint (a text space, a trunk).
     InputError where a finished column of that name was made with other settings.
     """
@@ -153,8 +154,8 @@ class ColumnWriter:
     ) -> None:
         if not name or Path(name).name != name:
             raise InputError(f"{name!r} is no name for a column; it becomes a folder in {shards.index / COLUMNS}")
-        if unit not in ("pair", "text"):
-            raise InputError(f"column {name}: unit {unit!r} is neither 'pair' nor 'text'")
+        if unit not in get_args(Unit):
+            raise InputError(f"column {name}: unit {unit!r} is none of {', '.join(get_args(Unit))}")
         if dtype not in ("float16", "float32"):
             raise InputError(f"column {name}: dtype {dtype!r} is neither 'float16' nor 'float32'")
         self.shards, self.unit, self.dim, self.dtype = shards, unit, dim, np.dtype(dtype)
@@ -261,7 +262,7 @@ class ColumnWriter:
         file = self._file(shard.name, ROWS)
         num_rows = np.load(file, mmap_mode="r", allow_pickle=False).shape[0]
         facts = {"num_pairs": shard.num_pairs, "num_rows": num_rows, "shard": shard.fingerprint, "fingerprint": fingerprint_file(file)}
-        return facts | ({"offsets": fingerprint_file(self._file(shard.name, OFFSETS))} if self.unit == "text" else {})
+        return facts | ({"offsets": fingerprint_file(self._file(shard.name, OFFSETS))} if self.unit != "pair" else {})
 
     def _file(self, shard: str, suffix: str) -> Path:
         return self.path / f"{shard}{suffix}"
