@@ -19,7 +19,7 @@ def brute_force(ids: np.ndarray, rows: np.ndarray, queries: np.ndarray, k: int) 
     """The reference: every inner product in float64, rounded to float32; best first, among equals the smaller id."""
     found_ids, found_scores = [], []
     for query in np.asarray(queries, dtype=np.float32).astype(np.float64):
-        scores = np.array([float((row * query).sum()) for row in np.asarray(rows, np.float32)], dtype=np.float32)
+        scores = (np.asarray(rows, np.float32) * query).sum(axis=1).astype(np.float32)
         order = sorted(range(len(ids)), key=lambda at: (-scores[at], ids[at]))[:k]
         found_ids.append([ids[at] for at in order])
         found_scores.append([scores[at] for at in order])

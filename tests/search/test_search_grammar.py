@@ -123,7 +123,9 @@ Tree = str | tuple[str, list[tuple[str, float, "Tree"]]]
 
 
 def _signed(children: st.SearchStrategy[Tree]) -> st.SearchStrategy[Tree]:
-    return st.tuples(st.just("sum"), st.lists(st.tuples(st.sampled_from("+-−"), st.sampled_from(WEIGHTS), children), min_size=1, max_size=4))
+    return st.tuples(
+        st.just("sum"), st.lists(st.tuples(st.sampled_from("+-−"), st.sampled_from(WEIGHTS), children), min_size=1, max_size=4)
+    )
 
 
 TREES = st.recursive(st.sampled_from(WORDS), _signed, max_leaves=8)
