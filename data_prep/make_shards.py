@@ -1,7 +1,7 @@
 """Turn a source of pairs into shards. What is broken costs itself, is named in `bad.csv`, and shifts nothing.
 
 data-prep make-shards folder photos --output shards/photos
-make_shards(folder, {"path": Path("photos")}, Path("shards/photos"))
+make_shards(folder, {"input": Path("photos")}, Path("shards/photos"))
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from data_prep.pictures import BadPicture, check_decodes
-from data_prep.sources import Source, find_source, source_names
+from data_prep.sources import Source, find_source, input_fingerprint, source_names
 from multimodal.arguments import parse
-from multimodal.boxes import MANIFEST, fingerprint_bytes, fingerprint_file, fingerprint_json, is_whole, read_manifest
+from multimodal.boxes import MANIFEST, is_whole, read_manifest
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.progress import track
 from multimodal.shards import Ledger, ShardSet, ShardWriter
 
 DECODE_AHEAD = 64  # pictures on their way through the decoder; bounds the memory, not the speed
-TEXT_SUFFIXES = frozenset({".txt", ".tsv", ".csv", ".json", ".jsonl"})
 
 
 def make_shards(
@@ -36,6 +36,7 @@ def make_shards(
     pairs_per_shard: int = 1000,
     max_bad_share: float = 0.05,
     overwrite: bool = False,
+    max_pairs: int | None = None,
 ) -> ShardSet:
     """Write the pairs of a source as a shard set, every picture checked to decode; a set that was made so already is used as it is.
 
@@ -43,14 +44,19 @@ def make_shards(
     output: the folder of the set; what was left out is listed in its bad.csv.
     pairs_per_shard: pairs in one tar, the last one may have fewer.
     max_bad_share: the job fails where more than this share of all samples is broken.
+    max_pairs: take only so many pairs, the first ones, to try something out.
     overwrite: replace a set in the output folder that was made from something else.
     InputError: the source is empty, nothing good is left or too much is bad, or the folder holds something else.
     """
     settings = _with_defaults(source, settings)
     config = {
         "source": f"{source.__module__}:{source.__qualname__}",
-        "settings": {name: _portable(value) for name, value in settings.items()},
+        "settings": {name: value for name, value in settings.items() if not isinstance(value, Path)},  # a box names no machine's paths
+        "inputs": _inputs(source, settings),
+        "max_pairs": max_pairs,
     }
+    if max_pairs is not None and max_pairs < 1:
+        raise InputError(f"max_pairs is {max_pairs}; at least 1 is needed")
     if is_whole(output):
         differences = _differences(read_manifest(output, "shards").config, config | {"pairs_per_shard": pairs_per_shard})
         if not differences:
@@ -62,9 +68,9 @@ def make_shards(
                 f"{output}: holds shards made otherwise: {differences}. Choose another --output, or replace them with --overwrite"
             )
         (output / MANIFEST).unlink()  # from here on the folder is an unfinished set, which the writer replaces
-    where = " ".join([source.__name__, *(str(value) for value in settings.values() if isinstance(value, Path))])
+    where = str(settings.get("input", source.__name__))
     with ShardWriter(output, pairs_per_shard, config) as writer, Ledger(output / "bad.csv", max_bad_share) as ledger:
-        pairs = sound(source(**settings, ledger=ledger), where, ledger)
+        pairs = islice(sound(source(**settings, ledger=ledger), where, ledger), max_pairs)
         for pair in track(pairs, f"shards of {source.__name__}", unit="pair"):
             try:
                 writer.write(pair)
@@ -130,24 +136,6 @@ def make_shards_verb(args: Sequence[str]) -> None:
     make_shards(source, settings, **options)
 
 
-def input_fingerprint(path: Path) -> str:
-    """What an input path holds, cheaply: of a file and of texts the content, of pictures and tars below a folder their names and sizes.
-
-    The path's own name does not enter: the same photos elsewhere make the same shards.
-    """
-    if path.is_file():
-        return fingerprint_file(path)
-    if not path.is_dir():
-        raise InputError(f"{path}: does not exist")
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    facts = [[file.relative_to(path).as_posix(), file.stat().st_size, _text_fingerprint(file)] for file in files]
-    return fingerprint_bytes(repr(facts).encode())
-
-
-def _text_fingerprint(file: Path) -> str:
-    return fingerprint_file(file) if file.suffix.lower() in TEXT_SUFFIXES else ""
-
-
 def _with_defaults(source: Source, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Every setting of the source, so that one given as its default equals one left out."""
     try:
@@ -158,14 +146,12 @@ def _with_defaults(source: Source, settings: Mapping[str, Any]) -> dict[str, Any
     return {name: value for name, value in bound.arguments.items() if name != "ledger"}
 
 
-def _portable(value: Any) -> Any:
-    """A setting as it goes into the manifest: paths as the fingerprint of what they hold, for a box names no machine's paths."""
-    if isinstance(value, Path):
-        return {"fingerprint": input_fingerprint(value)}
-    if isinstance(value, list | tuple):
-        return [_portable(item) for item in value]
-    fingerprint_json(value)  # raises where a setting is no JSON value
-    return value
+def _inputs(source: Source, settings: Mapping[str, Any]) -> Any:
+    """What the settings lead to: as the function `inputs` beside the source says, or else the fingerprint of every path among them."""
+    say = getattr(sys.modules[source.__module__], "inputs", None)
+    if say is not None:
+        return say(**settings)
+    return {name: input_fingerprint(value) for name, value in settings.items() if isinstance(value, Path)}
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

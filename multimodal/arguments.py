@@ -6,6 +6,7 @@
 - Every parameter is an option, `pairs_per_shard` being `--pairs-per-shard`; one without a default may also be given by place, in its order.
 - A bool is a flag (`--json`, or `--json false`); a list takes one value or several (`--names a b`).
 - `--config settings.yaml` gives any of them from a file; a key it does not know is an error.
+- The fields of a frozen dataclass are options of their own: `--split.seed 1`.
 - The docstring's first part is the description, and what follows `name: ` in it is the help of that parameter.
 """
 
@@ -18,8 +19,8 @@ import shutil
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any
 
 from multimodal.errors import InputError
@@ -34,8 +35,7 @@ def parse(prog: str, arguments: Sequence[str], *functions: Callable[..., Any], s
     InputError: an unknown option, a missing or surplus value, a value that is not of the parameter's type.
     SystemExit(0): the help was asked for, and printed.
     """
-    parameters = [[parameter for parameter in _parameters(function) if parameter.name not in skip] for function in functions]
-    every = [parameter for of_one in parameters for parameter in of_one]
+    every = [parameter for function in functions for parameter in _parameters(function) if parameter.name not in skip]
     if any(token in ("-h", "--help") for token in arguments):
         print(_help(prog, _description(functions[0]), every))
         raise SystemExit(0)
@@ -43,7 +43,7 @@ def parse(prog: str, arguments: Sequence[str], *functions: Callable[..., Any], s
         values = _typed(_Given.read(arguments, every), every)
     except InputError as error:
         raise InputError(f"{error}{'' if str(error).endswith('?') else '.'} See: {prog} --help") from None
-    return [{parameter.name: values[parameter.name] for parameter in of_one} for of_one in parameters]
+    return [_keywords(function, values, skip) for function in functions]
 
 
 def near_names(name: str, names: Iterable[str]) -> str:
@@ -85,14 +85,33 @@ class _Parameter:
         literals = [value for choice in _choices(self.type) if typing.get_origin(choice) is typing.Literal for value in choice.__args__]
         if literals:
             return "|".join(map(str, literals))
-        return "" if self.is_flag else self.name.upper() + (" ..." if self.is_list else "")
+        return "" if self.is_flag else self.name.rpartition(".")[2].upper() + (" ..." if self.is_list else "")
 
 
-def _parameters(function: Callable[..., Any]) -> list[_Parameter]:
+def _parameters(function: Callable[..., Any]) -> Iterator[_Parameter]:
+    """The parameters of a function; for one that is a dataclass, those of its fields, called `name.field`."""
     hints = typing.get_type_hints(function)
     parameters = inspect.signature(function).parameters
     meanings = _meanings(inspect.getdoc(function) or "", parameters)
-    return [_Parameter(name, hints[name], parameter.default, meanings.get(name, "")) for name, parameter in parameters.items()]
+    for name, parameter in parameters.items():
+        if not is_dataclass(hints[name]):
+            yield _Parameter(name, hints[name], parameter.default, meanings.get(name, ""))
+            continue
+        for inner in _parameters(hints[name]):
+            default = inner.default if parameter.default is inspect.Parameter.empty else getattr(parameter.default, inner.name)
+            yield replace(inner, name=f"{name}.{inner.name}", default=default)
+
+
+def _keywords(function: Callable[..., Any], values: Mapping[str, Any], skip: Collection[str] = (), prefix: str = "") -> dict[str, Any]:
+    """The keyword arguments of a function, dataclasses made whole again, from values by dotted name."""
+    hints = typing.get_type_hints(function)
+    return {
+        name: hints[name](**_keywords(hints[name], values, prefix=f"{prefix}{name}."))
+        if is_dataclass(hints[name])
+        else values[prefix + name]
+        for name in inspect.signature(function).parameters
+        if name not in skip
+    }
 
 
 def _choices(annotation: Any) -> tuple[Any, ...]:
@@ -220,6 +239,7 @@ def _take(rest: list[str], parameter: _Parameter | None) -> list[str]:
 
 
 def _typed(given: _Given, parameters: list[_Parameter]) -> dict[str, Any]:
+    """The values in their types, by dotted name."""
     from argparse import ArgumentError
 
     from jsonargparse import ArgumentParser
@@ -237,9 +257,10 @@ def _typed(given: _Given, parameters: list[_Parameter]) -> dict[str, Any]:
             values = [json.dumps(values, ensure_ascii=False)]
         line += [f"{parameter.option}={value}" for value in values]
     try:
-        return vars(parser.instantiate(parser.parse_args(line)))
+        values = parser.instantiate(parser.parse_args(line))
     except ArgumentError as error:
         raise InputError(_plain(str(error), parameters)) from None
+    return {parameter.name: values[parameter.name] for parameter in parameters}
 
 
 def _plain(message: str, parameters: list[_Parameter]) -> str:

@@ -1,26 +1,51 @@
 """Sources of pairs, one file each: `data_prep/sources/<name>.py` holds a function <name> from its settings to an iterator of `Pair`.
 
-    def folder(path: Path, *, ledger: Ledger) -> Iterator[Pair]: ...
+    def folder(input: Path, *, ledger: Ledger) -> Iterator[Pair]: ...
     find_source("folder"), find_source("my_package.my_module:my_source")
 
 To add one, put a file here, or name a function of your own by its dotted path: there is no list to extend. A source yields its pairs in the
 same order every time, names each once, sets groups, writes what is broken into the ledger and goes on, and knows nothing of shards.
-Pictures are checked to decode by `make_shards`. `data_prep.conformance` checks the rest.
+`make_shards` checks that pictures decode; `data_prep.conformance` holds a source to the rest.
+
+Shards that were made already are told from others by their settings and by what these lead to: the fingerprint of every path among them,
+or what a function `inputs` beside the source, of the same settings, returns (JSON values).
 """
 
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from multimodal.arguments import near_names
+from multimodal.boxes import fingerprint_bytes, fingerprint_file
 from multimodal.door import load
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 
 Source = Callable[..., Iterator[Pair]]
 """Settings, and the ledger as the keyword `ledger` -> pairs."""
+
+TEXT_SUFFIXES = frozenset({".txt", ".tsv", ".csv", ".json", ".jsonl"})
+
+
+def input_fingerprint(path: Path) -> str:
+    """What an input path holds, cheaply: of a file and of texts the content, of pictures and tars in a folder their names and sizes.
+
+    The path's own name does not enter: the same photos elsewhere make the same shards. InputError where there is nothing.
+    """
+    if path.is_file():
+        return fingerprint_file(path)
+    if not path.is_dir():
+        raise InputError(f"{path}: does not exist")
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    facts = [[os.fsencode(file.relative_to(path)), file.stat().st_size, _text_fingerprint(file)] for file in files]
+    return fingerprint_bytes(repr(facts).encode())
+
+
+def _text_fingerprint(file: Path) -> str:
+    return fingerprint_file(file) if file.suffix.lower() in TEXT_SUFFIXES else ""
 
 
 def source_names() -> dict[str, str]:

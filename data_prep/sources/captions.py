@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import IO
 
 from data_prep.pictures import offer
+from data_prep.sources import input_fingerprint
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import Ledger
 
 
 def captions(
-    table: Path,
+    input: Path,
     images: Path | None = None,
     file_column: str = "file",
     caption_column: str = "caption",
@@ -34,20 +35,26 @@ def captions(
 ) -> Iterator[Pair]:
     """The pictures that a table names, in the order of their first rows, each with all its captions.
 
-    table: the .tsv or .csv file.
+    input: the .tsv or .csv file.
     images: the folder that the table's file names are relative to, or a folder of .tar files that hold them, or one .tar; by default the
         table's own folder.
     file_column, caption_column: the names of those columns in the header.
     split_column: the column of the source's own split; by default `split` where there is one.
     """
-    entries = read_table(table, file_column, caption_column, split_column, ledger)
-    with _Images(images or table.parent) as pictures:
+    entries = read_table(input, file_column, caption_column, split_column, ledger)
+    with _Images(images or input.parent) as pictures:
         for entry in entries.values():
+            where = f"{input.name} line {entry.line}"
             image = pictures.read(entry.file)
             if image is None:
-                ledger.bad(f"{table.name} line {entry.line}", entry.file, f"no such picture in {pictures.path}")
+                ledger.bad(where, entry.file, f"no such picture in {pictures.path}")
                 continue
-            yield from offer(ledger, f"{table.name} line {entry.line}", entry.file, image, entry.captions, entry.file, entry.split)
+            yield from offer(ledger, where, entry.file, image, entry.captions, entry.file, entry.split)
+
+
+def inputs(input: Path, images: Path | None, **columns: str | None) -> dict[str, str]:
+    """The table and the pictures beside it, for telling a set that was made of them."""
+    return {"input": input_fingerprint(input), "images": input_fingerprint(images or input.parent)}
 
 
 @dataclass(slots=True)

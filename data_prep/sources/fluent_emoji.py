@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.emoji import drawing_key, read_things
+from data_prep.emoji import WORDS, drawing_key, read_things
 from data_prep.npm import Package, fetch, read_members
 from data_prep.pictures import offer
 from multimodal.pairs import Pair
@@ -33,6 +33,11 @@ def fluent_emoji(packages: Path | None = None, *, ledger: Ledger) -> Iterator[Pa
             yield from offer(
                 ledger, str(DRAWINGS), f"{thing.hexcode}.webp", drawings[key], [thing.text], thing.group, metadata=thing.metadata
             )
+
+
+def inputs(packages: Path | None) -> list[str]:
+    """The pinned releases, wherever their archives lie."""
+    return [WORDS.integrity, DRAWINGS.integrity]
 
 
 def read_fluent(packages: Path | None) -> dict[str, bytes]:

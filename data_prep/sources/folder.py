@@ -23,34 +23,34 @@ _CAMERA_NAME = re.compile(
 )
 
 
-def folder(path: Path, *, ledger: Ledger) -> Iterator[Pair]:
+def folder(input: Path, *, ledger: Ledger) -> Iterator[Pair]:
     """The pictures in a folder and below it, in the order of their paths; files and folders that begin with a dot are passed over.
 
-    path: the folder.
+    input: the folder.
     Pictures that share a folder and the words of their name share a group (`dress-001.jpg`, `dress-002.jpg`: nothing but the number tells
     them apart); a picture with a .txt of its own stands alone.
     """
-    if not path.is_dir():
-        raise InputError(f"{path}: is not a folder" if path.exists() else f"{path}: does not exist; a folder of pictures is wanted")
-    pictures = list(_pictures(path))
+    if not input.is_dir():
+        raise InputError(f"{input}: is not a folder" if input.exists() else f"{input}: does not exist; a folder of pictures is wanted")
+    pictures = list(_pictures(input))
     if not pictures:
-        hint = f". It holds .tar files: use the source img2dataset, or: multimodal shards index {path}" if any(path.glob("*.tar")) else ""
-        raise InputError(f"{path}: no picture (jpg, png, webp, avif) lies in it or below it{hint}")
+        hint = f". It holds .tar files: use the source img2dataset, or: multimodal shards index {input}" if any(input.glob("*.tar")) else ""
+        raise InputError(f"{input}: no picture (jpg, png, webp, avif) lies in it or below it{hint}")
     for picture in pictures:
-        name = picture.relative_to(path).as_posix()
+        name = picture.relative_to(input).as_posix()
         try:
             text, is_own = _text(picture)
         except UnicodeDecodeError as error:
-            ledger.bad(str(path), name, f"{picture.with_suffix('.txt').name} is not UTF-8 (byte {error.start})")
+            ledger.bad(str(input), name, f"{picture.with_suffix('.txt').name} is not UTF-8 (byte {error.start})")
             continue
         if not text:
             sidecar = picture.with_suffix(".txt").name
             ledger.bad(
-                str(path), name, f"has no text: {sidecar} is blank" if is_own else f"has no text: no words in its name, and no {sidecar}"
+                str(input), name, f"has no text: {sidecar} is blank" if is_own else f"has no text: no words in its name, and no {sidecar}"
             )
             continue
         group = name.removesuffix(picture.suffix) if is_own else (Path(name).parent / text.lower()).as_posix()
-        yield from offer(ledger, str(path), name, picture.read_bytes(), [text], group)
+        yield from offer(ledger, str(input), name, picture.read_bytes(), [text], group)
 
 
 def text_of_name(stem: str) -> str:

@@ -22,18 +22,18 @@ from multimodal.shards import Ledger
 _METADATA = ("key", "url")
 
 
-def img2dataset(path: Path, *, ledger: Ledger) -> Iterator[Pair]:
+def img2dataset(input: Path, *, ledger: Ledger) -> Iterator[Pair]:
     """The samples of a folder of tars, in the order of the tars' names and of their members; samples of one address share a group.
 
-    path: the folder of .tar files, or one of them.
+    input: the folder of .tar files, or one of them.
     The text is `texts` of the .json, else the .txt, else `caption` of the .json. What is damaged goes to the ledger: one sample, or
     what follows the damage in a tar.
     """
-    tars = sorted(path.glob("*.tar")) if path.is_dir() else [path]
-    if not path.exists():
-        raise InputError(f"{path}: does not exist; a folder of .tar files is wanted")
+    tars = sorted(input.glob("*.tar")) if input.is_dir() else [input]
+    if not input.exists():
+        raise InputError(f"{input}: does not exist; a folder of .tar files is wanted")
     if not tars:
-        raise InputError(f"{path}: no .tar file lies in it")
+        raise InputError(f"{input}: no .tar file lies in it")
     for tar in tars:
         for sample in _samples(tar, ledger):
             yield from _pair(tar, sample, ledger)

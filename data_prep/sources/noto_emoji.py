@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.emoji import drawing_key, read_things
+from data_prep.emoji import WORDS, drawing_key, read_things
 from data_prep.npm import Package, fetch, read_members
 from data_prep.pictures import offer
+from data_prep.sources.fluent_emoji import DRAWINGS as FLUENT
 from data_prep.sources.fluent_emoji import read_fluent
 from multimodal.pairs import Pair
 from multimodal.shards import Ledger
@@ -39,3 +40,8 @@ def noto_emoji(packages: Path | None = None, *, ledger: Ledger) -> Iterator[Pair
             yield from offer(
                 ledger, str(DRAWINGS), f"{thing.hexcode}.png", drawings[key], [thing.text], thing.group, metadata=thing.metadata
             )
+
+
+def inputs(packages: Path | None) -> list[str]:
+    """The pinned releases, wherever their archives lie."""
+    return [WORDS.integrity, FLUENT.integrity, DRAWINGS.integrity]
