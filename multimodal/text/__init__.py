@@ -1,7 +1,21 @@
-"""Text: how texts become words, and how those become vectors. numpy; gensim, torch and transformers only inside what fits or encodes."""
+"""Text: how texts become words, and those vectors. numpy; gensim, torch and transformers only inside what fits or encodes."""
 
+from multimodal.text.encoder import EncoderSpace
 from multimodal.text.normalise import Normaliser
 from multimodal.text.space import TextSpace, open_space
+from multimodal.text.topics import TopicSpace, fit_topics
 from multimodal.text.vocabulary import Vocabulary
+from multimodal.text.words import WordSpace, fit_word2vec, from_wordllama
 
-__all__ = ["Normaliser", "TextSpace", "Vocabulary", "open_space"]
+__all__ = [
+    "EncoderSpace",
+    "Normaliser",
+    "TextSpace",
+    "TopicSpace",
+    "Vocabulary",
+    "WordSpace",
+    "fit_topics",
+    "fit_word2vec",
+    "from_wordllama",
+    "open_space",
+]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from typing import Any, Literal
@@ -27,7 +27,8 @@ _CACHED_WORDS = 1 << 17  # words of a language that come up again; stemming one 
 
 # Vowel signs and points of scripts that write them as marks of their own (Hebrew, Arabic, Indic, Thai); Python's \w leaves those out.
 _MARKS = "\u0300-\u036f\u0591-\u05bd\u0610-\u061a\u064b-\u065f\u0670\u0900-\u0903\u093a-\u094f\u0951-\u0963\u0981-\u0983"
-_MARKS += "\u09bc-\u09cd\u0a01-\u0a4d\u0a81-\u0acd\u0b01-\u0b4d\u0b82-\u0bcd\u0c00-\u0c4d\u0c81-\u0ccd\u0d00-\u0d4d\u0e31\u0e34-\u0e3a\u0e47-\u0e4e"
+_MARKS += "\u09bc-\u09cd\u0a01-\u0a4d\u0a81-\u0acd\u0b01-\u0b4d"
+_MARKS += "\u0b82-\u0bcd\u0c00-\u0c4d\u0c81-\u0ccd\u0d00-\u0d4d\u0e31\u0e34-\u0e3a\u0e47-\u0e4e"
 _RUN = rf"[^\W_]+(?:[{_MARKS}][^\W_]*)*"
 _WORD = re.compile(rf"{_RUN}(?:'{_RUN})*")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -137,7 +138,8 @@ class Normaliser:
     reduce: none; stem (Snowball; "beaches" is "beach", and "beauty" "beauti"); lemma (simplemma's dictionary form).
     language: two letters; of the stems and lemmas.
     accents: keep, or strip ("café" is "cafe").
-    stop_words: words that go, compared before reduction; "english" for the list of `stop_words.py`, null for none.
+    stop_words: words that go, compared before reduction: "english" for the list of `stop_words.py`, or the words themselves, separated by
+    blanks; null for none.
     min_length: shorter words go. numbers: keep words without a letter, too.
     """
 
@@ -145,7 +147,7 @@ class Normaliser:
     reduce: Reduction = "none"
     language: str = "en"
     accents: Accents = "keep"
-    stop_words: Literal["english"] | Sequence[str] | None = "english"
+    stop_words: str | None = "english"
     min_length: int = 2
     numbers: bool = False
 
@@ -157,13 +159,8 @@ class Normaliser:
             raise InputError(f"normaliser: no stemmer for language {self.language!r}; there are {', '.join(sorted(_SNOWBALL))}")
         if self.reduce == "lemma" and self.language not in _lemma_languages():
             raise InputError(f"normaliser: no lemmas for language {self.language!r}; there are {', '.join(_lemma_languages())}")
-        if isinstance(self.stop_words, str) and self.stop_words != "english":
-            raise InputError(f"normaliser: stop words {self.stop_words!r}; give 'english', a list of words, or null for none")
         if self.min_length < 1:
             raise InputError(f"normaliser: min_length is {self.min_length}; the shortest word has 1 letter")
-        # From here on the field holds the words themselves, and so does the JSON: a later list must not change an older space.
-        words = ENGLISH if self.stop_words == "english" else tuple(sorted(set(self.stop_words or ())))
-        object.__setattr__(self, "stop_words", words)
 
     def tokens(self, text: str) -> list[str]:
         """The words of a text in their order, repetitions included; [] where nothing is left."""
@@ -171,14 +168,14 @@ class Normaliser:
         if self.accents == "strip":
             text = _STROKES.sub("", unicodedata.normalize("NFD", text))
         text = unicodedata.normalize("NFKC", text).translate(_APOSTROPHES)
-        stop_words, reduce = _as_set(self.stop_words), REDUCTIONS[self.reduce]
+        stop_words, reduce = _stopped(self.stop_words), REDUCTIONS[self.reduce]
         words = map(_unquoted, _WORD.findall(text))
         kept = (word for word in words if len(word) >= self.min_length and word not in stop_words)
         return [reduce(word, self.language) for word in kept if self.numbers or _LETTER.search(word)]
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values from which `from_json` makes an equal normaliser."""
-        return asdict(self) | {"stop_words": list(self.stop_words or ())}
+        """JSON values from which `from_json` makes an equal one. Stop words are listed: a later release must not change an old space."""
+        return asdict(self) | {"stop_words": sorted(_stopped(self.stop_words))}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Normaliser:
@@ -186,7 +183,9 @@ class Normaliser:
         known = {field.name for field in fields(cls)}
         if foreign := sorted(set(values) - known):
             raise InputError(f"normaliser: setting {foreign[0]!r} is unknown to this release. Install a newer one")
-        return cls(**values)
+        words = values["stop_words"]
+        named = "english" if words == list(ENGLISH) else " ".join(words) or None
+        return cls(**{**values, "stop_words": named})
 
 
 def _unquoted(word: str) -> str:
@@ -194,8 +193,8 @@ def _unquoted(word: str) -> str:
 
 
 @lru_cache(64)
-def _as_set(words: tuple[str, ...]) -> frozenset[str]:
-    return frozenset(words)
+def _stopped(words: str | None) -> frozenset[str]:
+    return frozenset(ENGLISH if words == "english" else (words or "").split())
 
 
 @lru_cache(1)

@@ -203,7 +203,7 @@ def fit_topics(
     chunk_size: int = 200,
     made_from: Mapping[str, str] | None = None,
 ) -> TopicSpace:
-    """Fit by online variational Bayes (Hoffman, Blei and Bach, NIPS 2010) with gensim's `LdaModel`. Same texts, settings, seed: same topics.
+    """Fit by online variational Bayes (Hoffman, Blei and Bach, NIPS 2010) with gensim's `LdaModel`. Same texts and settings, same topics.
 
     texts: one a document. passes: over the corpus; None for as many as show the model 50,000 documents, from 1 to 50. seed: of the start.
     min_count, max_share, max_words: which words count, as in `Vocabulary.count`. alpha, eta: the priors of a document's topics and of a

@@ -42,9 +42,9 @@ class WordSpace(BoxedSpace):
     """A vector for each word of a vocabulary, and how those of a text become one.
 
     vectors: (v, d) float16 or float32.
-    pooling: "mean", every occurrence of a word counts alike; "tfidf", an occurrence of word w counts idf(w) = 1 + ln((1 + N) / (1 + df(w))),
-    where N documents are in the fitting corpus, df(w) of them with w. A word of the space that the corpus never had gets the largest
-    idf, 1 + ln(1 + N). The sum is brought to unit length, so dividing by the number of words first would change nothing.
+    pooling: "mean", every occurrence of a word counts alike; "tfidf", one of word w counts idf(w) = 1 + ln((1 + N) / (1 + df(w))), where
+    N documents are in the fitting corpus, df(w) of them with w. A word of the space that the corpus never had gets the largest idf,
+    1 + ln(1 + N). The sum is brought to unit length, so dividing by the number of words first would change nothing.
     """
 
     family: ClassVar[str] = "wordvec"
@@ -144,8 +144,10 @@ def fit_word2vec(
 ) -> WordSpace:
     """Skip-gram with negative sampling (Mikolov et al., 2013) by gensim's `Word2Vec`; same texts, settings and seed, same vectors.
 
-    It runs in one thread, since several would make the result depend on their race. dim: of the vectors. window: words to each side that
-    a word predicts. passes: over the corpus. min_count: rarer words (in documents) have no vector. max_words: the most frequent so many have one.
+    It runs in one thread, since several would make the result depend on their race.
+
+    texts: one a document. dim: of the vectors. passes: over the corpus. window: words to each side that a word predicts.
+    min_count: words in fewer documents have no vector. max_words: the most frequent so many have one.
     made_from: part -> fingerprint, for the manifest. InputError where no word is left.
     """
     from gensim.models import Word2Vec
@@ -156,7 +158,6 @@ def fit_word2vec(
     sentences = _Sentences(corpus)
     model.build_vocab(sentences)
     model.train(sentences, total_examples=len(sentences), epochs=passes)
-    # Some words of the vocabulary may be in no document that was left; each of them still has a row, since documents keep all known words.
     vectors = np.stack([model.wv[word] for word in corpus.vocabulary.words]).astype(np.float32)
     config = {"fit": "word2vec", "passes": passes, "seed": seed, "window": window, "min_count": min_count, "max_words": max_words}
     return WordSpace(normaliser, corpus.vocabulary, vectors, pooling, Origin(config, made_from or {}))
@@ -193,7 +194,8 @@ def from_wordllama(
     """A word space of the 256-d token vectors in the PyPI package `wordllama` (0.4, MIT), which is read as data and never imported.
 
     Its words are the tokenizer's whole words (lower-case letters) that the normaliser leaves as they are, and every word of the texts;
-    a word's vector is the mean of its tokens'. Document frequencies, for tf-idf, are those of the texts. InputError where the package is missing.
+    a word's vector is the mean of its tokens'. Document frequencies, for tf-idf, are those of the texts. InputError where the package
+    is missing.
     """
     from safetensors.numpy import load_file
     from tokenizers import Tokenizer
