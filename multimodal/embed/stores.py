@@ -1,0 +1,160 @@
+"""`multimodal index`: put the pictures of a shard set through an export into a store that is searched by itself.
+
+    multimodal index --export exports/topic --shards data/wiki --output stores/topic
+
+One segment a shard: a job that was stopped goes on at the first shard that is missing, and a set that grew is indexed by the same command.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from multimodal.data.decode import picture
+from multimodal.embed.pictures import EmbeddedBatch, as_batches, embed_pictures, in_order, pick_batch_size, pick_device, recall
+from multimodal.errors import InputError
+from multimodal.export.model import QUERY, Export, load_export
+from multimodal.progress import track
+from multimodal.search.segments import Segment
+from multimodal.search.store import Store, StoreWriter, create_store
+from multimodal.shards.columns import Column
+from multimodal.shards.ledger import Ledger
+from multimodal.shards.reader import Shard, ShardSet
+from multimodal.shards.split import Part, Split
+
+THUMBNAIL_PX = 96
+THUMBNAIL_QUALITY = 85
+
+
+def index(
+    export: Path,
+    shards: Path,
+    output: Path,
+    part: Part = "all",
+    split: Split | None = None,
+    column: str | None = None,
+    thumbnails: bool = True,
+    batch_size: int | None = None,
+    num_threads: int | None = None,
+    device: str | None = None,
+    max_bad_share: float = 0.05,
+) -> Path:
+    """Embed the pictures of a shard set and keep the vectors, with names, texts and thumbnails, as a store.
+
+    Ids in the store are ids in the shard set. A picture that cannot be read is left out, and named in the store's bad.csv.
+
+    Args:
+        export: what turns pictures and queries into vectors; see `multimodal export`.
+        shards: the shard set.
+        output: the store, made where there is none yet and added to where it was made from the same export.
+        part: train, test or all.
+        split: how the parts are cut; seed 0 and a fifth held out by default.
+        column: a feature column that the export's own trunk made (checked): only the head runs then.
+        thumbnails: keep a small JPEG of each picture, so that hits can be shown without the shards.
+        batch_size: pictures that go through the network together; by default 8 on a CPU and 256 on an accelerator.
+        num_threads: pictures are decoded (and on a CPU computed) in so many threads; by default one for each core.
+        device: cpu, cuda:0 ...; by default the accelerator where there is one.
+        max_bad_share: fail where a larger share of the pictures cannot be read.
+    """
+    opened, source, split = load_export(export, pick_device(device)), ShardSet(shards), split or Split()
+    ids = split.ids(source, part)
+    if not len(ids):
+        raise InputError(f"{source.path}: no pair is in part {part!r} with seed {split.seed} and held_out {split.held_out}")
+    create_store(output, Path(export) / QUERY, opened.card.family, opened.fingerprint)
+    cut = "" if part == "all" else f" {part} (seed {split.seed}, held out {split.held_out})"
+    with StoreWriter(output) as writer, Ledger(Path(output) / "bad.csv", max_bad_share) as ledger:
+        missing = [shard for shard in source.shards if not _is_there(writer.store, f"{source.name}/{shard.name}{cut}", shard)]
+        recall(ledger, {f"{source.name}/{shard.name}{cut}" for shard in missing})
+        ledger.good(len(writer.store))
+        batch_size = pick_batch_size(batch_size, opened.device)
+        ids_of = {shard.name: ids[np.searchsorted(ids, shard.ids.start) : np.searchsorted(ids, shard.ids.stop)] for shard in missing}
+        batches = [as_batches(ids_of[shard.name], batch_size) for shard in missing]
+        every = [batch for of_one in batches for batch in of_one]
+        also = thumbnail if thumbnails else None
+        if column is None:
+            embedded = embed_pictures(source.image_bytes, every, opened.network, opened.preprocessing, num_threads, also)
+        else:
+            embedded = _embed_features(opened, source, every, column, num_threads, also)
+        results = track(embedded, f"indexing {source.name}", unit="picture", total=sum(map(len, every)), weight=batch_size)
+        for shard, of_one in zip(missing, batches, strict=True):
+            name = f"{source.name}/{shard.name}{cut}"
+            segment = _segment([next(results) for _ in of_one], name, source, opened.card.dim, ledger, thumbnails)
+            ledger.write()  # before the segment: a job that goes on finds there what it must not forget
+            writer.append(segment, made_from={name: shard.fingerprint})
+        for _ in results:  # lets the progress say that it is done
+            pass
+    return Path(output)
+
+
+def thumbnail(encoded: bytes) -> bytes:
+    """A JPEG of the whole picture, at most THUMBNAIL_PX on its longer side. Raises BadPicture."""
+    small = picture(encoded)
+    small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    small.save(file, "jpeg", quality=THUMBNAIL_QUALITY)
+    return file.getvalue()
+
+
+def _is_there(store: Store, name: str, shard: Shard) -> bool:
+    before = store.sources.get(name)
+    if before not in (None, shard.fingerprint):
+        raise InputError(
+            f"{store.path}: holds pictures of {name} as it was, {before[:12]}; it is {shard.fingerprint[:12]} now. "
+            "Choose another folder, or delete this store"
+        )
+    return before is not None
+
+
+def _embed_features(
+    opened: Export,
+    source: ShardSet,
+    batches: Sequence[np.ndarray],
+    name: str,
+    num_threads: int | None,
+    also: Callable[[bytes], bytes] | None,
+) -> Iterator[EmbeddedBatch]:
+    """As `embed_pictures`, with the trunk's features read from a column."""
+    column = Column.of(source, name)
+    made_by, wanted = column.manifest.made_from.get("trunk", "no trunk"), opened.manifest.made_from["trunk"]
+    if made_by != wanted:
+        raise InputError(
+            f"{column.path}: made by the trunk {made_by[:12]}, and the export {opened.path} has the trunk {wanted[:12]}. "
+            "Leave --column out, and the export's own trunk sees the pictures"
+        )
+
+    def embed(ids: np.ndarray) -> EmbeddedBatch:
+        features = column.take(ids)
+        readable = np.isfinite(features).all(axis=1)
+        rows = opened.embed_features(np.where(readable[:, None], features, 0))
+        rows[~readable] = np.nan
+        bad = {int(id): f"its row of column {name} is not finite" for id in ids[~readable]}
+        extras = [also(source.image_bytes(id)) if id not in bad else None for id in ids.tolist()] if also else []
+        return EmbeddedBatch(ids, rows, bad, extras)
+
+    return in_order(embed, batches, num_threads)
+
+
+def _segment(batches: Sequence[EmbeddedBatch], where: str, source: ShardSet, dim: int, ledger: Ledger, thumbnails: bool) -> Segment:
+    """The pictures of one shard that have a direction, with what a hit shows; the others go to the ledger."""
+    ids = np.concatenate([np.empty(0, np.int64), *(batch.ids for batch in batches)])
+    rows = np.concatenate([np.empty((0, dim), np.float32), *(batch.rows for batch in batches)])
+    extras = [extra for batch in batches for extra in batch.extras]
+    reasons = {id: reason for batch in batches for id, reason in batch.bad.items()}
+    good = np.isfinite(rows).all(axis=1) & rows.any(axis=1)
+    for id in ids[~good].tolist():
+        ledger.bad(where, source.key(id), reasons.get(id, "its vector is zero or not finite"))
+    ledger.good(int(good.sum()))
+    records = [source.record(id) for id in ids[good].tolist()]
+    metadata = {
+        "name": [record["name"] for record in records],
+        "text": [record["texts"][0] for record in records],
+        "group": [record["group"] for record in records],
+        "key": [source.key(id) for id in ids[good].tolist()],
+        "set": [source.name] * len(records),
+    }
+    kept = [extras[place] for place in np.flatnonzero(good)] if thumbnails else None
+    return Segment(ids[good], rows[good], metadata, kept)

@@ -1,0 +1,367 @@
+"""A finished run as a box that opens by itself: trunk, head and the side that reads queries; and the box as an encoder of pictures.
+
+multimodal export --run runs/topic --output exports/topic --space spaces/lda40
+
+export = load_export("exports/topic")
+export.embed_image_files(["me.jpg"])          # (1, d) float32, compared by cosine with
+export.query.embed(["a dog on the beach"])    # (1, d)
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from argparse import ArgumentError
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+import yaml
+from jsonargparse import ArgumentParser
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from multimodal.boxes import Manifest, atomic_write, fingerprint_bytes, is_whole, read_manifest, write_manifest
+from multimodal.data.decode import BadPicture, centre
+from multimodal.errors import InputError
+from multimodal.export.card import Card, read_card
+from multimodal.objectives import Objective
+from multimodal.shards.columns import Column
+from multimodal.shards.reader import ShardSet
+from multimodal.text import TextSpace, open_space
+from multimodal.towers import Head, Preprocessing, TextTower, Trunk
+
+WEIGHTS = "weights.safetensors"
+QUERY = "query"
+CHECKPOINTS = ("checkpoints/best.ckpt", "checkpoints/last.ckpt")
+"""Which is taken: the first of these that the run has."""
+
+
+@runtime_checkable
+class Projectable(Protocol):
+    """A text space that can carry a trained linear map: `EncoderSpace` does."""
+
+    def with_projection(self, weight: np.ndarray, bias: np.ndarray) -> TextSpace:
+        """The space whose vectors are `weight @ x + bias` of this one's: weight (e, d), bias (e,), both float32."""
+        ...
+
+
+class ExportNetwork(nn.Module):
+    """`objective.output(head(trunk(image)))`: what a picture means in the space of the export's queries."""
+
+    def __init__(self, trunk: Trunk, head: nn.Module, objective: Objective) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = head
+        self.objective = objective
+
+    def forward(self, image: Tensor) -> Tensor:
+        """image (b, 3, h, w) uint8. Returns (b, d) float."""
+        return self.of_features(self.trunk(image))
+
+    def of_features(self, features: Tensor) -> Tensor:
+        """features (b, trunk.dim) of this very trunk. Returns (b, d) float."""
+        return self.objective.output(self.head(features))
+
+
+class Export:
+    """An export that was opened. Vectors are as the run's objective means them, topic shares or points; stores scale them to length one."""
+
+    def __init__(self, path: str | Path, device: str | torch.device = "cpu") -> None:
+        self.path = Path(path)
+        self.manifest = read_manifest(self.path, kind="export")
+        self.card: Card = read_card(self.path)
+        self.preprocessing = Preprocessing.from_json(self.card.preprocessing)
+        objective = self.card.architecture.get("objective")
+        if objective is None:
+            raise InputError(f"{self.path}: its card names no objective, which says what its vectors mean. Make the export again")
+        self.network = ExportNetwork(
+            Trunk.unfilled(self.card.architecture["trunk"], self.preprocessing),
+            build(self.card.architecture["head"], nn.Module),
+            build(objective, Objective),
+        )
+        try:
+            self.network.load_state_dict(load_file(self.path / WEIGHTS))
+        except (FileNotFoundError, RuntimeError) as error:
+            raise InputError(f"{self.path / WEIGHTS}: does not fit the export's card: {error}. Make the export again") from None
+        self.network.eval().to(device)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the manifest, which holds those of the weights and the query side."""
+        return self.manifest.fingerprint
+
+    @cached_property
+    def query(self) -> TextSpace:
+        """The side that reads queries, opened at first use."""
+        found = read_manifest(self.path / QUERY, kind="text-space").fingerprint
+        if found != self.card.query_fingerprint:
+            raise InputError(
+                f"{self.path / QUERY}: this text space is {found[:12]} and the export was made with {self.card.query_fingerprint[:12]}. "
+                "Make the export again"
+            )
+        return open_space(self.path / QUERY)
+
+    def embed_images(self, images: np.ndarray | Tensor) -> np.ndarray:
+        """images (b, 3, h, w) uint8, cut and scaled as `preprocessing` says. Returns (b, d) float32."""
+        with torch.inference_mode():
+            return self.network(torch.as_tensor(images).to(self.device)).float().cpu().numpy()
+
+    def embed_features(self, features: np.ndarray) -> np.ndarray:
+        """features (b, trunk's d) as this export's own trunk gives them. Returns (b, d) float32."""
+        with torch.inference_mode():
+            rows = torch.as_tensor(features, dtype=torch.float32).to(self.device)
+            return self.network.of_features(rows).float().cpu().numpy()
+
+    def embed_encoded(self, encoded: Sequence[bytes]) -> np.ndarray:
+        """b encoded pictures. Returns (b, d) float32. Raises BadPicture where one cannot be read."""
+        p = self.preprocessing
+        pixels = [centre(one, p.size, p.crop_share, p.interpolation) for one in encoded]
+        return self.embed_images(np.stack(pixels)) if pixels else np.empty((0, self.card.dim), np.float32)
+
+    def embed_image_files(self, paths: Sequence[str | Path]) -> np.ndarray:
+        """b picture files. Returns (b, d) float32. InputError that names the file where one cannot be read."""
+        rows = []
+        for path in paths:
+            try:
+                rows.append(self.embed_encoded([Path(path).read_bytes()]))
+            except BadPicture as reason:
+                raise InputError(f"{path}: {reason}") from None
+        return np.concatenate(rows) if rows else np.empty((0, self.card.dim), np.float32)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.network.trunk.mean.device
+
+
+def load_export(path: str | Path, device: str | torch.device = "cpu") -> Export:
+    """Open an export; InputError where it is none."""
+    return Export(path, device)
+
+
+def export(run: Path, output: Path, space: Path | None = None, trunk: Trunk | None = None) -> Path:
+    """Make an export of a finished run: its best checkpoint, or the last where the run did not choose.
+
+    Args:
+        run: the run's folder, with config.yaml and checkpoints.
+        output: the folder to make.
+        space: the text space that the run's text column was made with; not needed where the run trained a text tower.
+        trunk: for a run on a feature column, the trunk that made it, where it is not to be had any more as the column says.
+    """
+    trained = _Trained.read(run)
+    image_tower = _image_tower(trained, trunk)
+    query = _query(trained, space)
+    network = ExportNetwork(image_tower.trunk, image_tower.head, image_tower.objective).eval()
+    with torch.inference_mode():
+        dim = network.of_features(torch.zeros(1, network.trunk.dim)).shape[1]
+    if dim != query.dim:
+        raise InputError(f"{run}: its pictures have {dim} dimensions and its text side {query.dim}; they cannot be compared")
+    weights = save({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
+    card = Card(
+        family=query.family,
+        dim=dim,
+        architecture={
+            "trunk": network.trunk.recipe,
+            "head": image_tower.head_config,
+            "objective": _described(trained.model["objective"]),
+        },
+        preprocessing=network.trunk.preprocessing.as_json(),
+        query_fingerprint=query.fingerprint,
+        figures=trained.figures(),
+    )
+    manifest = Manifest(
+        kind="export",
+        config=card.config(),
+        counts={"parameters": sum(parameter.numel() for parameter in network.parameters())},
+        made_from={"text-space": query.fingerprint, "trunk": network.trunk.fingerprint},
+        parts={WEIGHTS: {"fingerprint": fingerprint_bytes(weights)}},
+    )
+    if is_whole(output):
+        if read_manifest(output, kind="export").fingerprint != manifest.fingerprint:
+            raise InputError(
+                f"{output}: holds the export of another run, or of another state of this one. Remove it, or choose another folder"
+            )
+        print(f"{output}: is there already, with these very weights", file=sys.stderr)
+        return output
+    query.save(output / QUERY)
+    with atomic_write(output / WEIGHTS) as file:
+        file.write(weights)
+    write_manifest(output, manifest)
+    print(card.summary())
+    return output
+
+
+def build(described: Mapping[str, Any], base: type) -> Any:
+    """The object that `{"class_path": ..., "init_args": ...}` describes; InputError where it is no `base` or its arguments do not fit."""
+    parser = ArgumentParser(exit_on_error=False, add_help=False)
+    parser.add_argument("--it", type=base)
+    try:
+        return parser.instantiate(parser.parse_object({"it": dict(described)})).it
+    except ArgumentError as error:
+        raise InputError(f"{described.get('class_path')}: cannot be made as a {base.__name__}: {' '.join(str(error).split())}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    """What a run left: its resolved config and a checkpoint."""
+
+    run: Path
+    model: Mapping[str, Any]
+    data: Mapping[str, Any]
+    state: Mapping[str, Tensor]
+    step: int
+    made_from: Mapping[str, str]
+
+    @classmethod
+    def read(cls, run: Path) -> _Trained:
+        path = Path(run) / "config.yaml"
+        try:
+            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"{run}: holds no config.yaml, so it is no run. Runs are made by: multimodal fit") from None
+        except yaml.YAMLError as error:
+            raise InputError(f"{path}: is no YAML: {error}") from None
+        if not isinstance(config, dict) or not {"model", "data"} <= set(config):
+            raise InputError(f"{path}: has no `model` and `data`; wanted the config that multimodal fit writes into a run's folder")
+        checkpoint_path = next((Path(run) / name for name in CHECKPOINTS if (Path(run) / name).is_file()), None)
+        if checkpoint_path is None:
+            raise InputError(f"{run}: has no {' and no '.join(CHECKPOINTS)}. Run it first: multimodal fit --config {path}")
+        checkpoint = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
+        if is_whole(run):
+            made_from = read_manifest(run, kind="run").made_from
+        else:
+            print(f"{run}: was not finished; taking {checkpoint_path.name} as it is", file=sys.stderr)
+            made_from = {}
+        model, data = (config[part].get("init_args", config[part]) for part in ("model", "data"))
+        return cls(Path(run), model, data, checkpoint["state_dict"], int(checkpoint.get("global_step", 0)), made_from)
+
+    def build(self, part: str, base: type) -> Any:
+        """`image_tower`, `text_side` or `objective`, with the checkpoint's weights."""
+        if not isinstance(self.model.get(part), Mapping):
+            raise InputError(f"{self.run / 'config.yaml'}: model.{part} has no class_path")
+        module = build(self.model[part], base)
+        return self.fill(module, part)
+
+    def fill(self, module: nn.Module, part: str) -> nn.Module:
+        state = {name.removeprefix(f"{part}."): tensor for name, tensor in self.state.items() if name.startswith(f"{part}.")}
+        try:
+            module.load_state_dict(state)
+        except RuntimeError as error:
+            raise InputError(f"{self.run}: its checkpoint and its config.yaml differ in {part}: {error}") from None
+        return module
+
+    def column(self, side: str) -> Column | None:
+        """The column that a side of the batches was read from; None where it was pixels or captions."""
+        described = self.data[side]
+        while "side" in described.get("init_args", {}):  # a control that deals another side's rows anew
+            described = described["init_args"]["side"]
+        name = described.get("init_args", {}).get("name")
+        if name is None:
+            return None
+        column = Column.of(ShardSet(self.data["shards"]), name)
+        trained_on = self.made_from.get(f"column {name}", column.manifest.fingerprint)
+        if trained_on != column.manifest.fingerprint:
+            raise InputError(
+                f"{column.path}: is {column.manifest.fingerprint[:12]} now, and {self.run} was trained on {trained_on[:12]}. Train again"
+            )
+        return column
+
+    def figures(self) -> dict[str, float]:
+        """The run's validation figures as they were logged last before the checkpoint was written."""
+        path = self.run / "metrics.csv"
+        if not path.is_file():
+            return {}
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if int(row["step"]) <= self.step and any(row[name] for name in _validation(row))]
+        return {name: float(rows[-1][name]) for name in _validation(rows[-1]) if rows[-1][name]} if rows else {}
+
+
+@dataclass(frozen=True, slots=True)
+class _ImageTower:
+    trunk: Trunk
+    head: nn.Module
+    head_config: dict[str, Any]
+    objective: Objective
+
+
+def _image_tower(trained: _Trained, given: Trunk | None) -> _ImageTower:
+    objective = trained.build("objective", Objective)
+    tower = trained.build("image_tower", nn.Module)
+    described = trained.model["image_tower"]
+    column = trained.column("image")
+    if column is not None:
+        return _ImageTower(_trunk_of(column, given), tower, _described(described), objective)
+    if given is not None:
+        raise InputError(f"{trained.run}: trained on pictures, so its trunk is in its checkpoint; leave --trunk out")
+    trunk, head = getattr(tower, "trunk", None), getattr(tower, "head", None)
+    if not isinstance(trunk, Trunk) or not isinstance(head, nn.Module):
+        raise InputError(
+            f"{trained.run}: its image tower {described['class_path']} has no `trunk` and `head`, as multimodal.towers.ImageTower has"
+        )
+    return _ImageTower(trunk, head, _described(described["init_args"]["head"]), objective)
+
+
+def _trunk_of(column: Column, given: Trunk | None) -> Trunk:
+    """The trunk that made a feature column, checked by fingerprint."""
+    recipe, wanted = column.manifest.config.get("trunk"), column.manifest.made_from.get("trunk")
+    if recipe is None or wanted is None:
+        raise InputError(
+            f"{column.path}: was not made by a trunk, so there is no network from pictures to it. Make features with: multimodal embed"
+        )
+    trunk = given if given is not None else build(recipe, Trunk)
+    if trunk.fingerprint != wanted:
+        raise InputError(
+            f"{column.path}: was made by the trunk {wanted[:12]}, and {trunk.architecture} with {trunk.weights.describe()} is "
+            f"{trunk.fingerprint[:12]} now. Give the weights that the column was made with (--trunk), or make column and run again"
+        )
+    return trunk
+
+
+def _query(trained: _Trained, space: Path | None) -> TextSpace:
+    """What reads queries: the text column's own space, with the run's text side on top where it has one; or the run's text tower."""
+    text_side = trained.build("text_side", nn.Module)
+    if isinstance(text_side, TextTower):
+        raise NotImplementedError
+    column = trained.column("text")
+    if column is None:
+        raise InputError(f"{trained.run}: its texts are no column and its text side is no TextTower, so nothing can read queries")
+    if space is None:
+        raise InputError(f"{trained.run}: which text space made the column {column.path}? Give it: --space <folder>")
+    opened, wanted = open_space(space), column.manifest.made_from.get("text-space", "none")
+    if opened.fingerprint != wanted:
+        raise InputError(
+            f"{space}: is the text space {opened.fingerprint[:12]}, and the run's text column {column.path} was made with {wanted[:12]}. "
+            "Give that one, or make the column with this one and train again"
+        )
+    if not any(True for _ in text_side.parameters()):
+        return opened
+    if not isinstance(opened, Projectable):
+        raise InputError(f"{space}: a trained text side goes on top of an encoder space, and this is a {type(opened).__name__}")
+    weight, bias = _affine(text_side, trained.run)
+    return opened.with_projection(weight.numpy(), bias.numpy())
+
+
+def _affine(text_side: nn.Module, run: Path) -> tuple[Tensor, Tensor]:
+    """weight (e, d) and bias (e,) of a trained text side."""
+    if isinstance(text_side, nn.Linear):
+        bias: Tensor | None = text_side.bias
+        return text_side.weight.detach(), torch.zeros(text_side.out_features) if bias is None else bias.detach()
+    if not isinstance(text_side, Head):
+        raise InputError(f"{run}: its text side is a {type(text_side).__name__}; queries can go through a linear multimodal.towers.Head")
+    try:
+        return text_side.as_affine()
+    except ValueError as error:
+        raise InputError(f"{run}: its text side cannot be exported: {error}. Train it with hidden: null and activation: null") from None
+
+
+def _described(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"class_path": config["class_path"], "init_args": dict(config.get("init_args") or {})}
+
+
+def _validation(row: Mapping[str, Any]) -> list[str]:
+    return sorted(name for name in row if name.startswith("val/"))

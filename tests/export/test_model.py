@@ -1,0 +1,253 @@
+"""Exports of runs, small ones whose towers have random weights: what they hold, that they mean what the run meant, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from torch import nn
+
+from multimodal.boxes import read_manifest
+from multimodal.data.decode import centre
+from multimodal.embed.columns import embed
+from multimodal.errors import InputError
+from multimodal.export.card import read_card
+from multimodal.export.model import build, export, load_export
+from multimodal.objectives import Clip, Cosine, Objective, SoftCrossEntropy
+from multimodal.pairs import Pair
+from multimodal.shards.columns import ColumnWriter
+from multimodal.shards.reader import ShardSet
+from multimodal.shards.writer import ShardWriter
+from multimodal.text import Normaliser, Vocabulary
+from multimodal.text.words import WordSpace
+from multimodal.towers import Head, ImageTower, NoWeights, Trunk
+
+NUM, DIM = 9, 4
+WORDS = ("dog", "cat", "beach", "snow", "woman")
+
+
+def encoded(number: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(number).integers(0, 256, (44, 60, 3), dtype=np.uint8)).save(file, "png")
+    return file.getvalue()
+
+
+def word_space(seed: int = 0) -> WordSpace:
+    vectors = np.random.default_rng(seed).normal(size=(len(WORDS), DIM)).astype(np.float32)
+    return WordSpace(Normaliser(), Vocabulary(WORDS, np.ones(len(WORDS), np.int64), 10), vectors)
+
+
+def trunk() -> Trunk:
+    return Trunk("test_efficientnet", NoWeights(1), size=32)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards with a feature column `tiny` and a text column `words`, and the text space beside them."""
+    path = tmp_path_factory.mktemp("world")
+    with ShardWriter(path / "set", pairs_per_shard=5) as writer:
+        for number in range(NUM):
+            text = f"{WORDS[number % 5]} {WORDS[number % 3]}"
+            writer.write(Pair(f"{number}.png", encoded(number), "png", (text,), f"group {number}"))
+    space = word_space()
+    space.save(path / "space")
+    shards = ShardSet(path / "set")
+    with ColumnWriter(shards, "words", DIM, "pair", "float32", {}, {"text-space": space.fingerprint}) as column:
+        for shard in column.missing():
+            column.write(shard, space.embed([shards.texts(id)[0] for id in shard.ids]))
+    with ColumnWriter(shards, "foreign", 256, "pair", "float32", {}, {}) as column:
+        for shard in column.missing():
+            column.write(shard, np.ones((shard.num_pairs, 256)))
+    embed(path / "set", "tiny", trunk(), device="cpu")
+    return path
+
+
+def described(class_path: str, **arguments: Any) -> dict[str, Any]:
+    return {"class_path": class_path, "init_args": arguments}
+
+
+HEAD = described("multimodal.towers.Head", dim_in=256, dim_out=DIM, hidden=None, dropout=0.0, activation=None, standardise=True)
+IDENTITY = described("torch.nn.Identity")
+TINY = described("multimodal.data.ColumnRows", name="tiny")
+TEXTS = described("multimodal.data.ColumnRows", name="words")
+
+
+def write_run(path: Path, world: Path, tower: nn.Module, objective: Objective, text_side: nn.Module | None = None, **config: Any) -> Path:
+    """A run's folder as `multimodal fit` leaves it: its resolved config, and a checkpoint with Lightning's keys."""
+    path.mkdir(parents=True, exist_ok=True)
+    model = {
+        "image_tower": config.get("image_tower", HEAD),
+        "text_side": config.get("text_side", IDENTITY),
+        "objective": described(f"{type(objective).__module__}.{type(objective).__name__}"),
+    }
+    data = {"shards": str(world / "set"), "image": config.get("image", TINY), "text": config.get("text", TEXTS)}
+    (path / "config.yaml").write_text(yaml.safe_dump({"seed_everything": 0, "model": model, "data": data}))
+    parts = {"image_tower": tower, "text_side": text_side or nn.Identity(), "objective": objective}
+    state = {f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()}
+    (path / "checkpoints").mkdir(exist_ok=True)
+    torch.save({"state_dict": state, "global_step": 20, "epoch": 1}, path / "checkpoints" / "best.ckpt")
+    (path / "metrics.csv").write_text(
+        "epoch,step,train/loss,val/R@10,val/chance_R@10\n0,9,1.0,,\n0,10,,20.0,5.0\n1,20,,30.0,5.0\n2,30,,90.0,5.0\n"
+    )
+    return path
+
+
+def trained_head(dim_in: int = 256, dim_out: int = DIM, seed: int = 0) -> Head:
+    """With weights and statistics that are not the ones it started with."""
+    torch.manual_seed(seed)
+    head = Head(dim_in, dim_out, standardise=True).train()
+    head(torch.randn(50, dim_in) * 2 + 1)
+    return head.eval()
+
+
+def pixels(numbers: range) -> torch.Tensor:
+    p = trunk().preprocessing
+    return torch.from_numpy(np.stack([centre(encoded(number), p.size, p.crop_share, "bicubic") for number in numbers]))
+
+
+@pytest.mark.parametrize("objective", [Cosine(), SoftCrossEntropy(), Clip()])
+def test_an_export_of_a_run_on_features_gives_what_the_runs_own_parts_give(tmp_path: Path, world: Path, objective: Objective) -> None:
+    head = trained_head()
+    export(write_run(tmp_path / "run", world, head, objective), tmp_path / "export", world / "space")
+    opened = load_export(tmp_path / "export")
+    with torch.inference_mode():
+        expected = objective.output(head(trunk()(pixels(range(NUM))))).numpy()
+    # the very same operations; another batch may add up in another order
+    np.testing.assert_allclose(opened.embed_images(pixels(range(NUM))), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(opened.embed_encoded([encoded(3)])[0], expected[3], rtol=1e-4, atol=1e-5)
+    if isinstance(objective, SoftCrossEntropy):
+        np.testing.assert_allclose(expected.sum(axis=1), 1, atol=1e-5)
+
+
+def test_the_query_side_is_the_space_that_the_text_column_was_made_with(tmp_path: Path, world: Path) -> None:
+    export(write_run(tmp_path / "run", world, trained_head(), Cosine()), tmp_path / "export", world / "space")
+    opened = load_export(tmp_path / "export")
+    np.testing.assert_array_equal(opened.query.embed(["dog on the beach"]), word_space().embed(["dog on the beach"]))
+    assert opened.card.family == "wordvec"
+    assert opened.card.query_fingerprint == word_space().fingerprint
+    assert opened.card.dim == opened.query.dim == DIM
+
+
+def test_the_card_reads_back_with_the_figures_at_the_checkpoint_and_the_trunk_it_names(tmp_path: Path, world: Path) -> None:
+    export(write_run(tmp_path / "run", world, trained_head(), Cosine()), tmp_path / "export", world / "space")
+    card = read_card(tmp_path / "export")
+    assert card.figures == {"val/R@10": 30.0, "val/chance_R@10": 5.0}
+    assert card.architecture["trunk"] == trunk().recipe
+    assert card.architecture["head"] == HEAD
+    assert read_manifest(tmp_path / "export", "export").made_from["trunk"] == trunk().fingerprint
+    assert load_export(tmp_path / "export").network.trunk.fingerprint == trunk().fingerprint
+
+
+def test_two_exports_of_one_run_are_equal(tmp_path: Path, world: Path) -> None:
+    run = write_run(tmp_path / "run", world, trained_head(), Cosine())
+    one, two = (export(run, tmp_path / name, world / "space") for name in ("one", "two"))
+    for file in (path for path in one.rglob("*") if path.is_file()):
+        assert file.read_bytes() == (two / file.relative_to(one)).read_bytes(), file.name
+
+
+def test_a_run_on_pictures_exports_the_trunk_that_it_trained(tmp_path: Path, world: Path) -> None:
+    tower = ImageTower(Trunk("test_efficientnet", NoWeights(1), frozen=False, size=32), trained_head())
+    with torch.no_grad():
+        for parameter in tower.trunk.parameters():
+            parameter += 0.01  # trained: not what NoWeights(1) gives
+    config = described("multimodal.towers.ImageTower", trunk={**tower.trunk.recipe}, head=HEAD)
+    pictures = described("multimodal.data.Pixels", size=32)
+    run = write_run(tmp_path / "run", world, tower, Cosine(), image_tower=config, image=pictures)
+    export(run, tmp_path / "export", world / "space")
+    with torch.inference_mode():
+        expected = tower.eval()(pixels(range(3))).numpy()
+    np.testing.assert_allclose(load_export(tmp_path / "export").embed_images(pixels(range(3))), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_last_checkpoint_is_taken_where_the_run_chose_none(tmp_path: Path, world: Path) -> None:
+    run = write_run(tmp_path / "run", world, trained_head(), Cosine())
+    (run / "checkpoints" / "best.ckpt").rename(run / "checkpoints" / "last.ckpt")
+    assert export(run, tmp_path / "export", world / "space").is_dir()
+
+
+def edit(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    change(config)
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def test_a_space_that_the_column_was_not_made_with_is_refused_by_both_names(tmp_path: Path, world: Path) -> None:
+    run = write_run(tmp_path / "run", world, trained_head(), Cosine())
+    word_space(seed=1).save(tmp_path / "other")
+    with pytest.raises(InputError) as refused:
+        export(run, tmp_path / "export", tmp_path / "other")
+    for named in (tmp_path / "other", world / "set" / "columns" / "words", word_space().fingerprint[:12], word_space(1).fingerprint[:12]):
+        assert str(named) in str(refused.value)
+    assert not (tmp_path / "export" / "manifest.json").exists()
+    with pytest.raises(InputError, match="--space"):
+        export(run, tmp_path / "export")
+
+
+def test_a_column_that_no_trunk_made_is_refused(tmp_path: Path, world: Path) -> None:
+    run = write_run(tmp_path / "run", world, trained_head(), Cosine(), image=described("multimodal.data.ColumnRows", name="foreign"))
+    with pytest.raises(InputError, match="multimodal embed"):
+        export(run, tmp_path / "export", world / "space")
+
+
+def test_a_trunk_with_other_weights_than_the_column_s_is_refused(tmp_path: Path, world: Path) -> None:
+    run = write_run(tmp_path / "run", world, trained_head(), Cosine())
+    with pytest.raises(InputError, match="was made by the trunk"):
+        export(run, tmp_path / "export", world / "space", trunk=Trunk("test_efficientnet", NoWeights(2), size=32))
+    assert export(run, tmp_path / "export", world / "space", trunk=trunk()).is_dir()
+
+
+def test_a_checkpoint_of_another_config_is_refused(tmp_path: Path, world: Path) -> None:
+    run = write_run(tmp_path / "run", world, trained_head(), Cosine())
+    smaller = copy.deepcopy(HEAD)
+    smaller["init_args"]["dim_out"] = 3
+    edit(run, lambda config: config["model"].update(image_tower=smaller))
+    with pytest.raises(InputError, match="differ in image_tower"):
+        export(run, tmp_path / "export", world / "space")
+
+
+def test_a_head_of_another_dimension_than_the_texts_is_refused(tmp_path: Path, world: Path) -> None:
+    config = copy.deepcopy(HEAD)
+    config["init_args"]["dim_out"] = 3
+    run = write_run(tmp_path / "run", world, trained_head(dim_out=3), Cosine(), image_tower=config)
+    with pytest.raises(InputError, match="3 dimensions and its text side 4"):
+        export(run, tmp_path / "export", world / "space")
+
+
+def test_what_is_no_run_or_no_export_is_named(tmp_path: Path, world: Path) -> None:
+    with pytest.raises(InputError, match="multimodal fit"):
+        export(tmp_path, tmp_path / "export", world / "space")
+    with pytest.raises(InputError, match="wanted a export|wanted an export"):
+        load_export(world / "set")
+
+
+def test_an_export_that_is_there_is_kept_and_another_run_s_is_not_written_over(tmp_path: Path, world: Path) -> None:
+    run = write_run(tmp_path / "run", world, trained_head(), Cosine())
+    export(run, tmp_path / "export", world / "space")
+    before = (tmp_path / "export" / "manifest.json").stat().st_ino
+    export(run, tmp_path / "export", world / "space")
+    assert (tmp_path / "export" / "manifest.json").stat().st_ino == before
+    other = write_run(tmp_path / "other", world, trained_head(seed=1), Cosine())
+    with pytest.raises(InputError, match="another run"):
+        export(other, tmp_path / "export", world / "space")
+
+
+def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path, world: Path) -> None:
+    export(write_run(tmp_path / "run", world, trained_head(), Cosine()), tmp_path / "export", world / "space")
+    (tmp_path / "bad.png").write_bytes(b"junk")
+    with pytest.raises(InputError, match=r"bad\.png: not an image"):
+        load_export(tmp_path / "export").embed_image_files([tmp_path / "bad.png"])
+    assert load_export(tmp_path / "export").embed_image_files([]).shape == (0, DIM)
+
+
+@pytest.mark.parametrize("path", ["os.system", "multimodal.towers.Nothing", "multimodal.objectives.Cosine"])
+def test_a_config_s_class_must_be_of_the_kind_that_belongs_there(path: str) -> None:
+    with pytest.raises(InputError, match="cannot be made as a Trunk"):
+        build({"class_path": path, "init_args": {}}, Trunk)
