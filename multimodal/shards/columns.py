@@ -5,9 +5,10 @@
             writer.write(shard, rows, counts)
     Column.of(shards, "lda40").take(ids)  # (n, 40) float32
 
-A column is a box `<set>/columns/<name>/` with one `000000.npy` (rows, d) a shard, and `000000.offsets.npy` (pairs + 1,) where a pair has as
-many rows as texts. Its manifest holds the fingerprint that each shard had, so that a column is never used with other shards, and a shard
-that is added to the set costs its own rows only. A row of NaN stands for a pair that could not be computed.
+A column is a box `<set>/columns/<name>/` with one `000000.npy` (rows, d) a shard, and `000000.offsets.npy` (pairs + 1,) where a pair has
+several rows: one a text, or one a view of its picture. Its manifest holds the fingerprint that each shard had, so that a column is never
+used with other shards, and a shard that is added to the set costs its own rows only. A row of NaN stands for a pair that could not be
+computed.
 """
 
 from __future__ import annotations
@@ -170,7 +171,7 @@ class ColumnWriter:
         return [shard for shard in self.shards.shards if shard.name not in self._known]
 
     def write(self, shard: Shard, rows: np.ndarray, counts: np.ndarray | None = None) -> None:
-        """Write the rows (r, d) of one shard. counts (pairs,): how many rows, and texts, each pair has; None for unit pair."""
+        """Write the rows (r, d) of one shard. counts (pairs,): how many rows each pair has, one a text or view; None for unit pair."""
         rows = np.asarray(rows)
         self._check(shard, rows, counts)
         with np.errstate(over="ignore"):  # found below, with a message
@@ -252,7 +253,10 @@ class ColumnWriter:
             raise ValueError(f"{where} is not one of {self.shards!r}")
         if (counts is None) != (self.unit == "pair"):
             raise ValueError(f"{where}: unit {self.unit} goes {'without' if self.unit == 'pair' else 'with'} counts")
-        if counts is not None and not np.array_equal(counts, self.shards.num_texts[shard.start : shard.start + shard.num_pairs]):
+        if counts is not None and (np.shape(counts) != (shard.num_pairs,) or np.min(counts, initial=1) < 1):
+            raise ValueError(f"{where}: counts must be {shard.num_pairs} numbers, one a pair, from 1 up")
+        num_texts = self.shards.num_texts[shard.start : shard.start + shard.num_pairs]
+        if counts is not None and self.unit == "text" and not np.array_equal(counts, num_texts):
             raise ValueError(f"{where}: counts must be how many texts each of its {shard.num_pairs} pairs has")
         num_rows = shard.num_pairs if counts is None else int(np.sum(counts))
         if rows.shape != (num_rows, self.dim):
