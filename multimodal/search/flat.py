@@ -16,9 +16,9 @@ from multimodal.errors import InputError
 from multimodal.search.engine import Neighbours
 from multimodal.search.segments import duplicates, name_some
 
-# FAISS's float32 scores stand up to about this far from the exact ones (d times float32's half ulp, for unit vectors with d to 4,096;
-# BLAS and the loop for few queries differ by less). Candidates this close to the k-th are scored again before the cut.
-SLACK = 1e-4
+# A float32 inner product of unit vectors is off by at most d * 2**-24, and two are compared. Candidates that FAISS scores within this
+# (times d) of the k-th are scored again before the cut.
+SLACK = 2.0**-23
 _QUERIES_AT_ONCE = 64
 
 
@@ -44,7 +44,7 @@ class FlatEngine:
         if rows.ndim != 2 or rows.shape != (len(ids), self.dim):
             raise InputError(f"{len(ids)} ids and rows of shape {rows.shape}; wanted ({len(ids)}, {self.dim})")
         ids = np.asarray(ids, dtype=np.int64)
-        if repeated := duplicates(ids) or np.intersect1d(ids, self._ids).tolist():
+        if repeated := duplicates(ids) or ids[np.isin(ids, self._ids)].tolist():
             raise InputError(f"ids are unique in an engine, and these come twice: {name_some(repeated)}")
         rows = np.ascontiguousarray(rows, dtype=np.float32)
         self._index.add(rows)
@@ -91,7 +91,7 @@ class FlatEngine:
         wanted = min(k + 16, len(self))
         scores, positions = self._index.search(queries, wanted, params=params)
         # an engine may be asked with vectors of any length
-        slack = SLACK * np.linalg.norm(queries, axis=1) * self._longest
+        slack = SLACK * self.dim * np.linalg.norm(queries, axis=1) * self._longest
         while wanted < len(self) and (scores[:, -1] >= scores[:, k - 1] - slack).any():
             wanted = min(2 * wanted, len(self))
             scores, positions = self._index.search(queries, wanted, params=params)

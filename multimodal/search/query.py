@@ -95,7 +95,6 @@ def search_verb(
     multimodal search --store S '"rock + roll" + guitar'              quotes for a phrase with signs in it
     multimodal search --store S "image:17 + snow"                     from a picture of the store, by its id
     multimodal search --store S "image:me.jpg - hat" --export E       from a picture of yours; a file named by digits is image:./17
-    multimodal search --store S -- "-people + beach"                  a query that begins with a minus comes after --
 
     A word that the store's text space does not know is named on stderr with near spellings and left out;
     the other terms keep their weights.

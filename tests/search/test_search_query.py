@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -253,24 +251,6 @@ def test_the_page_holds_its_pictures_and_escapes_what_came_from_outside(tmp_path
     assert "no thumbnail" in page and "&lt;script&gt;d" in page and "&lt;i&gt;sunset" in page
     assert not re.search(r"<script|<b>|<i>", page)
     assert not re.search(r"(src|href)=\"(?!data:)", page)
-
-
-COLD = """
-import sys
-from pathlib import Path
-from multimodal.search.query import search_verb
-search_verb("woman + scientist - man", Path(sys.argv[1]), html=Path(sys.argv[2]))
-print(*sys.modules, file=sys.stderr)
-"""
-
-
-def test_a_search_loads_nothing_that_trains_or_fits(store_of_forty, tmp_path):
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    command = [sys.executable, "-c", COLD, str(store_of_forty), str(tmp_path / "hits.html")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    assert len(done.stdout.splitlines()) == 10
-    heavy = {"torch", "lightning", "open_clip", "transformers", "gensim", "timm", "pandas", "scipy", "sklearn", "tqdm", "PIL", "wandb"}
-    assert not heavy & set(done.stderr.split())
 
 
 def test_a_store_opens_without_the_export_that_it_was_made_from(store_of_forty, tmp_path):
