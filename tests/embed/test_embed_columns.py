@@ -115,3 +115,18 @@ def test_the_callers_thread_count_is_put_back(trunk: Trunk) -> None:
     results = list(embed_pictures(encoded, batches, trunk, trunk.preprocessing, num_threads=2, also=len))
     assert torch.get_num_threads() == before
     assert [extra for result in results for extra in result.extras] == [len(encoded(number)) for number in range(4)]
+
+
+def test_views_are_the_middle_and_then_crops_drawn_by_seed_view_and_id(shards: ShardSet, trunk: Trunk) -> None:
+    settings = {"max_bad_share": 0.2, "device": "cpu"}
+    one = Column(embed(shards.path, "one", trunk, **settings))
+    three = Column(embed(shards.path, "three", trunk, views=3, seed=7, **settings))
+    again = Column(embed(shards.path, "again", trunk, views=3, seed=7, batch_size=2, num_threads=1, **settings))
+    assert (three.unit, three.num_rows) == ("view", 3 * NUM)
+    for id in range(NUM):
+        rows = three.rows(id).astype(np.float32)
+        assert rows.shape == (3, trunk.dim)
+        # float16, and sums in another order where batches differ
+        np.testing.assert_allclose(rows[0], one.rows(id)[0], atol=1e-3)
+        np.testing.assert_allclose(rows, again.rows(id), atol=1e-3)
+        assert np.isnan(rows).all() if id in BAD else np.abs(rows[1] - rows[2]).max() > 2e-3
