@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import csv
 import sys
+import tempfile
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,21 +34,13 @@ from multimodal.objectives import Objective
 from multimodal.shards.columns import Column
 from multimodal.shards.reader import ShardSet
 from multimodal.text import TextSpace, open_space
+from multimodal.text.encoder import EncoderSpace, Projection
 from multimodal.towers import Head, Preprocessing, TextTower, Trunk
 
 WEIGHTS = "weights.safetensors"
 QUERY = "query"
 CHECKPOINTS = ("checkpoints/best.ckpt", "checkpoints/last.ckpt")
 """Which is taken: the first of these that the run has."""
-
-
-@runtime_checkable
-class Projectable(Protocol):
-    """A text space that can carry a trained linear map: `EncoderSpace` does."""
-
-    def with_projection(self, weight: np.ndarray, bias: np.ndarray) -> TextSpace:
-        """The space whose vectors are `weight @ x + bias` of this one's: weight (e, d), bias (e,), both float32."""
-        ...
 
 
 class ExportNetwork(nn.Module):
@@ -154,26 +147,33 @@ def export(run: Path, output: Path, space: Path | None = None, trunk: Trunk | No
         trunk: for a run on a feature column, the trunk that made it, where it is not to be had any more as the column says.
     """
     trained = _Trained.read(run)
-    image_tower = _image_tower(trained, trunk)
-    query = _query(trained, space)
-    network = ExportNetwork(image_tower.trunk, image_tower.head, image_tower.objective).eval()
+    with tempfile.TemporaryDirectory() as scratch:
+        query = _query(trained, space, Path(scratch))
+        manifest, weights = _assembled(trained, query, trunk)
+        if is_whole(output):
+            if read_manifest(output, kind="export").fingerprint != manifest.fingerprint:
+                raise InputError(f"{output}: holds the export of another run, or of another state of this one. Choose another folder")
+            print(f"{output}: is there already, with these very weights", file=sys.stderr)
+            return output
+        query.save(output / QUERY)
+    with atomic_write(output / WEIGHTS) as file:
+        file.write(weights)
+    write_manifest(output, manifest)
+    print(read_card(output).summary())
+    return output
+
+
+def _assembled(trained: _Trained, query: TextSpace, given: Trunk | None) -> tuple[Manifest, bytes]:
+    """The export's manifest, and its weights as a safetensors file."""
+    tower = _image_tower(trained, given)
+    network = ExportNetwork(tower.trunk, tower.head, trained.build("objective", Objective)).eval()
     with torch.inference_mode():
         dim = network.of_features(torch.zeros(1, network.trunk.dim)).shape[1]
     if dim != query.dim:
-        raise InputError(f"{run}: its pictures have {dim} dimensions and its text side {query.dim}; they cannot be compared")
+        raise InputError(f"{trained.run}: its pictures have {dim} dimensions and its text side {query.dim}; they cannot be compared")
     weights = save({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
-    card = Card(
-        family=query.family,
-        dim=dim,
-        architecture={
-            "trunk": network.trunk.recipe,
-            "head": image_tower.head_config,
-            "objective": _described(trained.model["objective"]),
-        },
-        preprocessing=network.trunk.preprocessing.as_json(),
-        query_fingerprint=query.fingerprint,
-        figures=trained.figures(),
-    )
+    architecture = {"trunk": network.trunk.recipe, "head": tower.head_config, "objective": _described(trained.model["objective"])}
+    card = Card(query.family, dim, architecture, network.trunk.preprocessing.as_json(), query.fingerprint, trained.figures())
     manifest = Manifest(
         kind="export",
         config=card.config(),
@@ -181,19 +181,7 @@ def export(run: Path, output: Path, space: Path | None = None, trunk: Trunk | No
         made_from={"text-space": query.fingerprint, "trunk": network.trunk.fingerprint},
         parts={WEIGHTS: {"fingerprint": fingerprint_bytes(weights)}},
     )
-    if is_whole(output):
-        if read_manifest(output, kind="export").fingerprint != manifest.fingerprint:
-            raise InputError(
-                f"{output}: holds the export of another run, or of another state of this one. Remove it, or choose another folder"
-            )
-        print(f"{output}: is there already, with these very weights", file=sys.stderr)
-        return output
-    query.save(output / QUERY)
-    with atomic_write(output / WEIGHTS) as file:
-        file.write(weights)
-    write_manifest(output, manifest)
-    print(card.summary())
-    return output
+    return manifest, weights
 
 
 def build(described: Mapping[str, Any], base: type) -> Any:
@@ -286,16 +274,14 @@ class _ImageTower:
     trunk: Trunk
     head: nn.Module
     head_config: dict[str, Any]
-    objective: Objective
 
 
 def _image_tower(trained: _Trained, given: Trunk | None) -> _ImageTower:
-    objective = trained.build("objective", Objective)
     tower = trained.build("image_tower", nn.Module)
     described = trained.model["image_tower"]
     column = trained.column("image")
     if column is not None:
-        return _ImageTower(_trunk_of(column, given), tower, _described(described), objective)
+        return _ImageTower(_trunk_of(column, given), tower, _described(described))
     if given is not None:
         raise InputError(f"{trained.run}: trained on pictures, so its trunk is in its checkpoint; leave --trunk out")
     trunk, head = getattr(tower, "trunk", None), getattr(tower, "head", None)
@@ -303,7 +289,7 @@ def _image_tower(trained: _Trained, given: Trunk | None) -> _ImageTower:
         raise InputError(
             f"{trained.run}: its image tower {described['class_path']} has no `trunk` and `head`, as multimodal.towers.ImageTower has"
         )
-    return _ImageTower(trunk, head, _described(described["init_args"]["head"]), objective)
+    return _ImageTower(trunk, head, _described(described["init_args"]["head"]))
 
 
 def _trunk_of(column: Column, given: Trunk | None) -> Trunk:
@@ -322,11 +308,14 @@ def _trunk_of(column: Column, given: Trunk | None) -> Trunk:
     return trunk
 
 
-def _query(trained: _Trained, space: Path | None) -> TextSpace:
-    """What reads queries: the text column's own space, with the run's text side on top where it has one; or the run's text tower."""
+def _query(trained: _Trained, space: Path | None, scratch: Path) -> TextSpace:
+    """What reads queries: the text column's own space, with the run's text side on top where it has one; or the run's text tower.
+
+    scratch: an empty folder that is there until the space was saved.
+    """
     text_side = trained.build("text_side", nn.Module)
     if isinstance(text_side, TextTower):
-        raise NotImplementedError
+        return _query_of_tower(text_side, trained.run, scratch)
     column = trained.column("text")
     if column is None:
         raise InputError(f"{trained.run}: its texts are no column and its text side is no TextTower, so nothing can read queries")
@@ -340,10 +329,21 @@ def _query(trained: _Trained, space: Path | None) -> TextSpace:
         )
     if not any(True for _ in text_side.parameters()):
         return opened
-    if not isinstance(opened, Projectable):
+    if not isinstance(opened, EncoderSpace):
         raise InputError(f"{space}: a trained text side goes on top of an encoder space, and this is a {type(opened).__name__}")
     weight, bias = _affine(text_side, trained.run)
     return opened.with_projection(weight.numpy(), bias.numpy())
+
+
+def _query_of_tower(tower: TextTower, run: Path, scratch: Path) -> EncoderSpace:
+    """The tower's encoder, trained along or not, as a space; its head as the projection."""
+    tower.encoder.save_pretrained(scratch)
+    tower.tokenizer.save_pretrained(scratch)
+    projection = None
+    if tower.head is not None:
+        weight, bias = _affine(tower.head, run)
+        projection = Projection(weight.numpy(), bias.numpy())
+    return EncoderSpace(scratch, projection, tower.max_tokens)
 
 
 def _affine(text_side: nn.Module, run: Path) -> tuple[Tensor, Tensor]:

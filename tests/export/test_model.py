@@ -27,8 +27,9 @@ from multimodal.shards.columns import ColumnWriter
 from multimodal.shards.reader import ShardSet
 from multimodal.shards.writer import ShardWriter
 from multimodal.text import Normaliser, Vocabulary
+from multimodal.text.encoder import EncoderSpace
 from multimodal.text.words import WordSpace
-from multimodal.towers import Head, ImageTower, NoWeights, Trunk
+from multimodal.towers import FolderEncoder, Head, ImageTower, NoWeights, TextTower, Trunk
 
 NUM, DIM = 9, 4
 WORDS = ("dog", "cat", "beach", "snow", "woman")
@@ -85,7 +86,7 @@ def write_run(path: Path, world: Path, tower: nn.Module, objective: Objective, t
     path.mkdir(parents=True, exist_ok=True)
     model = {
         "image_tower": config.get("image_tower", HEAD),
-        "text_side": config.get("text_side", IDENTITY),
+        "text_side": config.get("config_text_side", IDENTITY),
         "objective": described(f"{type(objective).__module__}.{type(objective).__name__}"),
     }
     data = {"shards": str(world / "set"), "image": config.get("image", TINY), "text": config.get("text", TEXTS)}
@@ -171,6 +172,76 @@ def test_the_last_checkpoint_is_taken_where_the_run_chose_none(tmp_path: Path, w
     run = write_run(tmp_path / "run", world, trained_head(), Cosine())
     (run / "checkpoints" / "best.ckpt").rename(run / "checkpoints" / "last.ckpt")
     assert export(run, tmp_path / "export", world / "space").is_dir()
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of two tiny layers with a vocabulary of letters, as save_pretrained writes it."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    path = tmp_path_factory.mktemp("encoder")
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
+    (path / "vocab.txt").write_text("\n".join(words))
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+    BertModel(config).save_pretrained(path)
+    BertTokenizerFast(str(path / "vocab.txt")).save_pretrained(path)
+    return path
+
+
+QUERIES = ["dog on the beach", "a woman", "snow"]
+
+
+def test_a_text_head_goes_into_the_query_side(tmp_path: Path, world: Path, encoder: Path) -> None:
+    space = EncoderSpace(encoder, device="cpu")
+    space.save(tmp_path / "space")
+    shards = ShardSet(world / "set")
+    with ColumnWriter(shards, "encoded", 16, "pair", "float32", {}, {"text-space": space.fingerprint}) as column:
+        for shard in column.missing():
+            column.write(shard, space.embed([shards.texts(id)[0] for id in shard.ids]))
+    text_side = trained_head(dim_in=16, seed=1)
+    side = described("multimodal.towers.Head", dim_in=16, dim_out=DIM, standardise=True)
+    text = described("multimodal.data.ColumnRows", name="encoded")
+    run = write_run(tmp_path / "run", world, trained_head(), Clip(), text_side=text_side, config_text_side=side, text=text)
+    export(run, tmp_path / "export", tmp_path / "space")
+    opened = load_export(tmp_path / "export")
+    with torch.inference_mode():
+        expected = nn.functional.normalize(text_side(torch.from_numpy(space.embed(QUERIES)))).numpy()
+    np.testing.assert_allclose(opened.query.embed(QUERIES), expected, atol=1e-5)  # the standardisation is folded in: another order
+    assert opened.card.family == "contrastive"
+
+    bent = {**side, "init_args": {**side["init_args"], "hidden": 8}}
+    torch.manual_seed(0)
+    run = write_run(
+        tmp_path / "bent",
+        world,
+        trained_head(),
+        Clip(),
+        text_side=Head(16, DIM, hidden=8, standardise=True),
+        config_text_side=bent,
+        text=text,
+    )
+    with pytest.raises(InputError, match="has a hidden layer.*Train it with hidden: null"):
+        export(run, tmp_path / "bent-export", tmp_path / "space")
+
+
+def test_a_text_tower_that_trained_becomes_the_query_side(tmp_path: Path, world: Path, encoder: Path) -> None:
+    tower = TextTower(FolderEncoder(encoder), trained_head(dim_in=16, seed=1), frozen=False, max_tokens=20).eval()
+    with torch.no_grad():
+        for parameter in tower.encoder.parameters():
+            parameter.mul_(1.1)  # trained: not what lies in the folder
+    head = described("multimodal.towers.Head", dim_in=16, dim_out=DIM, standardise=True)
+    folder = described("multimodal.towers.FolderEncoder", path=str(encoder))
+    side = described("multimodal.towers.TextTower", encoder=folder, head=head, frozen=False, max_tokens=20)
+    captions = described("multimodal.data.Captions")
+    run = write_run(tmp_path / "run", world, trained_head(), Clip(), text_side=tower, config_text_side=side, text=captions)
+    export(run, tmp_path / "export")
+    opened = load_export(tmp_path / "export")
+    with torch.inference_mode():
+        expected = nn.functional.normalize(tower(QUERIES)).numpy()
+    np.testing.assert_allclose(opened.query.embed(QUERIES), expected, atol=1e-5)
+    export(run, tmp_path / "export")  # again: the same export, and kept
 
 
 def edit(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
