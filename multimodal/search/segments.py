@@ -65,7 +65,7 @@ def unit_rows(rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
 def write_segment(folder: Path, segment: Segment) -> dict[str, Any]:
     """Write the files, rows as they are in float16, and return the facts that the store's manifest keeps.
 
-    Facts: rows, columns with their types, bytes, and a fingerprint over the content.
+    Facts: rows, columns with their types, size, and a fingerprint over the content.
     """
     ids = np.asarray(segment.ids, dtype=np.int64)
     metadata = pa.table({name: _column(name, values) for name, values in segment.metadata.items()})
@@ -79,7 +79,7 @@ def write_segment(folder: Path, segment: Segment) -> dict[str, Any]:
     return {
         "rows": len(ids),
         "columns": {column.name: str(column.type) for column in metadata.schema},
-        "bytes": sum(path.stat().st_size for path in _files(folder)),
+        "size_bytes": sum(path.stat().st_size for path in _files(folder)),
         "fingerprint": fingerprint_segment(folder),
     }
 

@@ -12,13 +12,12 @@ from multimodal.boxes import Manifest, read_manifest, write_manifest
 from multimodal.export.card import Card
 from multimodal.search.store import create_store
 
+PLAIN = "import sys; from multimodal.cli import main; sys.exit(main())"
 TELLING = "import sys; from multimodal.cli import main; status = main(); print(*sys.modules, file=sys.stderr); sys.exit(status)"
 WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from multimodal.cli import main; sys.exit(main())"
 
 
-def _run(
-    *arguments: object, code: str = "import sys; from multimodal.cli import main; sys.exit(main())"
-) -> subprocess.CompletedProcess[str]:
+def _run(*arguments: object, code: str = PLAIN) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     command = [sys.executable, "-c", code, "search", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment)

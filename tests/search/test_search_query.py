@@ -61,27 +61,27 @@ def test_hits_equal_brute_force_over_the_files(store):
     assert [(hit.name, hit.text) for hit in hits] == [(f"{id}.png", f"picture {id}") for id in best]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)  # times two families
 @given(terms=QUERIES, random=st.randoms())
 def test_a_plus_b_finds_what_b_plus_a_finds(store, terms, random):
     assert _ranking(store, _written(terms)) == _ranking(store, _written(random.sample(terms, len(terms))))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)  # times two families
 @given(terms=QUERIES)
 def test_twice_a_finds_what_a_plus_a_finds(store, terms):
     written = _written(terms)
     assert _ranking(store, f"2*({written})") == _ranking(store, f"({written}) + ({written})") == _ranking(store, written)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)  # times two families
 @given(terms=QUERIES, weight=st.sampled_from([-2.0, 1.0, 1000.0]), at=st.integers(0, 4))
 def test_an_inserted_unknown_word_changes_nothing(store, terms, weight, at):
     longer = [*terms[:at], (weight, "zxqv"), *terms[at:]]
     assert _ranking(store, _written(longer)) == _ranking(store, _written(terms))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)  # times two families
 @given(terms=QUERIES, k=st.integers(1, 45))
 def test_k_hits_are_the_first_k_of_all_and_their_scores_fall(store, terms, k):
     everything = _ranking(store, _written(terms), k=100)
@@ -92,7 +92,7 @@ def test_k_hits_are_the_first_k_of_all_and_their_scores_fall(store, terms, k):
     assert _ranking(store, _written(terms), k) == everything[:k]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)  # times two families
 @given(terms=QUERIES)
 def test_why_sums_to_the_score(store, terms):
     try:
