@@ -7,12 +7,15 @@ drawing_key("1f441-fe0f-200d-1f5e8-fe0f")   # "1f441-200d-1f5e8": what two drawi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_prep.npm import Package, fetch, read_members
+from data_prep.pictures import offer
+from multimodal.pairs import Pair
+from multimodal.shards import Ledger
 
 WORDS = Package(
     "emojibase-data", "17.0.0", "sha512-Yvgb5AWoHViHV/gq1qr5ZAarcBip+B27/ZLRsUJkbgAEaLlZ/fof9g882LTpmEpyhBNEC0m2SEmItljHsTygjA=="
@@ -90,6 +93,22 @@ def read_things(packages: Path | None) -> dict[str, Thing]:
     members = read_members(fetch(WORDS, packages), lambda name: name in (_DATA, _GROUPS))
     names = json.loads(members[_GROUPS])
     return things_of(json.loads(members[_DATA]), names["groups"], names["subgroups"])
+
+
+def read_drawings(package: Package, packages: Path | None, prefix: str, suffix: str) -> dict[str, bytes]:
+    """drawing key -> picture, of the archive's files called prefix + hexcode + suffix. Of two that draw one sequence, with and without
+    variation selectors, the later name is taken.
+    """
+    members = read_members(fetch(package, packages), lambda name: name.startswith(prefix) and name.endswith(suffix))
+    return {drawing_key(name[len(prefix) : -len(suffix)].replace("_", "-")): content for name, content in sorted(members.items())}
+
+
+def pairs_of(things: Mapping[str, Thing], drawings: Mapping[str, bytes], where: str, suffix: str, ledger: Ledger) -> Iterator[Pair]:
+    """A pair for each thing that is drawn, in the order of the things; called by its hexcode, so that drawing sets can be joined."""
+    for key, thing in things.items():
+        if key in drawings:
+            name = f"{thing.hexcode}{suffix}"
+            yield from offer(ledger, where, name, drawings[key], [thing.text], thing.group, metadata=thing.metadata)
 
 
 def things_of(entries: list[dict[str, Any]], groups: Mapping[str, str], subgroups: Mapping[str, str]) -> dict[str, Thing]:

@@ -51,7 +51,7 @@ def make_shards(
     settings = _with_defaults(source, settings)
     config = {
         "source": f"{source.__module__}:{source.__qualname__}",
-        "settings": {name: value for name, value in settings.items() if not isinstance(value, Path)},  # a box names no machine's paths
+        "settings": {name: value for name, value in settings.items() if not isinstance(value, Path | None)},  # a box names no paths
         "inputs": _inputs(source, settings),
         "max_pairs": max_pairs,
     }

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.emoji import WORDS, drawing_key, read_things
-from data_prep.npm import Package, fetch, read_members
-from data_prep.pictures import offer
+from data_prep.emoji import WORDS, pairs_of, read_drawings, read_things
+from data_prep.npm import Package
 from multimodal.pairs import Pair
 from multimodal.shards import Ledger
 
@@ -26,13 +25,7 @@ def fluent_emoji(packages: Path | None = None, *, ledger: Ledger) -> Iterator[Pa
 
     packages: a folder that holds the npm archives already; by default they are fetched with npm into the user's cache.
     """
-    things = read_things(packages)
-    drawings = read_fluent(packages)
-    for key, thing in things.items():
-        if key in drawings:
-            yield from offer(
-                ledger, str(DRAWINGS), f"{thing.hexcode}.webp", drawings[key], [thing.text], thing.group, metadata=thing.metadata
-            )
+    yield from pairs_of(read_things(packages), read_fluent(packages), str(DRAWINGS), ".webp", ledger)
 
 
 def inputs(packages: Path | None) -> list[str]:
@@ -41,6 +34,5 @@ def inputs(packages: Path | None) -> list[str]:
 
 
 def read_fluent(packages: Path | None) -> dict[str, bytes]:
-    """drawing key -> WebP bytes. Of two files that draw one sequence, with and without variation selectors, the later name is taken."""
-    members = read_members(fetch(DRAWINGS, packages), lambda name: name.endswith(".webp"))
-    return {drawing_key(Path(name).stem): content for name, content in sorted(members.items())}
+    """drawing key -> WebP bytes."""
+    return read_drawings(DRAWINGS, packages, "package/assets/", ".webp")

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.emoji import WORDS, drawing_key, read_things
-from data_prep.npm import Package, fetch, read_members
-from data_prep.pictures import offer
+from data_prep.emoji import WORDS, pairs_of, read_drawings, read_things
+from data_prep.npm import Package
 from data_prep.sources.fluent_emoji import DRAWINGS as FLUENT
 from data_prep.sources.fluent_emoji import read_fluent
 from multimodal.pairs import Pair
@@ -21,7 +20,6 @@ from multimodal.shards import Ledger
 DRAWINGS = Package(
     "asturur-noto-emoji", "3.0.3", "sha512-Dx2Ua2sd/s1sGl4gPJve3QeZXf7MmnMp/xbw+TT3nC3xC6K+62G0GmvdSSVqARCHpb0QtFbZcerwMOGduPI3Gg=="
 )
-_FOLDER = "package/png/128/emoji_u"
 
 
 def noto_emoji(packages: Path | None = None, *, ledger: Ledger) -> Iterator[Pair]:
@@ -29,17 +27,10 @@ def noto_emoji(packages: Path | None = None, *, ledger: Ledger) -> Iterator[Pair
 
     packages: a folder that holds the npm archives already; by default they are fetched with npm into the user's cache.
     """
-    things = read_things(packages)
     fluent = read_fluent(packages)
-    members = read_members(fetch(DRAWINGS, packages), lambda name: name.startswith(_FOLDER) and name.endswith(".png"))
-    drawings = {
-        drawing_key(name.removeprefix(_FOLDER).removesuffix(".png").replace("_", "-")): content for name, content in members.items()
-    }
-    for key, thing in things.items():
-        if key in fluent and key in drawings:
-            yield from offer(
-                ledger, str(DRAWINGS), f"{thing.hexcode}.png", drawings[key], [thing.text], thing.group, metadata=thing.metadata
-            )
+    things = {key: thing for key, thing in read_things(packages).items() if key in fluent}
+    drawings = read_drawings(DRAWINGS, packages, "package/png/128/emoji_u", ".png")
+    yield from pairs_of(things, drawings, str(DRAWINGS), ".png", ledger)
 
 
 def inputs(packages: Path | None) -> list[str]:

