@@ -27,6 +27,7 @@ import yaml
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.utilities.seed import isolate_rng
 
@@ -71,6 +72,7 @@ TRAINER_DEFAULTS = {
     "use_distributed_sampler": False,  # a PairLoader knows its rank
 }
 ON_PURPOSE = (
+    ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning 2.6 beside torch 2.15
     ".*does not have many workers.*",  # columns need none
     ".*smaller than the logging interval.*",
     ".*in eval mode at the start of training.*",  # frozen trunks
@@ -86,10 +88,9 @@ def fit(args: Sequence[str] | None = None) -> Path:
     InputError where something a person gave is wrong: an unknown key, a column that is not there, a folder of another run, pairs that nothing can be
     learnt from. KeyboardInterrupt where it was stopped; the same command goes on.
     """
-    args = recipes.with_found_recipes(sys.argv[1:] if args is None else args)
+    args = list(sys.argv[1:] if args is None else args)
     with _quiet(), isolate_rng():
-        cli = _FitCLI(args)
-        return cli.fit()
+        return _FitCLI(args).fit()
 
 
 class _Parser(LightningArgumentParser):
@@ -97,7 +98,7 @@ class _Parser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         description = DESCRIPTION.format(recipes="".join(f"  {name}\n" for name in recipes.names()))
-        ours = {"prog": "multimodal fit", "usage": USAGE, "description": description, "exit_on_error": False}
+        ours = {"prog": "multimodal fit", "usage": USAGE, "description": description, "exit_on_error": False, "allow_abbrev": False}
         super().__init__(*args, **{**kwargs, **ours})
         self.formatter_class = type("_Help", (argparse.RawDescriptionHelpFormatter, self.formatter_class), {})
 
@@ -105,31 +106,37 @@ class _Parser(LightningArgumentParser):
 class _FitCLI(LightningCLI):
     """LightningCLI for one verb, with a run's folder and with what every run has."""
 
-    def __init__(self, args: Sequence[str]) -> None:
+    def __init__(self, args: list[str]) -> None:
+        self.args = args
         super().__init__(
             PairModule,
             PairData,
-            args=list(args),
+            args=recipes.with_found_recipes(args),
             run=False,
             parser_class=_Parser,
             save_config_callback=None,
-            seed_everything_default=0,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-            trainer_defaults=TRAINER_DEFAULTS,
         )
 
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--run", type=Path, required=True, help="the folder of the run; made by this command")
-        parser.add_argument("--overwrite", type=bool, default=False, help="true: train again where the folder holds a run already")
+        parser.add_argument("--overwrite", action="store_true", help="train again where the folder holds a run already")
+        parser.add_argument("--seed_everything", type=int, default=0, help="of weights, order, crops, captions and dropout")
         parser.add_argument(
-            "--checkpoint_every_n_steps",
-            type=int | None,
-            default=None,
-            help="write last.ckpt inside epochs too; null: after each epoch alone",
+            "--num_threads", type=int | None, default=None, help="of torch on a CPU; null: one a core. Heads over columns want 1"
         )
+        parser.add_argument(
+            "--checkpoint_every_n_steps", type=int | None, default=None, help="write last.ckpt inside epochs too; null: after each epoch"
+        )
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(PairModule, "model")
+        parser.add_lightning_class_args(PairData, "data")
         parser.add_class_arguments(Selection, "selection")
         parser.add_class_arguments(Preflight, "preflight")
+        parser.add_lightning_class_args(L.Trainer, "trainer")
+        parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER_DEFAULTS.items()})
         parser.link_arguments("seed_everything", "data.seed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -173,21 +180,27 @@ class _FitCLI(LightningCLI):
         ours: dict[str, Any] = {"callbacks": callbacks, "logger": loggers, "plugins": [*_as_list(given.plugins), WholeCheckpoints()]}
         if not has_validation:
             ours["limit_val_batches"] = 0
-        return super().instantiate_trainer(**ours, **kwargs)
+        try:
+            return super().instantiate_trainer(**ours, **kwargs)
+        except MisconfigurationException as error:  # a device that this machine does not have, settings that exclude each other
+            raise InputError(f"trainer: {' '.join(str(error).split())}") from None
 
     def fit(self) -> Path:
         """Train what is left to train."""
         run: Path = self.config.run
         made_from = self.datamodule.made_from()
-        if self.state is State.FINISHED:
+        if self.state is not State.FRESH:
             runs.check_made_from(run, made_from)
-            _say(f"{run}: is finished, with this very config. --overwrite true trains it again")
+        if self.state is State.FINISHED:
+            _say(f"{run}: is finished, with this very config. --overwrite trains it again")
             return run
         last = run / CHECKPOINTS / LAST
         resumes = self.state is State.UNFINISHED and last.is_file()
-        self._begin(run, resumes)
+        self._refuse_launch_from_python()
+        self._begin(run, made_from, last if resumes else None)
         try:
-            self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=last if resumes else None, weights_only=True)
+            with _threads(self.config.num_threads):
+                self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=last if resumes else None, weights_only=True)
         except SystemExit as stopped:  # what Lightning makes of Ctrl-C, having told everyone
             if not isinstance(stopped.__context__, KeyboardInterrupt):
                 raise
@@ -200,17 +213,28 @@ class _FitCLI(LightningCLI):
             _say(f"{run}: {self._outcome()}")
         return run
 
-    def _begin(self, run: Path, resumes: bool) -> None:
-        """Make the folder ready, on rank 0. Other ranks look at checkpoints and manifest alone, which are not there before they have begun."""
+    def _begin(self, run: Path, made_from: dict[str, str], last: Path | None) -> None:
+        """Make the folder ready, on rank 0; last is the checkpoint to go on from. What other ranks look for in it is not touched here."""
         if rank_zero_only.rank != 0:
             return
-        if resumes:
-            _say(f"{run}: goes on from {run / CHECKPOINTS / LAST}")
-        else:
+        if last is None:
             runs.clear(run)
-        runs.write_config(run, self.resolved)
+        else:
+            step = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+            _say(f"{run}: goes on after step {step}, from {last}")
+            self.metrics.forget_from(step)
+        runs.write_beginning(run, self.resolved, made_from)
         for logger in self.trainer.loggers:
             logger.log_hyperparams(self.settings)
+
+    def _refuse_launch_from_python(self) -> None:
+        """Lightning starts the other ranks by running this process's own command again, which is another one where fit was called from Python."""
+        launcher = self.trainer.strategy.launcher
+        if launcher is not None and not launcher.is_interactive_compatible and sys.argv[-len(self.args) :] != self.args:
+            raise InputError(
+                "trainer.devices: several ranks are started from the command line alone, by multimodal fit or torchrun. "
+                "From Python, set trainer.devices: 1"
+            )
 
     def _outcome(self) -> str:
         keep, figures = self.keep, self.trainer.callback_metrics
@@ -238,7 +262,7 @@ def _told(error: Exception, parser: LightningArgumentParser) -> str:
     key = next(name for name in unknown.groups() if name)
     known = [action.dest for action in parser._actions]
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    return f"{text}{f'. Did you mean {near[0]}?' if near else ''} See: multimodal fit --help"
+    return f"{text}. {f'Did you mean {near[0]}? ' if near else ''}See: multimodal fit --help"
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -250,6 +274,16 @@ def _as_list(value: Any) -> list[Any]:
 @rank_zero_only
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _threads(num: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(num or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ metrics.csv has one row for each step at which something was logged, the columns
 from __future__ import annotations
 
 import csv
+import io
 import netrc
 import os
 import sys
@@ -28,7 +29,7 @@ WANDB_ID = "wandb-id"
 
 
 class MetricsFile(Logger):
-    """`<run>/metrics.csv`. A run that goes on from a checkpoint forgets the rows after it (see `forget_after`) and appends.
+    """`<run>/metrics.csv`. A run that goes on from a checkpoint forgets the rows after it, and appends.
 
     Lightning's own CSVLogger deletes the file of a run that goes on, and writes training and validation figures of one step as two rows.
     """
@@ -38,7 +39,10 @@ class MetricsFile(Logger):
         self.path = run / METRICS
         self._columns: list[str] = []
         self._rows: list[dict[str, Any]] = []
-        self._num_written = 0
+        self._num_whole = 0
+        """Rows on disk that nothing can be added to."""
+        self._end_of_whole = 0
+        """Where in the file they end."""
 
     @property
     def name(self) -> str:
@@ -48,41 +52,39 @@ class MetricsFile(Logger):
     def version(self) -> str:
         return ""
 
-    @property
-    def save_dir(self) -> str:
-        return str(self.path.parent)
-
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        row: dict[str, Any] = {**metrics, "step": step}
-        if self._rows and self._rows[-1]["step"] == step and len(self._rows) > self._num_written:
-            self._rows[-1].update(row)
+        if self._rows and self._rows[-1]["step"] == step:
+            self._rows[-1].update(metrics)
         else:
-            self._rows.append(row)
+            self._rows.append({**metrics, "step": step})
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: config.yaml is in the same folder."""
 
     @rank_zero_only
-    def forget_after(self, step: int) -> None:
-        """Keep what is on disk from before the optimiser step that the run goes on with."""
+    def forget_from(self, step: int) -> None:
+        """Take up the file again where the run goes on with this optimiser step."""
         if self.path.is_file():
             with open(self.path, newline="", encoding="utf-8") as file:
-                self._rows = [row for row in csv.DictReader(file) if int(row["step"]) < step]
+                rows = [row for row in csv.DictReader(file) if int(row["step"]) < step]
+            self._rows = [{key: value for key, value in row.items() if value} | {"step": int(row["step"])} for row in rows]
             self._write_all()
 
     @rank_zero_only
     def save(self) -> None:
         """Bring what was logged since to disk: appended, or the file written anew where a column is new."""
-        new = self._rows[self._num_written :]
-        if not new:
-            return
+        new = self._rows[self._num_whole :]
         if any(key not in self._columns for row in new for key in row):
             self._write_all()
-            return
-        with open(self.path, "a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self._columns, restval="").writerows(new)
-        self._num_written = len(self._rows)
+        elif new:
+            with open(self.path, "r+b") as file:
+                file.seek(self._end_of_whole)
+                file.write(self._lines(new[:-1]))
+                self._end_of_whole = file.tell()
+                file.write(self._lines(new[-1:]))
+                file.truncate()
+            self._num_whole = len(self._rows) - 1
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -91,23 +93,16 @@ class MetricsFile(Logger):
     def _write_all(self) -> None:
         names = {key for row in self._rows for key in row if key not in ("epoch", "step")}
         self._columns = ["epoch", "step", *sorted(names)]
-        with atomic_write(self.path) as binary:
-            lines = _Lines()
-            writer = csv.DictWriter(lines, self._columns, restval="")
-            writer.writeheader()
-            writer.writerows(self._rows)
-            binary.write("".join(lines.text).encode())
-        self._num_written = len(self._rows)
+        with atomic_write(self.path) as file:
+            file.write((",".join(self._columns) + "\n").encode() + self._lines(self._rows[:-1]))
+            self._end_of_whole = file.tell()
+            file.write(self._lines(self._rows[-1:]))
+        self._num_whole = max(0, len(self._rows) - 1)
 
-
-class _Lines:
-    """Collects what a csv writer writes."""
-
-    def __init__(self) -> None:
-        self.text: list[str] = []
-
-    def write(self, text: str) -> None:
-        self.text.append(text)
+    def _lines(self, rows: list[dict[str, Any]]) -> bytes:
+        text = io.StringIO()
+        csv.DictWriter(text, self._columns, restval="", lineterminator="\n").writerows(rows)
+        return text.getvalue().encode()
 
 
 class WeightsAndBiases(Logger):

@@ -8,6 +8,7 @@ It looks at the two sides of the pairs, then trains a copy of the towers on them
 from __future__ import annotations
 
 import copy
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -72,6 +73,8 @@ class Preflight(Callback):
                         print(f"preflight: {told}", file=sys.stderr)
                     return
             tries.append(f"at rate {rate:g} {fit}")
+            if not math.isfinite(fit.now):
+                break
         raise InputError(
             f"preflight: {self.num_pairs} pairs could not be learnt by heart in {self.max_steps} steps: {'; '.join(tries)}. "
             "Look at the rate, and at whether the two sides of a pair belong together. To look at the pairs alone: --preflight.max_steps 0"
@@ -115,6 +118,8 @@ class Fit:
         return self.now < self.swapped - MATCH_MARGIN * abs(self.swapped)
 
     def __str__(self) -> str:
+        if not math.isfinite(self.now):
+            return f"the loss went from {self.first:.4g} beyond all numbers"
         apart = "" if self.tells_apart else f", and is no lower than with the texts of other pictures ({self.swapped:.4g})"
         return f"the loss went from {self.first:.4g} to {self.now:.4g}{apart}"
 

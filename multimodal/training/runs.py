@@ -6,11 +6,13 @@ runs/topic/config.yaml        everything the run was given, resolved: multimodal
 runs/topic/checkpoints/       last.ckpt to go on from, best.ckpt the epoch that validation liked best (none without validation)
 runs/topic/metrics.csv        one row for each step at which something was logged
 runs/topic/bad.csv            pairs that could not be read, where there are any
+runs/topic/made_from.json     fingerprints of the shards and columns that it learns from
 runs/topic/manifest.json      written last: a run with it is finished
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping
 from enum import Enum
@@ -19,16 +21,22 @@ from typing import Any
 
 import yaml
 
-from multimodal.boxes import MANIFEST, Manifest, atomic_write, is_whole, read_manifest
+from multimodal.boxes import MANIFEST, Manifest, atomic_write, is_whole
 from multimodal.errors import InputError
 from multimodal.training.callbacks import CHECKPOINTS
+from multimodal.training.datamodule import BAD
+from multimodal.training.loggers import METRICS, WANDB_ID
 
 CONFIG = "config.yaml"
+MADE_FROM = "made_from.json"
 NUM_KEYS_TOLD = 5
 
 WHERE_NOT_WHAT = (
     "run",
     "overwrite",
+    "num_threads",
+    "checkpoint_every_n_steps",
+    "data.shards",  # their content is compared by fingerprint
     "data.num_workers",
     "trainer.accelerator",
     "trainer.devices",
@@ -70,10 +78,8 @@ def look_at(run: Path, config: Mapping[str, Any], overwrite: bool) -> State:
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """The dotted keys, sorted, whose values differ and that say what is computed."""
     left, right = dict(flat(one)), dict(flat(other))
-    ignored = tuple(f"{key}." for key in WHERE_NOT_WHAT)
-    keys = (key for key in left.keys() | right.keys() if not f"{key}.".startswith(ignored))
-    missing = object()
-    return sorted(key for key in keys if left.get(key, missing) != right.get(key, missing))
+    absent = object()
+    return sorted(key for key in left.keys() | right.keys() if _says_what(key) and left.get(key, absent) != right.get(key, absent))
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -87,32 +93,45 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 def clear(run: Path) -> None:
     """Remove what a run has written, its manifest first, and nothing else that lies there."""
-    (run / MANIFEST).unlink(missing_ok=True)
-    for name in ("metrics.csv", "bad.csv", "wandb-id", CONFIG):
+    for name in (MANIFEST, CONFIG, MADE_FROM, METRICS, BAD, WANDB_ID):
         (run / name).unlink(missing_ok=True)
     for folder in (CHECKPOINTS, "wandb"):
         if (run / folder).is_dir():
             shutil.rmtree(run / folder)
 
 
-def write_config(run: Path, text: str) -> None:
+def write_beginning(run: Path, config: str, made_from: Mapping[str, str]) -> None:
+    """Write what the run is, the config last: a folder with a config holds a run."""
+    with atomic_write(run / MADE_FROM) as file:
+        file.write((json.dumps(made_from, indent=1, sort_keys=True) + "\n").encode())
     with atomic_write(run / CONFIG) as file:
-        file.write(text.encode())
+        file.write(config.encode())
+
+
+def check_made_from(run: Path, made_from: Mapping[str, str]) -> None:
+    """InputError where a run that was begun, or finished, learnt from boxes that have changed since."""
+    then = json.loads((run / MADE_FROM).read_text(encoding="utf-8"))
+    for name in sorted(then.keys() | made_from.keys()):
+        if then.get(name) != made_from.get(name):
+            raise InputError(
+                f"{run}: its {name} was {_short(then.get(name))} when it was begun and is {_short(made_from.get(name))} now. "
+                "Choose another --run, or --overwrite to train again"
+            )
 
 
 def run_manifest(config: Mapping[str, Any], made_from: Mapping[str, str], counts: Mapping[str, int]) -> Manifest:
     """The manifest of a finished run. Paths and machines are left out of its config: equal runs have equal ones."""
-    kept = {key: value for key, value in flat(config) if not f"{key}.".startswith(tuple(f"{where}." for where in WHERE_NOT_WHAT))}
-    kept.pop("data.shards", None)
-    return Manifest(kind="run", config=kept, counts=counts, made_from=made_from)
+    return Manifest(kind="run", config=_what(config), counts=counts, made_from=made_from)
 
 
-def check_made_from(run: Path, made_from: Mapping[str, str]) -> None:
-    """InputError where a finished run learnt from boxes that have changed since."""
-    then = read_manifest(run, kind="run").made_from
-    for name in sorted(then.keys() | made_from.keys()):
-        if then.get(name) != made_from.get(name):
-            raise InputError(
-                f"{run}: its {name} was {str(then.get(name))[:12]} when it was trained and is {str(made_from.get(name))[:12]} now. "
-                "Choose another --run, or --overwrite to train again"
-            )
+def _what(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    kept = {key: value for key, value in config.items() if _says_what(f"{prefix}{key}")}
+    return {key: _what(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value for key, value in kept.items()}
+
+
+def _says_what(key: str) -> bool:
+    return not f"{key}.".startswith(tuple(f"{where}." for where in WHERE_NOT_WHAT))
+
+
+def _short(fingerprint: str | None) -> str:
+    return "not there" if fingerprint is None else f"{fingerprint[:12]}.."

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multimodal.data import Captions, ColumnRows, Shuffled
+from multimodal.errors import InputError
+from multimodal.shards import Column, ShardSet, Split
+from multimodal.training.datamodule import PairData, cut, rows_per_rank
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_validation_is_cut_from_train_by_group_and_never_from_test(pairs: Path, seed: int, share: float) -> None:
+    shards, split = ShardSet(pairs), Split(seed=seed, held_out=0.3)
+    train, validation = cut(shards, split, share)
+    assert sorted([*train, *validation]) == list(split.ids(shards, "train"))
+    assert not {shards.groups[id] for id in train} & {shards.groups[id] for id in validation}
+    assert bool(len(validation)) == bool(share)
+
+
+def test_who_validates_has_nothing_to_do_with_who_is_held_out(pairs: Path) -> None:
+    groups = [f"group {number}" for number in range(4000)]
+    held_out = np.array([Split(seed=0, held_out=0.5).part_of(group) == "test" for group in groups])
+    validates = np.array([Split(seed=-1, held_out=0.5).part_of(group) == "test" for group in groups])
+    assert abs(np.corrcoef(held_out, validates)[0, 1]) < 4 / len(groups) ** 0.5  # four standard errors of no correlation
+
+
+@given(batch_size=st.integers(1, 500), world_size=st.integers(1, 16))
+def test_a_batch_divides_by_the_ranks_or_the_nearest_sizes_that_do_are_named(batch_size: int, world_size: int) -> None:
+    if batch_size % world_size == 0:
+        assert rows_per_rank(batch_size, world_size) * world_size == batch_size
+        return
+    with pytest.raises(InputError, match=f"data.batch_size={batch_size} does not divide by {world_size} ranks; ") as told:
+        rows_per_rank(batch_size, world_size)
+    sizes = [int(word) for word in str(told.value).split("; ")[1].split() if word.isdigit()]
+    assert sizes and all(size % world_size == 0 and abs(size - batch_size) < world_size for size in sizes)
+
+
+def test_the_example_of_thirty_pairs_on_eight_ranks_reads_as_promised() -> None:
+    with pytest.raises(InputError, match="^data.batch_size=30 does not divide by 8 ranks; 24 and 32 do$"):
+        rows_per_rank(30, 8)
+
+
+def test_a_run_is_made_from_its_shards_and_the_columns_of_both_sides(pairs: Path) -> None:
+    data = PairData(pairs, ColumnRows("features"), Shuffled(ColumnRows("topics")), Split())
+    shards = ShardSet(pairs)
+    columns = {f"column {name}": Column.of(shards, name).manifest.fingerprint for name in ("features", "topics")}
+    assert data.made_from() == {"shards": shards.fingerprint, **columns}
+    assert PairData(pairs, ColumnRows("features"), Captions(), Split()).made_from().keys() == {"shards", "column features"}
+
+
+def test_where_everything_is_held_out_the_message_says_so(pairs: Path) -> None:
+    with pytest.raises(InputError, match="none of its 61 pairs is left to train on"):
+        PairData(pairs, ColumnRows("features"), ColumnRows("topics"), Split(held_out=1.0)).setup("fit")
+
+
+def test_a_validation_share_too_small_to_hold_a_pair_is_refused(pairs: Path) -> None:
+    with pytest.raises(InputError, match="no pair to validate on"):
+        PairData(pairs, ColumnRows("features"), ColumnRows("topics"), Split(), validation_share=1e-9).setup("fit")
+
+
+def test_ranks_share_the_pairs_of_a_preflight_among_them(pairs: Path) -> None:
+    data = PairData(pairs, ColumnRows("features"), ColumnRows("topics"), Split())
+    data.setup("fit")
+    parts = [data.some_pairs(16, rank, 3)[0] for rank in range(3)]
+    ids = np.concatenate([part.id[part.valid].numpy() for part in parts])
+    assert len(ids) == len(set(ids.tolist())) == 16
+    assert set(ids.tolist()) <= set(data.train_ids.tolist())
+    assert sorted(data.some_pairs(16)[0].id.tolist()) == sorted(ids.tolist())
