@@ -42,7 +42,8 @@ def embed(
         views: rows for each picture: the middle, then random crops, perhaps mirrored, of which training draws one each epoch. Heads that
             see several generalise better; each costs the time of the first.
         seed: of those crops.
-        batch_size: pictures that go through the network together; by default 8 on a CPU and 256 on an accelerator.
+        batch_size: pictures that go through the network together, each with all its views; by default 8 views on a CPU and 256 on an
+            accelerator.
         num_threads: pictures are decoded (and on a CPU computed) in so many threads; by default one for each core.
         device: "cpu", "cuda:0" ...; by default the accelerator where there is one.
         max_bad_share: fail where a larger share of the pictures cannot be read.
@@ -65,7 +66,7 @@ def embed(
         missing = writer.missing()
         recall(ledger, {shard.name for shard in missing})
         ledger.good(len(source) - sum(shard.num_pairs for shard in missing) - ledger.num_bad)
-        batch_size = pick_batch_size(batch_size, on)
+        batch_size = pick_batch_size(batch_size, on, views)
         batches = [as_batches(np.array(shard.ids), batch_size) for shard in missing]
         every = [batch for of_one in batches for batch in of_one]
         embedded = embed_pictures(source.image_bytes, every, trunk, trunk.preprocessing, num_threads, num_views=views, seed=seed)

@@ -1,6 +1,7 @@
 """Networks that turn one side of a pair into a vector, and where their weights come from."""
 
 import multimodal.torch_pair  # noqa: F401  before timm
+from multimodal.towers.fold import folded
 from multimodal.towers.head import Head, Standardise
 from multimodal.towers.image import ImageTower
 from multimodal.towers.text import FolderEncoder, HubEncoder, PackageEncoder, TextTower
@@ -22,4 +23,5 @@ __all__ = [
     "TextTower",
     "Trunk",
     "Weights",
+    "folded",
 ]
