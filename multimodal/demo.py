@@ -42,6 +42,7 @@ QUERIES = (
     "(sun + cloud) - rain",
     "family - child",
 )
+VIEWS = 4
 ARCHIVE_SUFFIX = ".tar"
 TABLE_SUFFIXES = (".tsv", ".csv")
 
@@ -100,7 +101,8 @@ def demo(
     galleries = _shards(data, output, max_pairs, packages, commands)
     pairs = galleries[0].shards
     for gallery in galleries:
-        _step(commands, "multimodal", "embed", "--shards", gallery.shards, "--name", "trunk")
+        views = ["--views", VIEWS] if gallery.part == "test" else []  # only what is trained on needs more than the middle
+        _step(commands, "multimodal", "embed", "--shards", gallery.shards, "--name", "trunk", *views)
     minilm = output / "spaces" / "minilm"
     _step(commands, "data-prep", "fit-text-space", "encoder", "--output", minilm)
     _step(commands, "data-prep", "make-columns", "--space", minilm, "--shards", pairs, "--name", "minilm")
@@ -173,7 +175,7 @@ def _family(recipe: Recipe, space: Path, galleries: Sequence[Gallery], output: P
         _step(
             commands,
             *("multimodal", "fit", "--config", recipe.experiment, "--run", folder / "run", "--data.shards", galleries[0].shards),
-            *("--data.split.seed", seed, "--seed", seed, *(shuffled if control else []), side, space.name),
+            *("--data.split.seed", seed, "--seed_everything", seed, *(shuffled if control else []), side, space.name),
         )
         _step(commands, "multimodal", "export", "--run", folder / "run", "--space", space, "--output", folder / "export")
         for gallery in galleries:
@@ -186,7 +188,7 @@ def _family(recipe: Recipe, space: Path, galleries: Sequence[Gallery], output: P
                 commands,
                 *("multimodal", "evaluate", "--store", store, "--shards", gallery.shards, "--part", gallery.part, "--split.seed", seed),
                 *("--gallery", gallery.name, "--recipe", Path(recipe.experiment).stem, "--output", figures),
-                *(["--control", "true"] if control else []),
+                *(["--control"] if control else []),
             )
             rows.append(RetrievalRow.from_json(json.loads(figures.read_text(encoding="utf-8"))[0]))
     return rows

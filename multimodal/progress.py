@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -22,7 +22,7 @@ def track(items: Iterable[T], label: str, unit: str = "item", total: int | None 
 
     weight: units an item stands for (64 for a batch of 64); total: in units, taken from the items' length where they have one.
     """
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items) * weight
     if sys.stderr.isatty():
         with tqdm(total=total, desc=label, unit=unit, dynamic_ncols=True) as bar:

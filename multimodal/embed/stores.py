@@ -35,7 +35,7 @@ def index(
     shards: Path,
     output: Path,
     part: Part = "all",
-    split: Split | None = None,
+    split: Split = Split(),  # noqa: B008 (frozen)
     column: str | None = None,
     thumbnails: bool = True,
     batch_size: int | None = None,
@@ -60,7 +60,7 @@ def index(
         device: cpu, cuda:0 ...; by default the accelerator where there is one.
         max_bad_share: fail where a larger share of the pictures cannot be read.
     """
-    opened, source, split = load_export(export, pick_device(device)), ShardSet(shards), split or Split()
+    opened, source = load_export(export, pick_device(device)), ShardSet(shards)
     ids = split.ids(source, part)
     if not len(ids):
         raise InputError(f"{source.path}: no pair is in part {part!r} with seed {split.seed} and held_out {split.held_out}")

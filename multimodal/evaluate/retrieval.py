@@ -108,7 +108,7 @@ def evaluate(
     store: Path,
     shards: Path,
     part: Part = "test",
-    split: Split | None = None,
+    split: Split = Split(),  # noqa: B008 (frozen)
     gallery: str = "unseen",
     recipe: str | None = None,
     control: bool = False,
@@ -126,7 +126,6 @@ def evaluate(
         control: mark the row as a control, whose texts were shuffled between pictures in training.
         output: also write the row into this JSON file.
     """
-    split = split or Split()
     opened, source = Store(store), ShardSet(shards)
     first = text_to_image_ranks(opened, source, split.ids(source, part))
     row = RetrievalRow.of(first, recipe or opened.family, opened.family, gallery, split.seed, control)
