@@ -14,7 +14,7 @@ import sys
 import tempfile
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -289,7 +289,14 @@ def _image_tower(trained: _Trained, given: Trunk | None) -> _ImageTower:
         raise InputError(
             f"{trained.run}: its image tower {described['class_path']} has no `trunk` and `head`, as multimodal.towers.ImageTower has"
         )
+    trunk.prepare(_as_validated(trunk.preprocessing, trained.data["image"]))
     return _ImageTower(trunk, head, _described(described["init_args"]["head"]))
+
+
+def _as_validated(preprocessing: Preprocessing, image: Mapping[str, Any]) -> Preprocessing:
+    """How the run cut the pictures it was validated on, where its config says (`Pixels`): perhaps at another size than the trunk's own."""
+    given = image.get("init_args", {})
+    return replace(preprocessing, **{name: given[name] for name in ("size", "crop_share", "interpolation") if name in given})
 
 
 def _trunk_of(column: Column, given: Trunk | None) -> Trunk:

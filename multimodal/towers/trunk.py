@@ -69,7 +69,7 @@ class Trunk(nn.Module):
         # Convolutions in channels_last are up to twice as fast, on CPUs and tensor cores alike.
         self.model = self.model.to(memory_format=torch.channels_last)
         self.dim = _num_features(self.model)
-        self._prepare(_preprocessing(self.model, size))
+        self.prepare(_preprocessing(self.model, size))
         if frozen:
             self.requires_grad_(False)
             self.model.eval()
@@ -111,10 +111,11 @@ class Trunk(nn.Module):
         """The frozen trunk of a `recipe`, its tensors random: for who fills them from a state dict."""
         arguments = recipe["init_args"]
         trunk = cls(arguments["architecture"], StoredWeights(arguments["weights"]), frozen=True, size=preprocessing.size)
-        trunk._prepare(preprocessing)
+        trunk.prepare(preprocessing)
         return trunk
 
-    def _prepare(self, preprocessing: Preprocessing) -> None:
+    def prepare(self, preprocessing: Preprocessing) -> None:
+        """Want pictures like this from now on."""
         self.preprocessing = preprocessing
         # Not persistent: they belong to the preprocessing, not to the state dict.
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1), persistent=False)

@@ -318,7 +318,19 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path, world: Path) -> 
     assert load_export(tmp_path / "export").embed_image_files([]).shape == (0, DIM)
 
 
-@pytest.mark.parametrize("path", ["os.system", "multimodal.towers.Nothing", "multimodal.objectives.Cosine"])
+def test_pictures_are_cut_as_the_run_was_validated(tmp_path: Path, world: Path) -> None:
+    tower = ImageTower(Trunk("test_efficientnet", NoWeights(1), size=64), trained_head())
+    config = described("multimodal.towers.ImageTower", trunk=tower.trunk.recipe, head=HEAD)
+    pictures = described("multimodal.data.Pixels", size=48, crop_share=1.0, interpolation="bilinear", flip=True)
+    run = write_run(tmp_path / "run", world, tower, Cosine(), image_tower=config, image=pictures)
+    export(run, tmp_path / "export", world / "space")
+    found = load_export(tmp_path / "export").embed_encoded([encoded(3)])
+    with torch.inference_mode():
+        expected = tower.eval()(torch.from_numpy(centre(encoded(3), 48, 1.0, "bilinear"))[None]).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("path", ["multimodal.pairs.Pair", "multimodal.towers.Nothing", "multimodal.objectives.Cosine"])
 def test_a_config_s_class_must_be_of_the_kind_that_belongs_there(path: str) -> None:
     with pytest.raises(InputError, match="cannot be made as a Trunk"):
         build({"class_path": path, "init_args": {}}, Trunk)
