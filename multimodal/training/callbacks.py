@@ -29,7 +29,7 @@ LAST = "last.ckpt"
 
 
 class SeedSteps(Callback):
-    """Makes every random choice inside a step (dropout) a function of (seed, epoch, batch, rank): a run that goes on draws what it would have drawn."""
+    """Makes every random choice inside a step (dropout) a function of (seed, epoch, batch, rank), so that resuming changes none."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -46,7 +46,7 @@ class SeedSteps(Callback):
 
 
 class SetEpoch(Callback):
-    """Tells the training loader which epoch begins. Lightning tells samplers alone; a loader in the middle of that epoch stays where it is."""
+    """Tells the training loader which epoch begins. Lightning tells samplers alone; a loader inside that epoch stays where it is."""
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         loader: Any = trainer.train_dataloader
@@ -54,7 +54,7 @@ class SetEpoch(Callback):
 
 
 class BadPairs(Callback):
-    """Names the pairs that could not be read, on any rank, in the run's `bad.csv` after each epoch, and stops the run where they are too many.
+    """Names the pairs that could not be read, on any rank, in `bad.csv` after each epoch, and stops the run where they are too many.
 
     The record travels in checkpoints, so that a run that goes on forgets none.
     """
@@ -87,7 +87,7 @@ class BadPairs(Callback):
 
 
 class Progress(Callback):
-    """Pairs seen of those to see, rate and time left, as everywhere in this project: a bar on a terminal, a plain line now and then elsewhere."""
+    """Pairs seen of those to see, rate and time left, as everywhere here: a bar on a terminal, a plain line now and then elsewhere."""
 
     def __init__(self) -> None:
         self._steps: Iterator[int] | None = None
@@ -154,9 +154,9 @@ class Selection:
 
 
 class KeepCheckpoints(Checkpoint):
-    """Writes `last.ckpt`, to go on from, after each epoch, and `best.ckpt` when the monitored figure was never better. Of equals the first stays.
+    """Writes `last.ckpt`, to go on from, after each epoch, and `best.ckpt` when the monitored figure was never better.
 
-    every_n_steps: write last.ckpt every so many optimiser steps too.
+    Of equally good epochs the first stays. every_n_steps: write last.ckpt every so many optimiser steps too.
     Lightning's ModelCheckpoint keeps absolute paths in its state and forgets the best figure where a folder was moved.
     """
 

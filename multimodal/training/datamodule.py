@@ -2,8 +2,8 @@
 
     data = PairData(Path("shards/emoji"), image=ColumnRows("trunk"), text=ColumnRows("lda40"), split=Split(held_out=0.2))
 
-The pairs that are held out of everything (`split`'s test part) are not touched: how well a run goes is asked of a part of the training pairs, cut off
-by group, so that a recipe can be chosen without looking at what it will be judged by.
+The pairs that are held out of everything (`split`'s test part) are not touched: how well a run goes is asked of a part of the training
+pairs, cut off by group, so that a recipe can be chosen without looking at what it will be judged by.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class PairData(L.LightningDataModule):
             raise InputError(f"{self.path}: none of its {len(self.shards)} pairs is left to train on. Hold out less, or bring more pairs")
         if self.validation_share and not len(self.validation_ids):
             raise InputError(
-                f"{self.path}: no pair to validate on, of {len(self.train_ids)}. Raise data.validation_share, or set it to 0 to train without validation"
+                f"{self.path}: no pair to validate on, of {len(self.train_ids)}. Raise data.validation_share, or set it to 0 to do without"
             )
 
     def train_dataloader(self) -> PairLoader:
@@ -81,7 +81,7 @@ class PairData(L.LightningDataModule):
         self._train_state = state_dict
 
     def some_pairs(self, num: int, rank: int = 0, world_size: int = 1) -> tuple[Batch, str]:
-        """This rank's part of num training pairs drawn by seed (of all, where there are fewer), and why the first unreadable one is, or ""."""
+        """This rank's part of num training pairs drawn by seed (or of all there are), and why the first unreadable one is, or ""."""
         num = min(num, len(self.train_ids))
         ids = self.train_ids[Order(self.seed, len(self.train_ids)).ids(epoch=0, start=0, stop=num)]
         rows, ledger = -(-num // world_size), Ledger(Path(BAD))  # never closed, so never written

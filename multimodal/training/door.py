@@ -3,7 +3,7 @@
     multimodal fit --config experiment/topic_emoji.yaml --data.shards data/emoji --run runs/topic
     multimodal fit --config experiment/topic_emoji.yaml --config trainer/gpu8.yaml --data.shards data/emoji --run runs/topic8
 
-From Python, as often as one likes in one process: `fit(["--config", "experiment/topic_emoji.yaml", "--data.shards", "data/emoji", "--run", "runs/topic"])`.
+From Python, as often as one likes in one process: `fit(["--config", "experiment/topic_emoji.yaml", "--data.shards", "data/emoji", ...])`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from multimodal.training.callbacks import (
     SetEpoch,
     WholeCheckpoints,
 )
-from multimodal.training.datamodule import BAD, PairData
+from multimodal.training.datamodule import BAD, PairData, rows_per_rank
 from multimodal.training.loggers import MetricsFile, WeightsAndBiases
 from multimodal.training.module import PairModule
 from multimodal.training.preflight import Preflight
@@ -55,10 +55,12 @@ DESCRIPTION = """Train from a recipe.
 
   multimodal fit --config experiment/topic_emoji.yaml --data.shards data/emoji --run runs/topic
 
-A recipe names an image tower, a text side and an objective by class path, and where the two sides of a pair come from. Give --config several times: a later
-file, and then the options, change what an earlier one says. A recipe that is not a file here is looked for among the shipped ones:
+A recipe names an image tower, a text side and an objective by class path, and where the two sides of a pair come from.
+Give --config several times: a later file, and then the options, change what an earlier one says.
+A recipe that is not a file here is looked for among the shipped ones:
 {recipes}
-Run the same command again to go on with a run that was stopped; a finished one says so. --print_config shows all that a command would use."""
+Run the same command again to go on with a run that was stopped; a finished one says so.
+--print_config shows all that a command would use."""
 
 
 USAGE = "multimodal fit --config RECIPE --run FOLDER [options]"
@@ -72,6 +74,8 @@ TRAINER_DEFAULTS = {
     "use_distributed_sampler": False,  # a PairLoader knows its rank
 }
 ON_PURPOSE = (
+    r"\s*By default only one JsonargparseDeprecationWarning.*",  # of calls that Lightning makes
+    r"\s*``\w+`` was deprecated in v4.*",
     ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning 2.6 beside torch 2.15
     ".*does not have many workers.*",  # columns need none
     ".*smaller than the logging interval.*",
@@ -85,12 +89,19 @@ ON_PURPOSE = (
 def fit(args: Sequence[str] | None = None) -> Path:
     """Train, and return the run's folder; args as on the command line, by default the process's own.
 
-    InputError where something a person gave is wrong: an unknown key, a column that is not there, a folder of another run, pairs that nothing can be
-    learnt from. KeyboardInterrupt where it was stopped; the same command goes on.
+    InputError where something a person gave is wrong: an unknown key, a column that is not there, a folder of another run, pairs that
+    nothing can be learnt from. KeyboardInterrupt where it was stopped; the same command goes on.
     """
     args = list(sys.argv[1:] if args is None else args)
     with _quiet(), isolate_rng():
         return _FitCLI(args).fit()
+
+
+def build(args: Sequence[str]) -> tuple[PairModule, PairData]:
+    """What a command would train, and on what: to look at a recipe from Python. Touches no folder and needs no device."""
+    with _quiet(), isolate_rng():
+        cli = _BuildCLI(list(args))
+        return cli.model, cli.datamodule
 
 
 class _Parser(LightningArgumentParser):
@@ -196,6 +207,7 @@ class _FitCLI(LightningCLI):
             return run
         last = run / CHECKPOINTS / LAST
         resumes = self.state is State.UNFINISHED and last.is_file()
+        rows_per_rank(self.datamodule.batch_size, self.trainer.world_size)  # said here, before other ranks are started
         self._refuse_launch_from_python()
         self._begin(run, made_from, last if resumes else None)
         try:
@@ -215,7 +227,7 @@ class _FitCLI(LightningCLI):
 
     def _begin(self, run: Path, made_from: dict[str, str], last: Path | None) -> None:
         """Make the folder ready, on rank 0; last is the checkpoint to go on from. What other ranks look for in it is not touched here."""
-        if rank_zero_only.rank != 0:
+        if not self.trainer.is_global_zero:
             return
         if last is None:
             runs.clear(run)
@@ -228,7 +240,7 @@ class _FitCLI(LightningCLI):
             logger.log_hyperparams(self.settings)
 
     def _refuse_launch_from_python(self) -> None:
-        """Lightning starts the other ranks by running this process's own command again, which is another one where fit was called from Python."""
+        """Lightning starts other ranks by running this process's own command again, which is none of ours under Python."""
         launcher = self.trainer.strategy.launcher
         if launcher is not None and not launcher.is_interactive_compatible and sys.argv[-len(self.args) :] != self.args:
             raise InputError(
@@ -245,6 +257,16 @@ class _FitCLI(LightningCLI):
         chance = figures.get(name.replace("val/", "val/chance_"))
         beside = f" (chance {float(chance):.1f}, among {num} pairs)" if chance is not None else ""
         return f"{told}; best {name} {keep.best_value:.4g}{beside} after epoch {keep.best_epoch}"
+
+
+class _BuildCLI(_FitCLI):
+    """All but the trainer and the run's folder."""
+
+    def before_instantiate_classes(self) -> None:
+        pass
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        return None
 
 
 def natural_precision(accelerator: str | Any) -> str:

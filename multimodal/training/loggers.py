@@ -3,7 +3,7 @@
     trainer:
       logger: {class_path: multimodal.training.WeightsAndBiases, init_args: {project: pairs}}
 
-metrics.csv has one row for each step at which something was logged, the columns `epoch` and `step` first; a figure that was not logged then is empty.
+metrics.csv has one row for each step at which something was logged, `epoch` and `step` first; a figure that was not logged then is empty.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ class MetricsFile(Logger):
 class WeightsAndBiases(Logger):
     """W&B: live where this machine is logged in or has a key, and otherwise offline in the run's folder, which it says.
 
-    project, entity, name, group, tags: as W&B has them; the name is that of the run's folder where none is given. WANDB_MODE wins, where it is set.
-    A run that goes on from a checkpoint keeps its W&B id. Not Lightning's WandbLogger, which would wait for a login that nobody can give a batch job.
+    project, entity, name, group, tags: as W&B has them; the name is by default that of the run's folder. WANDB_MODE wins, where it is set.
+    A run that goes on from a checkpoint keeps its W&B id. Lightning's WandbLogger waits for a login, which nobody can give a batch job.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class WeightsAndBiases(Logger):
         self._started().log({**metrics, "trainer/global_step": step})
 
     @rank_zero_only
-    def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         self._started().config.update(params, allow_val_change=True)
 
     @rank_zero_only
@@ -161,10 +161,10 @@ class WeightsAndBiases(Logger):
             if not id_file.is_file():
                 id_file.write_text(uuid.uuid4().hex[:12] + "\n")
             settings = {**self._settings, "name": self._settings["name"] or self._folder.resolve().name}
-            mode = os.environ.get("WANDB_MODE") or ("online" if _is_logged_in(wandb.setup().settings) else "offline")
+            mode: Any = os.environ.get("WANDB_MODE") or ("online" if _is_logged_in(wandb.setup().settings) else "offline")
             if mode == "offline":
                 print(
-                    f"W&B: offline; the run is kept in {self._folder / 'wandb'}. Send it later: wandb sync {self._folder}/wandb/offline-run-*",
+                    f"W&B: offline, kept in {self._folder / 'wandb'}. Send it later: wandb sync {self._folder}/wandb/offline-run-*",
                     file=sys.stderr,
                 )
             self._run = wandb.init(

@@ -2,7 +2,8 @@
 
     module = PairModule(Head(1280, 40), nn.Identity(), SoftCrossEntropy(), AdamWCosine(lr=1e-3))
 
-Where the text is a column of targets the text side is `nn.Identity`; a contrastive run has a head over an encoder's column, or a text tower over strings.
+Where the text is a column of targets the text side is `nn.Identity`; a contrastive run has a head over
+an encoder's column, or a text tower over strings.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class AdamWCosine:
 
 DEFAULT_OPTIMISER = AdamWCosine()
 
+
 def warmup_cosine(step: int, num_steps: float, warmup_steps: int) -> float:
     """The share of the highest rate at an optimiser step, counted from 0: (0, 1] while warming up, then down to 0 at step num_steps."""
     if step < warmup_steps:
@@ -75,10 +77,12 @@ class PairModule(L.LightningModule):
     """Learns from pairs, and tells by retrieval among held-out pairs how well.
 
     image_tower: `batch.image` -> (b, d). text_side: `batch.text` -> (b, d). objective: see `multimodal.objectives`.
-    No hyper-parameters are saved: a checkpoint holds tensors and numbers, and `torch.load(..., weights_only=True)` reads it. What made it is config.yaml.
+    No hyper-parameters are saved: a checkpoint holds tensors and numbers, read with `weights_only=True`. What made it is in config.yaml.
     """
 
-    def __init__(self, image_tower: nn.Module, text_side: nn.Module, objective: Objective, optimiser: AdamWCosine = DEFAULT_OPTIMISER) -> None:
+    def __init__(
+        self, image_tower: nn.Module, text_side: nn.Module, objective: Objective, optimiser: AdamWCosine = DEFAULT_OPTIMISER
+    ) -> None:
         super().__init__()
         self.image_tower = image_tower
         self.text_side = text_side
@@ -106,12 +110,18 @@ class PairModule(L.LightningModule):
         image, text, valid = (torch.cat(parts) for parts in zip(*self._held_out, strict=True))
         self._held_out.clear()
         if self.trainer.world_size > 1:
-            image, text, valid = (self.all_gather(part).flatten(0, 1) for part in (image, text, valid))
+            image, text, valid = (self._of_all_ranks(part) for part in (image, text, valid))
         figures = retrieval_figures(image[valid], text[valid])
         self.log_dict({f"val/{name}": value for name, value in figures.items()}, rank_zero_only=False, sync_dist=False)
 
+    def _of_all_ranks(self, rows: Tensor) -> Tensor:
+        gathered = self.all_gather(rows)  # (ranks, b, ...); padding keeps b the same on all
+        assert isinstance(gathered, Tensor)
+        return gathered.flatten(0, 1)
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # each figure costs a third of a millisecond
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if (self.trainer.global_step + 1) % every == 0:  # each figure costs a third of a millisecond
             self.log("train/lr", optimizer.param_groups[0]["lr"])
 
     def configure_optimizers(self) -> Any:
@@ -124,17 +134,13 @@ class PairModule(L.LightningModule):
     def _num_steps(self) -> float:
         """Optimiser steps of the whole run; infinite until the loaders are there.
 
-        Before that the schedule is asked for step 0 alone, which does not depend on it. Lightning's `estimated_stepping_batches` would set the
+        Before that the schedule is asked for step 0 alone, which does not depend on it. Lightning's `estimated_stepping_batches` sets the
         loaders up by itself, too early for a checkpoint's state to reach them (2.6).
         """
         trainer = self.trainer
-        steps = math.inf
-        if trainer.max_epochs is not None and trainer.max_epochs >= 0:
-            steps = (
-                math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches) * trainer.max_epochs
-                if trainer.num_training_batches < math.inf
-                else math.inf
-            )
+        steps: float = math.inf
+        if trainer.max_epochs is not None and trainer.max_epochs >= 0 and trainer.num_training_batches < math.inf:
+            steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches) * trainer.max_epochs
         return min(steps, trainer.max_steps) if trainer.max_steps >= 0 else steps
 
 

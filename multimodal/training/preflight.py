@@ -2,7 +2,7 @@
 
     Trainer(callbacks=[Preflight(num_pairs=32, max_steps=100)])
 
-It looks at the two sides of the pairs, then trains a copy of the towers on them. The run's own weights and random numbers stay as they were.
+It looks at the two sides of the pairs, then trains a copy of the towers on them. The run's own weights and random numbers stay as they are.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, distributed, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from multimodal.errors import InputError
 from multimodal.objectives.base import world_size
@@ -35,7 +36,7 @@ MATCH_MARGIN = 1e-3
 class Preflight(Callback):
     """Stops a run that cannot learn, with the reason: an InputError.
 
-    num_pairs: to learn by heart, on all ranks together. max_steps: of training on them; 0 only looks at the pairs and at what the towers make of them.
+    num_pairs: to learn by heart, on all ranks together. max_steps: of training on them; 0 looks at the pairs alone.
     min_fall: by what share of its first value the loss must fall, with pictures fitting their own texts better than those of others.
     A run that goes on from a checkpoint has passed before and is not asked again.
     """
@@ -167,14 +168,17 @@ def check_dimensions(module: PairModule, batch: Batch, sides: Sides) -> None:
         )
     if image.shape[1:] != text.shape[1:]:
         raise InputError(
-            f"preflight: model.image_tower gives {image.shape[-1]} numbers and the text side {text.shape[-1]}: {sides.text}, model.text_side "
-            f"{type(module.text_side).__name__}. Set model.image_tower's dim_out: {text.shape[-1]}"
+            f"preflight: model.image_tower gives {image.shape[-1]} numbers and the text side {text.shape[-1]}: {sides.text}, "
+            f"model.text_side {type(module.text_side).__name__}. Set model.image_tower's dim_out: {text.shape[-1]}"
         )
 
 
 def learn_by_heart(module: PairModule, batch: Batch, rate: float, max_steps: int) -> Iterator[Fit]:
     """Train a copy of the module's towers on one batch, again and again, and tell every few steps how far it is."""
     towers = _copies(module).train()
+    for part in towers.modules():
+        if isinstance(part, _DropoutNd):  # its noise would look like a loss that falls
+            part.p = 0.0
     image_tower, text_side, objective = towers
     optimizer = replace(module.optimiser, lr=rate).optimizer(towers.parameters())
     other, other_valid = _swapped(batch)

@@ -28,7 +28,7 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Path:
-    """The recipe's file; InputError with near names where there is neither a file here nor a shipped one. `configs/` before the name is fine too."""
+    """The recipe's file, with or without `configs/` before its name; InputError with near names where it is neither here nor shipped."""
     if Path(name).is_file():
         return Path(name)
     shipped = folder() / name.removeprefix("configs/")

@@ -1,6 +1,6 @@
 """The folder of a run: what it holds, whether it was finished, and whether a command is the one that began it.
 
-    state = look_at(Path("runs/topic"), config, overwrite=False)     # fresh, unfinished or finished; InputError where the folder is another run's
+    state = look_at(Path("runs/topic"), config, overwrite=False)     # fresh, unfinished or finished; InputError where it is another run's
 
 runs/topic/config.yaml        everything the run was given, resolved: multimodal fit --config runs/topic/config.yaml --run runs/again
 runs/topic/checkpoints/       last.ckpt to go on from, best.ckpt the epoch that validation liked best (none without validation)

@@ -1,30 +1,33 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from multimodal.pairs import Pair
 from multimodal.shards import ColumnWriter, ShardSet, ShardWriter
 
-NUM_PAIRS, DIM_IMAGE, DIM_TEXT = 61, 6, 4
+NUM_PAIRS, DIM_IMAGE, DIM_TEXT = 121, 6, 4
 UNREADABLE = (3, 40)
 """Ids without a row in the column `some_bad`."""
 
 RECIPE = f"""
 model:
-  image_tower: {{class_path: multimodal.towers.Head, init_args: {{dim_in: {DIM_IMAGE}, dim_out: {DIM_TEXT}, dropout: 0.1, standardise: true}}}}
+  image_tower:
+    class_path: multimodal.towers.Head
+    init_args: {{dim_in: {DIM_IMAGE}, dim_out: {DIM_TEXT}, dropout: 0.1, standardise: true}}
   text_side: {{class_path: torch.nn.Identity}}
   objective: {{class_path: multimodal.objectives.SoftCrossEntropy}}
   optimiser: {{lr: 1.0e-2, warmup_steps: 3}}
 data:
   image: {{class_path: multimodal.data.ColumnRows, init_args: {{name: features}}}}
   text: {{class_path: multimodal.data.ColumnRows, init_args: {{name: topics}}}}
-  batch_size: 8
+  batch_size: 16
   validation_share: 0.2
 trainer: {{accelerator: cpu, max_epochs: 3, log_every_n_steps: 1}}
 """
@@ -36,11 +39,20 @@ def write_column(shards: ShardSet, name: str, rows: np.ndarray) -> None:
             writer.write(shard, rows[shard.start : shard.start + shard.num_pairs])
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Steps of a few rows are a hundred times slower on several threads where other processes want the cores too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of 61 pairs in groups of two, with features and topics that can be told from them; columns with faults beside."""
+    """Shards of 121 pairs in groups of two, with features and topics that can be told from them; columns with faults beside."""
     folder, generator = tmp_path_factory.mktemp("shards"), np.random.default_rng(0)
-    with ShardWriter(folder, pairs_per_shard=25) as writer:
+    with ShardWriter(folder, pairs_per_shard=50) as writer:
         for number in range(NUM_PAIRS):
             encoded = io.BytesIO()
             Image.fromarray(generator.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(encoded, "PNG")
@@ -59,13 +71,18 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
 @pytest.fixture
-def arguments(pairs: Path, tmp_path: Path) -> Callable[..., list[str]]:
+def arguments(pairs: Path, recipe: Path, tmp_path: Path) -> Callable[..., list[str]]:
     """The command line of a small run: `arguments("run", "--trainer.max_epochs", "1")`."""
 
     def of(name: str, *more: str) -> list[str]:
-        recipe = tmp_path / "recipe.yaml"
-        recipe.write_text(RECIPE)
         return ["--config", str(recipe), "--data.shards", str(pairs), "--run", str(tmp_path / name), *more]
 
     return of
