@@ -119,10 +119,10 @@ def _embed_features(
 ) -> Iterator[EmbeddedBatch]:
     """As `embed_pictures`, with the trunk's features read from a column."""
     column = Column.of(source, name)
-    made_by, wanted = column.manifest.made_from.get("trunk", "no trunk"), opened.manifest.made_from["trunk"]
+    made_by, wanted = column.manifest.made_from.get("trunk"), opened.manifest.made_from["trunk"]
     if made_by != wanted:
         raise InputError(
-            f"{column.path}: made by the trunk {made_by[:12]}, and the export {opened.path} has the trunk {wanted[:12]}. "
+            f"{column.path}: made by {f'the trunk {made_by[:12]}' if made_by else 'no trunk'}, and the export {opened.path} has the trunk {wanted[:12]}. "
             "Leave --column out, and the export's own trunk sees the pictures"
         )
 
