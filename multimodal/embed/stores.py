@@ -121,8 +121,9 @@ def _embed_features(
     column = Column.of(source, name)
     made_by, wanted = column.manifest.made_from.get("trunk"), opened.manifest.made_from["trunk"]
     if made_by != wanted:
+        maker = f"the trunk {made_by[:12]}" if made_by else "no trunk"
         raise InputError(
-            f"{column.path}: made by {f'the trunk {made_by[:12]}' if made_by else 'no trunk'}, and the export {opened.path} has the trunk {wanted[:12]}. "
+            f"{column.path}: made by {maker}, and the export {opened.path} has the trunk {wanted[:12]}. "
             "Leave --column out, and the export's own trunk sees the pictures"
         )
 
