@@ -44,12 +44,12 @@ def fit_topics(
     normaliser: Normaliser = _LEMMAS,
     passes: int | None = None,
     seed: int = 0,
-    min_count: int = 2,
+    min_count: int = 3,
     max_share: float = 0.5,
     max_words: int | None = 100_000,
     alpha: float = 0.1,
-    eta: float = 0.01,
-    chunk_size: int = 200,
+    eta: float = 0.1,
+    chunk_size: int = 500,
     overwrite: bool = False,
 ) -> Path:
     """Fit topics (latent Dirichlet allocation, by gensim) and return the space's folder.

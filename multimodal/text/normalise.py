@@ -26,7 +26,9 @@ Accents = Literal["keep", "strip"]
 _CACHED_WORDS = 1 << 17  # words of a language that come up again; stemming one costs 24 us, finding it here 0.1
 
 # Vowel signs and points of scripts that write them as marks of their own (Hebrew, Arabic, Indic, Thai); Python's \w leaves those out.
-_MARKS = "\u0300-\u036f\u0591-\u05bd\u0610-\u061a\u064b-\u065f\u0670\u0900-\u0903\u093a-\u094f\u0951-\u0963\u0981-\u0983"
+_MARKS = (
+    "\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c7\u0610-\u061a\u064b-\u065f\u0670\u0900-\u0903\u093a-\u094f\u0951-\u0963\u0981-\u0983"
+)
 _MARKS += "\u09bc-\u09cd\u0a01-\u0a4d\u0a81-\u0acd\u0b01-\u0b4d"
 _MARKS += "\u0b82-\u0bcd\u0c00-\u0c4d\u0c81-\u0ccd\u0d00-\u0d4d\u0e31\u0e34-\u0e3a\u0e47-\u0e4e"
 _RUN = rf"[^\W_]+(?:[{_MARKS}][^\W_]*)*"
@@ -69,7 +71,7 @@ def _cut_humps(tag: str) -> str:
 
 # What extractors leave behind in the text of articles. Each pattern is linear: none begins inside its own repetition.
 _WIKI_INNERMOST = re.compile(r"\{\{[^{}]*\}\}|\{\|[^{}]*\|\}")
-_WIKI_COMMENT = re.compile(r"<!--[^>]*-->")
+_WIKI_COMMENT = re.compile(r"<!--[^<>]*-->")
 _WIKI_REFERENCE = re.compile(r"<(ref|gallery|math|timeline|syntaxhighlight)\b[^<>]*(?:/>|>[^<>]*</\1\s*>)", re.IGNORECASE)
 _WIKI_TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 _WIKI_FILE = re.compile(r"\[\[\s*(?:file|image|category|media)\s*:[^\[\]]*\]\]", re.IGNORECASE)
@@ -88,6 +90,7 @@ def strip_wiki(text: str) -> str:
         if not num_removed:
             break
     text = _WIKI_TAG.sub(" ", _WIKI_REFERENCE.sub(" ", text))
+    text = _WIKI_COMMENT.sub(" ", text)  # again, for those that held tags
     for _ in range(_MAX_NESTING):  # a file's caption holds links, so these go from the inside out as well
         text = _WIKI_FILE.sub(" ", text)
         text, num_links = _WIKI_LINK.subn(r"\1", text)
@@ -162,6 +165,10 @@ class Normaliser:
         if self.min_length < 1:
             raise InputError(f"normaliser: min_length is {self.min_length}; the shortest word has 1 letter")
 
+        if self.stop_words is not None and self.stop_words != "english":  # in one spelling, so that equal settings are equal
+            words = sorted(set(self.stop_words.split()))
+            object.__setattr__(self, "stop_words", "english" if words == list(ENGLISH) else " ".join(words) or None)
+
     def tokens(self, text: str) -> list[str]:
         """The words of a text in their order, repetitions included; [] where nothing is left."""
         text = unicodedata.normalize("NFKC", VARIANTS[self.variant](text)).lower()
@@ -183,9 +190,7 @@ class Normaliser:
         known = {field.name for field in fields(cls)}
         if foreign := sorted(set(values) - known):
             raise InputError(f"normaliser: setting {foreign[0]!r} is unknown to this release. Install a newer one")
-        words = values["stop_words"]
-        named = "english" if words == list(ENGLISH) else " ".join(words) or None
-        return cls(**{**values, "stop_words": named})
+        return cls(**{**values, "stop_words": " ".join(values["stop_words"])})
 
 
 def _unquoted(word: str) -> str:
