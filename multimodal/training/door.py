@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import logging
+import os
 import re
 import signal
 import sys
@@ -93,13 +94,13 @@ def fit(args: Sequence[str] | None = None) -> Path:
     nothing can be learnt from. KeyboardInterrupt where it was stopped; the same command goes on.
     """
     args = list(sys.argv[1:] if args is None else args)
-    with _quiet(), isolate_rng():
+    with _quiet(), isolate_rng(include_cuda=False):  # the GPUs' states would be read by a context on each of them
         return _FitCLI(args).fit()
 
 
 def build(args: Sequence[str]) -> tuple[PairModule, PairData]:
     """What a command would train, and on what: to look at a recipe from Python. Touches no folder and needs no device."""
-    with _quiet(), isolate_rng():
+    with _quiet(), isolate_rng(include_cuda=False):
         cli = _BuildCLI(list(args))
         return cli.model, cli.datamodule
 
@@ -270,9 +271,13 @@ class _BuildCLI(_FitCLI):
 
 
 def natural_precision(accelerator: str | Any) -> str:
-    """ "bf16-mixed" on a GPU that computes in it natively, else "32-true": a CPU's bf16 is a hundred times slower where it is emulated."""
-    uses_cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return "bf16-mixed" if uses_cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    """ "bf16-mixed" on a GPU that computes in it natively (from Ampere on), else "32-true": where bf16 is emulated it is many times slower."""
+    if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
+        return "32-true"
+    own = int(
+        os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
+    )  # each rank asks its own GPU and leaves the first one alone
+    return "bf16-mixed" if torch.version.hip is not None or torch.cuda.get_device_capability(own) >= (8, 0) else "32-true"
 
 
 def _told(error: Exception, parser: LightningArgumentParser) -> str:

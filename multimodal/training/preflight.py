@@ -51,7 +51,8 @@ class Preflight(Callback):
             return
         assert isinstance(pl_module, PairModule)
         data: PairData = trainer.datamodule  # type: ignore[attr-defined]
-        with isolate_rng():
+        own_gpu = [pl_module.device] if pl_module.device.type == "cuda" else []  # asking all of them would make a context on each
+        with isolate_rng(include_cuda=False), torch.random.fork_rng(own_gpu):
             batch, unread = data.some_pairs(self.num_pairs, trainer.global_rank, trainer.world_size)
             sides = Sides(f"data.image ({data.image})", f"data.text ({data.text})")
             self._stop_on(what_is_wrong(batch, unread, sides))
