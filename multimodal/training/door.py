@@ -276,7 +276,7 @@ def natural_precision(accelerator: str | Any) -> str:
         return "32-true"
     own = int(
         os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
-    )  # each rank asks its own GPU and leaves the first one alone
+    )  # a rank asks its own GPU alone
     return "bf16-mixed" if torch.version.hip is not None or torch.cuda.get_device_capability(own) >= (8, 0) else "32-true"
 
 
