@@ -271,12 +271,10 @@ class _BuildCLI(_FitCLI):
 
 
 def natural_precision(accelerator: str | Any) -> str:
-    """ "bf16-mixed" on a GPU that computes in it natively (from Ampere on), else "32-true": where bf16 is emulated it is many times slower."""
+    """ "bf16-mixed" on a GPU that computes in it natively (from Ampere on), else "32-true": emulated bf16 is many times slower."""
     if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
         return "32-true"
-    own = int(
-        os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
-    )  # a rank asks its own GPU alone
+    own = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))  # a rank asks its own GPU alone
     return "bf16-mixed" if torch.version.hip is not None or torch.cuda.get_device_capability(own) >= (8, 0) else "32-true"
 
 
