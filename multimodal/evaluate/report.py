@@ -202,7 +202,8 @@ def _topics(topics: Sequence[Topic]) -> str:
     if not topics:
         return ""
     items = "".join(
-        f"<article><h3>{escape(', '.join(topic.words))}</h3><p>{100 * topic.share:.1f} % of what the pictures show</p>{_strip(topic.pictures)}</article>"
+        f"<article><h3>{escape(', '.join(topic.words))}</h3>"
+        f"<p>{100 * topic.share:.1f} % of what the pictures show</p>{_strip(topic.pictures)}</article>"
         for topic in topics
     )
     return f"""<section><h2>Topics</h2><p>Top words of each topic, and the pictures in which the network sees most of it.</p>
