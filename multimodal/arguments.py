@@ -7,6 +7,7 @@
 - A bool is a flag (`--json`, or `--json false`); a list takes one value or several (`--names a b`).
 - `--config settings.yaml` gives any of them from a file; a key it does not know is an error.
 - The fields of a frozen dataclass are options of their own: `--split.seed 1`.
+- An object is made from its class's arguments: `--trunk.architecture resnet18 --trunk.weights multimodal.towers.NoWeights`.
 - The docstring's first part is the description, and what follows `name: ` in it is the help of that parameter.
 """
 
@@ -21,6 +22,7 @@ import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
+from pathlib import PurePath
 from typing import Any
 
 from multimodal.errors import InputError
@@ -79,6 +81,14 @@ class _Parameter:
     @property
     def is_list(self) -> bool:
         return any(_is_list(choice) for choice in _choices(self.type))
+
+    @property
+    def is_object(self) -> bool:
+        """Whether it is an instance of a class whose own arguments are options below this one."""
+        return not self.is_list and any(
+            isinstance(choice, type) and choice.__module__ != "builtins" and not issubclass(choice, PurePath)
+            for choice in _choices(self.type)
+        )
 
     @property
     def placeholder(self) -> str:
@@ -178,9 +188,10 @@ def _meaning_and_default(parameter: _Parameter) -> str:
 
 @dataclass(slots=True)
 class _Given:
-    """What a command line says, not yet typed: values by the parameter's name, and files of settings."""
+    """What a command line says, not yet typed: values by the parameter's name, arguments of objects, and files of settings."""
 
     values: dict[str, list[str]] = field(default_factory=dict)
+    below: list[str] = field(default_factory=list)
     configs: list[str] = field(default_factory=list)
 
     @classmethod
@@ -200,6 +211,12 @@ class _Given:
                 placed.append(token)
                 continue
             name, equals, value = token.partition("=")
+            owner = options.get(name.partition(".")[0].replace("_", "-"))
+            if owner is not None and owner.is_object and "." in name:
+                if not equals and not rest:
+                    raise InputError(f"{name} wants a value")
+                given.below.append(f"{owner.option}.{name.partition('.')[2]}={value if equals else rest.pop(0)}")
+                continue
             name = name.replace("_", "-")
             parameter = options.get(name)
             if parameter is None and name != "--config":
@@ -256,6 +273,7 @@ def _typed(given: _Given, parameters: list[_Parameter]) -> dict[str, Any]:
         if parameter.is_list and values and not values[0].startswith("["):
             values = [json.dumps(values, ensure_ascii=False)]
         line += [f"{parameter.option}={value}" for value in values]
+    line += given.below
     try:
         values = parser.instantiate(parser.parse_args(line))
     except ArgumentError as error:
@@ -266,6 +284,7 @@ def _typed(given: _Given, parameters: list[_Parameter]) -> dict[str, Any]:
 def _plain(message: str, parameters: list[_Parameter]) -> str:
     """jsonargparse's message on one line, with the option's name as the user wrote it."""
     message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", " ".join(message.split()).rstrip("."))
+    message = re.sub(r"Does not validate against .*? - (Problem with given class_path .*?)(?: - Expected .*|$)", r"\1", message)
     message = re.sub(r"Expected an? (?:typing\.)?(.+?)\. Got value: ", r"wanted \1 and got ", message)
     for name, option in [("config", "--config"), *((parameter.name, parameter.option) for parameter in parameters)]:
         message = message.replace(f'Parser key "{name}"', option)

@@ -49,6 +49,20 @@ def find(query: str, store: Path, k: int = 10, json: bool = False, part: Literal
 def many(inputs: list[Path], output: Path) -> None:
     print([inputs, output])
 
+class Tower:
+    def __init__(self, depth: int, weights: Weights) -> None:
+        self.told = f"{depth} of {type(weights).__name__}({weights.seed})"
+
+class Weights:
+    pass
+
+class Random(Weights):
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+def build(tower: Tower | None = None, name: str = "x") -> None:
+    print([tower and tower.told, name])
+
 def raw(args: Sequence[str]) -> None:
     print(list(args))
 
@@ -72,7 +86,7 @@ def wait() -> None:
     print("ready", flush=True)
     time.sleep(60)
 '''
-NAMES = ("find", "many", "raw", "wrong", "full", "denied", "bug", "long", "wait")
+NAMES = ("find", "many", "build", "raw", "wrong", "full", "denied", "bug", "long", "wait")
 VERBS: Verbs = {
     **{name: (f"verbs_for_tests:{name}", f"help of {name}") for name in NAMES},
     "deep": {"down": ("verbs_for_tests:raw", "below")},
@@ -140,6 +154,16 @@ def test_options_take_hyphens_or_underscores_flags_lists_and_choices(said: Said)
 
 def test_the_fields_of_a_dataclass_are_options_and_keep_its_other_defaults(said: Said) -> None:
     assert said("find", "q", "S", "--split.held-out", "0.5")[1].endswith("Split(seed=1, held_out=0.5)]")
+
+
+def test_an_object_is_made_from_its_arguments(said: Said) -> None:
+    weights = ["--tower.weights", "verbs_for_tests.Random"]
+    assert said("build", "--tower.depth", "3", *weights, "--tower.weights.seed=7", "--name", "y")[1] == "['3 of Random(7)', 'y']"
+    assert said("build")[1] == "[None, 'x']"
+    status, _, err = said("build", "--tower.deepth", "3", *weights)
+    assert status == 2 and "Option 'deepth' is not accepted. See: prog build --help" in err and "\n" not in err
+    assert said("build", *weights)[2].endswith("the following arguments are required: depth. See: prog build --help")
+    assert said("build", "--tower.depth")[2].endswith("--tower.depth wants a value. See: prog build --help")
 
 
 def test_a_list_by_place_takes_what_the_others_leave(said: Said) -> None:

