@@ -1,8 +1,8 @@
 """Folders that say what they are: every artefact on disk is a box with a `manifest.json`, and a file is whole or absent.
 
-    with atomic_write(box / "weights.bin") as file: file.write(payload)
-    write_manifest(box, Manifest(kind="store", config={...}, counts={"rows": 3}, made_from={"export": "3f9c..."}))
-    read_manifest(box, kind="store").counts["rows"]
+with atomic_write(box / "weights.bin") as file: file.write(payload)
+write_manifest(box, Manifest(kind="store", config={...}, counts={"rows": 3}, made_from={"export": "3f9c..."}))
+read_manifest(box, kind="store").counts["rows"]
 """
 
 from __future__ import annotations
@@ -22,6 +22,15 @@ from multimodal.errors import InputError
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
+KINDS = {
+    "shards": ("a shard set", "data-prep make-shards"),
+    "text-space": ("a text space", "data-prep fit-text-space"),
+    "column": ("a column", "data-prep make-columns, or multimodal embed"),
+    "run": ("a finished run", "multimodal fit"),
+    "export": ("an export", "multimodal export"),
+    "store": ("a store", "multimodal index"),
+}
+"""Kind of a box -> what a message calls it, and the commands that make one. Boxes of other kinds, of other people, are as welcome."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +60,17 @@ class Manifest:
 def read_manifest(box: str | Path, kind: str) -> Manifest:
     """The manifest of a box of the kind wanted; InputError where there is none, or it is another kind or a newer format."""
     path = Path(box) / MANIFEST
+    called, command = KINDS.get(kind, (f"a box of kind {kind}", ""))
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
         manifest = Manifest(**loaded)
     except FileNotFoundError:
         state = "holds no manifest.json (unfinished, or not a box of ours)" if Path(box).is_dir() else "does not exist"
-        raise InputError(f"{box}: wanted a {kind} here, and the folder {state}") from None
+        raise InputError(f"{box}: wanted {called} here, and the folder {state}{command and f'. One is made by: {command}'}") from None
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
         raise InputError(f"{path}: not a manifest of ours: {error}") from None
     if manifest.kind != kind:
-        raise InputError(f"{box}: wanted a {kind} here, and this is a {manifest.kind}")
+        raise InputError(f"{box}: wanted {called} here, and this is {KINDS.get(manifest.kind, (f'a {manifest.kind}', ''))[0]}")
     if manifest.format_version > FORMAT_VERSION:
         raise InputError(f"{box}: format version {manifest.format_version}; this release reads up to {FORMAT_VERSION}. Install a newer one")
     return manifest
@@ -99,7 +109,10 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
 
 
 def copy_box(source: str | Path, target: str | Path) -> None:
-    """Make target a box equal to source, its manifest last. Files are hard-linked where the file system allows it: boxes are never changed in place."""
+    """Make target a box equal to source, its manifest last.
+
+    Files are hard-linked where the file system allows it: boxes are never changed in place.
+    """
     source, target = Path(source), Path(target)
     files = sorted(path.relative_to(source) for path in source.rglob("*") if path.is_file())
     for relative in sorted(files, key=lambda path: path == Path(MANIFEST)):

@@ -104,7 +104,7 @@ def test_an_id_outside_the_set_is_an_index_error(path: Path, id: int) -> None:
 
 
 def test_a_folder_that_is_no_set_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nowhere: wanted a shards here, and the folder does not exist"):
+    with pytest.raises(InputError, match="nowhere: wanted a shard set here, and the folder does not exist"):
         ShardSet(tmp_path / "nowhere")
     (tmp_path / "00000.tar").touch()
     with pytest.raises(InputError, match=f"no index of them. Run: multimodal shards index {tmp_path}"):

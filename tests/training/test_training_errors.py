@@ -24,7 +24,7 @@ Arguments = Callable[..., list[str]]
         (["--model.objective", "multimodal.objectives.Nope"], "module 'multimodal.objectives' has no attribute 'Nope'"),
         (["--data.validation_share", "2"], "data.validation_share=2.0 must be a share"),
         (["--data.text.init_args.name", "lda41"], "columns/lda41: does not exist. Finished ones: "),
-        (["--data.shards", "nowhere"], "nowhere: wanted a shards here, and the folder does not exist"),
+        (["--data.shards", "nowhere"], "nowhere: wanted a shard set here, and the folder does not exist"),
         (["--data.batch_size", "0"], "data.batch_size=0 must be at least 1"),
         (["--selection.monitor", "val/R@100"], "selection.monitor=val/R@100 is not among the figures of this run: "),
         (["--trainer.accelerator", "gpu", "--trainer.devices", "100"], "trainer: "),
