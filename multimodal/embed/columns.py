@@ -5,6 +5,7 @@ multimodal embed --shards data/wiki --name lite0
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,8 +78,10 @@ def embed(
             rows = _rows([next(results) for _ in of_one], shard, source, ledger)
             ledger.write()  # before the shard's file: a job that goes on finds there what it must not forget
             writer.write(shard, rows, None if views == 1 else np.full(shard.num_pairs, views))
-        for _ in results:  # lets the progress say that it is done
+        for _ in results if missing else ():  # lets the progress say that it is done
             pass
+    done = f"{len(source)} pictures" if missing else "is there already"
+    print(f"{folder}: {done}" + (f", {ledger.num_bad} without a row: {ledger.path}" if ledger.num_bad else ""), file=sys.stderr)
     return folder
 
 

@@ -8,6 +8,7 @@ One segment a shard: a job that was stopped goes on at the first shard that is m
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -85,8 +86,10 @@ def index(
             segment = _segment([next(results) for _ in of_one], name, source, opened.card.dim, ledger, thumbnails)
             ledger.write()  # before the segment: a job that goes on finds there what it must not forget
             writer.append(segment, made_from={name: shard.fingerprint})
-        for _ in results:  # lets the progress say that it is done
+        for _ in results if missing else ():  # lets the progress say that it is done
             pass
+        done = f"{len(writer.store)} pictures" if missing else "is there already"
+    print(f"{output}: {done}" + (f", {ledger.num_bad} left out: {ledger.path}" if ledger.num_bad else ""), file=sys.stderr)
     return Path(output)
 
 
