@@ -1,11 +1,98 @@
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import shlex
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 170, 60), "blue": (40, 60, 220), "yellow": (240, 210, 30), "black": (20, 20, 20)}
+SHAPES = ("circle", "square", "triangle")
+RECIPE = """
+num_threads: 1
+model:
+  image_tower: {class_path: multimodal.towers.Head, init_args: {dim_in: 256, dim_out: 8, standardise: true}}
+  text_side: {class_path: torch.nn.Identity}
+  objective: {class_path: multimodal.objectives.Cosine}
+  optimiser: {lr: 1.0e-2, warmup_steps: 2}
+data:
+  image: {class_path: multimodal.data.ColumnRows, init_args: {name: trunk}}
+  text: {class_path: multimodal.data.ColumnRows, init_args: {name: words}}
+  batch_size: 8
+  validation_share: 0.2
+trainer: {accelerator: cpu, max_epochs: 2, log_every_n_steps: 1}
+"""
+TINY_TRUNK = "--trunk.architecture test_efficientnet --trunk.weights multimodal.towers.NoWeights --trunk.size 48 --device cpu"
+ROAD = {
+    "set": "data-prep make-shards folder photos --output set --pairs-per-shard 20",
+    "space": "data-prep fit-text-space word2vec --shards set --output space --dim 8 --min-count 1 --passes 20",
+    "set/columns/words": "data-prep make-columns --space space --shards set --name words",
+    "set/columns/trunk": f"multimodal embed --shards set --name trunk {TINY_TRUNK}",
+    "run": "multimodal fit --config recipe.yaml --data.shards set --run run",
+    "export": "multimodal export --run run --space space --output export",
+    "store": "multimodal index --export export --shards set --output store --column trunk --device cpu",
+}
+"""Box -> the command that makes it, in the folder of a road."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a command left behind: its exit status, and what it said."""
+
+    status: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True, slots=True)
+class Road:
+    """A folder with drawings, a recipe, and the boxes that `ROAD` makes of them; commands in it name them by relative paths."""
+
+    folder: Path
+
+    def run(self, command: str) -> Told:
+        """Give a command to its real door, in this process: importing torch for each would take longer than all of them."""
+        import data_prep.__main__
+        import multimodal.cli
+
+        door, *arguments = shlex.split(command)
+        main = {"multimodal": multimodal.cli.main, "data-prep": data_prep.__main__.main}[door]
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.chdir(self.folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = main(arguments)
+        return Told(status, out.getvalue(), err.getvalue())
+
+    def go(self, *boxes: str) -> None:
+        """Make boxes by their commands, or all of them; all must succeed."""
+        for box in boxes or ROAD:
+            told = self.run(ROAD[box])
+            assert told.status == 0, f"{ROAD[box]}\n{told.err}"
+
+
+def draw_pictures(folder: Path) -> None:
+    """45 drawings of 48 pixels, five colours of three shapes at three places, each with a sidecar that says so."""
+    from PIL import Image, ImageDraw
+
+    folder.mkdir()
+    for colour, rgb in COLOURS.items():
+        for shape in SHAPES:
+            for place in range(3):
+                picture = Image.new("RGB", (48, 48), (255, 255, 255))
+                left = 4 + 3 * place
+                drawing = ImageDraw.Draw(picture)
+                if shape == "triangle":
+                    drawing.polygon([(left, 38), (left + 16, 6), (left + 32, 38)], fill=rgb)
+                else:
+                    (drawing.ellipse if shape == "circle" else drawing.rectangle)((left, 6, left + 32, 38), fill=rgb)
+                picture.save(folder / f"{colour}-{shape}-{place}.png")
+                (folder / f"{colour}-{shape}-{place}.txt").write_text(f"a {colour} {shape} on white paper\n")
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +102,36 @@ def shared_data() -> Path:
     if not data.is_dir():
         pytest.skip(f"real data absent: {data} is no folder (set MULTIMODAL_DATA to where it lies)")
     return data
+
+
+@pytest.fixture(scope="session")
+def begin_road(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Road]:
+    """Makes a new folder with drawings and a recipe, and no box yet."""
+
+    def begin() -> Road:
+        folder = tmp_path_factory.mktemp("road")
+        draw_pictures(folder / "photos")
+        (folder / "recipe.yaml").write_text(RECIPE)
+        return Road(folder)
+
+    return begin
+
+
+@pytest.fixture(scope="session")
+def road(begin_road: Callable[[], Road]) -> Road:
+    """The whole road, made once. Not to be changed; see `own_road`."""
+    made = begin_road()
+    made.go()
+    return made
+
+
+@pytest.fixture
+def own_road(road: Road, tmp_path: Path) -> Road:
+    """A copy of the whole road, to be changed."""
+    return Road(Path(shutil.copytree(road.folder, tmp_path / "road")))
+
+
+@pytest.fixture(scope="session")
+def road_commands() -> dict[str, str]:
+    """Box -> the command that makes it."""
+    return ROAD
