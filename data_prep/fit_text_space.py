@@ -44,7 +44,7 @@ def fit_topics(
     normaliser: Normaliser = _LEMMAS,
     passes: int | None = None,
     seed: int = 0,
-    min_count: int = 3,
+    min_count: int | None = None,
     max_share: float = 0.5,
     max_words: int | None = 100_000,
     alpha: float = 0.1,
@@ -64,7 +64,7 @@ def fit_topics(
         normaliser: from texts to words.
         passes: over the documents; by default as many as show 50,000 of them, from 1 to 50.
         seed: of the random start.
-        min_count: words in fewer documents are left out.
+        min_count: words in fewer documents are left out; by default 1, 2 or 3, with less than 100, less than 500, or more documents.
         max_share: words in a larger share of the documents are left out.
         max_words: of the rest, the most frequent so many are kept.
         alpha: small values make few topics a document.

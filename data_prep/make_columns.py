@@ -29,7 +29,7 @@ def make_columns(
     name: str,
     unit: Literal["pair", "text"] = "pair",
     dtype: Literal["float16", "float32"] = "float16",
-    max_bad_share: float = 0.2,
+    max_bad_share: float = 0.5,
 ) -> Path:
     """Write what a text space makes of every pair's texts as a column of the shard set, and return its folder.
 

@@ -17,6 +17,8 @@ from multimodal.errors import InputError
 from multimodal.text.normalise import Normaliser
 from multimodal.text.vocabulary import Vocabulary
 
+_MORE_WANTED_FROM = (100, 500)  # documents; a word seen twice says little, but among few documents there are only such words
+
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
@@ -27,9 +29,12 @@ class Corpus:
 
     @classmethod
     def read(
-        cls, texts: Iterable[str], normaliser: Normaliser, min_count: int = 1, max_share: float = 1.0, max_words: int | None = None
+        cls, texts: Iterable[str], normaliser: Normaliser, min_count: int | None = 1, max_share: float = 1.0, max_words: int | None = None
     ) -> Corpus:
-        """One pass over the texts. InputError where no word is left. The limits are those of `Vocabulary.count`."""
+        """One pass over the texts. InputError where no word is left. The limits are those of `Vocabulary.count`.
+
+        min_count: None for 1, 2 or 3, in corpora of less than 100, less than 500, or more documents.
+        """
         numbers: dict[str, int] = {}
         frequencies: Counter[int] = Counter()
         read: list[array[int]] = []
@@ -39,6 +44,8 @@ class Corpus:
             read.append(document)
         if not read:
             raise InputError("there are no texts to fit a space on")
+        if min_count is None:
+            min_count = 1 + sum(len(read) >= size for size in _MORE_WANTED_FROM)
         words = list(numbers)
         by_word = {words[number]: count for number, count in frequencies.items()}
         vocabulary = Vocabulary.choose(by_word, len(read), min_count, max_share, max_words)

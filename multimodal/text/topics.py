@@ -196,7 +196,7 @@ def fit_topics(
     num_topics: int = 40,
     passes: int | None = None,
     seed: int = 0,
-    min_count: int = 3,
+    min_count: int | None = None,
     max_share: float = 0.5,
     max_words: int | None = 100_000,
     alpha: float = 0.1,
@@ -207,7 +207,7 @@ def fit_topics(
     """Fit by online variational Bayes (Hoffman, Blei and Bach, NIPS 2010) with gensim's `LdaModel`. Same texts and settings, same topics.
 
     texts: one a document. passes: over the corpus; None for as many as show the model 50,000 documents, from 1 to 50. seed: of the start.
-    min_count, max_share, max_words: which words count, as in `Vocabulary.count`. alpha, eta: the priors of a document's topics and of a
+    min_count, max_share, max_words: which words count, as in `Corpus.read`. alpha, eta: the priors of a document's topics and of a
     topic's words; small values make few topics a document and few words a topic. chunk_size: documents between two updates of the topics.
     origin: what the manifest says of how the space came about; by default these settings. InputError where no word is left.
     """

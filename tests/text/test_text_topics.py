@@ -116,6 +116,13 @@ def test_digamma_has_its_known_values_and_recurrence():
     np.testing.assert_allclose(digamma(x + 1) - digamma(x), 1 / x, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize(("num_texts", "kept"), [(99, 3), (100, 2), (499, 2), (500, 1)])
+def test_in_a_small_corpus_rarer_words_count(num_texts, kept):
+    texts = ["single double triple", "double triple", "triple", *["common filler"] * num_texts][:num_texts]
+    space = fit_topics(texts, PLAIN, num_topics=2, passes=1, max_share=0.9)
+    assert len({"single", "double", "triple"} & set(space.vocabulary.words)) == kept
+
+
 def test_a_corpus_without_words_is_an_error_that_says_so():
     with pytest.raises(InputError, match="no texts"):
         fit_topics([], PLAIN, num_topics=2)
