@@ -5,8 +5,8 @@
     space.top_words(8)                      # 40 lists of 8 words
 
 Fitting is gensim's; inference is here, in numpy, deterministic from a fixed start. From the same start it equals `LdaModel.inference`
-within 1e-5. gensim itself starts each document at random: on captions of 400 photos, K = 20, that alone moves a row by 2.8e-3 (total
-variation, mean), and our start is 1.8e-3 from it; on a corpus of overlapping artificial topics 1.3e-2 and 1.1e-2. Printed by
+within 1e-5. gensim itself starts each document at random: on the captions of 400 photos, K = 20, that alone moves a row by 1.2e-3 (total
+variation, mean), and our start is 8.7e-4 from it; on a corpus of overlapping artificial topics 5.7e-3 and 6.4e-3. Printed by
 `pytest tests/parity/test_gensim.py`.
 """
 
