@@ -208,6 +208,10 @@ class Recent(Generic[K, V]):
     What goes is closed when its last user lets go of it (reference counting), so that a thread in the middle of a read keeps its file.
     """
 
+    _opening = threading.Lock()
+    """One thread opens at a time, in the whole process: numpy reads a header through `ast`, and CPython 3.11 fails when two threads are in
+    there at once (SystemError: AST constructor recursion depth mismatch; python/cpython 106905)."""
+
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._opened: dict[K, V] = {}
@@ -217,18 +221,27 @@ class Recent(Generic[K, V]):
         return len(self._opened)
 
     def get(self, key: K, open: Callable[[K], V]) -> V:
-        """The thing under the key, opened now where it is not open."""
-        with self._lock:
-            value = self._opened.pop(key, None)
+        """The thing under the key, opened now where it is not open; once, also when several threads ask for it."""
+        value = self._find(key)
+        if value is not None:
+            return value
+        with self._opening:
+            value = self._find(key)
             if value is not None:
-                self._opened[key] = value  # a dict keeps insertion order: the most recent is last
                 return value
-        value = open(key)
+            value = open(key)
         with self._lock:
             self._opened[key] = value
             while len(self._opened) > self.limit:
                 self._opened.pop(next(iter(self._opened)))
         return value
+
+    def _find(self, key: K) -> V | None:
+        with self._lock:
+            value = self._opened.pop(key, None)
+            if value is not None:
+                self._opened[key] = value  # a dict keeps insertion order: the most recent is last
+            return value
 
 
 class _File:

@@ -3,6 +3,9 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import Column, ColumnWriter, ShardSet, ShardWriter, column_names, columns, finish, write_shard
+from multimodal.shards.reader import Recent
 
 NUM_PAIRS = 11
 
@@ -300,3 +304,22 @@ def test_an_empty_shard_has_an_empty_file(tmp_path: Path) -> None:
         for shard in writer.missing():
             writer.write(shard, np.array([[id, 0] for id in shard.ids]).reshape(-1, 2))
     assert Column.of(shards, "made").take(np.arange(3))[:, 0].tolist() == [0, 1, 2]
+
+
+def test_threads_that_ask_for_a_column_at_once_open_it_once(tmp_path: Path) -> None:
+    opened: list[int] = []
+    started = threading.Barrier(8)
+    recent: Recent[int, str] = Recent(4)
+
+    def open_one(key: int) -> str:
+        opened.append(key)
+        time.sleep(0.01)
+        return f"value {key}"
+
+    def ask(_: int) -> str:
+        started.wait()
+        return recent.get(7, open_one)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(ask, range(8))) == {"value 7"}
+    assert opened == [7]
