@@ -28,6 +28,12 @@ Verbs = Mapping[str, "Verb | Verbs"]
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
+REMEDIES = {
+    errno.ENOSPC: "Free some space",
+    errno.EDQUOT: "Free some space, or have your quota raised,",
+    errno.EFBIG: "Raise the limit on the size of a file (ulimit -f)",
+}
+"""What a person can do about an operating system's error."""
 
 
 def run(verbs: Verbs, prog: str, argv: Sequence[str] | None = None) -> int:
@@ -72,8 +78,9 @@ def describe(error: OSError) -> str:
     """An operating system's error as a person reads it: where, what, and what to do where that is plain."""
     what = error.strerror or str(error)
     where = " -> ".join(os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes))
-    remedy = ". Free some space and run the same command again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-    return f"{where}: {what}{remedy}" if where else f"{what}{remedy}"
+    remedy = REMEDIES.get(error.errno or 0)
+    told = f"{where}: {what}" if where else what
+    return f"{told}. {remedy} and run the same command again" if remedy else told
 
 
 def _dispatch(verbs: Verbs, prog: str, arguments: list[str]) -> None:
