@@ -62,7 +62,7 @@ def look_at(run: Path, config: Mapping[str, Any], overwrite: bool) -> State:
     if overwrite or not run.exists() or (run.is_dir() and not any(run.iterdir())):
         return State.FRESH
     if not (run / CONFIG).is_file():
-        if run.is_dir() and (run / CHECKPOINTS).is_dir():
+        if (run / CHECKPOINTS).is_dir() or (run / MADE_FROM).is_file():
             return State.FRESH  # stopped before its first line was written
         raise InputError(f"{run}: is there, and is no run: it has no {CONFIG}. Choose another --run")
     begun_with = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
