@@ -17,6 +17,8 @@ try:
 except ModuleNotFoundError:
     raise  # not installed at all: Python's own message names it
 except (ImportError, OSError, RuntimeError) as error:
+    if isinstance(error, OSError) and error.errno is not None:  # the machine's trouble (a full disk), not the pair's: that has no number
+        raise
     raise InputError(
         f"torch {version('torch')} and torchvision {version('torchvision')} do not belong together ({str(error).splitlines()[0]}). "
         "Install both from one place: both from PyPI, or both from PyTorch's CPU index (see Install in README.md)"
