@@ -70,7 +70,7 @@ def combine(expression: Expression, space: TextSpace, images: Mapping[str, np.nd
     norm = float(np.linalg.norm(total))
     if norm <= CANCELLED * np.abs(weights).sum():  # also 0 <= 0, where no term is left
         raise InputError(
-            f"the query cancels to nothing: {expression or 'its terms take each other away'}. Leave a term out or change a weight"
+            f"the query cancels to nothing: {str(expression) or 'its terms take each other away'}. Leave a term out or change a weight"
         )
     return QueryVector((total / norm).astype(np.float32), tuple(used), weighted / norm, tuple(left_out), unknown)
 
