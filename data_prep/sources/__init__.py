@@ -38,7 +38,7 @@ def input_fingerprint(path: Path) -> str:
     if path.is_file():
         return fingerprint_file(path)
     if not path.is_dir():
-        raise InputError(f"{path}: does not exist")
+        raise InputError(f"{path}: does not exist. Give the file or folder that the pairs are to be read from")
     files = sorted(file for file in path.rglob("*") if file.is_file())
     facts = [[os.fsencode(file.relative_to(path)), file.stat().st_size, _text_fingerprint(file)] for file in files]
     return fingerprint_bytes(repr(facts).encode())

@@ -101,6 +101,8 @@ def read_table(table: Path, file_column: str, caption_column: str, split_column:
             entry.captions.append(caption)
     except csv.Error as error:
         raise InputError(f"{table} line {rows.line_num}: {error}") from None
+    if not entries and not ledger.entries:
+        raise InputError(f"{table}: has a header line and no row below it; a row a caption is wanted")
     return entries
 
 

@@ -34,7 +34,11 @@ def folder(input: Path, *, ledger: Ledger) -> Iterator[Pair]:
         raise InputError(f"{input}: is not a folder" if input.exists() else f"{input}: does not exist; a folder of pictures is wanted")
     pictures = list(_pictures(input))
     if not pictures:
-        hint = f". It holds .tar files: use the source img2dataset, or: multimodal shards index {input}" if any(input.glob("*.tar")) else ""
+        hint = (
+            f". It holds .tar files: use the source img2dataset, or: multimodal shards index {input}"
+            if any(input.glob("*.tar"))
+            else ". Give the folder that holds them"
+        )
         raise InputError(f"{input}: no picture (jpg, png, webp, avif) lies in it or below it{hint}")
     for picture in pictures:
         name = picture.relative_to(input).as_posix()
