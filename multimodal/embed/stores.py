@@ -65,6 +65,7 @@ def index(
     ids = split.ids(source, part)
     if not len(ids):
         raise InputError(f"{source.path}: no pair is in part {part!r} with seed {split.seed} and held_out {split.held_out}")
+    features = None if column is None else _features(opened, source, column)
     create_store(output, Path(export) / QUERY, opened.card.family, opened.fingerprint)
     cut = "" if part == "all" else f" {part} (seed {split.seed}, held out {split.held_out})"
     with StoreWriter(output) as writer, Ledger(Path(output) / "bad.csv", max_bad_share) as ledger:
@@ -76,10 +77,10 @@ def index(
         batches = [as_batches(ids_of[shard.name], batch_size) for shard in missing]
         every = [batch for of_one in batches for batch in of_one]
         also = thumbnail if thumbnails else None
-        if column is None:
+        if features is None:
             embedded = embed_pictures(source.image_bytes, every, opened.network, opened.preprocessing, num_threads, also)
         else:
-            embedded = _embed_features(opened, source, every, column, num_threads, also)
+            embedded = _embed_features(opened, source, every, features, num_threads, also)
         results = track(embedded, f"indexing {source.name}", unit="picture", total=sum(map(len, every)), weight=batch_size)
         for shard, of_one in zip(missing, batches, strict=True):
             name = f"{source.name}/{shard.name}{cut}"
@@ -112,15 +113,8 @@ def _is_there(store: Store, name: str, shard: Shard) -> bool:
     return before is not None
 
 
-def _embed_features(
-    opened: Export,
-    source: ShardSet,
-    batches: Sequence[np.ndarray],
-    name: str,
-    num_threads: int | None,
-    also: Callable[[bytes], bytes] | None,
-) -> Iterator[EmbeddedBatch]:
-    """As `embed_pictures`, with the trunk's features read from a column."""
+def _features(opened: Export, source: ShardSet, name: str) -> Column:
+    """The column of that name; InputError where it is of other shards, or where another trunk made it."""
     column = Column.of(source, name)
     made_by, wanted = column.manifest.made_from.get("trunk"), opened.manifest.made_from["trunk"]
     if made_by != wanted:
@@ -129,13 +123,25 @@ def _embed_features(
             f"{column.path}: made by {maker}, and the export {opened.path} has the trunk {wanted[:12]}. "
             "Leave --column out, and the export's own trunk sees the pictures"
         )
+    return column
+
+
+def _embed_features(
+    opened: Export,
+    source: ShardSet,
+    batches: Sequence[np.ndarray],
+    column: Column,
+    num_threads: int | None,
+    also: Callable[[bytes], bytes] | None,
+) -> Iterator[EmbeddedBatch]:
+    """As `embed_pictures`, with the trunk's features read from a column."""
 
     def embed(ids: np.ndarray) -> EmbeddedBatch:
         features = column.take(ids)
         readable = np.isfinite(features).all(axis=1)
         rows = opened.embed_features(np.where(readable[:, None], features, 0))
         rows[~readable] = np.nan
-        bad = {int(id): f"its row of column {name} is not finite" for id in ids[~readable]}
+        bad = {int(id): f"its row of column {column.name} is not finite" for id in ids[~readable]}
         extras = [also(source.image_bytes(id)) if id not in bad else None for id in ids.tolist()] if also else []
         return EmbeddedBatch(ids, rows, bad, extras)
 
