@@ -6,6 +6,7 @@ multimodal evaluate --store runs/demo/wordvec/store --shards runs/demo/shards/fl
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,9 +87,11 @@ class RetrievalRow:
 
 
 def text_to_image_ranks(store: Store, shards: ShardSet, ids: np.ndarray) -> np.ndarray:
-    """The rank (n,) of each pair's picture among the pictures of `ids` (n,) for the query `texts[0]`.
+    """The rank (m,) of each pair's picture among the pictures of `ids` (n,) for the query `texts[0]`.
 
-    The pictures' rows are the store's, the query goes through the store's own text space.
+    The pictures' rows are the store's, the query goes through the store's own text space. The m pairs are those whose picture is in the
+    store: one that could not be read is named in the store's ledger, and is no part of the gallery.
+    InputError: the store was made of other shards, or of another part of them, or there are fewer than 2 pairs.
     """
     unseen = [shard.name for shard in shards.shards if shard.fingerprint not in set(store.sources.values())]
     if unseen:
@@ -97,9 +100,13 @@ def text_to_image_ranks(store: Store, shards: ShardSet, ids: np.ndarray) -> np.n
         )
     if len(ids) < 2:
         raise InputError(f"{shards.path}: {len(ids)} pairs in this part; retrieval needs at least 2")
-    present = np.isin(ids, store.ids)
-    if not present.all():  # pictures that could not be read are named in the store's ledger; they are no part of the gallery
-        ids = ids[present]
+    num_asked = len(ids)
+    ids = ids[np.isin(ids, store.ids)]
+    if len(ids) < 2:
+        raise InputError(
+            f"{store.path}: holds {len(ids)} of the {num_asked} pictures of this part of {shards.path}. Index that part, "
+            "or give the --part and --split that the store was made with"
+        )
     queries = store.query_space.embed([shards.texts(int(id))[0] for id in ids])
     return ranks(queries, store.take(ids), relevant=np.arange(len(ids)))
 
@@ -127,7 +134,10 @@ def evaluate(
         output: also write the row into this JSON file.
     """
     opened, source = Store(store), ShardSet(shards)
-    first = text_to_image_ranks(opened, source, split.ids(source, part))
+    ids = split.ids(source, part)
+    first = text_to_image_ranks(opened, source, ids)
+    if len(first) < len(ids):
+        print(f"{store}: {len(ids) - len(first)} of {len(ids)} pictures are not in it; the others are searched", file=sys.stderr)
     row = RetrievalRow.of(first, recipe or opened.family, opened.family, gallery, split.seed, control)
     if output is not None:
         with atomic_write(output) as file:
