@@ -1,6 +1,6 @@
 """The one exception a door turns into a message: what is wrong, where, and what to do.
 
-    raise InputError("captions.tsv line 7: 2 fields where 3 are wanted. Columns are: file, split, caption")
+raise InputError("captions.tsv line 7: 2 fields where 3 are wanted. Columns are: file, split, caption")
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The records that travel between rooms: a pair on its way into a shard, a batch on its way to a step, a hit on its way to a reader.
 
-    Pair(name="1f469-200d-1f52c.webp", image=encoded, extension="webp", texts=("woman scientist",), group="scientist")
+Pair(name="1f469-200d-1f52c.webp", image=encoded, extension="webp", texts=("woman scientist",), group="scientist")
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Progress that a person can plan by: a bar with rate and time left on a terminal, a plain line every few seconds elsewhere.
 
-    for id in track(ids, "embedding", unit="image"): ...
+for id in track(ids, "embedding", unit="image"): ...
 """
 
 from __future__ import annotations

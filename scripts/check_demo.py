@@ -1,4 +1,4 @@
-"""What a finished demo promises, checked on its files: stores equal exports, figures come from the stores alone, the algebra, a cold search.
+"""What a finished demo promises, checked on its files: stores equal exports, figures come from stores alone, algebra, cold search.
 
     .venv/bin/python scripts/check_demo.py runs/demo
     .venv/bin/python scripts/check_demo.py runs/demo --python /tmp/search-only/bin/python     # an environment with wordsight[search] alone

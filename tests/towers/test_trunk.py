@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from timm.data import create_transform
+from torch import nn
 
 from multimodal.data.decode import centre
 from multimodal.errors import InputError
-from multimodal.towers import FileWeights, Head, HubWeights, ImageTower, NoWeights, PackageWeights, Preprocessing, Trunk
+from multimodal.towers import FileWeights, Head, HubWeights, ImageTower, NoWeights, PackageWeights, Preprocessing, Trunk, folded
 
 TINY = "test_efficientnet"
 
@@ -136,3 +137,25 @@ def test_decoded_pictures_fit_the_trunk() -> None:
     trunk = Trunk(TINY, NoWeights(), size=32)
     pixels = centre(file.getvalue(), trunk.preprocessing.size, trunk.preprocessing.crop_share, "bicubic")
     assert trunk(torch.from_numpy(pixels)[None]).isfinite().all()
+
+
+def test_feature_maps_are_averaged_and_every_part_of_a_row_weighs_the_same() -> None:
+    trunk = Trunk(TINY, NoWeights(3), size=32, num_maps=2)
+    plain = Trunk(TINY, NoWeights(3), size=32)
+    pixels = (pictures().float() / 255 - plain.mean) / plain.std
+    with torch.no_grad():
+        maps = plain.model.forward_intermediates(pixels, indices=2, intermediates_only=True)
+    parts = [plain(pictures()), *(one.flatten(2).mean(2) for one in maps)]
+    rows = trunk(pictures())
+    assert trunk.dim == rows.shape[1] == sum(part.shape[1] for part in parts)
+    start = 0
+    for part in parts:
+        found = rows[:, start : start + part.shape[1]]
+        start += part.shape[1]
+        torch.testing.assert_close(nn.functional.normalize(found), nn.functional.normalize(part), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(found.norm(dim=1), torch.full((len(rows),), (trunk.dim / 3) ** 0.5))
+    again = Trunk.unfilled(trunk.recipe, trunk.preprocessing)
+    assert (again.num_maps, again.dim) == (2, trunk.dim) and trunk.fingerprint != plain.fingerprint
+    torch.testing.assert_close(folded(trunk)(pictures()), rows, atol=1e-3, rtol=1e-3)
+    with pytest.raises(InputError, match="feature maps"):
+        Trunk(TINY, NoWeights(3), size=32, num_maps=99)
