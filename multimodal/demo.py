@@ -232,7 +232,7 @@ def _answers(output: Path, queries: Sequence[str]) -> list[Answered]:
     for query in queries:
         print(f"  {query}")
         for answer in (answer for answer in answers if answer.query == query):
-            found = " | ".join(picture.text.split(".")[0] for picture in answer.pictures[:3]) or answer.refused
+            found = " | ".join(picture.text.split(".")[0] for picture in answer.pictures[:3]) or answer.note
             print(f"    {answer.recipe:<12} {found}")
     return answers
 

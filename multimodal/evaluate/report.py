@@ -17,7 +17,7 @@ from multimodal.errors import InputError
 from multimodal.evaluate.retrieval import RetrievalRow
 from multimodal.pairs import Hit
 from multimodal.search.page import data_uri
-from multimodal.search.query import search
+from multimodal.search.query import answer
 from multimodal.search.store import Store
 from multimodal.text import open_space
 from multimodal.text.topics import TopicSpace
@@ -35,12 +35,12 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One query and what one recipe found for it; refused holds the reason where it found nothing."""
+    """One query and what one recipe found for it. note: words that it does not know, or why it found nothing; "" where all is plain."""
 
     query: str
     recipe: str
     pictures: Sequence[Picture]
-    refused: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +76,19 @@ class Report:
 
 
 def ask(store: Store, recipe: str, queries: Sequence[str], k: int = 8) -> list[Answered]:
-    """Each query's first k pictures; what the store refuses (an unknown word, say) keeps its reason."""
+    """Each query's first k pictures; where the store refuses one (no word of it is known, say), the reason."""
     answers = []
     for query in queries:
         try:
-            hits = search(store, query, k)
+            found = answer(store, query, k)
         except InputError as error:
             answers.append(Answered(query, recipe, (), str(error)))
             continue
-        answers.append(Answered(query, recipe, pictures_of(store, hits)))
+        answers.append(
+            Answered(
+                query, recipe, pictures_of(store, found.hits), f"unknown: {', '.join(found.query.unknown)}" if found.query.unknown else ""
+            )
+        )
     return answers
 
 
@@ -187,12 +191,12 @@ def _answers(answers: Sequence[Answered]) -> str:
     if not answers:
         return ""
     blocks = []
-    for query in dict.fromkeys(answer.query for answer in answers):
+    for query in dict.fromkeys(one.query for one in answers):
         lines = []
-        for answer in answers:
-            if answer.query == query:
-                found = _strip(answer.pictures) if answer.pictures else f'<p class="refused">{escape(answer.refused)}</p>'
-                lines.append(f'<div class="recipe"><span>{escape(answer.recipe)}</span>{found}</div>')
+        for one in answers:
+            if one.query == query:
+                name = one.recipe + (f" ({one.note})" if one.note else "")
+                lines.append(f'<div class="recipe"><span>{escape(name)}</span>{_strip(one.pictures)}</div>')
         blocks.append(f"<article><h3><code>{escape(query)}</code></h3>{''.join(lines)}</article>")
     return f"""<section><h2>Queries</h2><p>Best first; hold the pointer over a picture to read its text.</p>
 <div class="queries">{"".join(blocks)}</div></section>"""
@@ -272,15 +276,14 @@ td.wide { width: 30%; }
 .track { position: relative; height: 12px; border-radius: 6px; background: var(--line); }
 .bar { height: 12px; border-radius: 6px; }
 .chance { position: absolute; top: -3px; width: 2px; height: 18px; background: var(--ink); }
-.queries, .topics, .curves { display: grid; gap: .9rem; margin-top: .9rem; grid-template-columns: repeat(auto-fill, minmax(380px, 1fr)); }
+.queries, .topics, .curves { display: grid; gap: .9rem; margin-top: .9rem; grid-template-columns: repeat(auto-fill, minmax(395px, 1fr)); }
 .curves { grid-template-columns: repeat(auto-fill, minmax(280px, 1fr)); }
 .recipe { margin-top: .35rem; }
 .recipe > span { color: var(--soft); font-size: .78rem; }
 .strip { display: flex; gap: 4px; flex-wrap: wrap; }
-.strip img, .blank { width: 44px; height: 44px; object-fit: contain; background: #fff; border-radius: 6px; }
+.strip img, .blank { width: 42px; height: 42px; object-fit: contain; background: #fff; border-radius: 6px; }
 .topics .strip img { width: 54px; height: 54px; }
 .blank { font-size: 8px; overflow: hidden; color: #555; }
-.refused { font-size: .8rem; }
 figcaption { color: var(--soft); font-size: .85rem; }
 svg { width: 100%; display: block; }
 svg text { font-size: 10px; fill: var(--soft); }

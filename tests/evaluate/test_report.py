@@ -65,7 +65,7 @@ def full_report(text: str) -> Report:
         title=text,
         facts=[text],
         rows=[row(recipe=text, gallery=text), row(3.0, control=True, recipe=text, gallery=text)],
-        answers=[Answered(text, text, pictures), Answered(text, "other", (), refused=text)],
+        answers=[Answered(text, text, pictures), Answered(text, "other", (), note=text)],
         topics=[Topic([text, "dog"], 0.25, pictures)],
         curves=[Curve(text, text, [0, 1, 2], [1.0, 0.5, 0.25])],
         commands=[text],
@@ -149,10 +149,10 @@ def test_a_store_without_topics_says_so(make_store: MakeStore) -> None:
 
 def test_answers_hold_pictures_or_the_reason_why_there_are_none(make_store: MakeStore) -> None:
     found, unknown, cancelled = ask(make_store("store"), "wordvec", ["beach + dog", "zxqv", "dog - dog"], k=3)
-    assert len(found.pictures) == 3 and not found.refused
+    assert len(found.pictures) == 3 and not found.note
     assert {"beach", "dog"} & set(found.pictures[0].text.split())
-    assert not unknown.pictures and 'knows no word of "zxqv"' in unknown.refused
-    assert not cancelled.pictures and "cancels to nothing" in cancelled.refused
+    assert not unknown.pictures and 'knows no word of "zxqv"' in unknown.note
+    assert not cancelled.pictures and "cancels to nothing" in cancelled.note
 
 
 def test_curves_are_read_from_a_run(road: Road) -> None:
