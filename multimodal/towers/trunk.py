@@ -94,8 +94,9 @@ class Trunk(nn.Module):
     def _features(self, pixels: Tensor) -> Tensor:
         if not self.num_maps:
             return self.model(pixels)
-        last, maps = self.model.forward_intermediates(pixels, indices=self.num_maps)
-        parts = [self.model.forward_head(last), *(one.mean(dim=(2, 3)) for one in maps)]
+        model: Any = self.model  # timm's networks have these two; nn.Module does not say so
+        last, maps = model.forward_intermediates(pixels, indices=self.num_maps)
+        parts = [model.forward_head(last), *(one.mean(dim=(2, 3)) for one in maps)]
         scale = math.sqrt(self.dim / len(parts))
         return torch.cat([scale * nn.functional.normalize(part, dim=1) for part in parts], dim=1)
 
@@ -165,7 +166,7 @@ def _map_channels(model: nn.Module, num_maps: int) -> list[int]:
     size = timm_config(model)["input_size"][1]
     was_training = model.training
     with torch.no_grad():
-        _, maps = model.eval().forward_intermediates(torch.zeros(1, 3, size, size), indices=None)
+        _, maps = cast(Any, model.eval()).forward_intermediates(torch.zeros(1, 3, size, size), indices=None)
     model.train(was_training)
     if num_maps > len(maps):
         raise InputError(f"num_maps={num_maps}: this network has {len(maps)} feature maps")
