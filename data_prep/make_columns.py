@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from multimodal.arrays import read_array
 from multimodal.boxes import fingerprint_file
 from multimodal.progress import track
 from multimodal.shards import ColumnWriter, Ledger, Shard, ShardSet
@@ -81,7 +82,7 @@ def _rows(space: TextSpace, texts: Sequence[str], label: str) -> np.ndarray:
 
 def _judge(source: ShardSet, shard: Shard, unit: str, folder: Path, ledger: Ledger) -> None:
     """Read from the finished rows which texts are unknown, so that the ledger is whole after a job that was stopped, too."""
-    lost = np.isnan(np.load(folder / f"{shard.name}{ROWS}", mmap_mode="r", allow_pickle=False)[:, 0])
+    lost = np.isnan(read_array(folder / f"{shard.name}{ROWS}", mapped=True)[:, 0])
     ledger.good(int((~lost).sum()))
     if not lost.any():
         return

@@ -11,7 +11,8 @@ from typing import Self
 import faiss
 import numpy as np
 
-from multimodal.boxes import Manifest, atomic_write, read_manifest, write_manifest
+from multimodal.arrays import read_array, write_array
+from multimodal.boxes import Manifest, read_manifest, write_manifest
 from multimodal.errors import InputError
 from multimodal.search.engine import Neighbours
 from multimodal.search.segments import duplicates, name_some
@@ -72,14 +73,13 @@ class FlatEngine:
     def save(self, path: Path) -> None:
         """ids.npy (n,) int64 and rows.npy (n, d) float32; a filter is not saved."""
         for name, array in (("ids", self._ids), ("rows", self._rows(np.arange(len(self._ids))))):
-            with atomic_write(Path(path) / f"{name}.npy") as file:
-                np.save(file, array)
+            write_array(Path(path) / f"{name}.npy", array)
         write_manifest(path, Manifest(kind="index", config={"dim": self.dim}, counts={"rows": len(self._ids)}))
 
     @classmethod
     def load(cls, path: Path) -> Self:
         engine = cls(int(read_manifest(path, kind="index").config["dim"]))
-        engine.add(np.load(Path(path) / "ids.npy"), np.load(Path(path) / "rows.npy"))
+        engine.add(read_array(Path(path) / "ids.npy"), read_array(Path(path) / "rows.npy"))
         return engine
 
     def _search(self, queries: np.ndarray, k: int) -> Neighbours:

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from multimodal.arrays import read_array, write_array
 from multimodal.boxes import atomic_write, fingerprint_file, fingerprint_json
 from multimodal.errors import InputError
 
@@ -95,11 +96,11 @@ class SegmentReader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.number = int(folder.name)
-        self.ids: np.ndarray = np.load(folder / "ids.npy")
+        self.ids: np.ndarray = read_array(folder / "ids.npy")
 
     def rows(self) -> np.ndarray:
         """(n, d) float16, memory-mapped."""
-        return np.load(self._file("rows.npy"), mmap_mode="r")
+        return read_array(self._file("rows.npy"), mapped=True)
 
     def metadata(self, columns: Sequence[str] | None = None, positions: np.ndarray | None = None) -> dict[str, list[Any]]:
         """Column -> values at the positions (all where None); a column that this segment does not have is all None."""
@@ -141,11 +142,6 @@ def _column(name: str, values: Sequence[Any]) -> pa.Array:
     if pa.types.is_nested(array.type):
         raise InputError(f"metadata column {name}: holds {array.type}; a column holds scalars. Join the values, or leave the column out")
     return array
-
-
-def write_array(path: Path, array: np.ndarray) -> None:
-    with atomic_write(path) as file:
-        np.save(file, array)
 
 
 def _write_table(path: Path, table: pa.Table, group: int, compression: str) -> None:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from multimodal.arrays import read_array, write_array
 from multimodal.boxes import Manifest, copy_box, fingerprint_bytes, is_whole, read_manifest, write_manifest
 from multimodal.errors import InputError
 from multimodal.search.segments import (
@@ -36,7 +37,6 @@ from multimodal.search.segments import (
     fingerprint_segment,
     name_some,
     unit_rows,
-    write_array,
     write_segment,
 )
 from multimodal.text import TextSpace, open_space
@@ -103,7 +103,7 @@ class Store:
     def _open(self, known: Mapping[int, SegmentReader]) -> None:
         numbers = [int(name.removeprefix(SEGMENTS)) for name in self.manifest.parts if name.startswith(SEGMENTS)]
         self.segments: list[SegmentReader] = [known.get(number) or SegmentReader(self.path / segment_name(number)) for number in numbers]
-        removed = [np.load(self.path / name) for name in self.manifest.parts if name.startswith(TOMBSTONES)]
+        removed = [read_array(self.path / name) for name in self.manifest.parts if name.startswith(TOMBSTONES)]
         self.deleted: np.ndarray = np.concatenate([np.empty((0, 2), np.int64), *removed])
         self._live: list[np.ndarray] = []
         for segment in self.segments:

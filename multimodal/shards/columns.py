@@ -22,6 +22,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from multimodal.arrays import read_array, write_array
 from multimodal.boxes import MANIFEST, Manifest, atomic_write, fingerprint_file, is_whole, read_manifest, write_manifest
 from multimodal.errors import InputError
 from multimodal.shards.reader import Recent, Shard, ShardSet
@@ -111,8 +112,8 @@ class Column:
     def _open(self, number: int) -> _Rows:
         name = self._files[number]
         try:
-            values = np.load(self.path / f"{name}{ROWS}", mmap_mode="r", allow_pickle=False)
-            offsets = np.load(self.path / f"{name}{OFFSETS}", mmap_mode="r", allow_pickle=False) if self.unit != "pair" else None
+            values = read_array(self.path / f"{name}{ROWS}", mapped=True)
+            offsets = read_array(self.path / f"{name}{OFFSETS}", mapped=True) if self.unit != "pair" else None
         except (FileNotFoundError, ValueError) as error:
             raise InputError(f"columns {self.path}: {name} cannot be read ({error}). Remove the folder and make the column again") from None
         if values.shape != (self.manifest.parts[f"{name}{ROWS}"]["num_rows"], self.dim):
@@ -179,10 +180,8 @@ class ColumnWriter:
         if np.isinf(stored).any():
             raise InputError(f"columns {self.path}: shard {shard.name} has values that {self.dtype} cannot hold; write them as float32")
         if counts is not None:  # the rows come last: where they are, the shard is done
-            with atomic_write(self._file(shard.name, OFFSETS)) as file:
-                np.save(file, np.cumsum([0, *counts], dtype=np.int64), allow_pickle=False)
-        with atomic_write(self._file(shard.name, ROWS)) as file:
-            np.save(file, stored, allow_pickle=False)
+            write_array(self._file(shard.name, OFFSETS), np.cumsum([0, *counts], dtype=np.int64))
+        write_array(self._file(shard.name, ROWS), stored)
         self._known[shard.name] = {}
 
     def __enter__(self) -> ColumnWriter:
@@ -264,7 +263,7 @@ class ColumnWriter:
 
     def _facts(self, shard: Shard) -> dict[str, Any]:
         file = self._file(shard.name, ROWS)
-        num_rows = np.load(file, mmap_mode="r", allow_pickle=False).shape[0]
+        num_rows = read_array(file, mapped=True).shape[0]
         facts = {"num_pairs": shard.num_pairs, "num_rows": num_rows, "shard": shard.fingerprint, "fingerprint": fingerprint_file(file)}
         return facts | ({"offsets": fingerprint_file(self._file(shard.name, OFFSETS))} if self.unit != "pair" else {})
 

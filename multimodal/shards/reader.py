@@ -208,14 +208,10 @@ class Recent(Generic[K, V]):
     What goes is closed when its last user lets go of it (reference counting), so that a thread in the middle of a read keeps its file.
     """
 
-    _opening = threading.Lock()
-    """One thread opens at a time, in the whole process: numpy reads a header through `ast`, and CPython 3.11 fails when two threads are in
-    there at once (SystemError: AST constructor recursion depth mismatch; python/cpython 106905)."""
-
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._opened: dict[K, V] = {}
-        self._lock = threading.Lock()
+        self._lock, self._opening = threading.Lock(), threading.Lock()
 
     def __len__(self) -> int:
         return len(self._opened)
