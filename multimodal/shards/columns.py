@@ -25,6 +25,7 @@ import numpy as np
 from multimodal.arrays import read_array, write_array
 from multimodal.boxes import MANIFEST, Manifest, atomic_write, fingerprint_file, is_whole, read_manifest, write_manifest
 from multimodal.errors import InputError
+from multimodal.shards.format import TAR
 from multimodal.shards.reader import Recent, Shard, ShardSet
 
 COLUMNS = "columns"
@@ -46,8 +47,9 @@ class Column:
         self.unit: Unit = self.manifest.config["unit"]
         self.dim: int = self.manifest.config["dim"]
         self.num_rows: int = self.manifest.counts["rows"]
-        parts = sorted(self.manifest.parts.items())
-        self._files = [name.removesuffix(ROWS) for name, _ in parts]
+        # In the order of the tars' names, as ids are: "a.s.tar" comes before "a.tar", and "a.s.npy" after "a.npy".
+        parts = sorted(self.manifest.parts.items(), key=lambda part: f"{_shard_of(part[0])}{TAR}")
+        self._files = [_shard_of(name) for name, _ in parts]
         self._starts = np.cumsum([0, *(part["num_pairs"] for _, part in parts)], dtype=np.int64)
         self._maps: Recent[int, _Rows] = Recent(MAX_OPEN_MAPS)
 
@@ -64,7 +66,7 @@ class Column:
 
     def check(self, shards: ShardSet) -> None:
         """InputError, naming the first shard that differs and what to run, where the column belongs to other shards."""
-        made = {name.removesuffix(ROWS): part["shard"] for name, part in self.manifest.parts.items()}
+        made = {_shard_of(name): part["shard"] for name, part in self.manifest.parts.items()}
         now = shards.fingerprints
         for name in sorted(made.keys() | now.keys()):
             if made.get(name) == now.get(name):
@@ -189,7 +191,7 @@ class ColumnWriter:
         if self._finished:
             return self
         for path in sorted(self.path.glob(f"*{ROWS}")):
-            if path.name.split(".")[0] not in self._known:
+            if _shard_of(path.name) not in self._known:
                 path.unlink()
         note = {**self._settings, "shards": self.shards.fingerprints, "parts": self._known}
         with atomic_write(self.path / UNFINISHED) as file:
@@ -219,7 +221,7 @@ class ColumnWriter:
         elif is_whole(self.path):
             manifest = read_manifest(self.path, kind="column")
             self._refuse_other_settings(manifest)
-            facts = {name.removesuffix(ROWS): dict(part) for name, part in manifest.parts.items()}
+            facts = {_shard_of(name): dict(part) for name, part in manifest.parts.items()}
             made = {name: part["shard"] for name, part in facts.items()}
         else:
             return {}
@@ -234,7 +236,7 @@ class ColumnWriter:
         if not is_whole(self.path) or (self.path / UNFINISHED).is_file():
             return False
         made = read_manifest(self.path, kind="column").parts
-        return {name.removesuffix(ROWS) for name in made} == self._known.keys() == self.shards.fingerprints.keys()
+        return {_shard_of(name) for name in made} == self._known.keys() == self.shards.fingerprints.keys()
 
     def _refuse_other_settings(self, manifest: Manifest) -> None:
         made = {**manifest.config, **manifest.made_from}
@@ -279,6 +281,11 @@ def column_path(shards: ShardSet, name: str) -> Path:
 def column_names(shards: ShardSet) -> list[str]:
     """The finished columns of a set."""
     return sorted(path.parent.name for path in (shards.index / COLUMNS).glob(f"*/{MANIFEST}"))
+
+
+def _shard_of(file: str) -> str:
+    """The shard whose rows or offsets a file of a column holds; tars of others may have dots in their names."""
+    return file.removesuffix(OFFSETS if file.endswith(OFFSETS) else ROWS)
 
 
 def _command(path: Path, shards: ShardSet) -> str:

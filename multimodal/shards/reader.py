@@ -226,11 +226,11 @@ class Recent(Generic[K, V]):
             if value is not None:
                 return value
             value = open(key)
-        with self._lock:
-            self._opened[key] = value
-            while len(self._opened) > self.limit:
-                self._opened.pop(next(iter(self._opened)))
-        return value
+            with self._lock:
+                self._opened[key] = value
+                while len(self._opened) > self.limit:
+                    self._opened.pop(next(iter(self._opened)))
+            return value
 
     def _find(self, key: K) -> V | None:
         with self._lock:

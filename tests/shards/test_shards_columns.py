@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import Column, ColumnWriter, ShardSet, ShardWriter, column_names, columns, finish, write_shard
+from multimodal.shards.index import index_tars
 from multimodal.shards.reader import Recent
 
 NUM_PAIRS = 11
@@ -304,6 +305,34 @@ def test_an_empty_shard_has_an_empty_file(tmp_path: Path) -> None:
         for shard in writer.missing():
             writer.write(shard, np.array([[id, 0] for id in shard.ids]).reshape(-1, 2))
     assert Column.of(shards, "made").take(np.arange(3))[:, 0].tolist() == [0, 1, 2]
+
+
+@pytest.fixture
+def dotted(tmp_path: Path) -> ShardSet:
+    """Tars of somebody else, with dots in their names; the first in their order is a.s.tar, of pairs 3 to 5."""
+    ours = make_set(tmp_path / "ours", 9)
+    names = {"000000": "a", "000001": "a.s", "000002": "b"}
+    (tmp_path / "theirs").mkdir()
+    for shard in ours.shards:
+        shutil.copy(ours.path / f"{shard.name}.tar", tmp_path / "theirs" / f"{names[shard.name]}.tar")
+    index_tars(tmp_path / "theirs")
+    return ShardSet(tmp_path / "theirs")
+
+
+def test_rows_follow_the_order_of_the_tars_also_where_names_have_dots(dotted: ShardSet) -> None:
+    with writer_of(dotted) as writer:
+        fill(writer)
+    assert [shard.name for shard in dotted.shards] == ["a.s", "a", "b"]
+    assert Column.of(dotted, "made").take(np.arange(9))[:, 0].tolist() == list(range(9))
+
+
+def test_a_stopped_column_of_tars_with_dotted_names_goes_on(dotted: ShardSet) -> None:
+    with pytest.raises(KeyboardInterrupt), writer_of(dotted) as writer:
+        fill(writer, limit=1)
+        raise KeyboardInterrupt
+    with writer_of(dotted) as writer:
+        assert fill(writer) == ["a", "b"]
+    assert Column.of(dotted, "made").take(np.arange(9))[:, 0].tolist() == list(range(9))
 
 
 def test_threads_that_ask_for_a_column_at_once_open_it_once(tmp_path: Path) -> None:
