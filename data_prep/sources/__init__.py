@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import ast
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from multimodal.arguments import near_names
@@ -30,16 +30,19 @@ Source = Callable[..., Iterator[Pair]]
 TEXT_SUFFIXES = frozenset({".txt", ".tsv", ".csv", ".json", ".jsonl"})
 
 
-def input_fingerprint(path: Path) -> str:
+def input_fingerprint(path: Path, files: Iterable[Path] | None = None) -> str:
     """What an input path holds, cheaply: of a file and of texts the content, of pictures and tars in a folder their names and sizes.
 
+    files: those below the folder that the source reads, in its order; by default all of them. A source that names them is not told to
+    have changed by what else comes to lie there, as the shards themselves where they are written into the folder of the photos.
     The path's own name does not enter: the same photos elsewhere make the same shards. InputError where there is nothing.
     """
     if path.is_file():
         return fingerprint_file(path)
     if not path.is_dir():
         raise InputError(f"{path}: does not exist. Give the file or folder that the pairs are to be read from")
-    files = sorted(file for file in path.rglob("*") if file.is_file())
+    if files is None:
+        files = sorted(file for file in path.rglob("*") if file.is_file())
     facts = [[os.fsencode(file.relative_to(path)), file.stat().st_size, _text_fingerprint(file)] for file in files]
     return fingerprint_bytes(repr(facts).encode())
 

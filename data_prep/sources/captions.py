@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from data_prep.pictures import offer
 from data_prep.sources import input_fingerprint
@@ -52,9 +52,13 @@ def captions(
             yield from offer(ledger, where, entry.file, image, entry.captions, entry.file, entry.split)
 
 
-def inputs(input: Path, images: Path | None, **columns: str | None) -> dict[str, str]:
+def inputs(input: Path, images: Path | None, **columns: Any) -> dict[str, str]:
     """The table and the pictures beside it, for telling a set that was made of them."""
-    return {"input": input_fingerprint(input), "images": input_fingerprint(images or input.parent)}
+    entries = read_table(input, **columns, ledger=Ledger(Path()))  # its lines are written down when the pairs are read
+    folder = images or input.parent
+    named = (folder / name for name in entries)
+    files = [*_tars(folder), *(file for file in named if file.is_file())]
+    return {"input": input_fingerprint(input), "images": input_fingerprint(folder, files)}
 
 
 @dataclass(slots=True)
@@ -130,6 +134,10 @@ def _column(table: Path, header: list[str], name: str, option: str) -> int:
     return header.index(name)
 
 
+def _tars(images: Path) -> list[Path]:
+    return sorted(images.glob("*.tar")) if images.is_dir() else [images]
+
+
 class _Images:
     """Pictures by name, out of a folder, or out of tars whose members are found by full path or by bare name."""
 
@@ -142,7 +150,7 @@ class _Images:
         self._twice: set[str] = set()
 
     def __enter__(self) -> _Images:
-        for path in sorted(self.path.glob("*.tar")) if self.path.is_dir() else [self.path]:
+        for path in _tars(self.path):
             file = self._open.enter_context(open(path, "rb"))
             try:
                 with tarfile.open(fileobj=file, mode="r:") as tar:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.pictures import PICTURE_SUFFIXES, offer
+from data_prep.sources import input_fingerprint
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import Ledger
@@ -55,6 +56,12 @@ def folder(input: Path, *, ledger: Ledger) -> Iterator[Pair]:
             continue
         group = name.removesuffix(picture.suffix) if is_own else (Path(name).parent / text.lower()).as_posix()
         yield from offer(ledger, str(input), name, picture.read_bytes(), [text], group)
+
+
+def inputs(input: Path) -> dict[str, str]:
+    """The pictures and the texts beside them, for telling a set that was made of them."""
+    files = (file for picture in _pictures(input) for file in (picture, picture.with_suffix(".txt")) if file.is_file())
+    return {"input": input_fingerprint(input, files)}
 
 
 def text_of_name(stem: str) -> str:

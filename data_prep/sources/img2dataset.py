@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.pictures import PICTURE_SUFFIXES, offer
+from data_prep.sources import input_fingerprint
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import Ledger
@@ -29,7 +30,7 @@ def img2dataset(input: Path, *, ledger: Ledger) -> Iterator[Pair]:
     The text is `texts` of the .json, else the .txt, else `caption` of the .json. What is damaged goes to the ledger: one sample, or
     what follows the damage in a tar.
     """
-    tars = sorted(input.glob("*.tar")) if input.is_dir() else [input]
+    tars = _tars(input)
     if not input.exists():
         raise InputError(f"{input}: does not exist; a folder of .tar files is wanted")
     if not tars:
@@ -37,6 +38,15 @@ def img2dataset(input: Path, *, ledger: Ledger) -> Iterator[Pair]:
     for tar in tars:
         for sample in _samples(tar, ledger):
             yield from _pair(tar, sample, ledger)
+
+
+def inputs(input: Path) -> dict[str, str]:
+    """The tars, for telling a set that was made of them."""
+    return {"input": input_fingerprint(input, _tars(input))}
+
+
+def _tars(input: Path) -> list[Path]:
+    return sorted(input.glob("*.tar")) if input.is_dir() else [input]
 
 
 @dataclass(slots=True)

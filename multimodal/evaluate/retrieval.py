@@ -99,7 +99,10 @@ def text_to_image_ranks(store: Store, shards: ShardSet, ids: np.ndarray) -> np.n
             f"{store.path}: has no pictures of {shards.path}'s shard {unseen[0]}. Run: multimodal index --shards {shards.path}"
         )
     if len(ids) < 2:
-        raise InputError(f"{shards.path}: {len(ids)} pairs in this part; retrieval needs at least 2")
+        raise InputError(
+            f"{shards.path}: {len(ids)} of its {len(shards)} pairs are in this part; retrieval needs at least 2. Which parts there are: "
+            f"multimodal shards stats {shards.path}"
+        )
     num_asked = len(ids)
     ids = ids[np.isin(ids, store.ids)]
     if len(ids) < 2:

@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from multimodal.boxes import MANIFEST, Manifest, atomic_write, is_whole
+from multimodal.boxes import MANIFEST, Manifest, atomic_write, is_whole, read_manifest
 from multimodal.errors import InputError
 from multimodal.training.callbacks import CHECKPOINTS
 from multimodal.training.datamodule import BAD
@@ -58,13 +58,20 @@ class State(Enum):
 
 
 def look_at(run: Path, config: Mapping[str, Any], overwrite: bool) -> State:
-    """What to do in this folder; config is the resolved one of the command. InputError where the folder was begun by another command."""
-    if overwrite or not run.exists() or (run.is_dir() and not any(run.iterdir())):
+    """What to do in this folder; config is the resolved one of the command. InputError where the folder was begun by another command.
+
+    overwrite: train again where a run lies here. Only a run is ever written over.
+    """
+    if not run.exists() or (run.is_dir() and not any(run.iterdir())):
         return State.FRESH
+    if is_whole(run):
+        read_manifest(run, kind="run")
     if not (run / CONFIG).is_file():
         if (run / CHECKPOINTS).is_dir() or (run / MADE_FROM).is_file():
             return State.FRESH  # stopped before its first line was written
         raise InputError(f"{run}: is there, and is no run: it has no {CONFIG}. Choose another --run")
+    if overwrite:
+        return State.FRESH
     begun_with = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
     different = differences(begun_with, config)
     if different:

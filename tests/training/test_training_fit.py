@@ -120,6 +120,17 @@ def test_a_folder_that_is_no_run_is_left_alone(arguments: Arguments, tmp_path: P
     assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter1.tex"]
 
 
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_a_folder_that_holds_something_else_stays_as_it_is(arguments: Arguments, overwrite: list[str]) -> None:
+    shards = Path(next(arg for arg in arguments("run") if (Path(arg) / "index.arrow").is_file()))
+    before = {path.name: path.read_bytes() for path in shards.iterdir() if path.is_file()}
+    given = arguments("run", "--trainer.max_epochs", "1", *overwrite)
+    given[given.index("--run") + 1] = str(shards)
+    with pytest.raises(InputError, match="wanted a finished run here, and this is a shard set"):
+        fit(given)
+    assert before == {path.name: path.read_bytes() for path in shards.iterdir() if path.is_file()}
+
+
 def test_overwrite_trains_again_from_nothing(arguments: Arguments) -> None:
     run = fit(arguments("run", "--trainer.max_epochs", "2"))
     once = metrics(run)
