@@ -10,6 +10,7 @@ export.query.embed(["a dog on the beach"])    # (1, d)
 from __future__ import annotations
 
 import csv
+import json
 import sys
 import tempfile
 from argparse import ArgumentError
@@ -41,6 +42,8 @@ WEIGHTS = "weights.safetensors"
 QUERY = "query"
 CHECKPOINTS = ("checkpoints/best.ckpt", "checkpoints/last.ckpt")
 """Which is taken: the first of these that the run has."""
+MADE_FROM = "made_from.json"
+"""What a run learns from, there from its beginning; a finished one has it in its manifest."""
 
 
 class ExportNetwork(nn.Module):
@@ -224,7 +227,8 @@ class _Trained:
             made_from = read_manifest(run, kind="run").made_from
         else:
             print(f"{run}: was not finished; taking {checkpoint_path.name} as it is", file=sys.stderr)
-            made_from = {}
+            begun = Path(run) / MADE_FROM
+            made_from = json.loads(begun.read_text(encoding="utf-8")) if begun.is_file() else {}
         model, data = (config[part].get("init_args", config[part]) for part in ("model", "data"))
         return cls(Path(run), model, data, checkpoint["state_dict"], int(checkpoint.get("global_step", 0)), made_from)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,18 @@ def test_a_run_on_pictures_exports_the_trunk_that_it_trained(tmp_path: Path, wor
     with torch.inference_mode():
         expected = tower.eval()(pixels(range(3))).numpy()
     np.testing.assert_allclose(load_export(tmp_path / "export").embed_images(pixels(range(3))), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_column_that_has_changed_since_an_unfinished_run_began_is_refused(tmp_path: Path, world: Path) -> None:
+    run = write_run(tmp_path / "run", world, trained_head(), Cosine())
+    now = read_manifest(world / "set" / "columns" / "words", "column").fingerprint
+    for fingerprint in (now, "0" * 64):
+        (run / "made_from.json").write_text(json.dumps({"column words": fingerprint}))
+        if fingerprint == now:
+            assert export(run, tmp_path / "export", world / "space").is_dir()
+        else:
+            with pytest.raises(InputError, match=f"words: is {now[:12]} now, and .*run was trained on 000000000000. Train again"):
+                export(run, tmp_path / "other", world / "space")
 
 
 def test_the_last_checkpoint_is_taken_where_the_run_chose_none(tmp_path: Path, world: Path) -> None:
