@@ -111,20 +111,25 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
 
 
 def copy_box(source: str | Path, target: str | Path) -> None:
-    """Make target a box equal to source, its manifest last.
-
-    Files are hard-linked where the file system allows it: boxes are never changed in place.
-    """
+    """Make target a box equal to source, its manifest last. What lay under the names of its files before is replaced."""
     source, target = Path(source), Path(target)
+    (target / MANIFEST).unlink(missing_ok=True)
     files = sorted(path.relative_to(source) for path in source.rglob("*") if path.is_file())
     for relative in sorted(files, key=lambda path: path == Path(MANIFEST)):
-        (target / relative).parent.mkdir(parents=True, exist_ok=True)
-        (target / relative).unlink(missing_ok=True)
-        try:
-            os.link(source / relative, target / relative)
-        except OSError:  # another file system, or one without links
-            with open(source / relative, "rb") as original, atomic_write(target / relative) as copy:
-                shutil.copyfileobj(original, copy)
+        link_or_copy(source / relative, target / relative)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make target a file equal to source: hard-linked where the file system allows it, since files of boxes are never changed in place."""
+    if target.exists() and target.samefile(source):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        with open(source, "rb") as original, atomic_write(target) as copy:
+            shutil.copyfileobj(original, copy)
 
 
 def fingerprint_bytes(*chunks: bytes) -> str:

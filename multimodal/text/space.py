@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import shutil
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -24,7 +22,16 @@ from typing import Any, ClassVar, Protocol, Self, cast, runtime_checkable
 
 import numpy as np
 
-from multimodal.boxes import MANIFEST, Manifest, atomic_write, fingerprint_bytes, fingerprint_file, read_manifest, write_manifest
+from multimodal.boxes import (
+    MANIFEST,
+    Manifest,
+    atomic_write,
+    fingerprint_bytes,
+    fingerprint_file,
+    link_or_copy,
+    read_manifest,
+    write_manifest,
+)
 from multimodal.errors import InputError
 from multimodal.text.normalise import Normaliser
 from multimodal.text.vocabulary import Vocabulary
@@ -136,7 +143,7 @@ class BoxedSpace(ABC):
         (path / MANIFEST).unlink(missing_ok=True)
         for name, content in self._files().items():
             if isinstance(content, Path):
-                _put(content, path / name)
+                link_or_copy(content, path / name)
             else:
                 with atomic_write(path / name) as file:
                     file.write(content)
@@ -214,18 +221,6 @@ def open_tensors(path: Path) -> dict[str, np.ndarray]:
             mapped = np.memmap(path, _DTYPES[entry["dtype"]], "r", start, tuple(entry["shape"])) if np.prod(entry["shape"]) else None
             tensors[name] = np.zeros(entry["shape"], _DTYPES[entry["dtype"]]) if mapped is None else mapped.view(np.ndarray)
     return tensors
-
-
-def _put(source: Path, target: Path) -> None:
-    if target.exists() and target.samefile(source):
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        with open(source, "rb") as original, atomic_write(target) as copy:
-            shutil.copyfileobj(original, copy)
 
 
 def _facts(content: bytes | Path) -> dict[str, Any]:
