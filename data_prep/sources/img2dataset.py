@@ -27,8 +27,8 @@ def img2dataset(input: Path, *, ledger: Ledger) -> Iterator[Pair]:
     """The samples of a folder of tars, in the order of the tars' names and of their members; samples of one address share a group.
 
     input: the folder of .tar files, or one of them.
-    The text is `texts` of the .json, else the .txt, else `caption` of the .json. What is damaged goes to the ledger: one sample, or
-    what follows the damage in a tar.
+    The text is `texts` of the .json, else the .txt, else `caption` of the .json; a `split` there is the source's own.
+    What is damaged goes to the ledger: one sample, or what follows the damage in a tar.
     """
     tars = _tars(input)
     if not input.exists():
@@ -74,7 +74,9 @@ def _pair(tar: Path, sample: _Sample, ledger: Ledger) -> Iterator[Pair]:
         return
     group = record.get("group") or record.get("url") or sample.key
     metadata = {"key": sample.key} | {name: record[name] for name in _METADATA if record.get(name) is not None}
-    yield from offer(ledger, tar.name, f"{sample.key}.{suffix}", sample.members[suffix], texts, str(group), metadata=metadata)
+    split = record.get("split")
+    own = split if isinstance(split, str) else ""
+    yield from offer(ledger, tar.name, f"{sample.key}.{suffix}", sample.members[suffix], texts, str(group), own, metadata)
 
 
 def _samples(path: Path, ledger: Ledger) -> Iterator[_Sample]:

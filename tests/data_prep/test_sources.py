@@ -289,6 +289,13 @@ def test_img2dataset_shards_give_text_address_and_key(tmp_path: Path) -> None:
     assert pairs[4].metadata == {"key": "000010001", "url": "http://127.0.0.1/4.png"}
 
 
+def test_a_split_of_the_sources_own_is_kept(tmp_path: Path) -> None:
+    for key, split in enumerate(('"test"', '"dev"', "null", "7")):
+        record = f'{{"texts": ["thing {key}"], "split": {split}}}'
+        write_tar(tmp_path / f"{key}.tar", {f"{key}.png": picture(key, "PNG"), f"{key}.json": record})
+    assert [pair.split for pair in check_source(img2dataset, {"input": tmp_path})] == ["test", "dev", "", ""]
+
+
 def test_the_caption_of_the_json_serves_where_there_is_no_txt_and_texts_win_over_both(tmp_path: Path) -> None:
     write_tar(
         tmp_path / "0.tar",
