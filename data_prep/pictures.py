@@ -14,12 +14,12 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from multimodal.pairs import Pair
 from multimodal.shards import Ledger
+from multimodal.shards.format import picture_format
 
 PICTURE_SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .webp .avif .gif .bmp .tif .tiff .heic .heif .jp2 .jxl".split())
 """Suffixes of files that are meant as pictures; those of formats that shards do not hold are named in the ledger."""
 
 _UNSUPPORTED = {b"GIF8": "gif", b"BM": "bmp", b"II*\0": "tiff", b"MM\0*": "tiff", b"\xff\x0a": "jxl", b"\0\0\0\x0cjP  ": "jp2"}
-_AVIF_BRANDS = (b"avif", b"avis")
 
 
 class BadPicture(ValueError):
@@ -28,16 +28,9 @@ class BadPicture(ValueError):
 
 def picture_extension(image: bytes) -> str:
     """The member extension ("jpg", "png", "webp" or "avif") that the content asks for. BadPicture where it is none of them."""
-    if image.startswith(b"\xff\xd8\xff"):
-        return "jpg"
-    if image.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "png"
-    if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
-        return "webp"
+    if extension := picture_format(image[:64]):
+        return extension
     if image[4:8] == b"ftyp":
-        brands = [image[start : start + 4] for start in range(8, min(int.from_bytes(image[:4], "big"), 64), 4)]
-        if any(brand in _AVIF_BRANDS for brand in brands):
-            return "avif"
         raise BadPicture(f"unsupported format: {image[8:12].decode('ascii', 'replace').strip()}")
     if not image:
         raise BadPicture("the file is empty")

@@ -23,6 +23,7 @@ TAR_END = bytes(2 * BLOCK)
 PICTURE_SPELLINGS = {"jpg": "jpg", "jpeg": "jpg", "jpe": "jpg", "jfif": "jpg", "png": "png", "webp": "webp", "avif": "avif"}
 """How other writers spell the extension of a picture, in lower case -> our spelling."""
 
+AVIF_BRANDS = (b"avif", b"avis")
 RECORD_FIELDS = ("texts", "group", "name", "split", "metadata")
 
 
@@ -107,15 +108,16 @@ def decode_record(record: bytes, read_text: Callable[[], bytes], name: str, grou
 
 
 def picture_format(head: bytes) -> str:
-    """Our extension for the format that a file's first bytes announce (12 are enough), or "" where they announce none of ours."""
+    """Our extension for the format that a file's first bytes announce (64 are enough), or "" where they announce none of ours."""
     if head.startswith(b"\xff\xd8\xff"):
         return "jpg"
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "webp"
-    if head[4:12] in (b"ftypavif", b"ftypavis"):
-        return "avif"
+    if head[4:8] == b"ftyp":  # then its length's worth of brands: the main one, a version, and the others that the file is as well
+        brands = [head[start : start + 4] for start in range(8, min(int.from_bytes(head[:4], "big"), 64), 4)]
+        return "avif" if any(brand in AVIF_BRANDS for brand in brands) else ""
     return ""
 
 

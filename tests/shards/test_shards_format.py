@@ -129,6 +129,11 @@ def test_a_picture_is_known_by_its_first_bytes(extension: str) -> None:
     assert picture_format((PICTURES / f"tiny.{extension}").read_bytes()[:12]) == extension
 
 
+def test_an_avif_may_say_so_in_a_later_brand_and_a_heic_is_none() -> None:
+    assert picture_format(b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf") == "avif"
+    assert picture_format(b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + b"avif") == ""  # behind the end of the brands
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff", b"<html>", b"RIFF....WAVE", b"GIF89a"])
 def test_what_is_no_picture_of_ours_is_none(content: bytes) -> None:
     assert picture_format(content) == ""
