@@ -70,6 +70,7 @@ def index(
     cut = "" if part == "all" else f" {part} (seed {split.seed}, held out {split.held_out})"
     with StoreWriter(output) as writer, Ledger(Path(output) / "bad.csv", max_bad_share) as ledger:
         missing = [shard for shard in source.shards if not _is_there(writer.store, f"{source.name}/{shard.name}{cut}", shard)]
+        _check_places(writer.store, source)
         recall(ledger, {f"{source.name}/{shard.name}{cut}" for shard in missing})
         ledger.good(len(writer.store))
         batch_size = pick_batch_size(batch_size, opened.device)
@@ -111,6 +112,18 @@ def _is_there(store: Store, name: str, shard: Shard) -> bool:
             "Choose another folder, or delete this store"
         )
     return before is not None
+
+
+def _check_places(store: Store, source: ShardSet) -> None:
+    """InputError where a picture of the set lies in the store under an id that is another pair's by now: a shard went, or came before."""
+    if not len(store) or not {"set", "key", "name"} <= set(store.columns):
+        return
+    for id, of, key, name in zip(store.ids.tolist(), *map(store.column, ("set", "key", "name")), strict=True):
+        if of == source.name and id < len(source) and (key, name) != (source.key(id), source.names[id]):
+            raise InputError(
+                f"{store.path}: picture {id} is {name} there and {source.names[id]} in {source.path}, whose shards have changed places "
+                "since. Choose another folder, or delete this store"
+            )
 
 
 def _features(opened: Export, source: ShardSet, name: str) -> Column:

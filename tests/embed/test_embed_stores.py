@@ -166,6 +166,16 @@ def test_shards_that_changed_under_a_store_are_refused(tmp_path: Path, world: Pa
         index(world / "export", tmp_path / "set", tmp_path / "store", device="cpu")
 
 
+def test_shards_that_changed_places_under_a_store_are_refused(tmp_path: Path, world: Path) -> None:
+    shards = make_shards(tmp_path / "set")
+    index(world / "export", tmp_path / "set", tmp_path / "store", device="cpu")
+    for suffix in (".tar", ".arrow"):
+        (tmp_path / "set" / f"{shards.shards[0].name}{suffix}").unlink()
+    finish(tmp_path / "set", {})
+    with pytest.raises(InputError, match="picture 0 is 0.png there and 8.png in .*set, whose shards have changed places"):
+        index(world / "export", tmp_path / "set", tmp_path / "store", device="cpu")
+
+
 def test_a_column_of_another_trunk_is_refused_by_both_names(tmp_path: Path, world: Path) -> None:
     make_shards(tmp_path / "set")
     other = Trunk("test_efficientnet", NoWeights(2), size=32)
