@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -107,7 +108,7 @@ def demo(
         _step(commands, "multimodal", "embed", "--shards", gallery.shards, "--name", "trunk", *views)
     minilm = output / "spaces" / "minilm"
     _step(commands, "data-prep", "fit-text-space", "encoder", "--output", minilm)
-    _step(commands, "data-prep", "make-columns", "--space", minilm, "--shards", pairs, "--name", "minilm")
+    _step(commands, "data-prep", "make-columns", "--space", minilm, "--shards", pairs, "--name", "minilm", "--unit", "text")
 
     rows: list[RetrievalRow] = []
     for seed in range(seeds):
@@ -157,7 +158,7 @@ def _fit_spaces(pairs: Path, output: Path, seed: int, commands: list[str]) -> di
     for job, name, settings in (("topics", "lda40", ["--num-topics", 40]), ("wordllama", "wordllama", [])):
         space = output / "spaces" / f"{name}-seed{seed}"
         _step(commands, "data-prep", "fit-text-space", job, "--shards", pairs, "--split.seed", seed, *settings, "--output", space)
-        _step(commands, "data-prep", "make-columns", "--space", space, "--shards", pairs, "--name", space.name)
+        _step(commands, "data-prep", "make-columns", "--space", space, "--shards", pairs, "--name", space.name, "--unit", "text")
         spaces[name] = space
     return spaces
 
@@ -232,9 +233,14 @@ def _answers(output: Path, queries: Sequence[str]) -> list[Answered]:
     for query in queries:
         print(f"  {query}")
         for answer in (answer for answer in answers if answer.query == query):
-            found = " | ".join(picture.text.split(".")[0] for picture in answer.pictures[:3]) or answer.note
+            found = " | ".join(_short(picture.text) for picture in answer.pictures[:3]) or answer.note
             print(f"    {answer.recipe:<12} {found}")
     return answers
+
+
+def _short(text: str, width: int = 45) -> str:
+    """The first sentence of a text, cut to fit three in a line."""
+    return textwrap.shorten(text.split(".")[0], width, placeholder="…")
 
 
 def _write(output: Path, pairs: Path, rows: list[RetrievalRow], answers: list[Answered], commands: list[str], took_s: float) -> None:
