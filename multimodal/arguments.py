@@ -286,6 +286,8 @@ def _plain(message: str, parameters: list[_Parameter]) -> str:
     message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", " ".join(message.split()).rstrip("."))
     message = re.sub(r"Does not validate against .*? - (Problem with given class_path .*?)(?: - Expected .*|$)", r"\1", message)
     message = re.sub(r"Expected an? (?:typing\.)?(.+?)\. Got value: ", r"wanted \1 and got ", message)
+    union = r"Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors: .*? Given value type: \w+ Given value: (.*)"
+    message = re.sub(union, lambda found: f"wanted {found[1].replace(', NoneType', '')} and got {found[2]}", message)
     for name, option in [("config", "--config"), *((parameter.name, parameter.option) for parameter in parameters)]:
         message = message.replace(f'Parser key "{name}"', option)
     return message

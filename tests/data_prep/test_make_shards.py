@@ -118,6 +118,29 @@ def test_a_set_made_from_something_else_is_replaced_only_when_asked(tmp_path: Pa
     assert tars(output) != before
 
 
+@pytest.mark.parametrize("source", ["folder", "captions", "img2dataset"])
+def test_shards_written_into_the_folder_of_the_photos_are_told_as_whole_by_the_second_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], source: str
+) -> None:
+    given = photos(tmp_path / "photos")
+    if source == "captions":
+        given = given / "captions.tsv"
+        given.write_text("file\tcaption\n" + "".join(f"{word}.png\ta drawn {word}\n" for word in WORDS))
+    if source == "img2dataset":
+        make_shards(folder, {"input": given}, tmp_path / "tars")
+        given = tmp_path / "tars"
+    output = (given if given.is_dir() else given.parent) / "runs" / "set"
+    command = ["make-shards", source, str(given), "--output", str(output)]
+    assert told(capsys, *command)[0] == 0
+    (output.parent / "page.html").write_text("made later")
+    assert told(capsys, *command) == (0, f"{output}: is there already, 10 pairs\n")
+
+
+def test_a_number_that_is_none_is_told_in_plain_words(capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = told(capsys, "make-shards", "folder", "photos", "--output", "set", "--max-pairs", "ten")
+    assert (status, said) == (2, "error: --max-pairs: wanted int and got ten. See: data-prep make-shards folder --help\n")
+
+
 def test_only_the_first_pairs_are_taken_where_so_many_are_asked_for(tmp_path: Path) -> None:
     source = photos(tmp_path / "photos")
     shards = make_shards(folder, {"input": source}, tmp_path / "set", max_pairs=3)
