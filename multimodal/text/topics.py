@@ -213,6 +213,9 @@ def fit_topics(
     """
     from gensim.models import LdaModel
 
+    for name, value in {"num_topics": num_topics, "passes": passes, "alpha": alpha, "eta": eta, "chunk_size": chunk_size}.items():
+        if value is not None and value <= 0:
+            raise InputError(f"{name} is {value}, and has to be above 0")
     normaliser = normaliser or Normaliser(reduce="lemma")
     corpus = Corpus.read(texts, normaliser, min_count, max_share, max_words)
     if passes is None:

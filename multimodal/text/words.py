@@ -152,6 +152,9 @@ def fit_word2vec(
     """
     from gensim.models import Word2Vec
 
+    for name, value in {"dim": dim, "passes": passes, "window": window}.items():
+        if value <= 0:
+            raise InputError(f"{name} is {value}, and has to be above 0")
     normaliser = normaliser or Normaliser()
     corpus = Corpus.read(texts, normaliser, min_count, max_words=max_words)
     model = Word2Vec(vector_size=dim, window=window, min_count=1, sg=1, negative=10, seed=seed, workers=1, epochs=passes)

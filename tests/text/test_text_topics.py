@@ -130,6 +130,12 @@ def test_a_corpus_without_words_is_an_error_that_says_so():
         fit_topics(["the", "of"], PLAIN, num_topics=2)
 
 
+@pytest.mark.parametrize("setting", ["num_topics", "passes", "alpha", "eta", "chunk_size"])
+def test_no_topics_and_no_passes_are_an_error(setting):
+    with pytest.raises(InputError, match=f"{setting} is 0, and has to be above 0"):
+        fit_topics(["a red apple"], **{setting: 0})
+
+
 def test_topics_of_another_vocabulary_are_an_error():
     space = random_space(2, 20, 0)
     with pytest.raises(InputError, match="another vocabulary"):
