@@ -132,9 +132,18 @@ def _one_core_a_thread() -> Iterator[None]:
 
 
 def pick_device(name: str | None) -> torch.device:
-    """The device of that name; None is the accelerator where there is one, and the CPU otherwise."""
+    """The device of that name; None is the accelerator where there is one, and the CPU otherwise. InputError where this machine has none
+    of that name.
+    """
     if name is not None:
-        return torch.device(name)
+        try:
+            return torch.empty(0, device=name).device
+        except (RuntimeError, AssertionError, NotImplementedError) as error:  # as a driver, a build or a name has it
+            there = torch.accelerator.current_accelerator(check_available=True)
+            num = torch.accelerator.device_count()
+            names = ["cpu"] if there is None else ["cpu", *(f"{there.type}:{number}" for number in range(num))]
+            reason = str(error).partition(". ")[0].partition("\n")[0]
+            raise InputError(f"--device {name}: cannot be used here ({reason}). There are: {', '.join(names)}") from None
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     return accelerator if accelerator is not None else torch.device("cpu")
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from multimodal.data.decode import centre
 from multimodal.embed.columns import embed
-from multimodal.embed.pictures import as_batches, embed_pictures
+from multimodal.embed.pictures import as_batches, embed_pictures, pick_device
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards.columns import Column, ColumnWriter
@@ -130,3 +130,10 @@ def test_views_are_the_middle_and_then_crops_drawn_by_seed_view_and_id(shards: S
         np.testing.assert_allclose(rows[0], one.rows(id)[0], atol=1e-3)
         np.testing.assert_allclose(rows, again.rows(id), atol=1e-3)
         assert np.isnan(rows).all() if id in BAD else np.abs(rows[1] - rows[2]).max() > 2e-3
+
+
+@pytest.mark.parametrize("name", ["cuda:97", "gpu", "meta:x"])
+def test_a_device_that_this_machine_lacks_is_named_beside_those_it_has(name: str) -> None:
+    with pytest.raises(InputError, match=rf"--device {name}: cannot be used here \(.+\)\. There are: cpu"):
+        pick_device(name)
+    assert pick_device("cpu") == torch.device("cpu")
