@@ -100,7 +100,7 @@ def text_to_image_ranks(store: Store, shards: ShardSet, ids: np.ndarray) -> np.n
         )
     if len(ids) < 2:
         raise InputError(
-            f"{shards.path}: {len(ids)} of its {len(shards)} pairs are in this part; retrieval needs at least 2. Which parts there are: "
+            f"{shards.path}: {len(ids)} pairs in this part; retrieval needs at least 2. Which splits its {len(shards)} pairs came with: "
             f"multimodal shards stats {shards.path}"
         )
     num_asked = len(ids)
@@ -150,18 +150,22 @@ def evaluate(
 
 
 def as_table(rows: list[RetrievalRow]) -> str:
-    """Rows of equal recipe, gallery and control become one line: the mean over seeds, and the spread of R@10."""
-    lines = [f"{'recipe':<26}{'gallery':<9}{'pairs':>6}{'R@1':>7}{'R@5':>7}{'R@10':>7}  {'seeds':<17}{'chance':>7}{'median':>8}{'mAP':>7}"]
+    """Rows of equal recipe, gallery and control become one line: the mean over seeds, and the spread of R@10; of one seed, the interval."""
+    spread = "seeds" if len({row.seed for row in rows}) > 1 else "95 % interval"
+    width = max((len(row.recipe) for row in rows), default=0) + len(" shuffled ")
+    lines = [
+        f"{'recipe':<{width}}{'gallery':<9}{'pairs':>6}{'R@1':>7}{'R@5':>7}{'R@10':>7}  {spread:<17}{'chance':>7}{'median':>8}{'mAP':>7}"
+    ]
     groups: dict[tuple[str, str, bool], list[RetrievalRow]] = {}
     for row in rows:
         groups.setdefault((row.recipe, row.gallery, row.control), []).append(row)
     for (recipe, gallery, control), members in groups.items():
         tens = [row.recall_10 for row in members]
-        spread = f"{min(tens):.1f}..{max(tens):.1f} of {len(tens)}" if len(tens) > 1 else f"[{members[0].low:.1f}, {members[0].high:.1f}]"
+        between = f"{min(tens):.1f}..{max(tens):.1f} of {len(tens)}" if len(tens) > 1 else f"[{members[0].low:.1f}, {members[0].high:.1f}]"
         lines.append(
-            f"{recipe + (' shuffled' if control else ''):<26}{gallery:<9}{np.mean([row.num_pairs for row in members]):>6.0f}"
+            f"{recipe + (' shuffled' if control else ''):<{width}}{gallery:<9}{np.mean([row.num_pairs for row in members]):>6.0f}"
             f"{np.mean([row.recall_1 for row in members]):>7.1f}{np.mean([row.recall_5 for row in members]):>7.1f}{np.mean(tens):>7.1f}"
-            f"  {spread:<17}{np.mean([row.chance_recall_10 for row in members]):>7.1f}"
+            f"  {between:<17}{np.mean([row.chance_recall_10 for row in members]):>7.1f}"
             f"{np.mean([row.median_rank for row in members]):>8.1f}{np.mean([row.mean_average_precision for row in members]):>7.1f}"
         )
     return "\n".join(lines)

@@ -141,3 +141,9 @@ def test_the_table_joins_seeds_and_keeps_galleries_and_controls_apart() -> None:
     assert noto.split() == "topic_emoji noto 240 5.0 20.4 35.8 [30.0, 41.7] 1.4 17.5 13.4".split()
     assert control.split() == "topic_emoji shuffled unseen 240 5.0 20.4 4.0 [30.0, 41.7] 4.2 17.5 13.4".split()
     assert len({len(line) for line in (header, joined, noto, control)}) == 1
+
+
+def test_the_table_of_one_seed_says_that_the_spread_is_an_interval_and_no_long_name_touches_the_next_column() -> None:
+    header, row = as_table([replace(ROW, recipe="contrastive_emoji", control=True)]).splitlines()
+    assert "95 % interval" in header and "seeds" not in header
+    assert row.startswith("contrastive_emoji shuffled unseen ") and len(row) == len(header)
