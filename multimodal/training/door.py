@@ -281,6 +281,12 @@ def natural_precision(accelerator: str | Any) -> str:
 def _told(error: Exception, parser: LightningArgumentParser) -> str:
     """jsonargparse's error in one line, with the nearest key where it is about an unknown one."""
     text = re.sub(r"\s*\n[\s-]*", " ", str(error)).strip().rstrip(".")
+    text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
+    union = r"Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors: .*? Given value type: \w+ Given value: "
+    text = re.sub(union, r"wanted one of \1 and got ", text)
+    if missing := re.search(r"No module named '([\w.]+)'$", text):
+        text += f". Install {missing[1]}, or name the folder it lies in: PYTHONPATH=<folder> multimodal fit ..."
+        return text
     unknown = re.search(r"unrecognized arguments: --([\w.]+)|[Oo]ption '([\w.]+)'", text)
     if not unknown:
         return f"{text}. See: multimodal fit --help"

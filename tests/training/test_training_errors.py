@@ -20,6 +20,11 @@ Arguments = Callable[..., list[str]]
         (["--trainer.max_epoch", "3"], "--trainer.max_epoch 3. Did you mean trainer.max_epochs?"),
         (["--model.optimiser.lr", "fast"], 'key "model.optimiser.lr"'),
         (["--model.optimiser.lr", "-1"], "optimiser.lr=-1.0 must be above 0"),
+        (["--trainer.max_epochs", "many"], 'key "trainer.max_epochs": wanted one of int, NoneType and got many. See'),
+        (
+            ["--model.objective", "my_package.Huber"],
+            "Install my_package, or name the folder it lies in: PYTHONPATH=<folder> multimodal fit",
+        ),
         (["--model.image_tower.init_args.dim_inn", "3"], "Option 'dim_inn' is not accepted"),
         (["--model.objective", "multimodal.objectives.Nope"], "module 'multimodal.objectives' has no attribute 'Nope'"),
         (["--data.validation_share", "2"], "data.validation_share=2.0 must be a share"),
