@@ -110,6 +110,12 @@ def text_to_image_ranks(store: Store, shards: ShardSet, ids: np.ndarray) -> np.n
             f"{store.path}: holds {len(ids)} of the {num_asked} pictures of this part of {shards.path}. Index that part, "
             "or give the --part and --split that the store was made with"
         )
+    for id, record in zip(ids.tolist(), store.records(ids, ["name"]), strict=True):
+        if record["name"] != shards.names[id]:
+            raise InputError(
+                f"{store.path}: picture {id} is {record['name']} there and {shards.names[id]} in {shards.path}, whose shards have changed "
+                "places since. Make the store again"
+            )
     queries = store.query_space.embed([shards.texts(int(id))[0] for id in ids])
     return ranks(queries, store.take(ids), relevant=np.arange(len(ids)))
 

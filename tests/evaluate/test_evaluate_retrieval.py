@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from multimodal.errors import InputError
 from multimodal.evaluate.retrieval import RetrievalRow, as_table, evaluate, text_to_image_ranks
 from multimodal.pairs import Pair
 from multimodal.search.store import Store, StoreWriter
-from multimodal.shards import ShardSet, ShardWriter, Split
+from multimodal.shards import ShardSet, ShardWriter, Split, finish
 
 MakeStore = Callable[..., Store]
 NUM = 200
@@ -147,3 +148,15 @@ def test_the_table_of_one_seed_says_that_the_spread_is_an_interval_and_no_long_n
     header, row = as_table([replace(ROW, recipe="contrastive_emoji", control=True)]).splitlines()
     assert "95 % interval" in header and "seeds" not in header
     assert row.startswith("contrastive_emoji shuffled unseen ") and len(row) == len(header)
+
+
+def test_a_store_whose_ids_are_those_of_other_pairs_by_now_is_refused(make_store: MakeStore, shards: ShardSet, tmp_path: Path) -> None:
+    store = make_store("store")
+    later = tmp_path / "set"
+    later.mkdir()
+    for shard in shards.shards[1:]:  # the first one is gone, and each pair that follows has a smaller id
+        for suffix in (".tar", ".arrow"):
+            shutil.copy(shards.path / f"{shard.name}{suffix}", later)
+    finish(later, {})
+    with pytest.raises(InputError, match="picture 0 is 0.png there and 70.png in"):
+        text_to_image_ranks(store, ShardSet(later), np.arange(20))
