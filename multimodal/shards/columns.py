@@ -213,15 +213,16 @@ class ColumnWriter:
     def _known_parts(self) -> dict[str, dict[str, Any]]:
         """Name of a shard whose rows are there -> what the manifest says of them, {} where an unfinished run wrote them."""
         note_path = self.path / UNFINISHED
+        if is_whole(self.path):  # also where a run was killed with its manifest written, and its note still there
+            self._refuse_other_settings(read_manifest(self.path, kind="column"))
         if note_path.is_file():
             note = json.loads(note_path.read_text(encoding="utf-8"))
             if {key: note[key] for key in self._settings} != self._settings:
                 return {}
             made, facts = note["shards"], note["parts"]
         elif is_whole(self.path):
-            manifest = read_manifest(self.path, kind="column")
-            self._refuse_other_settings(manifest)
-            facts = {_shard_of(name): dict(part) for name, part in manifest.parts.items()}
+            parts = read_manifest(self.path, kind="column").parts
+            facts = {_shard_of(name): dict(part) for name, part in parts.items()}
             made = {name: part["shard"] for name, part in facts.items()}
         else:
             return {}

@@ -307,6 +307,18 @@ def test_an_empty_shard_has_an_empty_file(tmp_path: Path) -> None:
     assert Column.of(shards, "made").take(np.arange(3))[:, 0].tolist() == [0, 1, 2]
 
 
+def test_a_column_killed_with_its_manifest_written_is_finished_and_not_replaced(shards: ShardSet) -> None:
+    with writer_of(shards) as writer:
+        note = (writer.path / columns.UNFINISHED).read_bytes()
+        fill(writer)
+    (writer.path / columns.UNFINISHED).write_bytes(note)
+    with pytest.raises(InputError, match="finished, with pooling"):
+        writer_of(shards, config={"pooling": "tfidf"})
+    with writer_of(shards) as writer:
+        assert fill(writer) == []
+    assert not (writer.path / columns.UNFINISHED).exists() and len(Column.of(shards, "made")) == NUM_PAIRS
+
+
 @pytest.fixture
 def dotted(tmp_path: Path) -> ShardSet:
     """Tars of somebody else, with dots in their names; the first in their order is a.s.tar, of pairs 3 to 5."""
