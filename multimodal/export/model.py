@@ -27,7 +27,7 @@ from jsonargparse import ArgumentParser
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from multimodal.boxes import Manifest, atomic_write, fingerprint_bytes, is_whole, read_manifest, write_manifest
+from multimodal.boxes import Manifest, atomic_write, fingerprint_bytes, fingerprint_file, is_whole, read_manifest, write_manifest
 from multimodal.data.decode import BadPicture, centre
 from multimodal.errors import InputError
 from multimodal.export.card import Card, read_card
@@ -80,6 +80,9 @@ class Export:
             build(self.card.architecture["head"], nn.Module),
             build(objective, Objective),
         )
+        wanted = self.manifest.parts[WEIGHTS]["fingerprint"]
+        if (self.path / WEIGHTS).is_file() and (found := fingerprint_file(self.path / WEIGHTS)) != wanted:
+            raise InputError(f"{self.path / WEIGHTS}: is {found[:12]}, and the export was made with {wanted[:12]}. Make the export again")
         try:
             self.network.load_state_dict(load_file(self.path / WEIGHTS))
         except (FileNotFoundError, RuntimeError) as error:

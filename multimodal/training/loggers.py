@@ -159,7 +159,8 @@ class WeightsAndBiases(Logger):
             self._folder.mkdir(parents=True, exist_ok=True)
             id_file = self._folder / WANDB_ID
             if not id_file.is_file():
-                id_file.write_text(uuid.uuid4().hex[:12] + "\n")
+                with atomic_write(id_file) as file:
+                    file.write(f"{uuid.uuid4().hex[:12]}\n".encode())
             settings = {**self._settings, "name": self._settings["name"] or self._folder.resolve().name}
             mode: Any = os.environ.get("WANDB_MODE") or ("online" if _is_logged_in(wandb.setup().settings) else "offline")
             if mode == "offline":

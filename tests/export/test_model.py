@@ -148,6 +148,15 @@ def test_the_card_reads_back_with_the_figures_at_the_checkpoint_and_the_trunk_it
     assert load_export(tmp_path / "export").network.trunk.fingerprint == trunk().fingerprint
 
 
+def test_weights_of_another_export_are_refused(tmp_path: Path, world: Path) -> None:
+    for seed in (0, 1):
+        run = write_run(tmp_path / f"run{seed}", world, trained_head(seed=seed), Cosine())
+        export(run, tmp_path / f"export{seed}", world / "space")
+    (tmp_path / "export0" / "weights.safetensors").write_bytes((tmp_path / "export1" / "weights.safetensors").read_bytes())
+    with pytest.raises(InputError, match="weights.safetensors: is .*, and the export was made with"):
+        load_export(tmp_path / "export0")
+
+
 def test_two_exports_of_one_run_are_equal(tmp_path: Path, world: Path) -> None:
     run = write_run(tmp_path / "run", world, trained_head(), Cosine())
     one, two = (export(run, tmp_path / name, world / "space") for name in ("one", "two"))
