@@ -22,7 +22,7 @@ NUM_REASONS_TOLD = 3
 
 @dataclass(frozen=True, slots=True)
 class Bad:
-    """One sample that was left out: the file or shard it lay in, its key or name there, and the reason."""
+    """One sample that is broken or was left out: the file or shard it lay in, its key or name there ("" for the whole), and the reason."""
 
     where: str
     key: str

@@ -6,31 +6,19 @@ for problem in find_problems(ShardSet("shards/emoji")): print(problem)
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from multimodal.boxes import fingerprint_file
 from multimodal.errors import InputError
 from multimodal.progress import track
 from multimodal.shards.columns import OFFSETS, ROWS, Column, column_names
 from multimodal.shards.format import TAR, picture_format
+from multimodal.shards.ledger import Bad
 from multimodal.shards.reader import Shard, ShardSet
 from multimodal.shards.scan import scan_tar
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One broken thing: the shard's or column's name, the pair's key ("" for the file itself), and what is wrong."""
-
-    where: str
-    key: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.where} {self.key}: {self.reason}" if self.key else f"{self.where}: {self.reason}"
-
-
-def find_problems(shards: ShardSet) -> Iterator[Problem]:
-    """All that differs from what the manifest and index say, or cannot be right.
+def find_problems(shards: ShardSet) -> Iterator[Bad]:
+    """All that differs from what the manifest and index say, or cannot be right: the shard or column, the pair's key, "" for the file.
 
     Of each tar: it is there, with its size and sha256; the pairs lie where the index says, JSON is well formed, the .txt is texts[0], and
     each picture begins as its extension's format does (it is not decoded). Of each column: it was made of these shards, and its files are
@@ -42,55 +30,55 @@ def find_problems(shards: ShardSet) -> Iterator[Problem]:
         yield from _column_problems(shards, name)
 
 
-def _shard_problems(shards: ShardSet, shard: Shard) -> Iterator[Problem]:
+def _shard_problems(shards: ShardSet, shard: Shard) -> Iterator[Bad]:
     path = shards.path / f"{shard.name}{TAR}"
     if not path.is_file():
-        yield Problem(shard.name, "", "the tar is missing")
+        yield Bad(shard.name, "", "the tar is missing")
         return
     size_bytes, fingerprint = path.stat().st_size, fingerprint_file(path)
     changed = fingerprint != shard.fingerprint
     if size_bytes != shard.size_bytes:
-        yield Problem(shard.name, "", f"has {size_bytes} bytes, the manifest says {shard.size_bytes}")
+        yield Bad(shard.name, "", f"has {size_bytes} bytes, the manifest says {shard.size_bytes}")
     elif changed:
-        yield Problem(shard.name, "", f"its sha256 is {fingerprint[:12]}.., the manifest says {shard.fingerprint[:12]}..")
+        yield Bad(shard.name, "", f"its sha256 is {fingerprint[:12]}.., the manifest says {shard.fingerprint[:12]}..")
     scan = scan_tar(path)
     indexed = shards.rows(shard)
     keys = {row.key for row in indexed}
     for bad in scan.bad:
         if changed or bad.key in keys:  # what an index of somebody else's tars left out is in its ledger, and no news
-            yield Problem(shard.name, bad.key, bad.reason)
+            yield Bad(shard.name, bad.key, bad.reason)
     told = {bad.key for bad in scan.bad}
     found = {row.image_offset: row for row in scan.rows}
     for row in indexed:
         if row != found.get(row.image_offset) and row.key not in told:
-            yield Problem(shard.name, row.key, "is not in the tar as the index says")
+            yield Bad(shard.name, row.key, "is not in the tar as the index says")
     if size_bytes == shard.size_bytes:
         yield from _pair_problems(shards, shard, {key for key in keys if key not in told})
 
 
-def _pair_problems(shards: ShardSet, shard: Shard, keys: Iterable[str]) -> Iterator[Problem]:
+def _pair_problems(shards: ShardSet, shard: Shard, keys: Iterable[str]) -> Iterator[Bad]:
     for id in shard.ids:
         key, extension = shards.key(id), shards.extensions[id]
         if key not in keys:
             continue
         begins_as = picture_format(shards.image_bytes(id))
         if begins_as != extension:
-            yield Problem(shard.name, key, f"its {extension} begins like {begins_as or 'no picture'}")
+            yield Bad(shard.name, key, f"its {extension} begins like {begins_as or 'no picture'}")
         text = shards.text_bytes(id)
         try:
             main = shards.texts(id)[0]
         except InputError as error:
-            yield Problem(shard.name, key, str(error))
+            yield Bad(shard.name, key, str(error))
             continue
         if text and text != main.encode():
-            yield Problem(shard.name, key, "its .txt is not the first of its texts")
+            yield Bad(shard.name, key, "its .txt is not the first of its texts")
 
 
-def _column_problems(shards: ShardSet, name: str) -> Iterator[Problem]:
+def _column_problems(shards: ShardSet, name: str) -> Iterator[Bad]:
     try:
         column = Column.of(shards, name)
     except InputError as error:
-        yield Problem(name, "", str(error))
+        yield Bad(name, "", str(error))
         return
     for file, part in column.manifest.parts.items():
         wanted = {file: part["fingerprint"]}
@@ -99,6 +87,6 @@ def _column_problems(shards: ShardSet, name: str) -> Iterator[Problem]:
         for one, fingerprint in wanted.items():
             path = column.path / one
             if not path.is_file():
-                yield Problem(name, "", f"column file {one} is missing")
+                yield Bad(name, "", f"column file {one} is missing")
             elif fingerprint_file(path) != fingerprint:
-                yield Problem(name, "", f"column file {one} has changed since it was made")
+                yield Bad(name, "", f"column file {one} has changed since it was made")
