@@ -43,6 +43,7 @@ QUERIES = (
     "(sun + cloud) - rain",
     "family - child",
 )
+MIN_TRAINED, MIN_HELD_OUT, FEW_HELD_OUT = 32, 12, 50
 VIEWS = 4
 FINAL = "data/fixed_epochs.yaml"
 """The recipes were chosen by validation on a part of train; the demo trains them on all of it."""
@@ -103,6 +104,7 @@ def demo(
     commands: list[str] = []
     galleries = _shards(data, output, max_pairs, packages, commands)
     pairs = galleries[0].shards
+    _check_parts(galleries[0], seeds)
     for gallery in galleries:
         views = ["--views", VIEWS] if gallery.part == "test" else []  # only what is trained on needs more than the middle
         _step(commands, "multimodal", "embed", "--shards", gallery.shards, "--name", "trunk", *views)
@@ -128,13 +130,33 @@ def _shards(data: Path | None, output: Path, max_pairs: int | None, packages: Pa
         pairs = output / "shards" / "own"
         source, *settings = _own_source(data)
         _step(commands, "data-prep", "make-shards", source, *settings, "--output", pairs, *limit)
-        return [Gallery("unseen", pairs, "test", "store")]
+        return [Gallery("unseen", pairs, _held_out_part(ShardSet(pairs)), "store")]
     fluent, noto = output / "shards" / "fluent", output / "shards" / "noto"
     where = [] if packages is None else ["--packages", packages]
     _step(commands, "data-prep", "make-shards", "fluent_emoji", *where, "--output", fluent, *limit)
     _step(commands, "data-prep", "make-shards", "noto_emoji", *where, "--output", noto, *limit)
     # The trained things in another drawing style: the split goes by group, and both sets name a thing's group alike.
     return [Gallery("unseen", fluent, "test", "store"), Gallery("noto", noto, "train", "store_noto")]
+
+
+def _held_out_part(pairs: ShardSet) -> str:
+    """The part to judge on: "test", or the source's own development part where it keeps its test part to itself."""
+    own = sorted(name for name in pairs.splits.distinct() if name not in ("", "train"))
+    return "test" if "test" in own or not own else own[0]
+
+
+def _check_parts(gallery: Gallery, seeds: int) -> None:
+    """Stop before the work begins where there is too little to learn from or to judge on."""
+    pairs = ShardSet(gallery.shards)
+    for seed in range(seeds):
+        num_train, num_held_out = len(Split(seed).ids(pairs, "train")), len(Split(seed).ids(pairs, gallery.part))
+        if num_train < MIN_TRAINED or num_held_out < MIN_HELD_OUT:
+            raise InputError(
+                f"{gallery.shards}: {len(pairs)} pairs, {num_train} to train on and {num_held_out} held out "
+                f"(part {gallery.part!r}, seed {seed}). The demo needs at least {MIN_TRAINED} and {MIN_HELD_OUT}: give it more pictures"
+            )
+    if num_held_out < FEW_HELD_OUT:
+        print(f"only {num_held_out} pictures are held out: chance is high among so few, so read R@10 beside it", file=sys.stderr)
 
 
 def _own_source(data: Path) -> list[str | Path]:
@@ -203,7 +225,7 @@ def _family(recipe: Recipe, space: Path, galleries: Sequence[Gallery], output: P
             _step(
                 commands,
                 *("multimodal", "evaluate", "--store", store, "--shards", gallery.shards, "--part", gallery.part, "--split.seed", seed),
-                *("--gallery", gallery.name, "--recipe", Path(recipe.experiment).stem, "--output", figures),
+                *("--gallery", gallery.name, "--recipe", recipe.family, "--output", figures),
                 *(["--control"] if control else []),
             )
             rows.append(RetrievalRow.from_json(json.loads(figures.read_text(encoding="utf-8"))[0]))
@@ -262,7 +284,9 @@ def _write(output: Path, pairs: Path, rows: list[RetrievalRow], answers: list[An
     )
     with atomic_write(output / "index.html") as file:
         file.write(render(report).encode())
-    print(f"\nfigures: {output / 'results.json'}\npage:    {output / 'index.html'}\n{took_s / 60:.1f} minutes", file=sys.stderr)
+    print(
+        f"\nfigures: {output / 'results.json'}\npage:    {output / 'index.html'}\nthis run took {took_s / 60:.1f} minutes", file=sys.stderr
+    )
 
 
 def _step(commands: list[str], program: str, *arguments: object) -> None:

@@ -168,20 +168,22 @@ def _figures(rows: Sequence[RetrievalRow]) -> str:
             ours = [row for row in members if row.recipe == recipe]
             control = [row.recall_10 for row in rows if row.control and row.recipe == recipe and row.gallery == gallery]
             tens = np.array([row.recall_10 for row in ours])
+            low, high = (tens.min(), tens.max()) if len(ours) > 1 else (ours[0].low, ours[0].high)
             chance = float(np.mean([row.chance_recall_10 for row in ours]))
             shuffled = f"{np.mean(control):.1f}" if control else "&ndash;"
             lines.append(
                 f"<tr><td>{escape(recipe)}</td><td>{np.mean([row.num_pairs for row in ours]):.0f}</td>"
                 f"<td>{np.mean([row.recall_1 for row in ours]):.1f}</td><td>{np.mean([row.recall_5 for row in ours]):.1f}</td>"
-                f"<td><b>{tens.mean():.1f}</b> <small>{tens.min():.1f}&ndash;{tens.max():.1f}</small></td>"
+                f"<td><b>{tens.mean():.1f}</b> <small>{low:.1f}&ndash;{high:.1f}</small></td>"
                 f'<td class="wide"><div class="track"><div class="bar" style="width:{tens.mean():.1f}%;background:{_hue(ours[0].family)}">'
                 f'</div><div class="chance" style="left:{chance:.1f}%" title="chance {chance:.1f}"></div></div></td>'
                 f"<td>{chance:.1f}</td><td>{shuffled}</td><td>{np.mean([row.median_rank for row in ours]):.0f}</td></tr>"
             )
     seeds = len({row.seed for row in trained})
+    of_what = f"mean over {seeds} splits, smallest and largest" if seeds > 1 else "one split, with the 95 % interval over its queries"
     return f"""<section><h2>Finding a picture by its own text</h2>
-<p>Share of the queries whose own picture is among the first 1, 5, 10, in per cent: mean over {seeds} seed{"s" if seeds > 1 else ""},
-smallest and largest. The dark mark is chance; <i>shuffled</i> is the same training with texts dealt to the wrong pictures.</p>
+<p>Share of the queries whose own picture is among the first 1, 5, 10, in per cent: {of_what}.
+The dark mark is chance; <i>shuffled</i> is the same training with texts dealt to the wrong pictures.</p>
 <table><thead><tr><th>recipe</th><th>pictures</th><th>R@1</th><th>R@5</th><th>R@10</th><th></th><th>chance</th><th>shuffled</th>
 <th>median rank</th></tr></thead>
 <tbody>{"".join(lines)}</tbody></table></section>"""

@@ -112,11 +112,17 @@ def stem(word: str, language: str) -> str:
     return str(snowballstemmer.stemmer(_SNOWBALL[language]).stemWord(word))
 
 
+_MENDED_LEMMAS = {("playing", "en"): "play", ("thinking", "en"): "think", ("swinging", "en"): "swing", ("singing", "en"): "sing"}
+"""Frequent words that simplemma 1.1 takes for forms of rarer or no words (`playe`, `thinke`, `swinge`, `singe`)."""
+
+
 @lru_cache(_CACHED_WORDS)
 def lemma(word: str, language: str) -> str:
     """The dictionary form of a lower-case word by simplemma's tables; a word that they lack stays as it is."""
     import simplemma
 
+    if (word, language) in _MENDED_LEMMAS:
+        return _MENDED_LEMMAS[word, language]
     # "Bern" must not come out with a capital from a word that was made lower-case: the tables know names.
     return str(simplemma.lemmatize(word, lang=language)).lower()
 

@@ -168,3 +168,10 @@ def test_threads_stem_the_same_words_as_one():
     finally:
         sys.setswitchinterval(switch)
     assert found == [wanted] * 4
+
+
+@pytest.mark.parametrize(
+    ("form", "word"), [("playing", "play"), ("swinging", "swing"), ("singing", "sing"), ("making", "make"), ("dogs", "dog")]
+)
+def test_forms_of_a_frequent_word_meet_in_its_lemma(form: str, word: str) -> None:
+    assert Normaliser(reduce="lemma").tokens(f"{form} {word}") == [word, word]
