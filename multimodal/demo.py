@@ -153,10 +153,11 @@ def _check_parts(gallery: Gallery, seeds: int) -> None:
         if num_train < MIN_TRAINED or num_held_out < MIN_HELD_OUT:
             raise InputError(
                 f"{gallery.shards}: {len(pairs)} pairs, {num_train} to train on and {num_held_out} held out "
-                f"(part {gallery.part!r}, seed {seed}). The demo needs at least {MIN_TRAINED} and {MIN_HELD_OUT}: give it more pictures"
+                f"(part {gallery.part!r}, seed {seed}). The demo needs at least {MIN_TRAINED} and {MIN_HELD_OUT}: give it more pictures, "
+                "or a table without a column of splits where all of them stand in one"
             )
-    if num_held_out < FEW_HELD_OUT:
-        print(f"only {num_held_out} pictures are held out: chance is high among so few, so read R@10 beside it", file=sys.stderr)
+        if num_held_out < FEW_HELD_OUT:
+            print(f"only {num_held_out} pictures are held out: chance is high among so few, so read R@10 beside it", file=sys.stderr)
 
 
 def _own_source(data: Path) -> list[str | Path]:

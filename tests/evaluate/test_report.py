@@ -100,7 +100,7 @@ def test_figures_are_means_over_seeds_with_spread_chance_and_control() -> None:
     page = Page(render(Report("demo", [], rows, [], [], [], [])))
     assert "33.0" in page.text and "30.0–36.0" in page.text
     assert "4.2" in page.text and "4.5" in page.text
-    assert "mean over 2 seeds" in page.text
+    assert "mean over 2 splits" in page.text
     bars = [style for style in page.attributes("style") if style.startswith("width:")]
     assert [bar.partition(";")[0] for bar in bars] == ["width:33.0%", "width:70.0%"]
     assert page.text.index("unseen") < page.text.index("noto")
