@@ -106,7 +106,7 @@ def demo(
     pairs = galleries[0].shards
     _check_parts(galleries[0], seeds)
     for gallery in galleries:
-        views = ["--views", VIEWS] if gallery.part == "test" else []  # only what is trained on needs more than the middle
+        views = ["--views", VIEWS] if gallery.shards == pairs else []  # only what is trained on needs more than the middle
         _step(commands, "multimodal", "embed", "--shards", gallery.shards, "--name", "trunk", *views)
     minilm = output / "spaces" / "minilm"
     _step(commands, "data-prep", "fit-text-space", "encoder", "--output", minilm)

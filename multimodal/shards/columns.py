@@ -34,8 +34,6 @@ OFFSETS = ".offsets.npy"
 UNFINISHED = "unfinished.json"
 MAX_OPEN_MAPS = 256  # a map keeps a file descriptor
 
-_ABSENT = "does not exist. Columns are made by: data-prep make-columns (of texts), multimodal embed (of pictures)"
-
 Unit = Literal["pair", "text", "view"]
 
 
@@ -60,8 +58,11 @@ class Column:
         """The column of that name in the set. InputError where there is none, or where it was made of shards that have changed since."""
         path = column_path(shards, name)
         if not is_whole(path):
-            state = f"was not finished. Run: {_command(path, shards)}" if path.is_dir() else _ABSENT
-            raise InputError(f"columns {path}: {state}. Finished ones: {', '.join(column_names(shards)) or 'none'}")
+            state = f"was not finished. Run: {_command(path, shards)}" if path.is_dir() else "does not exist"
+            raise InputError(
+                f"columns {path}: {state}. Finished ones: {', '.join(column_names(shards)) or 'none'}. "
+                "Columns are made by: data-prep make-columns (of texts), multimodal embed (of pictures)"
+            )
         column = cls(path)
         column.check(shards)
         return column
