@@ -15,6 +15,7 @@ VERBS: Verbs = {
     "embed": ("multimodal.embed.columns:embed", "run a frozen trunk once over shards and keep its features as a column"),
     "index": ("multimodal.embed.stores:index", "run an export over shards or a folder and keep the vectors as a store"),
     "search": ("multimodal.search.query:search_verb", 'find pictures in words: multimodal search --store S "woman + scientist - man"'),
+    "serve": ("multimodal.serve.app:serve", "a page to search in a browser: multimodal serve --store S"),
     "evaluate": ("multimodal.evaluate.retrieval:evaluate", "retrieval figures of a store, with chance beside them"),
     "demo": ("multimodal.demo:demo", "the whole road on real pictures, or on your own with --data"),
     "shards": {

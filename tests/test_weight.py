@@ -38,6 +38,7 @@ def loaded_by(*rooms: str) -> set[str]:
         "multimodal.text",
         "multimodal.export.card",
         "multimodal.search",
+        "multimodal.serve",
         "multimodal.cli",
         "data_prep",
     ],

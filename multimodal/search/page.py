@@ -50,32 +50,44 @@ _SIGNATURES = ((b"\xff\xd8\xff", "jpeg"), (b"\x89PNG", "png"), (b"RIFF", "webp")
 
 def render(query: str, found: Answer, thumbnails: Sequence[bytes | None]) -> str:
     """The page as HTML text. thumbnails: one encoded picture a hit, or None, where the hit's name stands instead."""
-    items = "\n".join(_item(rank, hit, picture) for rank, (hit, picture) in enumerate(zip(found.hits, thumbnails, strict=True), start=1))
-    notes = "".join(f"<p>{escape(line)}</p>" for line in found.notes.splitlines())
+    pictures = [
+        picture_tag(hit, None if picture is None else data_uri(picture)) for hit, picture in zip(found.hits, thumbnails, strict=True)
+    ]
+    return document(query, f"<header>\n<h1>{escape(query)}</h1>\n{summary(found)}\n</header>\n{grid(found.hits, pictures)}")
+
+
+def document(title: str, body: str, style: str = "") -> str:
+    """A whole page. title: text; body: HTML; style: CSS after that of the grid."""
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(query)}</title>
-<style>{_STYLE}</style>
+<title>{escape(title)}</title>
+<style>{_STYLE}{style}</style>
 </head>
 <body>
-<header>
-<h1>{escape(query)}</h1>
-<p>{len(found.hits)} pictures, by cosine</p>{notes}
-</header>
-<ol>
-{items}
-</ol>
+{body}
 </body>
 </html>
 """
 
 
-def _item(rank: int, hit: Hit, picture: bytes | None) -> str:
+def summary(found: Answer) -> str:
+    """How many pictures, and what a person has to know beside them."""
+    notes = "".join(f"<p>{escape(line)}</p>" for line in found.notes.splitlines())
+    return f"<p>{len(found.hits)} pictures, by cosine</p>{notes}"
+
+
+def grid(hits: Sequence[Hit], pictures: Sequence[str]) -> str:
+    """The hits, best first. pictures: the HTML that shows each."""
+    items = "\n".join(_item(rank, hit, picture) for rank, (hit, picture) in enumerate(zip(hits, pictures, strict=True), start=1))
+    return f"<ol>\n{items}\n</ol>"
+
+
+def _item(rank: int, hit: Hit, picture: str) -> str:
     return f"""<li>
-<div class="picture">{_picture(hit, picture)}</div>
+<div class="picture">{picture}</div>
 <div class="facts">
 <div class="score"><span>{rank}</span><span>{hit.score:+.4f}</span></div>
 <p class="text" title="{escape(hit.text)}">{escape(hit.text)}</p>
@@ -85,16 +97,19 @@ def _item(rank: int, hit: Hit, picture: bytes | None) -> str:
 </li>"""
 
 
-def _picture(hit: Hit, picture: bytes | None) -> str:
-    if picture is None:
-        return "no thumbnail"
-    return f'<img alt="{escape(hit.text)}" src="{data_uri(picture)}">'
+def picture_tag(hit: Hit, address: str | None) -> str:
+    """An image, or words where there is no address."""
+    return "no thumbnail" if address is None else f'<img alt="{escape(hit.text)}" src="{escape(address)}">'
 
 
 def data_uri(picture: bytes) -> str:
     """An encoded picture as an address that holds it."""
-    kind = next((kind for signature, kind in _SIGNATURES if picture.startswith(signature)), "avif")
-    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+    return f"data:{media_type(picture)};base64,{base64.b64encode(picture).decode()}"
+
+
+def media_type(picture: bytes) -> str:
+    """What an encoded picture is: `image/jpeg`, `image/png`, `image/webp`, else `image/avif`."""
+    return "image/" + next((kind for signature, kind in _SIGNATURES if picture.startswith(signature)), "avif")
 
 
 def _why(why: Mapping[str, float]) -> str:

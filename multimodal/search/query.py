@@ -69,7 +69,7 @@ def answer(
     if k < 1:
         raise InputError(f"k = {k}; at least 1 hit is wanted")
     expression = parse(query)
-    named = {term.content: int(term.content) for term in expression.terms if term.kind == "image" and _is_id(term.content)}
+    named = {term.content: int(term.content) for term in expression.terms if term.kind == "image" and is_id(term.content)}
     paths = [term.content for term in expression.terms if term.kind == "image" and term.content not in named]
     images = dict(zip(named, store.take(list(named.values())), strict=True)) | _encode(store, paths, image_encoder)
     vector = combine(expression, store.query_space, images)
@@ -117,7 +117,7 @@ def search_verb(
     if not found.hits:
         print(f"{store}: no picture to show; {len(opened):,} in the store", file=sys.stderr)
     if json:
-        print(_as_json(query, found))
+        print(as_json(query, found))
     else:
         print(_as_table(found.hits, why), end="")
     if html is not None:
@@ -128,7 +128,8 @@ def search_verb(
         print(f"wrote {html}", file=sys.stderr)
 
 
-def _is_id(content: str) -> bool:
+def is_id(content: str) -> bool:
+    """Whether `image:<content>` names a picture of the store; else it names a file."""
     return content.isascii() and content.isdigit()
 
 
@@ -225,7 +226,8 @@ def _as_table(hits: Sequence[Hit], why: bool) -> str:
     return "".join(line.rstrip() + "\n" for line in lines)
 
 
-def _as_json(query: str, found: Answer) -> str:
+def as_json(query: str, found: Answer) -> str:
+    """One JSON object: query, means, unknown, left_out, hits."""
     hits = [{"rank": rank, **asdict(hit)} for rank, hit in enumerate(found.hits, start=1)]
     left_out = [term.label for term in found.query.left_out]
     whole = {"query": query, "means": str(found.expression), "unknown": dict(found.query.unknown), "left_out": left_out, "hits": hits}

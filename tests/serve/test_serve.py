@@ -1,0 +1,135 @@
+"""The page and its JSON over a small real store: what `multimodal search` finds, nothing unescaped, and no file of the server."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from html import escape, unescape
+from urllib.parse import parse_qs, urlsplit
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from multimodal import cli
+from multimodal.search.query import answer, as_json
+from multimodal.search.segments import Segment
+from multimodal.search.store import Store, StoreWriter, create_store
+from multimodal.serve.app import make_app
+from multimodal.text import Normaliser, Vocabulary
+from multimodal.text.words import WordSpace
+
+WORDS = ("beach", "sunset", "snow")
+EVIL = '<script>alert("1")</script>'
+PNG = b"\x89PNG" + bytes(8)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("serve")
+    random = np.random.default_rng(0)
+    vectors = random.standard_normal((3, 4)).astype(np.float32)
+    WordSpace(Normaliser(), Vocabulary(WORDS, np.arange(1, 4), 9), vectors).save(folder / "space")
+    create_store(folder / "store", folder / "space", family="wordvec", export="e" * 64)
+    with StoreWriter(folder / "store") as writer:
+        metadata = {"name": ["a.png", "b.png", "c.png"], "text": [EVIL, "two", "three"]}
+        writer.append(Segment(np.array([7, 8, 9]), random.standard_normal((3, 4)), metadata, [PNG, b"\xff\xd8\xffJ", None]))
+    return folder / "store"
+
+
+@pytest.fixture(scope="module")
+def client(path):
+    return TestClient(make_app(Store(path)))
+
+
+def test_json_is_what_the_command_line_prints(client, path):
+    reply = client.get("/api/search", params={"q": "beach - snow + zxqv", "k": 2})
+    assert reply.status_code == 200 and reply.headers["content-type"] == "application/json"
+    assert reply.text == as_json("beach - snow + zxqv", answer(Store(path), "beach - snow + zxqv", 2))
+    assert len(reply.json()["hits"]) == 2 and "zxqv" in reply.json()["unknown"]
+
+
+@pytest.mark.parametrize(
+    ("query", "told"), [("", "empty"), ("(beach", "never closed\n  (beach\n  ^"), ("image:3", "no picture"), ("zxqv", "zxqv")]
+)
+def test_a_wrong_query_is_a_message_in_both_places(client, query, told):
+    reply = client.get("/api/search", params={"q": query})
+    assert reply.status_code == 400 and told in reply.json()["error"]
+    if query:
+        assert f'<pre role="alert">{escape(reply.json()["error"])}</pre>' in client.get("/", params={"q": query}).text
+
+
+@pytest.mark.parametrize("written", ["image:{}", 'beach + image:"{}"', "beach - 0.5*(image:{} + snow)"])
+def test_no_query_reads_a_file_of_the_server(client, tmp_path, written):
+    (tmp_path / "secret.png").write_bytes(PNG)
+    for file in (tmp_path / "secret.png", tmp_path / "not-there.png"):
+        query = written.format(file)
+        reply = client.get("/api/search", params={"q": query})
+        assert reply.status_code == 400 and "files of the server are not read" in reply.json()["error"]
+        assert "files of the server are not read" in client.get("/", params={"q": query}).text
+
+
+def test_a_query_or_a_picture_cannot_write_into_the_page(client):
+    for query in (f'beach "{EVIL}"', f"beach + {EVIL}", 'beach + "\' onfocus=1"'):
+        page = client.get("/", params={"q": query}).text
+        assert "<script" not in page and "' onfocus" not in page
+    assert escape(EVIL) in client.get("/", params={"q": "beach"}).text
+
+
+def test_a_click_searches_the_picture_and_what_is_in_the_box(client):
+    page = client.get("/", params={"q": "2*beach - snow"}).text
+    links = [parse_qs(urlsplit(unescape(link)).query)["q"][0] for link in re.findall(r'<div class="picture"><a href="([^"]+)"', page)]
+    assert sorted(links) == [f"image:{id} + 2*beach - snow" for id in (7, 8, 9)]
+    assert all(client.get("/", params={"q": link}).status_code == 200 for link in links)
+    assert 'value="2*beach - snow"' in page
+
+
+def test_the_page_names_unknown_words_and_asks_nothing_of_a_network(client):
+    page = client.get("/", params={"q": "beech + snow"})
+    assert "not known to the text space: beech" in page.text and "Near spellings: beech: beach" in page.text
+    for text in (page.text, client.get("/").text):
+        assert "http:" not in text and "https:" not in text and "//" not in text
+    assert page.headers["content-security-policy"].startswith("default-src 'none'")
+    assert client.get("/docs").status_code == 404
+
+
+def test_thumbnails_have_their_media_type_and_others_are_not_found(client):
+    first, second = client.get("/thumbnails/7"), client.get("/thumbnails/8")
+    assert (first.content, first.headers["content-type"]) == (PNG, "image/png")
+    assert second.headers["content-type"] == "image/jpeg"
+    for id in ("9", "10", "-1", "x", "9" * 30, "9" * 5000, "..%2Fmanifest.json"):
+        assert client.get(f"/thumbnails/{id}").status_code == 404
+
+
+def test_too_long_a_query_and_too_many_hits_are_refused(client):
+    assert client.get("/api/search", params={"q": "image:" + "9" * 5000}).status_code == 400
+    assert client.get("/api/search", params={"q": "image:" + "9" * 900}).status_code == 400
+    for k in ("0", "1000000", "many"):
+        reply = client.get("/api/search", params={"q": "beach", "k": k})
+        assert reply.status_code == 400 and reply.json()["error"].startswith("k: Input should be")
+
+
+def test_a_taken_port_is_a_message(path, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert cli.main(["serve", "--store", str(path), "--port", str(taken.getsockname()[1])]) == 2
+    assert "in use" in capsys.readouterr().err
+    assert cli.main(["serve", "--store", str(path), "--port", "70000"]) == 2
+
+
+def test_the_verb_serves_until_it_is_interrupted(path):
+    command = [sys.executable, "-m", "multimodal.cli", "serve", "--store", str(path), "--port", "0"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        address = process.stderr.readline().split()[0]
+        with urlopen(f"{address}api/search?q=beach", timeout=30) as reply:
+            assert len(json.load(reply)["hits"]) == 3
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 0 and rest == ""
