@@ -10,10 +10,10 @@ import sys
 from multimodal.door import Verbs, run
 
 VERBS: Verbs = {
-    "fit": ("multimodal.training.door:fit", "train from a recipe: multimodal fit --config configs/experiment/..."),
+    "fit": ("multimodal.training.door:fit", "train from a recipe: multimodal fit --config experiment/topic_emoji.yaml"),
     "export": ("multimodal.export.model:export", "turn a finished run into weights, a card and the side that reads queries"),
     "embed": ("multimodal.embed.columns:embed", "run a frozen trunk once over shards and keep its features as a column"),
-    "index": ("multimodal.embed.stores:index", "run an export over shards or a folder and keep the vectors as a store"),
+    "index": ("multimodal.embed.stores:index", "run an export over shards and keep the vectors as a store"),
     "search": ("multimodal.search.query:search_verb", 'find pictures in words: multimodal search --store S "woman + scientist - man"'),
     "serve": ("multimodal.serve.app:serve", "a page to search in a browser: multimodal serve --store S"),
     "evaluate": ("multimodal.evaluate.retrieval:evaluate", "retrieval figures of a store, with chance beside them"),
