@@ -243,7 +243,7 @@ def test_an_unknown_key_in_a_recipe(own_road: Road, settings: str, words: tuple[
             "multimodal index --export export --shards set --output new --part tset",
             ("no pair is in part 'tset'; there are train, test, all",),
         ),
-        ("multimodal serach --store store red", ("there is no verb 'serach'. Did you mean search?",)),
+        ("multimodal serach --store store red", ("there is no verb 'serach'. Did you mean search or serve?",)),
         ("multimodal shards verfy set", ("multimodal shards: there is no verb 'verfy'. Did you mean verify?",)),
         ("data-prep make-shard folder photos", ("there is no verb 'make-shard'. Did you mean make-shards",)),
     ],
