@@ -194,26 +194,15 @@ def _family(recipe: Recipe, space: Path, galleries: Sequence[Gallery], output: P
         folder = _folder(output, recipe, seed) / ("control" if control else "")
         side = "--data.text.init_args.side.init_args.name" if control else "--data.text.init_args.name"
         shuffled = [
-            "--data.text.class_path",
-            "multimodal.data.Shuffled",
-            "--data.text.init_args.side.class_path",
-            "multimodal.data.ColumnRows",
+            *("--data.text.class_path", "multimodal.data.Shuffled"),
+            *("--data.text.init_args.side.class_path", "multimodal.data.ColumnRows"),
         ]
         _step(
             commands,
-            *(
-                "multimodal",
-                "fit",
-                "--config",
-                recipe.experiment,
-                "--config",
-                FINAL,
-                "--run",
-                folder / "run",
-                "--data.shards",
-                galleries[0].shards,
-            ),
-            *("--data.split.seed", seed, "--seed_everything", seed, *(shuffled if control else []), side, space.name),
+            *("multimodal", "fit", "--config", recipe.experiment, "--config", FINAL, "--run", folder / "run"),
+            *("--data.shards", galleries[0].shards, "--data.split.seed", seed, "--seed_everything", seed),
+            *(shuffled if control else []),
+            *(side, space.name),
         )
         _step(commands, "multimodal", "export", "--run", folder / "run", "--space", space, "--output", folder / "export")
         for gallery in galleries:
@@ -269,7 +258,7 @@ def _short(text: str, width: int = 45) -> str:
 def _write(output: Path, pairs: Path, rows: list[RetrievalRow], answers: list[Answered], commands: list[str], took_s: float) -> None:
     with atomic_write(output / "results.json") as file:
         file.write((json.dumps([row.as_json() for row in rows], indent=1) + "\n").encode())
-    num_held_out = np.mean([len(Split(seed).ids(ShardSet(pairs), "test")) for seed in sorted({row.seed for row in rows})])
+    num_held_out = np.mean([row.num_pairs for row in rows if row.gallery == "unseen"])
     report = Report(
         title="Pictures found by the words they came with",
         facts=[
