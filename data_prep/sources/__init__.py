@@ -43,7 +43,9 @@ def input_fingerprint(path: Path, files: Iterable[Path] | None = None) -> str:
         raise InputError(f"{path}: does not exist. Give the file or folder that the pairs are to be read from")
     if files is None:
         files = sorted(file for file in path.rglob("*") if file.is_file())
-    facts = [[os.fsencode(file.relative_to(path)), file.stat().st_size, _text_fingerprint(file)] for file in files]
+    # A table may name pictures by absolute paths, which lie in no folder of its own.
+    names = ((file.relative_to(path) if file.is_relative_to(path) else file, file) for file in files)
+    facts = [[os.fsencode(name), file.stat().st_size, _text_fingerprint(file)] for name, file in names]
     return fingerprint_bytes(repr(facts).encode())
 
 

@@ -1,27 +1,42 @@
-"""A table of captions, one or several rows a picture, beside a folder of pictures or tars of them (Flickr8k, Flickr30k, COCO as a table).
+"""A file of captions beside a folder of pictures or tars of them: a table, JSON of COCO or Karpathy, JSON Lines, Parquet, Flickr tokens.
 
     data-prep make-shards captions flickr8k/captions.tsv --output shards/flickr8k
+    data-prep make-shards captions annotations/captions_train2017.json --images train2017 --output shards/coco
 
-The table is UTF-8 with a header line: columns `file`, `caption` and, where the source has splits of its own, `split`. Separated by tabs
-(fields are taken as they are) or by commas (fields may be quoted).
+What a name ends in says how the file is read (all text is UTF-8):
+- .tsv, .csv: a header line with the columns `file`, `caption` and, where the source has splits of its own, `split`; then a row a caption.
+  Separated by tabs (fields are taken as they are) or by commas (fields may be quoted).
+- .txt, .token: such a table, or Flickr's token file, `name.jpg#0<TAB>caption` on each line.
+- .jsonl, .jsonl.gz: an object a line with those fields; `caption` may be a list. .parquet: those columns, likewise.
+- .json: COCO's captions_*.json, or Karpathy's dataset_*.json with its splits ("restval" counts as "train", as in the papers).
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import tarfile
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
 
 from data_prep.pictures import offer
 from data_prep.sources import input_fingerprint
+from data_prep.sources._caption_entries import Columns, Entries
+from data_prep.sources._caption_json import read_json
+from data_prep.sources._caption_tables import read_json_lines, read_parquet, read_text
+from data_prep.sources._images import Images, images_fingerprint
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import Ledger
+
+_READERS: dict[str, Callable[[Path, Columns, Entries], None]] = {
+    ".tsv": read_text,
+    ".csv": read_text,
+    ".txt": read_text,
+    ".token": read_text,
+    ".json": read_json,
+    ".jsonl": read_json_lines,
+    ".jsonl.gz": read_json_lines,
+    ".parquet": read_parquet,
+}
+SUFFIXES = tuple(_READERS)
 
 
 def captions(
@@ -33,18 +48,19 @@ def captions(
     *,
     ledger: Ledger,
 ) -> Iterator[Pair]:
-    """The pictures that a table names, in the order of their first rows, each with all its captions.
+    """The pictures that a file of captions names, in the order of their first mention, each with all its captions in their order.
 
-    input: the .tsv or .csv file.
-    images: the folder that the table's file names are relative to, or a folder of .tar files that hold them, or one .tar; by default the
-        table's own folder.
-    file_column, caption_column: the names of those columns in the header.
-    split_column: the column of the source's own split; by default `split` where there is one.
+    input: the file: .tsv, .csv, .txt, .token, .json, .jsonl, .jsonl.gz or .parquet.
+    images: the folder that its file names are relative to, or a folder of .tar files that hold them, or one .tar; by default the
+        folder that the file lies in.
+    file_column: what the column of the pictures' file names is called, or that field of JSON Lines.
+    caption_column: what that of the captions is called.
+    split_column: what that of the source's own split is called; by default `split` where there is one.
     """
-    entries = read_table(input, file_column, caption_column, split_column, ledger)
-    with _Images(images or input.parent) as pictures:
-        for entry in entries.values():
-            where = f"{input.name} line {entry.line}"
+    entries = read_captions(input, Columns(file_column, caption_column, split_column), ledger)
+    with Images(images or input.parent) as pictures:
+        for entry in entries:
+            where = f"{input.name} {entry.place}"
             image = pictures.read(entry.file)
             if image is None:
                 ledger.bad(where, entry.file, f"no such picture in {pictures.path}")
@@ -52,131 +68,27 @@ def captions(
             yield from offer(ledger, where, entry.file, image, entry.captions, entry.file, entry.split)
 
 
-def inputs(input: Path, images: Path | None, **columns: Any) -> dict[str, str]:
-    """The table and the pictures beside it, for telling a set that was made of them."""
-    entries = read_table(input, **columns, ledger=Ledger(Path()))  # its lines are written down when the pairs are read
-    folder = images or input.parent
-    named = (folder / name for name in entries)
-    files = [*_tars(folder), *(file for file in named if file.is_file())]
-    return {"input": input_fingerprint(input), "images": input_fingerprint(folder, files)}
+def inputs(input: Path, images: Path | None, file_column: str, caption_column: str, split_column: str | None) -> dict[str, str]:
+    """The file and the pictures beside it, for telling a set that was made of them."""
+    columns = Columns(file_column, caption_column, split_column)
+    entries = read_captions(input, columns, Ledger(Path()))  # what is bad is written down when the pairs are read
+    return {"input": input_fingerprint(input), "images": images_fingerprint(images or input.parent, (entry.file for entry in entries))}
 
 
-@dataclass(slots=True)
-class Entry:
-    """One picture of a table. line: of its first row, counted from 1."""
+def read_captions(input: Path, columns: Columns, ledger: Ledger) -> Entries:
+    """What the file says, read by its suffix. A row that cannot be used goes to the ledger by its place.
 
-    file: str
-    line: int
-    split: str
-    captions: list[str] = field(default_factory=list)
-
-
-def read_table(table: Path, file_column: str, caption_column: str, split_column: str | None, ledger: Ledger) -> dict[str, Entry]:
-    """file -> entry, in the order of first rows. A row that cannot be used goes to the ledger by its line.
-
-    InputError: the table is not there, not UTF-8, lacks a column, breaks its quoting, or puts one picture into two splits.
+    InputError: the file is not there, is of no format that is read, cannot be read as what its name says, lacks a column, holds nothing,
+    or puts one picture into two splits.
     """
-    text = _decode(table)
-    header_line = text.partition("\n")[0]
-    dialect = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if "\t" in header_line else {"delimiter": ","}
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True, **dialect)
-    header = [name.strip() for name in next(rows, [])]
-    file_at = _column(table, header, file_column, "--file-column")
-    caption_at = _column(table, header, caption_column, "--caption-column")
-    split_at = _column(table, header, split_column or "split", "--split-column") if split_column or "split" in header else None
-    entries: dict[str, Entry] = {}
-    try:
-        for row in rows:
-            line = rows.line_num
-            if not row:
-                continue
-            if len(row) != len(header):
-                ledger.bad(
-                    f"{table.name} line {line}", row[0], f"{len(row)} fields where the header has {len(header)}: {', '.join(header)}"
-                )
-                continue
-            file, caption, split = row[file_at].strip(), row[caption_at].strip(), row[split_at].strip() if split_at is not None else ""
-            if not file or not caption:
-                ledger.bad(f"{table.name} line {line}", file, "names no picture" if not file else "has no text")
-                continue
-            entry = entries.setdefault(file, Entry(file, line, split))
-            if entry.split != split:
-                raise InputError(f"{table} line {line}: {file} is in split {split!r} here and in {entry.split!r} at line {entry.line}")
-            entry.captions.append(caption)
-    except csv.Error as error:
-        raise InputError(f"{table} line {rows.line_num}: {error}") from None
-    if not entries and not ledger.entries:
-        raise InputError(f"{table}: has a header line and no row below it; a row a caption is wanted")
+    formats = ", ".join(SUFFIXES)
+    if not input.is_file():
+        raise InputError(f"{input}: is a folder; the file of captions is wanted" if input.is_dir() else f"{input}: does not exist")
+    suffix = next((suffix for suffix in SUFFIXES if input.name.lower().endswith(suffix)), None)
+    if suffix is None:
+        raise InputError(f"{input}: is no file of captions by its name. They end in {formats}")
+    entries = Entries(input, ledger)
+    _READERS[suffix](input, columns, entries)
+    if not entries.num_rows:
+        raise InputError(f"{input}: holds no caption")
     return entries
-
-
-def _decode(table: Path) -> str:
-    if not table.is_file():
-        raise InputError(f"{table}: is a folder; the table of captions is wanted" if table.is_dir() else f"{table}: does not exist")
-    content = table.read_bytes()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{table} line {line}: not UTF-8 (byte 0x{content[error.start]:02x}). Convert it first, for example: "
-            f"iconv -f latin1 -t utf-8 {table.name}"
-        ) from None
-    if not text.strip():
-        raise InputError(f"{table}: is empty; a header line with the columns file and caption is wanted, then a row a caption")
-    return text
-
-
-def _column(table: Path, header: list[str], name: str, option: str) -> int:
-    if header.count(name) != 1:
-        problem = "has no column" if name not in header else "has more than one column"
-        raise InputError(f"{table} line 1: {problem} {name!r}; the columns are {', '.join(header)}. Name yours with {option}")
-    return header.index(name)
-
-
-def _tars(images: Path) -> list[Path]:
-    return sorted(images.glob("*.tar")) if images.is_dir() else [images]
-
-
-class _Images:
-    """Pictures by name, out of a folder, or out of tars whose members are found by full path or by bare name."""
-
-    def __init__(self, path: Path) -> None:
-        if not path.exists():
-            raise InputError(f"{path}: does not exist; the folder or the .tar with the pictures is wanted (--images)")
-        self.path = path
-        self._open = ExitStack()
-        self._members: dict[str, tuple[IO[bytes], int, int]] = {}
-        self._twice: set[str] = set()
-
-    def __enter__(self) -> _Images:
-        for path in _tars(self.path):
-            file = self._open.enter_context(open(path, "rb"))
-            try:
-                with tarfile.open(fileobj=file, mode="r:") as tar:
-                    for member in tar:
-                        if member.isfile():
-                            self._add(member.name.removeprefix("./"), (file, member.offset_data, member.size))
-            except tarfile.TarError as error:
-                raise InputError(f"{path}: is not a whole, uncompressed tar: {error}") from None
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._open.close()
-
-    def _add(self, name: str, where: tuple[IO[bytes], int, int]) -> None:
-        for called in {name, name.rpartition("/")[2]}:
-            if called in self._members:
-                self._twice.add(called)
-            self._members.setdefault(called, where)
-
-    def read(self, name: str) -> bytes | None:
-        """The picture's bytes, None where there is none of that name."""
-        if name in self._twice:
-            raise InputError(f"{self.path}: several members of its tars are called {name}; give their folders in the table")
-        if name in self._members:
-            file, offset, size = self._members[name]
-            file.seek(offset)
-            return file.read(size)
-        path = self.path / name
-        return path.read_bytes() if self.path.is_dir() and path.is_file() else None

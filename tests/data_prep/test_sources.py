@@ -19,7 +19,6 @@ from data_prep.emoji import drawing_key, pairs_of, thing_key, things_of
 from data_prep.npm import Package, cache_folder, fetch, read_members
 from data_prep.pictures import BadPicture, check_decodes, picture_extension
 from data_prep.sources import find_source, source_names
-from data_prep.sources.captions import captions
 from data_prep.sources.fluent_emoji import DRAWINGS as FLUENT
 from data_prep.sources.fluent_emoji import fluent_emoji
 from data_prep.sources.folder import folder, text_of_name
@@ -188,80 +187,6 @@ def test_a_folder_without_pictures_is_an_error_that_names_it(tmp_path: Path) -> 
         read_all(folder, {"input": tmp_path})
     with pytest.raises(InputError, match="does not exist"):
         read_all(folder, {"input": tmp_path / "nowhere"})
-
-
-# -- captions ------------------------------------------------------------------------------------------------------------------------------
-
-TABLE = 'file\tsplit\tcaption\nb.jpg\ttrain\tA dog .\nb.jpg\ttrain\tA "brown" dog .\na.jpg\tdev\tTwo cats .\nb.jpg\ttrain\tIt runs .\n'
-
-
-def test_rows_of_one_picture_become_its_texts_in_their_order(tmp_path: Path) -> None:
-    write_files(tmp_path, {"captions.tsv": TABLE, "a.jpg": picture(1), "b.jpg": picture(2)})
-    pairs = check_source(captions, {"input": tmp_path / "captions.tsv"})
-    assert [(pair.name, pair.split, pair.texts, pair.group) for pair in pairs] == [
-        ("b.jpg", "train", ("A dog .", 'A "brown" dog .', "It runs ."), "b.jpg"),
-        ("a.jpg", "dev", ("Two cats .",), "a.jpg"),
-    ]
-
-
-def test_pictures_in_tars_are_found_by_path_or_by_bare_name(tmp_path: Path) -> None:
-    table = write_files(tmp_path, {"t.csv": 'image,caption\nb.jpg,"a dog, running"\nx/a.jpg,a cat\n'}) / "t.csv"
-    write_tar(tmp_path / "images" / "0.tar", {"x/b.jpg": picture(1)})
-    write_tar(tmp_path / "images" / "1.tar", {"./x/a.jpg": picture(2), "y/a.jpg": picture(3)})
-    settings = {"input": table, "images": tmp_path / "images", "file_column": "image"}
-    pairs = check_source(captions, settings)
-    assert [(pair.texts[0], pair.image) for pair in pairs] == [("a dog, running", picture(1)), ("a cat", picture(2))]
-    table.write_text("image,caption\na.jpg,a cat\n")
-    with pytest.raises(InputError, match="several members of its tars are called a.jpg"):
-        read_all(captions, settings)
-
-
-def test_rows_and_pictures_that_are_broken_cost_only_themselves(tmp_path: Path) -> None:
-    images = {name: picture(seed) for seed, name in enumerate(["a.jpg", "b.jpg", "c.jpg", "d.jpg"])}
-    lines = ["file,caption", "a.jpg,one", "b.jpg,two", "c.jpg,three", "d.jpg,four"]
-    whole = write_files(tmp_path / "whole", {"t.csv": "\n".join(lines), **images})
-    damaged = write_files(tmp_path / "damaged", {"t.csv": "\n".join([*lines[:2], "b.jpg,two,extra", "c.jpg, ", lines[4]]), **images})
-    (damaged / "a.jpg").unlink()
-    check_broken_items(captions, {"input": whole / "t.csv"}, {"input": damaged / "t.csv"}, ["a.jpg", "b.jpg", "c.jpg"])
-    _, ledger = read_all(captions, {"input": damaged / "t.csv"})
-    assert [str(bad) for bad in ledger.entries] == [
-        "t.csv line 3 b.jpg: 3 fields where the header has 2: file, caption",
-        "t.csv line 4 c.jpg: has no text",
-        f"t.csv line 2 a.jpg: no such picture in {damaged}",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "is empty"),
-        (b"picture\ttext\na.jpg\ta\n", "line 1: has no column 'file'; the columns are picture, text. Name yours with --file-column"),
-        (b"file\tcaption\na.jpg\tcaf\xe9\n", r"line 2: not UTF-8 \(byte 0xe9\)"),
-        (b'file,caption\na.jpg,"never closed\n', "line 2: unexpected end of data"),
-        (b"file,caption,split\na.jpg,x,train\na.jpg,y,test\n", "line 3: a.jpg is in split 'test' here and in 'train' at line 2"),
-    ],
-)
-def test_a_table_that_cannot_be_used_is_an_error_with_its_line(tmp_path: Path, content: bytes, message: str) -> None:
-    (tmp_path / "t.csv").write_bytes(content)
-    with pytest.raises(InputError, match=message):
-        read_all(captions, {"input": tmp_path / "t.csv"})
-
-
-def test_a_table_may_begin_with_a_byte_order_mark_and_end_lines_as_windows_does(tmp_path: Path) -> None:
-    write_files(tmp_path, {"t.tsv": "\ufefffile\tcaption\r\na.jpg\ta\r\n", "a.jpg": picture()})
-    assert [pair.texts for pair in check_source(captions, {"input": tmp_path / "t.tsv"})] == [("a",)]
-
-
-def test_flickr8k_goes_through_whole(shared_data: Path) -> None:
-    table = shared_data / "flickr8k" / "captions.tsv"
-    if not table.is_file():
-        pytest.skip(f"Flickr8k absent: {table}")
-    ledger = Ledger(Path("bad.csv"))
-    pairs = list(captions(table, ledger=ledger))
-    assert not ledger.entries
-    assert len(pairs) == 7000 and sum(len(pair.texts) for pair in pairs) == 35000
-    assert {pair.split for pair in pairs} == {"train", "dev"}
-    assert pairs[0].name == "1000268201_693b08cb0e.jpg" and pairs[0].texts[1] == "A girl going into a wooden building ."
 
 
 # -- img2dataset ---------------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,77 @@
+"""Captions in one JSON object, as the data sets of the field come: COCO's own files, and Karpathy's splits of COCO and Flickr.
+
+{"images": [{"id": 7, "file_name": "a.jpg"}], "annotations": [{"image_id": 7, "caption": "A dog ."}]}                     COCO
+{"images": [{"filename": "a.jpg", "filepath": "val2014", "split": "restval", "sentences": [{"raw": "A dog ."}]}]}         Karpathy
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from data_prep.sources._caption_entries import Columns, Entries
+from data_prep.sources._caption_tables import decode
+from multimodal.errors import InputError
+
+_KARPATHY_SPLITS = {"restval": "train"}
+"""What Karpathy and Fei-Fei (CVPR 2015) left of COCO's validation pictures; papers since then train on it (VSE++, BMVC 2018)."""
+
+
+def read_json(path: Path, columns: Columns, entries: Entries) -> None:
+    """Captions of COCO or of Karpathy, told apart by what the object holds. InputError where it is neither."""
+    try:
+        held = json.loads(decode(path))
+    except json.JSONDecodeError as error:
+        hint = ". Is it one object a line? Then let its name end in .jsonl" if error.msg == "Extra data" else ""
+        raise InputError(f"{path} line {error.lineno}: is not JSON: {error.msg}{hint}") from None
+    columns.refuse_for(path, "JSON of COCO or Karpathy")
+    images, annotations = _field(held, "images"), _field(held, "annotations")
+    if isinstance(images, list) and isinstance(annotations, list):
+        _read_coco(path, images, annotations, entries)
+    elif isinstance(images, list) and any(_field(image, "sentences") is not None for image in images):
+        _read_karpathy(images, entries)
+    else:
+        found = f"an object with {', '.join(held) or 'nothing'}" if isinstance(held, dict) else f"a {type(held).__name__}"
+        raise InputError(
+            f"{path}: holds {found}; wanted are COCO's captions (lists `images` and `annotations`) or Karpathy's "
+            "(a list `images`, each with `sentences`)"
+        )
+
+
+def _read_coco(path: Path, images: list[Any], annotations: list[Any], entries: Entries) -> None:
+    """Pictures in the order of `images`, each with its captions in the order of `annotations`."""
+    if annotations and not any(isinstance(_field(annotation, "caption"), str) for annotation in annotations):
+        raise InputError(f"{path}: none of its annotations has a `caption`. Of COCO's files, captions_*.json are wanted")
+    captions: dict[int | str, list[str]] = {id: [] for image in images if isinstance(id := _field(image, "id"), int | str)}
+    for number, annotation in enumerate(annotations):
+        id, caption = _field(annotation, "image_id"), _field(annotation, "caption")
+        if not isinstance(id, int | str) or id not in captions:
+            entries.bad(f"annotations[{number}]", "", f"no picture has its image_id, {id!r}")
+        elif not isinstance(caption, str) or not caption.strip():
+            entries.bad(f"annotations[{number}]", "", "has no text")
+        else:
+            captions[id].append(caption)
+    for number, image in enumerate(images):
+        id, file = _field(image, "id"), _field(image, "file_name")
+        texts = captions.pop(id, None) if isinstance(id, int | str) else None
+        if texts is None:
+            reason = f"another picture before it has its id, {id!r}" if isinstance(id, int | str) else "has no id"
+            entries.bad(f"images[{number}]", str(file or ""), reason)
+        else:
+            entries.add(f"images[{number}]", file, texts)
+
+
+def _read_karpathy(images: list[Any], entries: Entries) -> None:
+    """Pictures in their order, with the splits of the file; "restval" is "train"."""
+    for number, image in enumerate(images):
+        folder, file, split, sentences = (_field(image, name) for name in ("filepath", "filename", "split", "sentences"))
+        if folder and isinstance(file, str):
+            file = f"{folder}/{file}"
+        raw = [_field(sentence, "raw") for sentence in sentences] if isinstance(sentences, list) else None
+        entries.add(f"images[{number}]", file, raw, _KARPATHY_SPLITS.get(split, split) if isinstance(split, str) else split)
+
+
+def _field(held: Any, name: str) -> Any:
+    """A field of what should be an object; None where it is none, or lacks the field."""
+    return held.get(name) if isinstance(held, dict) else None
