@@ -98,7 +98,7 @@ def test_no_bytes_and_no_picture_are_told_apart() -> None:
 
 
 def test_every_file_is_a_source_found_by_its_name() -> None:
-    assert {"folder", "captions", "img2dataset", "fluent_emoji", "noto_emoji"} <= set(source_names())
+    assert {"articles", "folder", "captions", "img2dataset", "fluent_emoji", "noto_emoji"} <= set(source_names())
     for name, first_line in source_names().items():
         assert callable(find_source(name)) and first_line.endswith(".")
     assert find_source("fluent-emoji") is fluent_emoji

@@ -1,0 +1,143 @@
+"""Articles with illustrations, one JSON object a line, beside a folder of pictures or tars of them: each picture with its article's text.
+
+    data-prep make-shards articles textbook/articles.jsonl.gz --output shards/textbook
+
+    {"id": "a7", "title": "Tides", "text": "The moon ...", "images": [{"file": "a7-1.jpg", "caption": "Low tide."}], "subject": "physics"}
+
+Any other field of an article or of a picture, such as `subject`, becomes metadata. A `split` of the article is the source's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from data_prep.lines import BadLine, document_of, json_object, numbered_lines, string_of
+from data_prep.pictures import offer
+from data_prep.sources import input_fingerprint
+from data_prep.sources._images import Images, images_fingerprint
+from multimodal.errors import InputError
+from multimodal.pairs import Pair
+from multimodal.shards import Ledger
+
+Text = Literal["article", "caption", "both"]
+
+_ARTICLE_FIELDS = frozenset({"id", "title", "text", "images", "split"})
+_PICTURE_FIELDS = frozenset({"file", "caption"})
+
+
+def articles(input: Path, images: Path | None = None, text: Text = "article", *, ledger: Ledger) -> Iterator[Pair]:
+    """The pictures of articles, in the order of the lines and of each article's list; pictures of one article share a group.
+
+    input: the .jsonl or .jsonl.gz file; an object a line with id, title, text, and images: a list of objects with file and caption.
+    images: the folder that its file names are relative to, or a folder of .tar files that hold them, or one .tar; by default the
+        folder that the file lies in.
+    text: what a picture is paired with: article, the title and the text of its article; caption; or both, two texts, caption first.
+
+    Title and caption are metadata in any case. A picture that comes twice stays with its first article, and the ledger names the others:
+    it would stand on both sides of a split, under groups that nothing connects.
+    """
+    with Images(images or input.parent) as pictures:
+        for one in _illustrations(input, text, ledger):
+            image = pictures.read(one.file)
+            if image is None:
+                ledger.bad(one.where, one.file, f"no such picture in {pictures.path}")
+                continue
+            yield from offer(ledger, one.where, one.file, image, one.texts, one.group, one.split, one.metadata)
+
+
+def inputs(input: Path, images: Path | None, text: Text) -> dict[str, str]:
+    """The articles and the pictures beside them, for telling a set that was made of them."""
+    names = (one.file for one in _illustrations(input, text, Ledger(Path())))  # what is bad is written down when the pairs are read
+    return {"input": input_fingerprint(input), "images": images_fingerprint(images or input.parent, names)}
+
+
+def holds_articles(path: Path) -> bool:
+    """Whether the first object of a file of JSON Lines has a list `images`: it is then read here, and not as captions."""
+    for _, line in numbered_lines(path):
+        try:
+            return isinstance(json_object(line).get("images"), list)
+        except BadLine:  # whoever reads the file names it
+            continue
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Illustration:
+    """All of a pair but its picture. where: the line, for the ledger."""
+
+    where: str
+    file: str
+    texts: tuple[str, ...]
+    group: str
+    split: str
+    metadata: Mapping[str, Any]
+
+
+def _illustrations(input: Path, text: Text, ledger: Ledger) -> Iterator[_Illustration]:
+    """What the lines say, each picture once; what is broken goes to the ledger. InputError where they name no picture."""
+    line_of: dict[str, int] = {}
+    is_empty = True
+    for number, line in numbered_lines(input):
+        where = f"{input.name} line {number}"
+        try:
+            article = json_object(line)
+            pictures = article.get("images")
+            if not isinstance(pictures, list):
+                raise BadLine(f"has no list `images`; its fields are {', '.join(article) or 'none'}")
+        except BadLine as error:
+            is_empty = False
+            ledger.bad(where, "", str(error))
+            continue
+        for picture in pictures:
+            is_empty = False
+            file = _file_of(picture)
+            try:
+                if not file:
+                    raise BadLine("a picture of its `images` names no `file`")
+                if file in line_of:
+                    raise BadLine(f"came in line {line_of[file]}, and stays with that article alone")
+                one = _illustration(where, file, article, picture, text)
+            except BadLine as error:
+                ledger.bad(where, file, str(error))
+            else:
+                line_of[file] = number
+                yield one
+    if is_empty:
+        raise InputError(f"{input}: names no picture; one JSON object a line is wanted, with a list `images` of objects with `file`")
+
+
+def _illustration(where: str, file: str, article: Mapping[str, Any], picture: Mapping[str, Any], text: Text) -> _Illustration:
+    """BadLine where the article or the picture lacks what is asked for, or a field of theirs is no string."""
+    title, caption = string_of(article, "title"), string_of(picture, "caption")
+    texts = []
+    if text != "article":
+        if not caption:
+            raise BadLine("has no caption")
+        texts.append(caption)
+    if text != "caption":
+        if not string_of(article, "text"):  # a title alone is no article
+            raise BadLine("its article has no text")
+        texts.append(document_of(article))
+    metadata = _others(article, _ARTICLE_FIELDS) | _others(picture, _PICTURE_FIELDS)
+    metadata |= {name: value for name, value in (("title", title), ("caption", caption)) if value}
+    return _Illustration(where, file, tuple(texts), _id_of(article), string_of(article, "split"), metadata)
+
+
+def _file_of(picture: Any) -> str:
+    file = picture.get("file") if isinstance(picture, dict) else None
+    return file.strip() if isinstance(file, str) else ""
+
+
+def _id_of(article: Mapping[str, Any]) -> str:
+    id = article.get("id")
+    text = str(id).strip() if isinstance(id, str | int) else ""
+    if not text:
+        raise BadLine("its article has no `id`, a string or a number")
+    return text
+
+
+def _others(record: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in known}
