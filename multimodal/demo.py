@@ -2,6 +2,7 @@
 
     multimodal demo                             # 3-D emoji with their keywords, searched in a drawing style never seen in training
     multimodal demo --data my_photos/           # the same road on your own pictures
+    multimodal demo --data articles.jsonl.gz    # on illustrations and the articles around them
 
 Each step is a command that is printed as it runs, so that any of them can be run again by hand. What is whole is reused; a stopped
 demo goes on.
@@ -48,7 +49,7 @@ VIEWS = 4
 FINAL = "data/fixed_epochs.yaml"
 """The recipes were chosen by validation on a part of train; the demo trains them on all of it."""
 ARCHIVE_SUFFIX = ".tar"
-TABLE_SUFFIXES = (".tsv", ".csv")
+LINES_SUFFIXES = (".jsonl", ".jsonl.gz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class Gallery:
 
 def demo(
     data: Path | None = None,
+    images: Path | None = None,
     output: Path = Path("runs/demo"),
     seeds: int = 3,
     max_pairs: int | None = None,
@@ -90,9 +92,11 @@ def demo(
     pictures that nothing was fitted on, beside chance and beside the same training with texts shuffled between pictures.
 
     Args:
-        data: your own pictures: a folder of images (their names, or a .txt beside each, as text), a table of captions (.tsv or .csv
-            with the columns file and caption, images beside it), or a folder of img2dataset's tars. Without it, 3-D emoji with keywords
-            are fetched.
+        data: your own pictures: a folder of images (their names, or a .txt beside each, as text); a file of captions (.tsv, .csv or
+            .parquet with the columns file and caption, .jsonl with such fields, .json of COCO or Karpathy, Flickr's token .txt); articles
+            with illustrations (.jsonl or .jsonl.gz, objects with id, title, text, images); or a folder of img2dataset's tars. Without
+            it, 3-D emoji with keywords are fetched.
+        images: the folder of images, or of tars of them, that captions or articles name; by default the one that their file lies in.
         output: where everything goes; the page is index.html there, the figures are results.json.
         seeds: splits to repeat it on; the figures are their mean and spread.
         max_pairs: look at this many pairs only, to try it out.
@@ -102,7 +106,7 @@ def demo(
         raise InputError(f"--seeds {seeds}: at least 1 is needed")
     started = time.monotonic()
     commands: list[str] = []
-    galleries = _shards(data, output, max_pairs, packages, commands)
+    galleries = _shards(data, images, output, max_pairs, packages, commands)
     pairs = galleries[0].shards
     _check_parts(galleries[0], seeds)
     for gallery in galleries:
@@ -124,13 +128,17 @@ def demo(
     _write(output, pairs, rows, answers, commands, time.monotonic() - started)
 
 
-def _shards(data: Path | None, output: Path, max_pairs: int | None, packages: Path | None, commands: list[str]) -> list[Gallery]:
+def _shards(
+    data: Path | None, images: Path | None, output: Path, max_pairs: int | None, packages: Path | None, commands: list[str]
+) -> list[Gallery]:
     limit = [] if max_pairs is None else ["--max-pairs", max_pairs]
     if data is not None:
         pairs = output / "shards" / "own"
-        source, *settings = _own_source(data)
+        source, *settings = _own_source(data, images)
         _step(commands, "data-prep", "make-shards", source, *settings, "--output", pairs, *limit)
         return [Gallery("unseen", pairs, _held_out_part(ShardSet(pairs)), "store")]
+    if images is not None:
+        raise InputError(f"--images {images}: without --data there are no captions or articles that name them")
     fluent, noto = output / "shards" / "fluent", output / "shards" / "noto"
     where = [] if packages is None else ["--packages", packages]
     _step(commands, "data-prep", "make-shards", "fluent_emoji", *where, "--output", fluent, *limit)
@@ -160,19 +168,25 @@ def _check_parts(gallery: Gallery, seeds: int) -> None:
             print(f"only {num_held_out} pictures are held out: chance is high among so few, so read R@10 beside it", file=sys.stderr)
 
 
-def _own_source(data: Path) -> list[str | Path]:
-    """Which source reads the user's data, told by what lies there."""
+def _own_source(data: Path, images: Path | None = None) -> list[str | Path]:
+    """Which source reads the user's data, and its settings, told by what lies there."""
+    from data_prep.sources.articles import holds_articles
+    from data_prep.sources.captions import SUFFIXES
+
     if not data.exists():
         raise InputError(
-            f"{data}: is not there. --data takes a folder of images, a .tsv or .csv of captions, or a folder of img2dataset's tars"
+            f"{data}: is not there. --data takes a folder of images, a file of captions, a .jsonl of articles, or a folder of "
+            "img2dataset's tars"
         )
     if data.is_file():
-        if data.suffix.lower() not in TABLE_SUFFIXES:
-            raise InputError(f"{data}: a table of captions ends in .tsv or .csv; for pictures give their folder")
-        return ["captions", "--input", data]
-    if any(data.glob(f"*{ARCHIVE_SUFFIX}")):
-        return ["img2dataset", "--input", data]
-    return ["folder", "--input", data]
+        if not data.name.lower().endswith(SUFFIXES):
+            raise InputError(f"{data}: captions and articles end in {', '.join(SUFFIXES)}; for pictures give their folder")
+        is_lines = data.name.lower().endswith(LINES_SUFFIXES)
+        source = "articles" if is_lines and holds_articles(data) else "captions"
+        return [source, "--input", data] if images is None else [source, "--input", data, "--images", images]
+    if images is not None:
+        raise InputError(f"--images {images}: goes with a file of captions or articles, and {data} is a folder of pictures itself")
+    return ["img2dataset" if any(data.glob(f"*{ARCHIVE_SUFFIX}")) else "folder", "--input", data]
 
 
 def _fit_spaces(pairs: Path, output: Path, seed: int, commands: list[str]) -> dict[str, Path]:

@@ -1,0 +1,50 @@
+"""The demo's choice of a source for the user's own data, told by what lies there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data_prep.sources import find_source
+from multimodal.demo import _own_source, demo
+from multimodal.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "source"),
+    [
+        ("t.tsv", "file\tcaption\n", "captions"),
+        ("t.CSV", "file,caption\n", "captions"),
+        ("captions_val2017.json", "{}", "captions"),
+        ("Flickr8k.token.txt", "a.jpg#0\ta\n", "captions"),
+        ("t.parquet", "", "captions"),
+        ("t.jsonl", '{"file": "a.jpg", "caption": "a"}\n', "captions"),
+        ("t.jsonl", '{"id": "a", "text": "b", "images": []}\n', "articles"),
+        ("t.jsonl.gz", '{"id": "a", "text": "b", "images": []}\n', "articles"),
+        ("photos/a.jpg", "", "folder"),
+        ("tars/0.tar", "", "img2dataset"),
+    ],
+)
+def test_the_source_is_told_by_what_lies_there(tmp_path: Path, name: str, content: str, source: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
+    data = path if path.parent == tmp_path else path.parent
+    assert _own_source(data) == [source, "--input", data] and callable(find_source(source))
+    if source in ("captions", "articles"):
+        assert _own_source(data, tmp_path) == [source, "--input", data, "--images", tmp_path]
+    else:
+        with pytest.raises(InputError, match="goes with a file of captions or articles, and .* is a folder of pictures itself"):
+            _own_source(data, tmp_path)
+
+
+def test_data_that_no_source_reads_is_an_error_that_says_what_is_read(tmp_path: Path) -> None:
+    (tmp_path / "t.xlsx").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"t.xlsx: captions and articles end in .tsv, .csv, .*.parquet; for pictures give their folder"):
+        demo(tmp_path / "t.xlsx", output=tmp_path / "out")
+    with pytest.raises(InputError, match="nowhere: is not there. --data takes a folder of images, a file of captions, a .jsonl"):
+        demo(tmp_path / "nowhere", output=tmp_path / "out")
+    with pytest.raises(InputError, match="--images pictures: without --data"):
+        demo(images=Path("pictures"), output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
