@@ -1,7 +1,7 @@
 """Pictures with a class each, in a part to learn from and a part to judge by: what probes are made with.
 
-    pictures = open_labelled("cifar10.npz")
-    pictures.classes[pictures.labels[0]], pictures.read(0)          # "frog", b"\x89PNG..."
+pictures = open_labelled("cifar10.npz")
+pictures.classes[pictures.labels[0]], pictures.read(0)          # "frog", b"\x89PNG..."
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class LabelledPictures:
 def open_labelled(path: Path, split: Split) -> LabelledPictures:
     """Open a .npz of arrays, a folder `<part>/<class>/<picture>` with the parts train and test, or a folder `<class>/<picture>`.
 
-    A .npz holds x_train, x_test (n, h, w, 3) uint8, y_train, y_test (n,) integers and names, the class of each integer; it is read without
-    pickle. A folder that holds both `train` and `test` is one of parts, of which no other is read; in one of classes alone the split cuts by
-    `<class>/<picture>`. InputError: it is neither, something in it does not fit, or a part has no picture.
+    A .npz holds x_train, x_test (n, h, w, 3) uint8, y_train, y_test (n,) integers and names, the class of each integer; it is read
+    without pickle. A folder that holds both `train` and `test` is one of parts, of which no other is read; in one of classes alone the
+    split cuts by `<class>/<picture>`. InputError: it is neither, something in it does not fit, or a part has no picture.
     """
     path = Path(path)
     pictures = _of_folder(path, split) if path.is_dir() else _of_arrays(path)

@@ -36,7 +36,7 @@ from multimodal.towers.weights import timm_config
 
 NUM_FOLDS = 5
 STRENGTHS = tuple(float(C) for C in 10.0 ** np.arange(-4, 0.5, 0.5))
-"""The C to choose from. On 2,000 pictures of ten classes ImageNet's features are best at 0.003 to 0.01 and random ones at 0.03 to 0.3."""
+"""The C to choose from. On 2,000 pictures of ten classes ImageNet's features are best at about 0.003 and random ones at 0.03."""
 MAX_STEPS = 2000
 NUM_NEIGHBOURS = 20
 NUM_TOLD = 3
@@ -48,7 +48,8 @@ class ProbeRow:
 
     size: pixels of a side that the trunk got; dim: of its features.
     linear: accuracy of the linear probe, within the 95 % bootstrap interval linear_low, linear_high over test pictures.
-    cv_accuracy: its cross-validated accuracy on train alone, by which recipes are chosen without a look at test; C: the strength that has it.
+    cv_accuracy: its cross-validated accuracy on train alone, by which recipes are chosen without a look at test; C: of the regularisation
+        that has it.
     knn: accuracy of the vote of the nearest neighbours. chance: what naming the largest class for every picture gives.
     converged: whether the probe is the minimum that was looked for, or where its steps ended.
     """
@@ -144,8 +145,8 @@ def probe(
     """Learn classes from a trunk's frozen features, and print how many test pictures get their own, with chance beside it.
 
     A picture's shorter side is brought to `size` (bicubic, antialiased, also upwards) and the middle square taken, with nothing cut from a
-    square one: the same pixels for every trunk. `linear` is multinomial logistic regression on standardised features, its strength chosen by
-    5-fold cross-validation on train; `kNN` the vote of the 20 nearest pictures by cosine, each weighing exp(cosine / 0.07).
+    square one: the same pixels for every trunk. `linear` is multinomial logistic regression on standardised features, its C chosen by
+    5-fold cross-validation on train (`cv`); `kNN` the vote of the 20 nearest pictures by cosine, each weighing exp(cosine / 0.07).
 
     Args:
         data: labelled pictures: a .npz with x_train, y_train, x_test, y_test and names, a folder train/<class>/<picture> with test beside
@@ -170,14 +171,14 @@ def probe(
     for one in sizes:
         _check_size(probed, one)
     pictures = open_labelled(data, split)
-    _check_classes(pictures.labels, pictures.is_test, data)
+    _check_classes(pictures.labels, pictures.is_test, pictures.classes, data)
     data = Path(data).resolve()
     what = recipe or (Path(export).resolve().name if export is not None else probed.architecture)
     probed = probed.to(on)
     rows = []
     for one in sizes:
         features = _embed(pictures, probed, one, split.seed, pick_batch_size(batch_size, on), num_threads, max_bad_share)
-        _check_classes(features.labels, features.is_test, data)
+        _check_classes(features.labels, features.is_test, pictures.classes, data)  # again: pictures may have been left out
         rows.append(_row(features, what, data.name if data.is_dir() else data.stem, one, split.seed))
     if output is not None:
         with atomic_write(output) as file:
@@ -215,7 +216,10 @@ class _Features:
 def _embed(
     pictures: LabelledPictures, trunk: Trunk, size: int, seed: int, batch_size: int, num_threads: int | None, max_bad_share: float
 ) -> _Features:
-    """The features, in an order that depends on the seed and on what the pictures show alone: not on where they lay or what they are called."""
+    """The features, in an order that depends on the seed and on what the pictures show alone: not on where they lay or how they are called.
+
+    The folds are dealt in that order, so arrays and files of the same pictures have the same figures.
+    """
     preprocessing = replace(trunk.preprocessing, size=size, crop_share=1.0, interpolation="bicubic")
 
     def place(encoded: bytes) -> bytes:
@@ -296,8 +300,8 @@ def _check_size(trunk: Trunk, size: int) -> None:
         )
 
 
-def _check_classes(labels: np.ndarray, is_test: np.ndarray, data: Path) -> None:
-    """Whether train holds enough of each class that there is."""
+def _check_classes(labels: np.ndarray, is_test: np.ndarray, classes: Sequence[str], data: Path) -> None:
+    """InputError unless train holds enough of each class that there is."""
     present, num = np.unique(labels[~is_test], return_counts=True)
     if len(present) < 2:
         raise InputError(f"{data}: train has pictures of {len(present)} class; a probe tells at least 2 apart")
@@ -305,9 +309,11 @@ def _check_classes(labels: np.ndarray, is_test: np.ndarray, data: Path) -> None:
         raise InputError(f"{data}: no picture is in test")
     unlearnt = np.setdiff1d(labels[is_test], present)
     if len(unlearnt):
-        raise InputError(f"{data}: test has pictures of class {unlearnt[0]} and train has none")
+        raise InputError(f"{data}: test has pictures of {classes[unlearnt[0]]!r} and train has none to learn that class from")
     if num.min() < NUM_FOLDS:
-        raise InputError(f"{data}: train has {num.min()} pictures of class {present[num.argmin()]}; {NUM_FOLDS} folds need one each")
+        raise InputError(
+            f"{data}: train has {num.min()} pictures of {classes[present[num.argmin()]]!r}; cross-validation needs at least {NUM_FOLDS}"
+        )
 
 
 def _tell_bad(bad: Sequence[str], num: int, max_bad_share: float) -> None:

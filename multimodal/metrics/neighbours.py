@@ -1,6 +1,6 @@
 """Classification by the nearest neighbours: what rows are worth as they are, with nothing fitted to them.
 
-    predicted = nearest_classes(train, labels, queries, k=20)
+predicted = nearest_classes(train, labels, queries, k=20)
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from multimodal.metrics.retrieval import BLOCK_ROWS, unit
 def nearest_classes(rows: np.ndarray, labels: np.ndarray, queries: np.ndarray, k: int = 20, temperature: float = 0.07) -> np.ndarray:
     """The class (m,) int64 of each query by the vote of its k nearest rows by cosine, or of all rows where there are fewer.
 
-    rows (n, d), queries (m, d) float, of any length; labels (n,) int, from 0 on. A row's vote weighs exp(cosine / temperature); k, weight and
-    temperature are those of Wu et al., 2018 ("Unsupervised Feature Learning via Non-Parametric Instance Discrimination", section 3.4), with
-    k as DINO (Caron et al., 2021) has it. Of rows that are equally near the first is taken, of classes with equal votes the smallest.
+    rows (n, d), queries (m, d) float, of any length; labels (n,) int, from 0 on. A row's vote weighs exp(cosine / temperature), as in Wu et
+    al., 2018 ("Unsupervised Feature Learning via Non-Parametric Instance Discrimination"), from whom the temperature is; k = 20 is what
+    DINO (Caron et al., 2021) found best. Of rows that are equally near the first is taken, of classes with equal votes the smallest.
     """
     if not len(rows) or k < 1:
         raise ValueError(f"the vote of k={k} of {len(rows)} rows: wanted at least one of each")
