@@ -18,7 +18,7 @@ def ranks(queries: np.ndarray, gallery: np.ndarray, relevant: np.ndarray) -> np.
     Ties count against: a model that gives all items one score ranks every item last. A row of zeros has cosine 0 with
     everything, so a query in which nothing is known ranks last too.
     """
-    queries, gallery = _unit(queries), _unit(gallery)
+    queries, gallery = unit(queries), unit(gallery)
     found = np.empty(len(queries), dtype=np.int64)
     for start in range(0, len(queries), BLOCK_ROWS):
         rows = slice(start, start + BLOCK_ROWS)
@@ -43,7 +43,8 @@ def chance_recall_at(num_gallery: int, k: int) -> float:
     return min(1.0, k / num_gallery)
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Rows (n, d) at length one, float32; rows of zeros stay."""
     rows = np.asarray(rows, dtype=np.float32)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
