@@ -28,6 +28,7 @@ class PairData(L.LightningDataModule):
 
     shards: the shard set. image, text: the two sides of a batch (`multimodal.data`). split: which pairs are held out of everything.
     validation_share: of the groups that are trained on, how many to validate on instead; 0 trains on them all and validates on nothing.
+    train_share: of the groups that are left, how many to train on: 0.125, 0.25, 0.5 and 1 make a learning curve, and each holds the one before.
     batch_size: pairs of one step on all ranks together. num_workers: processes a rank that prepare batches; columns need none.
     max_bad_share: the run fails where a larger share of its pairs cannot be read. seed: of order, crops and captions.
     """
@@ -39,6 +40,7 @@ class PairData(L.LightningDataModule):
         text: Side,
         split: Split,
         validation_share: float = 0.1,
+        train_share: float = 1.0,
         batch_size: int = 64,
         num_workers: int = 0,
         max_bad_share: float = 0.05,
@@ -47,8 +49,10 @@ class PairData(L.LightningDataModule):
         super().__init__()
         if not 0 <= validation_share < 1:
             raise InputError(f"data.validation_share={validation_share} must be a share from 0 to below 1")
+        if not 0 < train_share <= 1:
+            raise InputError(f"data.train_share={train_share} must be a share above 0 and at most 1")
         self.path, self.image, self.text, self.split = shards, image, text, split
-        self.validation_share, self.batch_size, self.num_workers = validation_share, batch_size, num_workers
+        self.validation_share, self.train_share, self.batch_size, self.num_workers = validation_share, train_share, batch_size, num_workers
         self.max_bad_share, self.seed = max_bad_share, seed
         self.ledger = Ledger(Path(BAD))  # collects only; `BadPairs` writes
         self._train_loader: PairLoader | None = None
@@ -56,7 +60,7 @@ class PairData(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         self.shards = ShardSet(self.path)
-        self.train_ids, self.validation_ids = cut(self.shards, self.split, self.validation_share)
+        self.train_ids, self.validation_ids = cut(self.shards, self.split, self.validation_share, self.train_share)
         if not len(self.train_ids):
             raise InputError(f"{self.path}: none of its {len(self.shards)} pairs is left to train on. Hold out less, or bring more pairs")
         if self.validation_share and not len(self.validation_ids):
@@ -115,14 +119,21 @@ class PairData(L.LightningDataModule):
         )
 
 
-def cut(shards: ShardSet, split: Split, validation_share: float) -> tuple[np.ndarray, np.ndarray]:
-    """The ids (n,) to train on and (m,) to validate on, both of the split's training part and ascending; no group is in both."""
+def cut(shards: ShardSet, split: Split, validation_share: float, train_share: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """The ids (n,) to train on and (m,) to validate on, both of the split's training part and ascending; no group is in both.
+
+    A smaller train_share keeps groups of a larger one, and leaves those to validate on as they are.
+    """
     ids = split.ids(shards, "train")
-    # A hash of its own (users' seeds count from 0), so that who validates has nothing to do with who is held out.
-    inner = Split(seed=-1 - split.seed, held_out=validation_share)
     groups = shards.groups
-    validates = np.fromiter((inner.part_of(groups[id]) == "test" for id in ids.tolist()), bool, len(ids))
-    return ids[~validates], ids[validates]
+
+    def drawn(purpose: int, share: float) -> np.ndarray:
+        # Hashes of their own (users' seeds count from 0), so that who validates has nothing to do with who is held out.
+        inner = Split(seed=-1 - 2 * split.seed - purpose, held_out=share)
+        return np.fromiter((inner.part_of(groups[id]) == "test" for id in ids.tolist()), bool, len(ids))
+
+    validates, trains = drawn(0, validation_share), drawn(1, train_share)
+    return ids[trains & ~validates], ids[validates]
 
 
 def rows_per_rank(batch_size: int, world_size: int) -> int:

@@ -23,6 +23,25 @@ def test_validation_is_cut_from_train_by_group_and_never_from_test(pairs: Path, 
     assert share or not len(validation)
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_shares_of_train_are_nested_whole_groups_and_leave_validation_as_it_is(pairs: Path, seed: int) -> None:
+    shards, split = ShardSet(pairs), Split(seed=seed, held_out=0.3)
+    cuts = [cut(shards, split, 0.2, share) for share in (0.25, 0.5, 1.0)]
+    whole, validation = cut(shards, split, 0.2)
+    for (smaller, _), (larger, _) in zip(cuts, cuts[1:], strict=False):
+        assert set(smaller) < set(larger)
+        left_out = {shards.groups[id] for id in set(larger) - set(smaller)}
+        assert not left_out & {shards.groups[id] for id in smaller}
+    assert all(np.array_equal(validates, validation) for _, validates in cuts)
+    assert np.array_equal(cuts[-1][0], whole)
+
+
+@pytest.mark.parametrize("share", [0.0, -0.5, 1.5])
+def test_a_share_of_train_that_is_none_is_refused(pairs: Path, share: float) -> None:
+    with pytest.raises(InputError, match="data.train_share"):
+        PairData(pairs, ColumnRows("features"), ColumnRows("topics"), Split(), train_share=share)
+
+
 def test_who_validates_has_nothing_to_do_with_who_is_held_out(pairs: Path) -> None:
     groups = [f"group {number}" for number in range(4000)]
     held_out = np.array([Split(seed=0, held_out=0.5).part_of(group) == "test" for group in groups])
