@@ -16,6 +16,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
@@ -213,6 +214,7 @@ class _Texts:
     """The documents of a part of a shard set and, before them, extra ones; as often as they are asked for, with progress.
 
     Extra ones come first: gensim's online updates of topics weigh the last documents of a pass most, and those have pictures.
+    The article around several pictures stands with each of them, and is one document: a group's equal documents count once.
     """
 
     def __init__(self, shards: ShardSet, part: Part, split: Split, document: Document, extra_texts: Path | None) -> None:
@@ -231,9 +233,14 @@ class _Texts:
     def __iter__(self) -> Iterator[str]:
         if self._extra_files:
             yield from track(documents(self._extra_files), "extra texts", unit="document")
+        read: set[bytes] = set()  # 8 bytes a document: a million of them in some 60 MB
         for id in track(self._ids.tolist(), f"texts of {self.shards.name}", unit="pair"):
             texts = self.shards.texts(id)
-            yield from ["\n".join(texts)] if self._joined else texts
+            for document in ["\n".join(texts)] if self._joined else texts:
+                digest = blake2b(f"{self.shards.groups[id]}\0{document}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+                if digest not in read:
+                    read.add(digest)
+                    yield document
 
 
 def _make(

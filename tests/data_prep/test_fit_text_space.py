@@ -57,6 +57,24 @@ def test_the_texts_of_a_pair_are_one_document_or_one_each(shards, tmp_path):
         assert open_space(tmp_path / document).vocabulary.num_documents == num
 
 
+def test_an_article_counts_once_however_many_pictures_stand_in_it(tmp_path):
+    def written(name: str, pictures: int, groups: int) -> Path:
+        with ShardWriter(tmp_path / name) as writer:
+            for number in range(30):
+                for picture in range(1 + (number * pictures) % 3 * bool(pictures)):
+                    text = f"{SUBJECTS[number % 3]} word{number}"
+                    group = f"article{number}" if groups else f"article{number} picture{picture}"
+                    writer.write(Pair(f"{number}-{picture}.png", b"picture", "png", (text,), group))
+        fit_topics(tmp_path / name, tmp_path / f"{name}-space", num_topics=3, min_count=1, passes=2, part="all")
+        return tmp_path / f"{name}-space"
+
+    one_each, several = (open_space(written(name, pictures, 1)) for name, pictures in (("one", 0), ("several", 1)))
+    assert one_each.vocabulary.num_documents == several.vocabulary.num_documents == 30
+    assert np.array_equal(one_each.topic_word, several.topic_word)
+    apart = open_space(written("apart", 1, 0))  # equal texts of different groups are different observations
+    assert apart.vocabulary.num_documents > 30
+
+
 def test_a_space_is_made_to_the_same_bytes_again(shards, tmp_path):
     for name in ("one", "two"):
         fit_topics(shards, tmp_path / name, num_topics=3, passes=2)
