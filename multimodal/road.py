@@ -1,0 +1,172 @@
+"""The road from columns to figures, as the commands that a person would type: train, export, index, evaluate.
+
+    training = Training("wordvec", "experiment/wordvec_emoji.yaml", folder, shards, space, "wordllama", [Gallery("unseen", shards, "test")])
+    for command in commands(training):
+        run(command)                                 # printed, then run in this process
+    run_side_by_side({Path("log.txt"): commands(training)})   # several lists at a time, in processes of their own
+
+What is whole is reused by the commands themselves, so a road that was stopped goes on when it is walked again.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from multimodal.errors import InputError
+from multimodal.progress import track
+
+FINAL = "data/fixed_epochs.yaml"
+"""Recipes are chosen by validation on a part of train; what is judged on held-out pairs trains on all of it."""
+LINES_TOLD = 5
+"""Of the output of a list that failed."""
+
+Command = tuple[str, ...]
+"""A program and its arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """Pictures in which a trained model is searched.
+
+    name: what tables call it. shards, part: the shard set, and the part of it whose texts are the queries.
+    protocols: what is asked of it: a name for the file of figures -> the verb of `multimodal evaluate`, and its options.
+    """
+
+    name: str
+    shards: Path
+    part: str
+    store: str = "store"
+    protocols: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"retrieval": ("retrieval",)})
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """One run, and what it is judged by.
+
+    recipe: what tables call it; experiment: the recipe's file. folder: where run, export, stores and figures go.
+    shards: what it learns from; text: the column that its text side reads; space: the text space which that is made with.
+    seed: of the split, and of all chance in training. control: texts are shuffled between pictures.
+    column, trunk: the feature column, and what tables call the network that made it.
+    thumbnails: keep pictures in the stores, for people to look at. settings: more options of `multimodal fit`.
+    """
+
+    recipe: str
+    experiment: str
+    folder: Path
+    shards: Path
+    space: Path
+    text: str
+    galleries: Sequence[Gallery]
+    seed: int = 0
+    control: bool = False
+    column: str = "trunk"
+    trunk: str = "pretrained"
+    thumbnails: bool = False
+    settings: tuple[str, ...] = ()
+
+
+def commands(training: Training) -> list[Command]:
+    """Train, export, then index and evaluate in every gallery."""
+    folder, seed = training.folder, str(training.seed)
+    line: list[Command] = [
+        (
+            *("multimodal", "fit", "--config", training.experiment, "--config", FINAL, "--run", str(folder / "run")),
+            *("--data.shards", str(training.shards), "--data.split.seed", seed, "--seed_everything", seed),
+            *_sides(training),
+            *training.settings,
+        ),
+        ("multimodal", "export", "--run", str(folder / "run"), "--space", str(training.space), "--output", str(folder / "export")),
+    ]
+    for gallery in training.galleries:
+        pictures = ("--shards", str(gallery.shards), "--part", gallery.part, "--split.seed", seed)
+        store = str(folder / gallery.store)
+        thumbnails = () if training.thumbnails else ("--thumbnails", "false")
+        line.append(
+            (
+                *("multimodal", "index", "--export", str(folder / "export"), *pictures),
+                *("--column", training.column, "--output", store, *thumbnails),
+            )
+        )
+        for protocol, (verb, *options) in gallery.protocols.items():
+            names = ("--gallery", gallery.name, "--recipe", training.recipe, "--trunk", training.trunk)
+            control = ("--control",) if training.control else ()
+            output = ("--output", str(figures(training, gallery, protocol)))
+            line.append(("multimodal", "evaluate", verb, "--store", store, *pictures, *names, *control, *options, *output))
+    return line
+
+
+def figures(training: Training, gallery: Gallery, protocol: str) -> Path:
+    """Where one protocol's rows are written."""
+    return training.folder / f"{gallery.name}-{protocol}.json"
+
+
+def run(command: Command) -> None:
+    """Print one command and run it in this process; SystemExit, with its status, where it fails: it has said what is wrong."""
+    program, *arguments = command
+    print(f"$ {shlex.join(command)}", file=sys.stderr, flush=True)
+    status = _door(program)(arguments)
+    if status:
+        raise SystemExit(status)
+
+
+def run_side_by_side(lists: Mapping[Path, Sequence[Command]], num_processes: int | None = None) -> None:
+    """Run lists of commands, each in its order, as many at a time as there are cores, each with one core's threads.
+
+    lists: a file -> commands, whose output goes into it. Heads over columns are so small that a core each is worth more than threads that
+    wait for each other. The first list that fails ends it, after those that run: InputError with the end of its file.
+    """
+    num_processes = min(num_processes or len(os.sched_getaffinity(0)), max(1, len(lists)))
+    context = multiprocessing.get_context("spawn")  # what was imported here may hold threads, which a fork would not have
+    with ProcessPoolExecutor(num_processes, context, initializer=_use_one_core) as pool:
+        tasks = {pool.submit(_run_list, log, tuple(line)): log for log, line in lists.items()}
+        for task in track(as_completed(tasks), "runs", unit="run", total=len(tasks)):
+            if status := task.result():
+                pool.shutdown(wait=True, cancel_futures=True)
+                log = tasks[task]
+                told = "".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[-LINES_TOLD:])
+                raise InputError(f"{log}: a command failed with status {status}. The end of it:\n{told.rstrip()}")
+
+
+def _sides(training: Training) -> Iterator[str]:
+    yield from ("--data.image.init_args.name", training.column)
+    if not training.control:
+        yield from ("--data.text.init_args.name", training.text)
+        return
+    yield from ("--data.text.class_path", "multimodal.data.Shuffled", "--data.text.init_args.seed", str(training.seed))
+    yield from ("--data.text.init_args.side.class_path", "multimodal.data.ColumnRows")
+    yield from ("--data.text.init_args.side.init_args.name", training.text)
+
+
+def _run_list(log: Path, line: Sequence[Command]) -> int:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "w", encoding="utf-8", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+        try:
+            for command in line:
+                run(command)
+        except SystemExit as stopped:
+            return int(stopped.code or 0)
+    return 0
+
+
+def _use_one_core() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _door(program: str) -> Callable[[list[str]], int]:
+    if program == "data-prep":
+        from data_prep.__main__ import main
+
+        return main
+    from multimodal.cli import main as multimodal_main
+
+    return multimodal_main

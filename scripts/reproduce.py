@@ -1,0 +1,359 @@
+"""From files to figures on real photographs, on real articles, and from no labels at all: a table, results.json and a page.
+
+    python scripts/reproduce.py flickr8k --data DIR --out runs/flickr8k --extra-texts articles.jsonl.gz
+    python scripts/reproduce.py textbook --data DIR --out runs/textbook --extra-texts articles.jsonl.gz
+    python scripts/reproduce.py scratch --data DIR --out runs/scratch --classes cifar10.npz
+
+Every figure is printed by a command of the project, and the page lists them. What is whole is reused: the same line goes on where it was
+stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multimodal.boxes import atomic_write
+from multimodal.door import Verbs
+from multimodal.door import run as run_door
+from multimodal.evaluate import classes, retrieval
+from multimodal.evaluate.figures import Found, lines_of, read_found
+from multimodal.evaluate.page import render
+from multimodal.evaluate.report import Figure, HeatMap, Report, Table, ask, curves_of, failures_of, topics_of
+from multimodal.road import Command, Gallery, Training, commands, figures, run, run_side_by_side
+from multimodal.search.store import Store
+from multimodal.shards import ShardSet, Split
+
+VIEWS = 4
+RANDOM_TRUNK = (
+    *("--trunk.architecture", "tf_efficientnet_lite0", "--trunk.num_maps", "1"),
+    *("--trunk.weights", "multimodal.towers.NoWeights"),
+)
+"""The network of the frozen trunk with the weights that it starts from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """A text space and its column. job: of `data-prep fit-text-space`, with options. seeded: whether another seed makes another one."""
+
+    name: str
+    job: tuple[str, ...]
+    seeded: bool = False
+
+    def column(self, seed: int) -> str:
+        return f"{self.name}-seed{seed}" if self.seeded else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One line of the table: a shipped recipe, the space that its text side reads, and what it has otherwise."""
+
+    recipe: str
+    experiment: str
+    space: Space
+    settings: tuple[str, ...] = ()
+
+
+MINILM = Space("minilm", ("encoder",))
+SEEDED_JOBS = ("topics", "word2vec")
+TOPICS_OF_ARTICLES = ("--eta", "0.02", "--max-share", "0.2")
+WORDVEC_OBJECTIVES = {
+    "cosine": ("--model.objective", "multimodal.objectives.Cosine"),
+    "MSE": ("--model.objective", "multimodal.objectives.MeanSquaredError", "--model.optimiser.lr", "0.01"),
+    "sigmoid cross-entropy": (
+        *("--model.objective", "multimodal.objectives.SigmoidCrossEntropy"),
+        *("--model.objective.init_args.low", "-1", "--model.objective.init_args.high", "1"),
+    ),
+}
+TOPIC_OBJECTIVES = {
+    "soft cross-entropy": ("--model.objective", "multimodal.objectives.SoftCrossEntropy"),
+    "KL": ("--model.objective", "multimodal.objectives.KLDivergence"),
+    "sigmoid cross-entropy": ("--model.objective", "multimodal.objectives.SigmoidCrossEntropy"),
+}
+PHOTO_QUERIES = (
+    "dog + beach",
+    "child + water - pool",
+    "snow + mountain",
+    "dog - grass + snow",
+    "man + bicycle",
+    '"girl on a swing"',
+    "football + crowd",
+    "boat + sunset",
+    "2*red + dress",
+    "climber - mountain + building",
+)
+SUBJECT_QUERIES = (
+    "cell + membrane",
+    "planet + star",
+    "war + soldier",
+    "election + vote",
+    "bacteria + disease",
+    "atom + bond",
+    "muscle + bone",
+    "church + empire",
+    "market + customer - price",
+    "child + behavior",
+)
+
+
+def flickr8k(data: Path, out: Path, extra_texts: Path | None = None, seeds: int = 3, grid: bool = False) -> None:
+    """Photographs with five captions each, searched by single captions: every family, beside shuffled texts, a random trunk and chance.
+
+    Args:
+        data: the folder with captions.tsv (columns file, split, caption) and the pictures, or tars of them.
+        out: where everything goes; the page is index.html there, the figures are results.json.
+        extra_texts: more documents to fit Word2Vec on, besides the captions that are trained on (see data-prep fit-text-space).
+        seeds: how often each run is repeated; the split is the source's own.
+        grid: also every family with every objective and text space.
+    """
+    wordllama = Space("wordllama", ("wordllama",))
+    extra = () if extra_texts is None else ("--extra-texts", str(extra_texts))
+    word2vec = Space("word2vec", ("word2vec", "--dim", "200", *extra), seeded=True)
+    topics = {num: Space(f"lda{num}", ("topics", "--num-topics", str(num)), seeded=True) for num in (20, 40, 100)}
+    cells = [
+        Cell("contrastive", "experiment/flickr8k_contrastive.yaml", MINILM),
+        Cell("contrastive, SigLIP", "experiment/flickr8k_siglip.yaml", MINILM),
+        Cell("wordvec: wordllama", "experiment/flickr8k_wordvec.yaml", wordllama),
+        Cell("wordvec: Word2Vec", "experiment/flickr8k_word2vec.yaml", word2vec),
+        Cell("topic: 40", "experiment/flickr8k_topic.yaml", topics[40]),
+    ]
+    if grid:
+        cells += _grid(wordllama, word2vec, topics)
+    protocols = {"retrieval": ("retrieval", "--queries", "all")}
+    study = Study(out, ("captions", str(data / "captions.tsv")), "dev", "text", cells, {"": protocols}, range(seeds))
+    _write(study, "Flickr8k: photographs found by what people wrote under them", PHOTO_QUERIES)
+
+
+def textbook(data: Path, out: Path, extra_texts: Path | None = None, seeds: int = 3) -> None:
+    """Illustrations and the articles around them: pictures find articles of their subject, and articles pictures.
+
+    Args:
+        data: the folder with articles.jsonl.gz (id, title, text, subject, images) and the pictures, or tars of them.
+        out: where everything goes; the page is index.html there, the figures are classes.json and results.json.
+        extra_texts: more documents to fit topics on, besides the articles that are trained on (see data-prep fit-text-space).
+        seeds: how many splits to repeat it on; an article is on one side of each.
+    """
+    extra = () if extra_texts is None else ("--extra-texts", str(extra_texts))
+    topics = Space("lda40", ("topics", "--num-topics", "40", *TOPICS_OF_ARTICLES, *extra), seeded=True)
+    cells = [
+        Cell("topic", "experiment/textbook_topic.yaml", topics),
+        Cell("wordvec", "experiment/textbook_wordvec.yaml", Space("wordllama", ("wordllama", *extra), seeded=True)),
+        Cell("contrastive", "experiment/textbook_contrastive.yaml", MINILM),
+    ]
+    cosine = {"retrieval": ("retrieval",), "classes": ("classes", "--label", "subject")}
+    protocols = {"": cosine, "topic": {**cosine, "classes-kl": ("classes", "--label", "subject", "--distance", "kl")}}
+    study = Study(out, ("articles", str(data / "articles.jsonl.gz")), "test", "pair", cells, protocols, range(seeds))
+    _write(study, "Textbook: illustrations and articles of one subject find each other", SUBJECT_QUERIES)
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What is compared with what. source: of `data-prep make-shards`, and its input. part: of the set, to judge on. unit: of text columns.
+
+    protocols: by family, "" for all others; see `Gallery.protocols`.
+    """
+
+    out: Path
+    source: tuple[str, str]
+    part: str
+    unit: str
+    cells: Sequence[Cell]
+    protocols: Mapping[str, Mapping[str, tuple[str, ...]]]
+    seeds: Sequence[int]
+
+    @property
+    def shards(self) -> Path:
+        return self.out / "shards"
+
+    def walk(self) -> list[Command]:
+        """Run everything, and return the commands that were run."""
+        done = self._prepare()
+        spaces = {self.out / "logs" / f"{name}.txt": line for name, line in self._spaces().items()}
+        trainings = {self.out / "logs" / f"{_slug(training)}.txt": commands(training) for training in self.trainings()}
+        for lists in (spaces, trainings):
+            for command in (command for line in lists.values() for command in line):
+                done.append(command)
+            run_side_by_side(lists)
+        return done
+
+    def _prepare(self) -> list[Command]:
+        name, input = self.source
+        embed = ("multimodal", "embed", "--shards", str(self.shards), "--views", str(VIEWS))
+        line: list[Command] = [
+            ("data-prep", "make-shards", name, "--input", input, "--output", str(self.shards)),
+            (*embed, "--name", "trunk"),
+            (*embed, "--name", "random", *RANDOM_TRUNK),
+        ]
+        for command in line:
+            run(command)
+        return line
+
+    def _spaces(self) -> dict[str, list[Command]]:
+        lines: dict[str, list[Command]] = {}
+        for space in dict.fromkeys(cell.space for cell in self.cells):
+            for seed in self.seeds if space.seeded else self.seeds[:1]:
+                lines[space.column(seed)] = self._space(space, seed)
+        return lines
+
+    def _space(self, space: Space, seed: int) -> list[Command]:
+        job, *options = space.job
+        folder, shards = str(self.out / "spaces" / space.column(seed)), ("--shards", str(self.shards))
+        of_seed = (*shards, "--split.seed", str(seed), *(("--seed", str(seed)) if job in SEEDED_JOBS else ())) if job != "encoder" else ()
+        columns = ("--space", folder, *shards, "--name", space.column(seed), "--unit", self.unit)
+        return [("data-prep", "fit-text-space", job, *of_seed, *options, "--output", folder), ("data-prep", "make-columns", *columns)]
+
+    def trainings(self) -> Iterator[Training]:
+        """Every cell with every seed: as it is, with texts shuffled between pictures, on a random trunk."""
+        for cell in self.cells:
+            protocols = self.protocols.get(cell.recipe.split(":")[0], self.protocols[""])
+            gallery = Gallery("unseen", self.shards, self.part, "store", protocols)
+            for seed in self.seeds:
+                column = cell.space.column(seed)
+                plain = Training(
+                    recipe=cell.recipe,
+                    experiment=cell.experiment,
+                    folder=self.out / "runs" / _file_name(cell.recipe) / f"seed{seed}",
+                    shards=self.shards,
+                    space=self.out / "spaces" / column,
+                    text=column,
+                    galleries=[gallery],
+                    seed=seed,
+                    trunk="imagenet",
+                    thumbnails=seed == self.seeds[0],
+                    settings=cell.settings,
+                )
+                yield plain
+                yield replace(plain, folder=plain.folder / "shuffled", control=True, thumbnails=False)
+                yield replace(plain, folder=plain.folder / "random", column="random", trunk="random", thumbnails=False)
+
+    def files(self, protocol: str) -> list[Path]:
+        """The figures of one protocol, of every training that it was asked of."""
+        return [
+            figures(training, gallery, name)
+            for training in self.trainings()
+            for gallery in training.galleries
+            for name in gallery.protocols
+            if name.partition("-")[0] == protocol
+        ]
+
+
+def _grid(wordllama: Space, word2vec: Space, topics: Mapping[int, Space]) -> Iterator[Cell]:
+    """Every family with every objective and text space that the five named recipes leave out."""
+    for vectors, experiment in ((wordllama, "experiment/flickr8k_wordvec.yaml"), (word2vec, "experiment/flickr8k_word2vec.yaml")):
+        for pooling in ("tfidf", "mean"):
+            space = vectors if pooling == "tfidf" else replace(vectors, name=f"{vectors.name}-mean", job=(*vectors.job, "--pooling", "mean"))
+            for objective, settings in WORDVEC_OBJECTIVES.items():
+                if (pooling, objective) != ("tfidf", "cosine"):
+                    yield Cell(f"wordvec: {vectors.name}, {pooling}, {objective}", experiment, space, settings)
+    for num, space in topics.items():
+        for objective, settings in TOPIC_OBJECTIVES.items():
+            if (num, objective) != (40, "soft cross-entropy"):
+                dim = ("--model.image_tower.init_args.dim_out", str(num))
+                yield Cell(f"topic: {num}, {objective}", "experiment/flickr8k_topic.yaml", space, (*settings, *dim))
+
+
+def _write(study: Study, title: str, queries: Sequence[str]) -> None:
+    """Walk, then print every table, and write results.json, classes.json, results.md and the page."""
+    done = study.walk()
+    shards = ShardSet(study.shards)
+    rows, found = _read(study.files("retrieval"), retrieval.RetrievalRow)
+    by_class, found_by_class = _read(study.files("classes"), classes.ClassRow)
+    texts = [retrieval.as_table(rows, found), *([classes.as_table(by_class, found_by_class)] if by_class else [])]
+    print("\n" + "\n\n".join(texts) + "\n")
+    ids = Split(study.seeds[0]).ids(shards, study.part)
+    shown = [training for training in study.trainings() if training.thumbnails and not training.settings]
+    stores = {training.recipe: Store(training.folder / "store") for training in shown}
+    report = Report(
+        title=title,
+        facts=_facts(study, shards, rows),
+        rows=rows,
+        answers=[answer for recipe, store in stores.items() for answer in ask(store, recipe, queries)],
+        topics=next(topics_of(store) for store in stores.values() if store.family == "topic"),
+        curves=[curve for training in shown for curve in curves_of(training.folder / "run", training.recipe)],
+        commands=[shlex.join(command) for command in done],
+        tables=[_class_table(by_class, found_by_class)] if by_class else [],
+        failures=[failures_of(store, shards, ids, recipe, queries="all") for recipe, store in stores.items()],
+        heat_maps=_heat_maps(stores, shards, ids) if by_class else [],
+        photographs=True,
+    )
+    _save(study.out / "results.json", json.dumps([row.as_json() for row in rows], indent=1) + "\n")
+    if by_class:
+        _save(study.out / "classes.json", json.dumps([row.as_json() for row in by_class], indent=1) + "\n")
+    _save(study.out / "results.txt", "\n\n".join(texts) + "\n")
+    _save(study.out / "index.html", render(report))
+
+
+def _facts(study: Study, shards: ShardSet, rows: Sequence[retrieval.RetrievalRow]) -> list[str]:
+    num_train = np.mean([len(Split(seed).ids(shards, "train")) for seed in study.seeds])
+    num_judged = np.mean([row.num_pairs for row in rows])
+    num_queries = np.mean([row.num_queries for row in rows if row.direction == "text->image"])
+    return [
+        f"Trained on {num_train:,.0f} pictures with text, judged on {num_judged:,.0f} others by {num_queries:,.0f} texts; {len(study.seeds)} seeds.",
+        "Frozen features of an ImageNet network under linear heads; beside them the same runs with texts shuffled between pictures, and on "
+        "the same network with random weights.",
+    ]
+
+
+def _class_table(rows: Sequence[classes.ClassRow], found: Sequence[Found]) -> Table:
+    """Mean average precision by class, a line for the seeds together."""
+    lines = []
+    for line in lines_of(rows, found, lambda row: (row.recipe, row.trunk, row.direction, row.distance, row.control), lambda one: one.precision):
+        row = line.rows[0]
+        bar = Figure(line.mean("mean_average_precision"), line.mean("dealt_average_precision"), *line.interval, family=row.family)
+        control = "texts shuffled" if row.control else "random weights" if row.trunk == "random" else ""
+        lines.append((f"{row.recipe} {control}".strip(), row.direction, row.distance, bar, line.between("mean_average_precision")))
+    note = (
+        f"Mean average precision, per cent: relevant is what has the same {rows[0].label}, of {rows[0].num_classes}. "
+        "The dark mark is what the same rankings give when they are dealt to queries at random."
+    )
+    return Table(f"Finding by {rows[0].label}", note, ("recipe", "direction", "near by", "mAP", "over seeds"), lines)
+
+
+def _heat_maps(stores: Mapping[str, Store], shards: ShardSet, ids: np.ndarray) -> list[HeatMap]:
+    """What each recipe takes for what, the pictures asking."""
+    maps = []
+    articles = {shards.groups[id]: shards.record(id)["metadata"]["subject"] for id in ids.tolist()}
+    count = Counter(articles.values())
+    for recipe, store in stores.items():
+        confusion = classes.confusion(store, shards, ids, "subject")
+        chance = np.array([count[name] / len(articles) for name in confusion.names])
+        maps.append(HeatMap(f"Subjects, {recipe}", confusion, "subject of the picture", "subjects of the first ten articles", chance))
+    return maps
+
+
+def _save(path: Path, text: str) -> None:
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def _read(files: Sequence[Path], kind: Any) -> tuple[list[Any], list[Found]]:
+    """The rows of files of figures, and what the queries of each row found."""
+    rows = [kind.from_json(values) for file in files for values in json.loads(file.read_text(encoding="utf-8"))]
+    return rows, [found for file in files for found in read_found(file)]
+
+
+def _slug(training: Training) -> str:
+    return "-".join(training.folder.parts[-3:] if training.control or training.trunk == "random" else training.folder.parts[-2:])
+
+
+def _file_name(recipe: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", recipe.lower()).strip("_")
+
+
+VERBS: Verbs = {
+    "flickr8k": ("__main__:flickr8k", "photographs with captions: families, objectives and text spaces, searched by single captions"),
+    "textbook": ("__main__:textbook", "illustrations and articles find each other by subject"),
+    "scratch": ("__main__:scratch", "a trunk from random weights that learns from captions alone, probed by classes"),
+}
+
+if __name__ == "__main__":
+    sys.exit(run_door(VERBS, "reproduce.py"))
