@@ -86,6 +86,7 @@ details h3 { margin: 1.1rem 0 0; }
 .sides { display: grid; grid-template-columns: var(--picture) 1fr; gap: 14px; }
 .sides .strip { display: grid; grid-template-columns: repeat(auto-fit, minmax(60px, 1fr)); gap: 6px;
   padding-left: 14px; border-left: 1px solid var(--line); }
+.drawings .sides .strip { grid-template-columns: repeat(auto-fill, var(--picture)); }
 .sides .strip .picture, .sides .strip .blank { width: 100%; height: auto; aspect-ratio: 1; max-width: var(--picture); }
 .mine span { display: block; font-size: .78rem; color: var(--soft); margin-top: .2rem; white-space: nowrap; }
 .mine b { color: var(--ink); }
