@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from multimodal.errors import InputError
-from multimodal.evaluate.retrieval import RetrievalRow, gallery_ids
+from multimodal.evaluate.retrieval import RetrievalRow, judged_ids
 from multimodal.metrics import ranks
 from multimodal.pairs import Hit
 from multimodal.search.query import answer
@@ -305,7 +305,7 @@ def failures_of(
     num_found: int = 5,
     queries: Literal["main", "all"] = "main",
 ) -> Failures:
-    """The texts of `ids` (n,) whose own picture came last, nearly first, and first, each with what was found; see `gallery_ids`.
+    """The texts of `ids` (n,) whose own picture came last, nearly first, and first, each with what was found; see `judged_ids`.
 
     recipe: the store's family by default. num: at most so many of each kind, none of them twice, and one text a picture in each kind.
     num_found: at most so many pictures are shown of what was found. queries: "main" looks up `texts[0]` of each pair, "all" every text.
@@ -313,7 +313,7 @@ def failures_of(
     Worst are the largest ranks, near misses the smallest ranks but the first, best the first; among equal ranks the own picture that is
     furthest behind the best other one comes first among the worst, and the one that is furthest ahead elsewhere.
     """
-    ids = gallery_ids(store, shards, ids)
+    ids = judged_ids(store, shards, ids)
     texts = [shards.texts(int(id))[: 1 if queries == "main" else None] for id in ids]
     own = np.repeat(np.arange(len(ids)), [len(of_pair) for of_pair in texts])  # the place in ids of each query's picture
     asked = [text for of_pair in texts for text in of_pair]

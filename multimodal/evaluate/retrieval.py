@@ -96,14 +96,14 @@ class RetrievalRow:
 def text_to_image_ranks(store: Store, shards: ShardSet, ids: np.ndarray) -> np.ndarray:
     """The rank (m,) of each pair's picture among the pictures of `ids` (n,) for the query `texts[0]`.
 
-    The pictures' rows are the store's, the query goes through the store's own text space. The m pairs are those of `gallery_ids`.
+    The pictures' rows are the store's, the query goes through the store's own text space. The m pairs are those of `judged_ids`.
     """
-    ids = gallery_ids(store, shards, ids)
+    ids = judged_ids(store, shards, ids)
     queries = store.query_space.embed([shards.texts(int(id))[0] for id in ids])
     return ranks(queries, store.take(ids), relevant=np.arange(len(ids)))
 
 
-def gallery_ids(store: Store, shards: ShardSet, ids: np.ndarray) -> np.ndarray:
+def judged_ids(store: Store, shards: ShardSet, ids: np.ndarray) -> np.ndarray:
     """Those of ids (n,) whose picture is in the store, (m,) in their order: the gallery that their texts are looked up in.
 
     A picture that could not be read is named in the store's ledger, and is no part of the gallery.

@@ -72,7 +72,25 @@ class Page(HTMLParser):
 
 
 def row(recall_10: float = 40.0, seed: int = 0, control: bool = False, gallery: str = "unseen", recipe: str = "topic") -> RetrievalRow:
-    return RetrievalRow(recipe, "topic", gallery, 240, 5.0, 20.0, recall_10, 17.0, 13.0, 4.2, 30.0, 41.0, seed, control)
+    return RetrievalRow(
+        recipe=recipe,
+        family="topic",
+        trunk="pretrained",
+        gallery=gallery,
+        direction="text->image",
+        num_pairs=240,
+        num_queries=240,
+        recall_1=5.0,
+        recall_5=20.0,
+        recall_10=recall_10,
+        median_rank=17.0,
+        mean_average_precision=13.0,
+        chance_recall_10=4.2,
+        low=30.0,
+        high=41.0,
+        seed=seed,
+        control=control,
+    )
 
 
 def full_report(text: str) -> Report:

@@ -156,7 +156,25 @@ def test_failures_of_another_part_are_refused(make_store: MakeStore, shards: Sha
 
 
 def row(recall_10: float, seed: int = 0, control: bool = False, recipe: str = "topic") -> RetrievalRow:
-    return RetrievalRow(recipe, recipe, "unseen", 240, 5.0, 20.0, recall_10, 17.0, 13.0, 4.2, recall_10 - 3, recall_10 + 3, seed, control)
+    return RetrievalRow(
+        recipe=recipe,
+        family=recipe,
+        trunk="pretrained",
+        gallery="unseen",
+        direction="text->image",
+        num_pairs=240,
+        num_queries=240,
+        recall_1=5.0,
+        recall_5=20.0,
+        recall_10=recall_10,
+        median_rank=17.0,
+        mean_average_precision=13.0,
+        chance_recall_10=4.2,
+        low=recall_10 - 3,
+        high=recall_10 + 3,
+        seed=seed,
+        control=control,
+    )
 
 
 def test_learning_curves_are_means_over_seeds_without_controls() -> None:
