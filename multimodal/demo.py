@@ -24,7 +24,8 @@ import numpy as np
 
 from multimodal.boxes import atomic_write
 from multimodal.errors import InputError
-from multimodal.evaluate.report import Answered, Report, ask, curves_of, render, topics_of
+from multimodal.evaluate.page import render
+from multimodal.evaluate.report import Answered, Report, ask, curves_of, failures_of, topics_of
 from multimodal.evaluate.retrieval import RetrievalRow, as_table
 from multimodal.search.store import Store
 from multimodal.shards import ShardSet, Split
@@ -125,7 +126,7 @@ def demo(
     print("\n" + as_table(rows))
     queries = QUERIES if data is None else _own_queries(ShardSet(pairs))
     answers = _answers(output, queries)
-    _write(output, pairs, rows, answers, commands, time.monotonic() - started)
+    _write(output, galleries[0], rows, answers, commands, time.monotonic() - started, photographs=data is not None)
 
 
 def _shards(
@@ -269,14 +270,24 @@ def _short(text: str, width: int = 45) -> str:
     return textwrap.shorten(text.split(".")[0], width, placeholder="…")
 
 
-def _write(output: Path, pairs: Path, rows: list[RetrievalRow], answers: list[Answered], commands: list[str], took_s: float) -> None:
+def _write(
+    output: Path,
+    gallery: Gallery,
+    rows: list[RetrievalRow],
+    answers: list[Answered],
+    commands: list[str],
+    took_s: float,
+    photographs: bool,
+) -> None:
     with atomic_write(output / "results.json") as file:
         file.write((json.dumps([row.as_json() for row in rows], indent=1) + "\n").encode())
-    num_held_out = np.mean([row.num_pairs for row in rows if row.gallery == "unseen"])
+    num_held_out = np.mean([row.num_pairs for row in rows if row.gallery == gallery.name])
+    pairs = ShardSet(gallery.shards)
+    ids = Split(0).ids(pairs, gallery.part)
     report = Report(
         title="Pictures found by the words they came with",
         facts=[
-            f"{len(ShardSet(pairs)):,} pictures with text, about {num_held_out:.0f} of them held out of everything fitted. "
+            f"{len(pairs):,} pictures with text, about {num_held_out:.0f} of them held out of everything fitted. "
             "What belongs together (the variants of one thing, say) is on one side of the cut.",
             "No labels were used: each network learnt from the text alone, on features of a frozen ImageNet network.",
         ],
@@ -285,6 +296,8 @@ def _write(output: Path, pairs: Path, rows: list[RetrievalRow], answers: list[An
         topics=topics_of(Store(output / "topic" / "store")),
         curves=[curve for recipe in RECIPES for curve in curves_of(output / recipe.family / "run", recipe.family)],
         commands=commands,
+        failures=[failures_of(Store(output / recipe.family / gallery.store), pairs, ids, gallery=gallery.name) for recipe in RECIPES],
+        photographs=photographs,
     )
     with atomic_write(output / "index.html") as file:
         file.write(render(report).encode())

@@ -1,28 +1,29 @@
-"""What a run of the whole road looks like, as one HTML page with every picture inside: figures, answers, topics, curves.
+"""What a page about a run shows, as records, and the functions that read them out of stores, runs and rows of figures.
 
-Path("index.html").write_text(render(Report(title="demo", rows=rows, answers=answers, topics=topics, curves=curves)))
+failures_of(Store("runs/demo/wordvec/store"), ShardSet("runs/demo/shards/fluent"), ids).worst[0].rank
+
+`multimodal.evaluate.page` draws them.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from multimodal.errors import InputError
-from multimodal.evaluate.retrieval import RetrievalRow
+from multimodal.evaluate.retrieval import RetrievalRow, judged_ids
+from multimodal.metrics import ranks
 from multimodal.pairs import Hit
-from multimodal.search.page import data_uri
 from multimodal.search.query import answer
 from multimodal.search.store import Store
+from multimodal.shards import ShardSet
 from multimodal.text import open_space
 from multimodal.text.topics import TopicSpace
-
-HUES = {"contrastive": "#2f6fb3", "wordvec": "#2f7d6b", "topic": "#b4552d"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +55,131 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One figure of one recipe over the steps of its training."""
+    """One figure of one recipe over the steps of its training. chance: what the figure is by chance, where that says anything."""
 
     recipe: str
     figure: str
     steps: Sequence[float]
     values: Sequence[float]
+    chance: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LearningCurve:
+    """A figure of one recipe over the number of pairs that it was trained on: values, and low to high around each; n of each.
+
+    num_pairs ascend. chance: what the figure is by chance, whatever it was trained on.
+    """
+
+    recipe: str
+    num_pairs: Sequence[int]
+    values: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+    chance: float
+    figure: str = "R@10"
+    family: str = ""
+
+    def __post_init__(self) -> None:
+        lengths = {len(part) for part in (self.num_pairs, self.values, self.low, self.high)}
+        if len(lengths) > 1 or not self.num_pairs or list(self.num_pairs) != sorted({*self.num_pairs}):
+            raise ValueError(f"learning curve {self.recipe}: wanted ascending num_pairs, and values, low and high for each; got {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """One text that looked for its own picture.
+
+    rank: of the own picture, from 1; whatever scores the same stands before it. found: the pictures that came first, best first, so that
+    found[rank - 1] is the own one where it is among them. note: why nothing was found; "" where all is plain.
+    """
+
+    query: str
+    own: Picture
+    rank: int
+    found: Sequence[Picture]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """How single texts of one recipe did among the num_pictures pictures of a gallery.
+
+    worst: the largest ranks first. near: the own picture was just not the first. best: it was, by the widest margins.
+    """
+
+    recipe: str
+    gallery: str
+    num_queries: int
+    num_pictures: int
+    worst: Sequence[Lookup]
+    near: Sequence[Lookup]
+    best: Sequence[Lookup]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Confusion:
+    """Which classes are taken for which. names: c of them; shares (c, c): a row is the class of the query, a column the share of each
+    class among its first hits, in [0, 1]; rows sum to one."""
+
+    names: Sequence[str]
+    shares: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeatMap:
+    """A confusion and what it says.
+
+    rows, columns: what the two axes mean. chance (c,): the share that each class would have among the hits of any query by chance.
+    """
+
+    title: str
+    confusion: Confusion
+    rows: str
+    columns: str
+    chance: np.ndarray
+
+    def __post_init__(self) -> None:
+        c = len(self.confusion.names)
+        if self.confusion.shares.shape != (c, c) or np.shape(self.chance) != (c,):
+            raise ValueError(
+                f"heat map {self.title}: {c} names, shares of shape {self.confusion.shares.shape}, chance of {np.shape(self.chance)}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure in a cell of a table, drawn as a bar whose full length is `top`. low, high: its interval, where there is one."""
+
+    value: float
+    chance: float
+    low: float | None = None
+    high: float | None = None
+    top: float = 100.0
+    family: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Figures of any other protocol. note: what they are, under the title. Each row has a cell for each word of the header."""
+
+    title: str
+    note: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str | Figure]]
+
+    def __post_init__(self) -> None:
+        if wrong := [row for row in self.rows if len(row) != len(self.header)]:
+            raise ValueError(f"table {self.title}: {len(self.header)} columns ({', '.join(self.header)}) and a row of {len(wrong[0])}")
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the page shows. `facts` are sentences for the head of the page; `commands` what printed the figures."""
+    """What the page shows; a section of which there is nothing is left out.
+
+    facts: sentences for the head of the page. commands: what printed the figures. photographs: whether the pictures are drawn larger than
+    emoji need.
+    """
 
     title: str
     facts: Sequence[str]
@@ -73,6 +188,11 @@ class Report:
     topics: Sequence[Topic]
     curves: Sequence[Curve]
     commands: Sequence[str]
+    tables: Sequence[Table] = ()
+    learning: Sequence[LearningCurve] = ()
+    failures: Sequence[Failures] = ()
+    heat_maps: Sequence[HeatMap] = ()
+    photographs: bool = False
 
 
 def ask(store: Store, recipe: str, queries: Sequence[str], k: int = 8) -> list[Answered]:
@@ -110,185 +230,140 @@ def topics_of(store: Store, num_words: int = 8, num_pictures: int = 6) -> list[T
     topics = []
     for topic in np.argsort(-shares):
         best = store.ids[np.argsort(-rows[:, topic], kind="stable")[:num_pictures]]
-        texts = [str(record["text"]) for record in store.records(best)]
-        pictures = [Picture(thumbnail, text) for thumbnail, text in zip(store.thumbnails(best), texts, strict=True)]
-        topics.append(Topic([str(word) for word in words[topic]], float(shares[topic]), pictures))
+        topics.append(Topic([str(word) for word in words[topic]], float(shares[topic]), _pictures_of_ids(store, best)))
     return topics
 
 
 def curves_of(run: Path, recipe: str, figures: Sequence[str] = ("train/loss", "val/R@10")) -> list[Curve]:
-    """The named columns of a run's metrics.csv."""
+    """The named columns of a run's metrics.csv, with the last value of the column of their chance where there is one."""
     with open(run / "metrics.csv", newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     curves = []
     for figure in figures:
+        chance = "/chance_".join(figure.rsplit("/", 1))
         points = [(float(line["step"]), float(line[figure])) for line in lines if line.get(figure)]
         if points:
             steps, values = zip(*points, strict=True)
-            curves.append(Curve(recipe, figure, steps, values))
+            chances = [float(line[chance]) for line in lines if line.get(chance)]
+            curves.append(Curve(recipe, figure, steps, values, chances[-1] if chances else None))
     return curves
 
 
-def render(report: Report) -> str:
-    """The page as HTML text."""
-    sections = [
-        _figures(report.rows),
-        _answers(report.answers),
-        _topics(report.topics),
-        _curves(report.curves),
-        f"<section><h2>Commands</h2><pre>{escape(chr(10).join(report.commands))}</pre></section>" if report.commands else "",
-    ]
-    facts = "".join(f"<p>{escape(fact)}</p>" for fact in report.facts)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(report.title)}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<header><h1>{escape(report.title)}</h1>{facts}</header>
-{"".join(sections)}
-</body>
-</html>
-"""
+def learning_curves_of(rows: Mapping[int, Sequence[RetrievalRow]]) -> list[LearningCurve]:
+    """R@10 of each recipe against the number of training pairs.
 
-
-def _figures(rows: Sequence[RetrievalRow]) -> str:
-    """A line a recipe and gallery: bars for the mean R@10 over seeds, its control and chance on one scale."""
-    trained = [row for row in rows if not row.control]
-    if not trained:
-        return ""
-    lines = []
-    for gallery in dict.fromkeys(row.gallery for row in trained):
-        members = [row for row in trained if row.gallery == gallery]
-        lines.append(f'<tr class="gallery"><th colspan="9">{escape(gallery)}</th></tr>')
-        for recipe in dict.fromkeys(row.recipe for row in members):
-            ours = [row for row in members if row.recipe == recipe]
-            control = [row.recall_10 for row in rows if row.control and row.recipe == recipe and row.gallery == gallery]
-            tens = np.array([row.recall_10 for row in ours])
-            low, high = (tens.min(), tens.max()) if len(ours) > 1 else (ours[0].low, ours[0].high)
-            chance = float(np.mean([row.chance_recall_10 for row in ours]))
-            shuffled = f"{np.mean(control):.1f}" if control else "&ndash;"
-            lines.append(
-                f"<tr><td>{escape(recipe)}</td><td>{np.mean([row.num_pairs for row in ours]):.0f}</td>"
-                f"<td>{np.mean([row.recall_1 for row in ours]):.1f}</td><td>{np.mean([row.recall_5 for row in ours]):.1f}</td>"
-                f"<td><b>{tens.mean():.1f}</b> <small>{low:.1f}&ndash;{high:.1f}</small></td>"
-                f'<td class="wide"><div class="track"><div class="bar" style="width:{tens.mean():.1f}%;background:{_hue(ours[0].family)}">'
-                f'</div><div class="chance" style="left:{chance:.1f}%" title="chance {chance:.1f}"></div></div></td>'
-                f"<td>{chance:.1f}</td><td>{shuffled}</td><td>{np.mean([row.median_rank for row in ours]):.0f}</td></tr>"
+    rows: number of training pairs -> rows of one gallery and direction; controls and random trunks among them are left out. The value is
+    the mean over seeds between the smallest and the largest; of one seed, between the ends of its interval.
+    """
+    trained = {num: [row for row in rows[num] if not row.control and row.trunk != "random"] for num in sorted(rows)}
+    every = [row for of_num in trained.values() for row in of_num]
+    if len(kinds := {(row.gallery, row.direction) for row in every}) > 1:
+        raise ValueError(f"a learning curve compares rows of one gallery and direction; these are of {sorted(kinds)}")
+    curves = []
+    for recipe in dict.fromkeys(row.recipe for row in every):
+        ours = {num: mine for num, of_num in trained.items() if (mine := [row for row in of_num if row.recipe == recipe])}
+        spreads = [spread_of(mine) for mine in ours.values()]
+        one = next(iter(ours.values()))[0]
+        chance = float(np.mean([row.chance_recall_10 for mine in ours.values() for row in mine]))
+        curves.append(
+            LearningCurve(
+                recipe,
+                list(ours),
+                [spread.value for spread in spreads],
+                [spread.low for spread in spreads],
+                [spread.high for spread in spreads],
+                chance,
+                family=one.family,
             )
-    seeds = len({row.seed for row in trained})
-    of_what = f"mean over {seeds} splits, smallest and largest" if seeds > 1 else "one split, with the 95 % interval over its queries"
-    return f"""<section><h2>Finding a picture by its own text</h2>
-<p>Share of the queries whose own picture is among the first 1, 5, 10, in per cent: {of_what}.
-The dark mark is chance; <i>shuffled</i> is the same training with texts dealt to the wrong pictures.</p>
-<table><thead><tr><th>recipe</th><th>pictures</th><th>R@1</th><th>R@5</th><th>R@10</th><th></th><th>chance</th><th>shuffled</th>
-<th>median rank</th></tr></thead>
-<tbody>{"".join(lines)}</tbody></table></section>"""
+        )
+    return curves
 
 
-def _answers(answers: Sequence[Answered]) -> str:
-    if not answers:
-        return ""
-    blocks = []
-    for query in dict.fromkeys(one.query for one in answers):
-        lines = []
-        for one in answers:
-            if one.query == query:
-                name = one.recipe + (f" ({one.note})" if one.note else "")
-                lines.append(f'<div class="recipe"><span>{escape(name)}</span>{_strip(one.pictures)}</div>')
-        blocks.append(f"<article><h3><code>{escape(query)}</code></h3>{''.join(lines)}</article>")
-    return f"""<section><h2>Queries</h2><p>Best first; hold the pointer over a picture to read its text.</p>
-<div class="queries">{"".join(blocks)}</div></section>"""
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A mean, and how far it may be off."""
+
+    value: float
+    low: float
+    high: float
 
 
-def _topics(topics: Sequence[Topic]) -> str:
-    if not topics:
-        return ""
-    items = "".join(
-        f"<article><h3>{escape(', '.join(topic.words))}</h3>"
-        f"<p>{100 * topic.share:.1f} % of what the pictures show</p>{_strip(topic.pictures)}</article>"
-        for topic in topics
+def spread_of(rows: Sequence[RetrievalRow]) -> Spread:
+    """R@10 over seeds: the mean, the smallest and the largest; of one seed, the figure and its interval over queries."""
+    tens = [row.recall_10 for row in rows]
+    low, high = (min(tens), max(tens)) if len(rows) > 1 else (rows[0].low, rows[0].high)
+    return Spread(float(np.mean(tens)), low, high)
+
+
+def failures_of(
+    store: Store,
+    shards: ShardSet,
+    ids: np.ndarray,
+    recipe: str | None = None,
+    gallery: str = "unseen",
+    num: int = 8,
+    num_found: int = 5,
+    queries: Literal["main", "all"] = "main",
+) -> Failures:
+    """The texts of `ids` (n,) whose own picture came last, nearly first, and first, each with what was found; see `judged_ids`.
+
+    recipe: the store's family by default. num: at most so many of each kind, none of them twice, and one text a picture in each kind.
+    num_found: at most so many pictures are shown of what was found. queries: "main" looks up `texts[0]` of each pair, "all" every text.
+
+    Worst are the largest ranks, near misses the smallest ranks but the first, best the first; among equal ranks the own picture that is
+    furthest behind the best other one comes first among the worst, and the one that is furthest ahead elsewhere.
+    """
+    ids = judged_ids(store, shards, ids)
+    texts = [shards.texts(int(id))[: 1 if queries == "main" else None] for id in ids]
+    own = np.repeat(np.arange(len(ids)), [len(of_pair) for of_pair in texts])  # the place in ids of each query's picture
+    asked = [text for of_pair in texts for text in of_pair]
+    vectors = store.query_space.embed(asked)
+    first = ranks(vectors, store.take(ids), relevant=own)
+    margins, others = _others(store, vectors, ids, own, num_found)
+
+    down, up = np.lexsort((margins, -first)), np.lexsort((-margins, first))
+    worst = _chosen(down[first[down] > 1], own, num)
+    near = _chosen(up[(first[up] > 1) & ~np.isin(up, worst)], own, num)
+    best = _chosen(up[first[up] == 1], own, num)
+
+    def lookup(query: int) -> Lookup:
+        known = bool(vectors[query].any())
+        rank, found = int(first[query]), others[query].tolist() if known else []
+        if known and rank <= num_found:
+            found = [*found[: rank - 1], int(ids[own[query]]), *found[rank - 1 :]][:num_found]
+        picture, *pictures = _pictures_of_ids(store, [int(ids[own[query]]), *found])
+        return Lookup(asked[query], picture, rank, pictures, "" if known else "the text space knows no word of it")
+
+    return Failures(
+        recipe or store.family,
+        gallery,
+        len(asked),
+        len(ids),
+        *([lookup(query) for query in chosen] for chosen in (worst, near, best)),
     )
-    return f"""<section><h2>Topics</h2><p>Top words of each topic, and the pictures in which the network sees most of it.</p>
-<div class="topics">{items}</div></section>"""
 
 
-def _curves(curves: Sequence[Curve]) -> str:
-    if not curves:
-        return ""
-    return f'<section><h2>Training</h2><div class="curves">{"".join(map(_curve, curves))}</div></section>'
+def _others(store: Store, vectors: np.ndarray, ids: np.ndarray, own: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of each query (q, d): how far the own picture is ahead of the best other one, in cosine (q,); the first k others, (q, min(k, m - 1)).
+
+    ids (m,) of the gallery; own (q,) the place in it of each query's picture.
+    """
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    units = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    rows = store.take(ids).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    nearest = store.engine.filter(ids).search(units, k + 1)
+    # The own picture goes to the end of each line, which is then cut; where it is not in the line, the last one goes.
+    order = np.argsort(nearest.ids == ids[own][:, None], axis=1, kind="stable")[:, : min(k, len(ids) - 1)]
+    others, scores = np.take_along_axis(nearest.ids, order, axis=1), np.take_along_axis(nearest.scores, order, axis=1)
+    return (units * rows[own]).sum(axis=1) - scores[:, 0], others
 
 
-def _curve(curve: Curve) -> str:
-    """One small chart with its first, last and extreme values written out."""
-    width, height, left, top = 300, 120, 46, 10
-    steps, values = np.asarray(curve.steps, dtype=float), np.asarray(curve.values, dtype=float)
-    low, high = float(values.min()), float(values.max())
-    x = left + (steps - steps.min()) / max(float(np.ptp(steps)), 1e-9) * (width - left - 8)
-    y = top + (high - values) / max(high - low, 1e-9) * (height - 2 * top - 14)
-    points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
-    hue = next((hue for family, hue in HUES.items() if curve.recipe.startswith(family)), "#555")
-    return f"""<figure><figcaption>{escape(curve.recipe)}: {escape(curve.figure)}</figcaption>
-<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(curve.figure)} from {values[0]:.3g} to {values[-1]:.3g}">
-<line x1="{left}" y1="{height - top - 14}" x2="{width - 8}" y2="{height - top - 14}" class="axis"/>
-<text x="{left - 6}" y="{top + 4}" text-anchor="end">{high:.3g}</text>
-<text x="{left - 6}" y="{height - top - 14}" text-anchor="end">{low:.3g}</text>
-<text x="{width - 8}" y="{height - 6}" text-anchor="end">{steps[-1]:.0f} steps</text>
-<polyline points="{points}" fill="none" stroke="{hue}" stroke-width="2"/></svg></figure>"""
+def _chosen(queries: np.ndarray, own: np.ndarray, num: int) -> list[int]:
+    """The first `num` of the queries, of those that share a picture the first alone."""
+    _, firsts = np.unique(own[queries], return_index=True)
+    return queries[np.sort(firsts)][:num].tolist()
 
 
-def _strip(pictures: Sequence[Picture]) -> str:
-    cells = "".join(
-        f'<img alt="{escape(picture.text)}" title="{escape(picture.text)}" src="{data_uri(picture.thumbnail)}">'
-        if picture.thumbnail
-        else f'<span class="blank" title="{escape(picture.text)}">{escape(picture.text[:24])}</span>'
-        for picture in pictures
-    )
-    return f'<div class="strip">{cells}</div>'
-
-
-def _hue(family: str) -> str:
-    return HUES.get(family, "#555")
-
-
-_STYLE = """
-:root { color-scheme: light dark; --ground: #f6f5f2; --card: #fff; --ink: #22211f; --soft: #76736c; --line: #e4e1da; }
-@media (prefers-color-scheme: dark) {
-  :root { --ground: #191918; --card: #232322; --ink: #eceae5; --soft: #9a978f; --line: #353432; }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1240px; padding: 2.5rem 1.5rem 4rem; background: var(--ground); color: var(--ink);
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; }
-h1 { margin: 0 0 .3rem; font-size: 1.8rem; font-weight: 600; }
-h2 { margin: 0 0 .3rem; font-size: 1.25rem; font-weight: 600; }
-h3 { margin: 0 0 .4rem; font-size: .95rem; font-weight: 600; }
-p { margin: .2rem 0; color: var(--soft); }
-small { color: var(--soft); }
-section { margin-top: 2.6rem; }
-article, figure, pre { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: .8rem .9rem; margin: 0; }
-table { border-collapse: collapse; width: 100%; margin-top: .8rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: .3rem .6rem; border-bottom: 1px solid var(--line); font-weight: 400; }
-thead th { color: var(--soft); }
-th:first-child, td:first-child { text-align: left; }
-tr.gallery th { font-weight: 600; padding-top: 1rem; }
-td.wide { width: 30%; }
-.track { position: relative; height: 12px; border-radius: 6px; background: var(--line); }
-.bar { height: 12px; border-radius: 6px; }
-.chance { position: absolute; top: -3px; width: 2px; height: 18px; background: var(--ink); }
-.queries, .topics, .curves { display: grid; gap: .9rem; margin-top: .9rem; grid-template-columns: repeat(auto-fill, minmax(395px, 1fr)); }
-.curves { grid-template-columns: repeat(auto-fill, minmax(280px, 1fr)); }
-.recipe { margin-top: .35rem; }
-.recipe > span { color: var(--soft); font-size: .78rem; }
-.strip { display: flex; gap: 4px; flex-wrap: wrap; }
-.strip img, .blank { width: 42px; height: 42px; object-fit: contain; background: #fff; border-radius: 6px; }
-.topics .strip img { width: 54px; height: 54px; }
-.blank { font-size: 8px; overflow: hidden; color: #555; }
-figcaption { color: var(--soft); font-size: .85rem; }
-svg { width: 100%; display: block; }
-svg text { font-size: 10px; fill: var(--soft); }
-.axis { stroke: var(--line); }
-pre { overflow-x: auto; font-size: .8rem; }
-"""
+def _pictures_of_ids(store: Store, ids: Sequence[int] | np.ndarray) -> list[Picture]:
+    return [Picture(thumbnail, str(record["text"])) for thumbnail, record in zip(store.thumbnails(ids), store.records(ids), strict=True)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ class RetrievalRow:
 
     low, high: the 95 % bootstrap interval over queries of R@10.
     control: whether the run was trained with texts shuffled between pictures, so that it should stay at chance.
+    direction: what looks for what, "text->image" or "image->text". num_queries: how many looked; None: as many as there are pairs.
+    trunk: "pretrained", or "random" where the trunk's weights were drawn and never trained.
     """
 
     recipe: str
@@ -54,6 +56,9 @@ class RetrievalRow:
     high: float
     seed: int
     control: bool
+    direction: str = "text->image"
+    num_queries: int | None = None
+    trunk: str = "pretrained"
 
     def as_json(self) -> dict[str, Any]:
         """By the keys that results.json uses."""
@@ -61,8 +66,9 @@ class RetrievalRow:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> RetrievalRow:
-        """The way back from `as_json`."""
-        return cls(**{name: values[_KEYS.get(name, name)] for name in cls.__slots__})
+        """The way back from `as_json`; a field that has a default may be absent."""
+        keys = {field.name: _KEYS.get(field.name, field.name) for field in fields(cls)}
+        return cls(**{name: values[key] for name, key in keys.items() if key in values})
 
     @classmethod
     def of(cls, first: np.ndarray, recipe: str, family: str, gallery: str, seed: int = 0, control: bool = False) -> RetrievalRow:
@@ -83,14 +89,24 @@ class RetrievalRow:
             high=_per_cent(high),
             seed=seed,
             control=control,
+            num_queries=len(first),
         )
 
 
 def text_to_image_ranks(store: Store, shards: ShardSet, ids: np.ndarray) -> np.ndarray:
     """The rank (m,) of each pair's picture among the pictures of `ids` (n,) for the query `texts[0]`.
 
-    The pictures' rows are the store's, the query goes through the store's own text space. The m pairs are those whose picture is in the
-    store: one that could not be read is named in the store's ledger, and is no part of the gallery.
+    The pictures' rows are the store's, the query goes through the store's own text space. The m pairs are those of `judged_ids`.
+    """
+    ids = judged_ids(store, shards, ids)
+    queries = store.query_space.embed([shards.texts(int(id))[0] for id in ids])
+    return ranks(queries, store.take(ids), relevant=np.arange(len(ids)))
+
+
+def judged_ids(store: Store, shards: ShardSet, ids: np.ndarray) -> np.ndarray:
+    """Those of ids (n,) whose picture is in the store, (m,) in their order: the gallery that their texts are looked up in.
+
+    A picture that could not be read is named in the store's ledger, and is no part of the gallery.
     InputError: the store was made of other shards, or of another part of them, or there are fewer than 2 pairs.
     """
     unseen = [shard.name for shard in shards.shards if shard.fingerprint not in set(store.sources.values())]
@@ -116,8 +132,7 @@ def text_to_image_ranks(store: Store, shards: ShardSet, ids: np.ndarray) -> np.n
                 f"{store.path}: picture {id} is {record['name']} there and {shards.names[id]} in {shards.path}, whose shards have changed "
                 "places since. Make the store again"
             )
-    queries = store.query_space.embed([shards.texts(int(id))[0] for id in ids])
-    return ranks(queries, store.take(ids), relevant=np.arange(len(ids)))
+    return ids
 
 
 def evaluate(

@@ -18,7 +18,7 @@ from multimodal.shards import ShardSet, ShardWriter, Split, finish
 MakeStore = Callable[..., Store]
 NUM = 200
 KEYS = ["recipe", "family", "gallery", "num_pairs", "R@1", "R@5", "R@10", "median_rank", "mAP", "chance_R@10", "control"]
-MORE_KEYS = ["R@10_low", "R@10_high", "seed"]
+MORE_KEYS = ["R@10_low", "R@10_high", "seed", "direction", "num_queries", "trunk"]
 ROW = RetrievalRow("topic_emoji", "topic", "unseen", 240, 5.0, 20.42, 35.83, 17.5, 13.37, 4.17, 30.0, 41.67, 3, False)
 
 
@@ -121,7 +121,9 @@ def test_a_row_goes_to_json_and_back_by_the_keys_of_results_json() -> None:
     assert set(values) == {*KEYS, *MORE_KEYS} and len(values) == len(KEYS) + len(MORE_KEYS)
     assert [values[key] for key in KEYS] == ["topic_emoji", "topic", "unseen", 240, 5.0, 20.42, 35.83, 17.5, 13.37, 4.17, False]
     assert RetrievalRow.from_json(json.loads(json.dumps(values))) == ROW
-    assert all(type(values[key]) in (str, int, float, bool) for key in values)
+    assert all(type(values[key]) in (str, int, float, bool, type(None)) for key in values)
+    older = {key: values[key] for key in values if key not in ("direction", "num_queries", "trunk")}
+    assert RetrievalRow.from_json(older) == ROW
 
 
 def test_figures_of_ranks_can_be_read_off() -> None:

@@ -1,127 +1,37 @@
 from __future__ import annotations
 
-import base64
-import re
 from collections.abc import Callable
-from html.parser import HTMLParser
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from multimodal.errors import InputError
-from multimodal.evaluate.report import Answered, Curve, Picture, Report, Topic, ask, curves_of, render, topics_of
-from multimodal.evaluate.retrieval import RetrievalRow
+from multimodal.evaluate.page import render
+from multimodal.evaluate.report import (
+    Confusion,
+    Failures,
+    HeatMap,
+    LearningCurve,
+    Lookup,
+    Report,
+    Table,
+    ask,
+    curves_of,
+    failures_of,
+    learning_curves_of,
+    topics_of,
+)
+from multimodal.evaluate.retrieval import RetrievalRow, text_to_image_ranks
 from multimodal.search.store import Store
+from multimodal.shards import ShardSet
 
 if TYPE_CHECKING:
     from tests.conftest import Road
 
 MakeStore = Callable[..., Store]
-HOSTILE = """<script>alert('x')</script> & "quoted" <img src=http://evil/x.png onerror=alert(1)>"""
-JPEG = b"\xff\xd8\xff\xe0 a picture"
-
-
-class Page(HTMLParser):
-    """What a browser would make of it: the tags, their attributes, and the text."""
-
-    VOID = ("meta", "img", "line", "polyline", "br")
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.open: list[str] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-        assert not self.open, f"never closed: {self.open}"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def attributes(self, *names: str) -> list[str]:
-        return [value for _, attributes in self.tags for name, value in attributes.items() if name in names]
-
-
-def row(recall_10: float = 40.0, seed: int = 0, control: bool = False, gallery: str = "unseen", recipe: str = "topic") -> RetrievalRow:
-    return RetrievalRow(recipe, "topic", gallery, 240, 5.0, 20.0, recall_10, 17.0, 13.0, 4.2, 30.0, 41.0, seed, control)
-
-
-def full_report(text: str) -> Report:
-    """Every kind of content, with the text wherever a text of somebody can be."""
-    pictures = [Picture(JPEG, text), Picture(None, text)]
-    return Report(
-        title=text,
-        facts=[text],
-        rows=[row(recipe=text, gallery=text), row(3.0, control=True, recipe=text, gallery=text)],
-        answers=[Answered(text, text, pictures), Answered(text, "other", (), note=text)],
-        topics=[Topic([text, "dog"], 0.25, pictures)],
-        curves=[Curve(text, text, [0, 1, 2], [1.0, 0.5, 0.25])],
-        commands=[text],
-    )
-
-
-def test_the_page_holds_everything_it_shows() -> None:
-    page = Page(render(full_report("dog")))
-    assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in page.tags}
-    sources = page.attributes("src", "href", "srcset", "xlink:href", "action", "poster")
-    assert sources and all(source.startswith("data:image/") for source in sources)
-    assert "@import" not in page.text and "url(" not in page.text
-    assert base64.b64decode(sources[0].partition("base64,")[2]) == JPEG
-
-
-def test_texts_and_queries_are_shown_as_they_are_and_never_run() -> None:
-    page = Page(render(full_report(HOSTILE)))
-    assert "script" not in {tag for tag, _ in page.tags}
-    assert not page.attributes("onerror")
-    assert all(source.startswith("data:image/") for source in page.attributes("src", "href"))
-    assert HOSTILE in page.attributes("title") and HOSTILE in page.attributes("alt")
-    assert page.text.count(HOSTILE) >= 7  # title twice, fact, table, query, refusal, command ...
-
-
-def test_no_markup_changes_with_what_the_texts_say() -> None:
-    plain, hostile = Page(render(full_report("dog"))), Page(render(full_report(HOSTILE)))
-    assert [(tag, sorted(attributes)) for tag, attributes in plain.tags] == [(tag, sorted(attributes)) for tag, attributes in hostile.tags]
-
-
-def test_figures_are_means_over_seeds_with_spread_chance_and_control() -> None:
-    rows = [row(30.0), row(36.0, seed=1), row(4.5, control=True), row(70.0, gallery="noto")]
-    page = Page(render(Report("demo", [], rows, [], [], [], [])))
-    assert "33.0" in page.text and "30.0–36.0" in page.text
-    assert "4.2" in page.text and "4.5" in page.text
-    assert "mean over 2 splits" in page.text
-    bars = [style for style in page.attributes("style") if style.startswith("width:")]
-    assert [bar.partition(";")[0] for bar in bars] == ["width:33.0%", "width:70.0%"]
-    assert page.text.index("unseen") < page.text.index("noto")
-
-
-def test_a_report_of_nothing_is_a_page_with_a_title() -> None:
-    page = Page(render(Report("demo", [], [], [], [], [], [])))
-    assert "demo" in page.text and "h2" not in {tag for tag, _ in page.tags}
-
-
-@pytest.mark.parametrize("values", [[1.0], [2.0, 2.0, 2.0], [1e-9, 1e9]])
-def test_a_curve_stays_inside_its_chart(values: list[float]) -> None:
-    page = render(Report("demo", [], [], [], [], [Curve("topic", "train/loss", list(range(len(values))), values)], []))
-    width, height = map(int, re.search(r'viewBox="0 0 (\d+) (\d+)"', page).groups())  # type: ignore[union-attr]
-    points = re.search(r'points="([^"]*)"', page)[1].split()  # type: ignore[index]
-    assert len(points) == len(values)
-    for x, y in (map(float, point.split(",")) for point in points):
-        assert 0 <= x <= width and 0 <= y <= height
-
-
-# -- from real boxes -----------------------------------------------------------------------------------------------------------------------
+NUM = 200
 
 
 def test_topics_come_with_their_words_share_and_pictures(make_store: MakeStore) -> None:
@@ -165,9 +75,131 @@ def test_curves_are_read_from_a_run(road: Road) -> None:
     assert page.count("<polyline") == 2
 
 
-def test_the_page_of_a_whole_road_is_whole(road: Road) -> None:
-    store = Store(road.folder / "store")
-    answers = ask(store, "tiny", ["red + circle", "zxqv"], k=4)
-    page = render(Report("road", ["45 drawings"], [row()], answers, [], curves_of(road.folder / "run", "tiny"), []))
-    parsed = Page(page)
-    assert len([source for source in parsed.attributes("src") if source.startswith("data:image/jpeg;base64,")]) == 4
+def test_a_figure_that_a_run_judged_comes_with_its_chance(road: Road) -> None:
+    loss, recall = curves_of(road.folder / "run", "tiny")
+    assert loss.chance is None
+    assert recall.chance is not None and 0 < recall.chance <= 100
+
+
+# -- single queries ------------------------------------------------------------------------------------------------------------------------
+
+
+def every(found: Failures) -> list[Lookup]:
+    return [*found.worst, *found.near, *found.best]
+
+
+def test_failures_have_the_ranks_of_the_figure(make_store: MakeStore, shards: ShardSet) -> None:
+    belongs = np.arange(NUM)
+    belongs[::3] = np.roll(belongs[::3], 1)
+    store, ids = make_store("store", belongs), np.arange(NUM)
+    first = dict(zip((shards.texts(int(id))[0] for id in ids), text_to_image_ranks(store, shards, ids).tolist(), strict=True))
+    found = failures_of(store, shards, ids, num=NUM)
+    assert {one.query: one.rank for one in every(found)} == first and len(every(found)) == NUM
+    assert (found.num_queries, found.num_pictures, found.recipe) == (NUM, NUM, "wordvec")
+    assert all(one.rank > 1 for one in found.worst) and {one.rank for one in found.best} == {1} and not found.near
+
+
+def test_the_worst_have_the_largest_ranks_and_near_misses_the_smallest_but_the_first(make_store: MakeStore, shards: ShardSet) -> None:
+    store, ids = make_store("store", np.random.default_rng(5).permutation(NUM)), np.arange(NUM)
+    ranks = sorted(text_to_image_ranks(store, shards, ids).tolist())
+    found = failures_of(store, shards, ids, num=5)
+    assert [one.rank for one in found.worst] == ranks[::-1][:5]
+    assert [one.rank for one in found.near] == [rank for rank in ranks if rank > 1][:5]
+    assert len({one.query for one in every(found)}) == len(every(found))
+    assert failures_of(store, shards, ids, num=5) == found
+
+
+def test_what_was_found_is_what_a_slow_loop_finds_and_holds_the_own_picture_at_its_rank(make_store: MakeStore, shards: ShardSet) -> None:
+    store, ids = make_store("store", np.random.default_rng(6).permutation(NUM)), np.arange(20, 60)
+    rows = store.take(ids).astype(np.float64)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    texts = {shards.texts(int(id))[0]: place for place, id in enumerate(ids)}
+    for one in every(failures_of(store, shards, ids, num=10, num_found=6)):
+        own = texts[one.query]
+        scores = rows @ store.query_space.embed([one.query])[0].astype(np.float64)
+        order = sorted(range(len(ids)), key=lambda place: (-scores[place], place == own))  # what ties stands before the own picture
+        assert [picture.text for picture in one.found] == [shards.texts(int(ids[place]))[0] for place in order[:6]]
+        assert one.own.text == one.query and one.rank == order.index(own) + 1
+        if one.rank <= 6:
+            assert one.found[one.rank - 1] == one.own
+
+
+def test_of_several_texts_of_a_picture_one_is_shown(make_store: MakeStore, shards: ShardSet) -> None:
+    store = make_store("store", np.random.default_rng(7).permutation(NUM))
+    found = failures_of(store, shards, np.arange(NUM), num=NUM, queries="all")
+    assert (found.num_queries, found.num_pictures) == (2 * NUM, NUM)
+    for kind in (found.worst, found.near, found.best):
+        assert len({one.own.text for one in kind}) == len(kind)
+
+
+def test_a_text_of_which_no_word_is_known_found_nothing_and_ranks_last(make_store: MakeStore, shards: ShardSet) -> None:
+    found = failures_of(make_store("store"), shards, np.arange(NUM), num=4, queries="all")
+    assert {one.query for one in found.worst} == {"another text"}
+    assert all(one.rank == NUM and not one.found and "knows no word" in one.note for one in found.worst)
+    assert not any(one.note for one in found.best)
+
+
+def test_a_gallery_of_two_pictures_has_failures(make_store: MakeStore, shards: ShardSet) -> None:
+    belongs = np.arange(NUM)
+    belongs[:2] = [1, 0]
+    (worst, other) = failures_of(make_store("store", belongs), shards, np.arange(2)).worst
+    assert worst.rank == other.rank == 2
+    assert [picture.text for picture in worst.found] == [other.query, worst.query]
+
+
+def test_failures_of_another_part_are_refused(make_store: MakeStore, shards: ShardSet) -> None:
+    with pytest.raises(InputError, match="holds 1 of the 2 pictures"):
+        failures_of(make_store("store", without=(0,)), shards, np.arange(2))
+
+
+# -- rows of figures -----------------------------------------------------------------------------------------------------------------------
+
+
+def row(recall_10: float, seed: int = 0, control: bool = False, recipe: str = "topic") -> RetrievalRow:
+    return RetrievalRow(
+        recipe=recipe,
+        family=recipe,
+        trunk="pretrained",
+        gallery="unseen",
+        direction="text->image",
+        num_pairs=240,
+        num_queries=240,
+        recall_1=5.0,
+        recall_5=20.0,
+        recall_10=recall_10,
+        median_rank=17.0,
+        mean_average_precision=13.0,
+        chance_recall_10=4.2,
+        low=recall_10 - 3,
+        high=recall_10 + 3,
+        seed=seed,
+        control=control,
+    )
+
+
+def test_learning_curves_are_means_over_seeds_without_controls() -> None:
+    rows = {
+        200: [row(30.0), row(40.0, seed=1), row(50.0, recipe="wordvec"), row(4.0, control=True), replace(row(9.0), trunk="random")],
+        100: [row(20.0)],
+    }
+    topic, wordvec = learning_curves_of(rows)
+    assert topic == LearningCurve("topic", [100, 200], [20.0, 35.0], [17.0, 30.0], [23.0, 40.0], pytest.approx(4.2), family="topic")
+    assert (wordvec.num_pairs, wordvec.values, wordvec.low, wordvec.high) == ([200], [50.0], [47.0], [53.0])
+    assert learning_curves_of({}) == []
+
+
+def test_learning_curves_of_several_galleries_or_directions_are_refused() -> None:
+    with pytest.raises(ValueError, match="of one gallery and direction"):
+        learning_curves_of({1: [row(20.0)], 2: [replace(row(20.0), gallery="noto")]})
+    with pytest.raises(ValueError, match="of one gallery and direction"):
+        learning_curves_of({1: [row(20.0), replace(row(20.0), direction="image->text")]})
+
+
+def test_what_does_not_fit_together_is_refused_where_it_is_made() -> None:
+    with pytest.raises(ValueError, match="table mAP: 2 columns .* and a row of 1"):
+        Table("mAP", "", ["recipe", "mAP"], [["topic"]])
+    with pytest.raises(ValueError, match=r"heat map topic: 2 names, shares of shape \(2, 2\), chance of \(3,\)"):
+        HeatMap("topic", Confusion(["a", "b"], np.eye(2)), "", "", np.ones(3))
+    for nums in ([2, 1], [1, 1], [1, 2, 3], []):
+        with pytest.raises(ValueError, match="learning curve topic: wanted ascending num_pairs"):
+            LearningCurve("topic", nums, [1.0, 2.0], [1.0, 2.0], [1.0, 2.0], 1.0)
