@@ -16,7 +16,9 @@ VERBS: Verbs = {
     "index": ("multimodal.embed.stores:index", "run an export over shards and keep the vectors as a store"),
     "search": ("multimodal.search.query:search_verb", 'find pictures in words: multimodal search --store S "woman + scientist - man"'),
     "serve": ("multimodal.serve.app:serve", "a page to search in a browser: multimodal serve --store S"),
-    "evaluate": ("multimodal.evaluate.retrieval:evaluate", "retrieval figures of a store, with chance beside them"),
+    "evaluate": {
+        "retrieval": ("multimodal.evaluate.retrieval:evaluate", "pictures found by their texts, texts by their pictures: recall"),
+    },
     "demo": ("multimodal.demo:demo", "the whole road on real pictures, or on your own with --data"),
     "shards": {
         "verify": ("multimodal.shards.door:verify", "read every byte of a shard set again and compare it with its manifest"),

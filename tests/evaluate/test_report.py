@@ -55,7 +55,8 @@ class Page(HTMLParser):
 
 
 def row(recall_10: float = 40.0, seed: int = 0, control: bool = False, gallery: str = "unseen", recipe: str = "topic") -> RetrievalRow:
-    return RetrievalRow(recipe, "topic", gallery, 240, 5.0, 20.0, recall_10, 17.0, 13.0, 4.2, 30.0, 41.0, seed, control)
+    figures = (5.0, 20.0, recall_10, 17.0, 13.0, 4.2, 30.0, 41.0)
+    return RetrievalRow(recipe, "topic", "pretrained", gallery, "text->image", 240, 240, *figures, seed, control)
 
 
 def full_report(text: str) -> Report:
