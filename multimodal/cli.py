@@ -18,6 +18,7 @@ VERBS: Verbs = {
     "serve": ("multimodal.serve.app:serve", "a page to search in a browser: multimodal serve --store S"),
     "evaluate": {
         "retrieval": ("multimodal.evaluate.retrieval:evaluate", "pictures found by their texts, texts by their pictures: recall"),
+        "classes": ("multimodal.evaluate.classes:evaluate", "articles and pictures found by their class, by --label: mAP"),
     },
     "demo": ("multimodal.demo:demo", "the whole road on real pictures, or on your own with --data"),
     "shards": {
