@@ -17,7 +17,8 @@ VERBS: Verbs = {
     "search": ("multimodal.search.query:search_verb", 'find pictures in words: multimodal search --store S "woman + scientist - man"'),
     "serve": ("multimodal.serve.app:serve", "a page to search in a browser: multimodal serve --store S"),
     "evaluate": {
-        "retrieval": ("multimodal.evaluate.retrieval:evaluate", "retrieval figures of a store, with chance beside them"),
+        "retrieval": ("multimodal.evaluate.retrieval:evaluate", "pictures found by their texts, texts by their pictures: recall"),
+        "classes": ("multimodal.evaluate.classes:evaluate", "articles and pictures found by their class, by --label: mAP"),
         "probe": ("multimodal.evaluate.probe:probe", "how well a trunk's features tell classes apart, by a linear probe and by neighbours"),
     },
     "demo": ("multimodal.demo:demo", "the whole road on real pictures, or on your own with --data"),

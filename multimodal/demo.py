@@ -24,6 +24,7 @@ import numpy as np
 
 from multimodal.boxes import atomic_write
 from multimodal.errors import InputError
+from multimodal.evaluate.figures import read_found
 from multimodal.evaluate.page import render
 from multimodal.evaluate.report import Answered, Report, ask, curves_of, failures_of, topics_of
 from multimodal.evaluate.retrieval import RetrievalRow, as_table
@@ -117,13 +118,14 @@ def demo(
     _step(commands, "data-prep", "fit-text-space", "encoder", "--output", minilm)
     _step(commands, "data-prep", "make-columns", "--space", minilm, "--shards", pairs, "--name", "minilm", "--unit", "text")
 
-    rows: list[RetrievalRow] = []
+    files: list[Path] = []
     for seed in range(seeds):
         spaces = {"minilm": minilm, **_fit_spaces(pairs, output, seed, commands)}
         for recipe in RECIPES:
-            rows += _family(recipe, spaces[recipe.space], galleries, output, seed, commands)
+            files += _family(recipe, spaces[recipe.space], galleries, output, seed, commands)
 
-    print("\n" + as_table(rows))
+    rows = [RetrievalRow.from_json(values) for file in files for values in json.loads(file.read_text(encoding="utf-8"))]
+    print("\n" + as_table(rows, [found for file in files for found in read_found(file)]))
     queries = QUERIES if data is None else _own_queries(ShardSet(pairs))
     answers = _answers(output, queries)
     _write(output, galleries[0], rows, answers, commands, time.monotonic() - started, photographs=data is not None)
@@ -158,12 +160,18 @@ def _check_parts(gallery: Gallery, seeds: int) -> None:
     """Stop before the work begins where there is too little to learn from or to judge on."""
     pairs = ShardSet(gallery.shards)
     for seed in range(seeds):
-        num_train, num_held_out = len(Split(seed).ids(pairs, "train")), len(Split(seed).ids(pairs, gallery.part))
+        held_out = Split(seed).ids(pairs, gallery.part)
+        num_train, num_held_out = len(Split(seed).ids(pairs, "train")), len(held_out)
         if num_train < MIN_TRAINED or num_held_out < MIN_HELD_OUT:
             raise InputError(
                 f"{gallery.shards}: {len(pairs)} pairs, {num_train} to train on and {num_held_out} held out "
                 f"(part {gallery.part!r}, seed {seed}). The demo needs at least {MIN_TRAINED} and {MIN_HELD_OUT}: give it more pictures, "
                 "or a table without a column of splits where all of them stand in one"
+            )
+        if len(groups := {pairs.groups[id] for id in held_out.tolist()}) < 2:
+            raise InputError(
+                f"{gallery.shards}: all {num_held_out} held-out pairs (part {gallery.part!r}, seed {seed}) are of one group, "
+                f"{groups.pop()!r}. Pictures of one folder and one name but for numbers are a group: give them names that tell them apart"
             )
         if num_held_out < FEW_HELD_OUT:
             print(f"only {num_held_out} pictures are held out: chance is high among so few, so read R@10 beside it", file=sys.stderr)
@@ -201,9 +209,9 @@ def _fit_spaces(pairs: Path, output: Path, seed: int, commands: list[str]) -> di
     return spaces
 
 
-def _family(recipe: Recipe, space: Path, galleries: Sequence[Gallery], output: Path, seed: int, commands: list[str]) -> list[RetrievalRow]:
-    """Train, export, index and judge one family on one split: the run itself, and its shuffled control."""
-    rows = []
+def _family(recipe: Recipe, space: Path, galleries: Sequence[Gallery], output: Path, seed: int, commands: list[str]) -> list[Path]:
+    """Train, export, index and judge one family on one split, the run itself and its shuffled control; the files of figures."""
+    files = []
     for control in (False, True):
         shown = seed == 0 and not control  # only these stores are searched in by people
         folder = _folder(output, recipe, seed) / ("control" if control else "")
@@ -229,12 +237,13 @@ def _family(recipe: Recipe, space: Path, galleries: Sequence[Gallery], output: P
             )
             _step(
                 commands,
-                *("multimodal", "evaluate", "--store", store, "--shards", gallery.shards, "--part", gallery.part, "--split.seed", seed),
-                *("--gallery", gallery.name, "--recipe", recipe.family, "--output", figures),
+                *("multimodal", "evaluate", "retrieval", "--store", store, "--shards", gallery.shards, "--part", gallery.part),
+                *("--split.seed", seed, "--directions", "text->image", "--gallery", gallery.name, "--recipe", recipe.family),
+                *("--output", figures),
                 *(["--control"] if control else []),
             )
-            rows.append(RetrievalRow.from_json(json.loads(figures.read_text(encoding="utf-8"))[0]))
-    return rows
+            files.append(figures)
+    return files
 
 
 def _folder(output: Path, recipe: Recipe, seed: int) -> Path:

@@ -250,7 +250,9 @@ def _grid(wordllama: Space, word2vec: Space, topics: Mapping[int, Space]) -> Ite
     """Every family with every objective and text space that the five named recipes leave out."""
     for vectors, experiment in ((wordllama, "experiment/flickr8k_wordvec.yaml"), (word2vec, "experiment/flickr8k_word2vec.yaml")):
         for pooling in ("tfidf", "mean"):
-            space = vectors if pooling == "tfidf" else replace(vectors, name=f"{vectors.name}-mean", job=(*vectors.job, "--pooling", "mean"))
+            space = (
+                vectors if pooling == "tfidf" else replace(vectors, name=f"{vectors.name}-mean", job=(*vectors.job, "--pooling", "mean"))
+            )
             for objective, settings in WORDVEC_OBJECTIVES.items():
                 if (pooling, objective) != ("tfidf", "cosine"):
                     yield Cell(f"wordvec: {vectors.name}, {pooling}, {objective}", experiment, space, settings)
@@ -306,7 +308,9 @@ def _facts(study: Study, shards: ShardSet, rows: Sequence[retrieval.RetrievalRow
 def _class_table(rows: Sequence[classes.ClassRow], found: Sequence[Found]) -> Table:
     """Mean average precision by class, a line for the seeds together."""
     lines = []
-    for line in lines_of(rows, found, lambda row: (row.recipe, row.trunk, row.direction, row.distance, row.control), lambda one: one.precision):
+    for line in lines_of(
+        rows, found, lambda row: (row.recipe, row.trunk, row.direction, row.distance, row.control), lambda one: one.precision
+    ):
         row = line.rows[0]
         bar = Figure(line.mean("mean_average_precision"), line.mean("dealt_average_precision"), *line.interval, family=row.family)
         control = "texts shuffled" if row.control else "random weights" if row.trunk == "random" else ""

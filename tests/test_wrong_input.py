@@ -142,7 +142,7 @@ def test_a_column_of_other_shards(own_road: Road) -> None:
     for box in ("run2", "store2", "export2"):
         assert not (own_road.folder / box).exists(), box
     refused(own_road, "multimodal index --export export --shards set --output store", "store: holds pictures of set/000000 as it was")
-    refused(own_road, "multimodal evaluate --store store --shards set", "store: has no pictures of set's shard 000000. Run: ")
+    refused(own_road, "multimodal evaluate retrieval --store store --shards set", "store: has no pictures of set's shard 000000. Run: ")
 
 
 def test_the_command_that_the_message_names_mends_it(own_road: Road, road_commands: dict[str, str]) -> None:
@@ -185,7 +185,7 @@ def test_a_text_space_of_another_vocabulary(own_road: Road) -> None:
         "multimodal embed --shards nowhere --name new --trunk.architecture test_vit --trunk.weights multimodal.towers.NoWeights",
         "multimodal fit --config recipe.yaml --data.shards nowhere --run new",
         "multimodal index --export export --shards nowhere --output new",
-        "multimodal evaluate --store store --shards nowhere",
+        "multimodal evaluate retrieval --store store --shards nowhere",
         "multimodal shards verify nowhere",
         "multimodal shards ls nowhere",
     ],
@@ -204,12 +204,31 @@ def test_a_shards_folder_that_is_missing(own_road: Road, command: str) -> None:
         ("multimodal search --store photos red", ("photos: wanted a store here, and the folder holds no manifest.json",)),
         ("multimodal index --export store --shards set --output new", ("store: wanted an export here, and this is a store",)),
         ("multimodal export --run nowhere --output new", ("nowhere: holds no config.yaml, so it is no run", "multimodal fit")),
-        ("multimodal evaluate --store nowhere --shards set", ("nowhere: wanted a store here",)),
+        ("multimodal evaluate retrieval --store nowhere --shards set", ("nowhere: wanted a store here",)),
+        ("multimodal evaluate classes --store nowhere --shards set --label subject", ("nowhere: wanted a store here",)),
     ],
 )
 def test_a_box_that_is_missing_or_of_another_kind(road: Road, command: str, words: tuple[str, ...]) -> None:
     refused(road, command, *words)
     assert not (road.folder / "new").exists()
+
+
+# -- figures that cannot be made -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("multimodal evaluate --store store --shards set", ("multimodal evaluate: there is no verb '--store'", "retrieval")),
+        ("multimodal evaluate classes --store store --shards set", ("--label is missing",)),
+        ("multimodal evaluate classes --store store --shards set --label subject", ("has no subject in its metadata", "Choose a --label")),
+        ("multimodal evaluate retrieval --store store --shards set --directions sideways", ("--directions", "sideways")),
+        ("multimodal evaluate retrieval --store store --shards set --queries some", ("--queries", "some")),
+    ],
+)
+def test_figures_that_cannot_be_made(road: Road, command: str, words: tuple[str, ...]) -> None:
+    refused(road, f"{command} --output figures.json", *words)
+    assert not list(road.folder.glob("figures*"))
 
 
 # -- settings ------------------------------------------------------------------------------------------------------------------------------

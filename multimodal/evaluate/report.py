@@ -16,7 +16,9 @@ from typing import Literal
 import numpy as np
 
 from multimodal.errors import InputError
-from multimodal.evaluate.retrieval import RetrievalRow, judged_ids
+from multimodal.evaluate.classes import Confusion
+from multimodal.evaluate.figures import judged_ids
+from multimodal.evaluate.retrieval import RetrievalRow
 from multimodal.metrics import ranks
 from multimodal.pairs import Hit
 from multimodal.search.query import answer
@@ -115,15 +117,6 @@ class Failures:
     worst: Sequence[Lookup]
     near: Sequence[Lookup]
     best: Sequence[Lookup]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Confusion:
-    """Which classes are taken for which. names: c of them; shares (c, c): a row is the class of the query, a column the share of each
-    class among its first hits, in [0, 1]; rows sum to one."""
-
-    names: Sequence[str]
-    shares: np.ndarray
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,24 +1,30 @@
-"""Text to image retrieval: each pair's own text looks for its own picture among the pictures of one part of a shard set.
+"""Retrieval of pairs: each text looks for its own picture among the pictures of one part of a shard set, and each picture for its text.
 
-multimodal evaluate --store runs/demo/wordvec/store --shards runs/demo/shards/fluent --part test
+    multimodal evaluate retrieval --store runs/demo/wordvec/store --shards runs/demo/shards/fluent --part test
+    multimodal evaluate retrieval --store S --shards flickr8k --part dev --queries all       # five captions a photo: 5,000 queries
+
+With several texts a picture, text->image asks with each of them, and image->text takes the best of the picture's own, as is usual for
+Flickr8k (Hodosh, Young and Hockenmaier, 2013) and COCO (Karpathy and Fei-Fei, 2015). Chance is that of a random order; texts of one picture
+lie together, and a run that learnt nothing then finds fewer pictures among its first 10 texts: in image->text it may stay below chance.
 """
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from multimodal.boxes import atomic_write
-from multimodal.errors import InputError
-from multimodal.metrics import average_precision, chance_recall_at, interval, ranks, recall_at
+from multimodal.evaluate.figures import Found, Line, align, groups_of, judged_ids, lines_of, look_up, per_cent, write_figures
+from multimodal.metrics import chance_recall_at, interval, recall_at, unit
 from multimodal.search.store import Store
 from multimodal.shards import Part, ShardSet, Split
+
+Direction = Literal["text->image", "image->text"]
+Queries = Literal["main", "all"]
 
 _KEYS = {
     "recall_1": "R@1",
@@ -36,16 +42,19 @@ _KEYS = {
 class RetrievalRow:
     """One line of a table of figures. Shares are in per cent, as `as_json` writes them.
 
-    low, high: the 95 % bootstrap interval over queries of R@10.
+    trunk: what the features under the run came from, "imagenet" or "random" for instance.
+    num_pairs: how many pictures there are. num_queries: their texts in text->image, themselves in image->text.
+    low, high: the 95 % bootstrap interval of R@10 over the queries, groups of pairs resampled as wholes.
     control: whether the run was trained with texts shuffled between pictures, so that it should stay at chance.
-    direction: what looks for what, "text->image" or "image->text". num_queries: how many looked; None: as many as there are pairs.
-    trunk: "pretrained", or "random" where the trunk's weights were drawn and never trained.
     """
 
     recipe: str
     family: str
+    trunk: str
     gallery: str
+    direction: Direction
     num_pairs: int
+    num_queries: int
     recall_1: float
     recall_5: float
     recall_10: float
@@ -56,9 +65,6 @@ class RetrievalRow:
     high: float
     seed: int
     control: bool
-    direction: str = "text->image"
-    num_queries: int | None = None
-    trunk: str = "pretrained"
 
     def as_json(self) -> dict[str, Any]:
         """By the keys that results.json uses."""
@@ -66,73 +72,69 @@ class RetrievalRow:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> RetrievalRow:
-        """The way back from `as_json`; a field that has a default may be absent."""
-        keys = {field.name: _KEYS.get(field.name, field.name) for field in fields(cls)}
-        return cls(**{name: values[key] for name, key in keys.items() if key in values})
+        """The way back from `as_json`."""
+        return cls(**{name: values[_KEYS.get(name, name)] for name in cls.__slots__})
 
     @classmethod
-    def of(cls, first: np.ndarray, recipe: str, family: str, gallery: str, seed: int = 0, control: bool = False) -> RetrievalRow:
-        """From the 1-based ranks (n,) of n pairs searched among themselves."""
-        low, high = interval(first <= 10)
+    def of(
+        cls,
+        found: Found,
+        recipe: str,
+        family: str,
+        gallery: str,
+        trunk: str = "pretrained",
+        seed: int = 0,
+        control: bool = False,
+    ) -> RetrievalRow:
+        """From what the queries of one direction found; see `retrieve`."""
+        low, high = interval(found.first <= 10, found.groups)
         return cls(
             recipe=recipe,
             family=family,
+            trunk=trunk,
             gallery=gallery,
-            num_pairs=len(first),
-            recall_1=_per_cent(recall_at(first, 1)),
-            recall_5=_per_cent(recall_at(first, 5)),
-            recall_10=_per_cent(recall_at(first, 10)),
-            median_rank=float(np.median(first)),
-            mean_average_precision=_per_cent(average_precision(first)),
-            chance_recall_10=_per_cent(chance_recall_at(len(first), 10)),
-            low=_per_cent(low),
-            high=_per_cent(high),
+            direction=found.direction,  # type: ignore[arg-type]
+            num_pairs=len(np.unique(found.ids)),
+            num_queries=len(found),
+            recall_1=per_cent(recall_at(found.first, 1)),
+            recall_5=per_cent(recall_at(found.first, 5)),
+            recall_10=per_cent(recall_at(found.first, 10)),
+            median_rank=float(np.median(found.first)),
+            mean_average_precision=per_cent(float(found.precision.mean())),
+            chance_recall_10=per_cent(chance_recall_at(found.num_gallery, 10, found.num_relevant)),
+            low=per_cent(low),
+            high=per_cent(high),
             seed=seed,
             control=control,
-            num_queries=len(first),
         )
 
 
-def text_to_image_ranks(store: Store, shards: ShardSet, ids: np.ndarray) -> np.ndarray:
-    """The rank (m,) of each pair's picture among the pictures of `ids` (n,) for the query `texts[0]`.
+def retrieve(
+    store: Store,
+    shards: ShardSet,
+    ids: np.ndarray,
+    queries: Queries = "main",
+    directions: Sequence[Direction] = ("text->image", "image->text"),
+) -> list[Found]:
+    """What the texts of the pairs `ids` (n,) find among their pictures, and the pictures among the texts; one `Found` a direction.
 
-    The pictures' rows are the store's, the query goes through the store's own text space. The m pairs are those of `judged_ids`.
+    The pictures' rows are the store's, the texts go through the store's own text space; the nearest by cosine come first. Pairs whose
+    picture is not in the store (see `judged_ids`) are left out. queries: the main text of each pair, or all of them; in image->text these
+    are the gallery, and every text of the picture is relevant to it. Equal texts of two pictures are a tie, and count against both.
+    InputError: as `judged_ids`.
     """
     ids = judged_ids(store, shards, ids)
-    queries = store.query_space.embed([shards.texts(int(id))[0] for id in ids])
-    return ranks(queries, store.take(ids), relevant=np.arange(len(ids)))
-
-
-def judged_ids(store: Store, shards: ShardSet, ids: np.ndarray) -> np.ndarray:
-    """Those of ids (n,) whose picture is in the store, (m,) in their order: the gallery that their texts are looked up in.
-
-    A picture that could not be read is named in the store's ledger, and is no part of the gallery.
-    InputError: the store was made of other shards, or of another part of them, or there are fewer than 2 pairs.
-    """
-    unseen = [shard.name for shard in shards.shards if shard.fingerprint not in set(store.sources.values())]
-    if unseen:
-        raise InputError(
-            f"{store.path}: has no pictures of {shards.path}'s shard {unseen[0]}. Run: multimodal index --shards {shards.path}"
-        )
-    if len(ids) < 2:
-        raise InputError(
-            f"{shards.path}: {len(ids)} pairs in this part; retrieval needs at least 2. Which splits its {len(shards)} pairs came with: "
-            f"multimodal shards stats {shards.path}"
-        )
-    num_asked = len(ids)
-    ids = ids[np.isin(ids, store.ids)]
-    if len(ids) < 2:
-        raise InputError(
-            f"{store.path}: holds {len(ids)} of the {num_asked} pictures of this part of {shards.path}. Index that part, "
-            "or give the --part and --split that the store was made with"
-        )
-    for id, record in zip(ids.tolist(), store.records(ids, ["name"]), strict=True):
-        if record["name"] != shards.names[id]:
-            raise InputError(
-                f"{store.path}: picture {id} is {record['name']} there and {shards.names[id]} in {shards.path}, whose shards have changed "
-                "places since. Make the store again"
-            )
-    return ids
+    texts = [shards.texts(id)[: None if queries == "all" else 1] for id in ids.tolist()]
+    owners = np.repeat(np.arange(len(ids)), [len(of_one) for of_one in texts])  # (t,) which picture a text is of
+    text_rows = unit(store.query_space.embed([text for of_one in texts for text in of_one]))
+    image_rows, groups = unit(store.take(ids)), groups_of(shards, ids)
+    found = []
+    for direction in directions:
+        if direction == "text->image":
+            found.append(look_up(direction, text_rows, image_rows, owners, np.arange(len(ids)), ids[owners], groups[owners]))
+        else:
+            found.append(look_up(direction, image_rows, text_rows, np.arange(len(ids)), owners, ids, groups))
+    return found
 
 
 def evaluate(
@@ -140,57 +142,72 @@ def evaluate(
     shards: Path,
     part: Part = "test",
     split: Split = Split(),  # noqa: B008 (frozen)
+    queries: Queries = "main",
+    directions: Sequence[Direction] = ("text->image", "image->text"),
     gallery: str = "unseen",
     recipe: str | None = None,
+    trunk: str = "pretrained",
     control: bool = False,
     output: Path | None = None,
-) -> RetrievalRow:
-    """Look every pair up by its own text among the pictures of its part, and print recall beside chance.
+) -> list[RetrievalRow]:
+    """Look every pair up among the pairs of its part, by its text and by its picture, and print recall beside chance.
 
     Args:
         store: made by `multimodal index` from the shard set.
         shards: the shard set whose texts are the queries.
         part: which part of it; pairs of "test" were held out of everything fitted.
         split: how the parts were cut; the one that training used.
+        queries: ask with the main text of each pair, or with all of its texts.
+        directions: "text->image", "image->text" or both, a row each; in quotes, as a shell reads > otherwise.
         gallery: what to call these pictures in the table.
         recipe: what to call the run in the table; the family's name by default.
-        control: mark the row as a control, whose texts were shuffled between pictures in training.
-        output: also write the row into this JSON file.
+        trunk: what to call the weights that the features under the run came from, such as imagenet or random.
+        control: mark the rows as a control, whose texts were shuffled between pictures in training.
+        output: also write the rows into this JSON file, and what each query found into a .queries.parquet beside it.
     """
     opened, source = Store(store), ShardSet(shards)
     ids = split.ids(source, part)
-    first = text_to_image_ranks(opened, source, ids)
-    if len(first) < len(ids):
-        print(f"{store}: {len(ids) - len(first)} of {len(ids)} pictures are not in it; the others are searched", file=sys.stderr)
-    row = RetrievalRow.of(first, recipe or opened.family, opened.family, gallery, split.seed, control)
+    found = retrieve(opened, source, ids, queries, directions)
+    rows = [RetrievalRow.of(one, recipe or opened.family, opened.family, gallery, trunk, split.seed, control) for one in found]
+    if any(row.num_pairs < len(ids) for row in rows):
+        missing = len(ids) - rows[0].num_pairs
+        print(f"{store}: {missing} of {len(ids)} pictures are not in it; the others are searched", file=sys.stderr)
     if output is not None:
-        with atomic_write(output) as file:
-            file.write((json.dumps([row.as_json()], indent=1) + "\n").encode())
-    print(as_table([row]))
-    return row
+        write_figures(output, [row.as_json() for row in rows], found)
+    print(as_table(rows, found))
+    return rows
 
 
-def as_table(rows: list[RetrievalRow]) -> str:
-    """Rows of equal recipe, gallery and control become one line: the mean over seeds, and the spread of R@10; of one seed, the interval."""
-    spread = "seeds" if len({row.seed for row in rows}) > 1 else "95 % interval"
-    width = max((len(row.recipe) for row in rows), default=0) + len(" shuffled ")
-    lines = [
-        f"{'recipe':<{width}}{'gallery':<9}{'pairs':>6}{'R@1':>7}{'R@5':>7}{'R@10':>7}  {spread:<17}{'chance':>7}{'median':>8}{'mAP':>7}"
+def as_table(rows: Sequence[RetrievalRow], found: Sequence[Found]) -> str:
+    """The rows as text; rows that are equal but for seed and figures become one line.
+
+    found: what the queries of each row found, of which the interval of a line is made. A line of several seeds shows their mean, the
+    smallest and largest R@10, and the 95 % interval of the mean R@10 (see `lines_of`): a control whose interval holds chance is at chance.
+    """
+    header = ["recipe", "trunk", "gallery", "direction", "queries", "pictures", "R@1", "R@5", "R@10"]
+    header += ["95 % interval", "seeds", "chance", "median", "mAP"]
+    return align(header, [_cells(line) for line in lines_of(rows, found, _without_seed, lambda one: one.first <= 10)], num_left=4)
+
+
+def _cells(line: Line[RetrievalRow]) -> list[str]:
+    row = line.rows[0]
+    return [
+        row.recipe + (" shuffled" if row.control else ""),
+        row.trunk,
+        row.gallery,
+        row.direction,
+        f"{line.mean('num_queries'):.0f}",
+        f"{line.mean('num_pairs'):.0f}",
+        f"{line.mean('recall_1'):.1f}",
+        f"{line.mean('recall_5'):.1f}",
+        f"{line.mean('recall_10'):.1f}",
+        f"[{line.interval.low:.1f}, {line.interval.high:.1f}]",
+        line.between("recall_10"),
+        f"{line.mean('chance_recall_10'):.1f}",
+        f"{line.mean('median_rank'):.1f}",
+        f"{line.mean('mean_average_precision'):.1f}",
     ]
-    groups: dict[tuple[str, str, bool], list[RetrievalRow]] = {}
-    for row in rows:
-        groups.setdefault((row.recipe, row.gallery, row.control), []).append(row)
-    for (recipe, gallery, control), members in groups.items():
-        tens = [row.recall_10 for row in members]
-        between = f"{min(tens):.1f}..{max(tens):.1f} of {len(tens)}" if len(tens) > 1 else f"[{members[0].low:.1f}, {members[0].high:.1f}]"
-        lines.append(
-            f"{recipe + (' shuffled' if control else ''):<{width}}{gallery:<9}{np.mean([row.num_pairs for row in members]):>6.0f}"
-            f"{np.mean([row.recall_1 for row in members]):>7.1f}{np.mean([row.recall_5 for row in members]):>7.1f}{np.mean(tens):>7.1f}"
-            f"  {between:<17}{np.mean([row.chance_recall_10 for row in members]):>7.1f}"
-            f"{np.mean([row.median_rank for row in members]):>8.1f}{np.mean([row.mean_average_precision for row in members]):>7.1f}"
-        )
-    return "\n".join(lines)
 
 
-def _per_cent(share: float) -> float:
-    return round(100 * share, 2)
+def _without_seed(row: RetrievalRow) -> tuple[str, str, str, str, bool]:
+    return row.recipe, row.trunk, row.gallery, row.direction, row.control

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from multimodal.metrics.retrieval import BLOCK_ROWS, unit
+from multimodal.metrics.retrieval import score_blocks, unit
 
 
 def nearest_classes(rows: np.ndarray, labels: np.ndarray, queries: np.ndarray, k: int = 20, temperature: float = 0.07) -> np.ndarray:
@@ -20,12 +20,11 @@ def nearest_classes(rows: np.ndarray, labels: np.ndarray, queries: np.ndarray, k
     if not len(rows) or k < 1:
         raise ValueError(f"the vote of k={k} of {len(rows)} rows: wanted at least one of each")
     rows, queries, k = unit(rows), unit(queries), min(k, len(rows))
-    classes = np.arange(labels.max() + 1)
     predicted = np.empty(len(queries), dtype=np.int64)
-    for start in range(0, len(queries), BLOCK_ROWS):
-        cosines = queries[start : start + BLOCK_ROWS] @ rows.T
+    for start, cosines in score_blocks(queries, rows):
         nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
         weights = np.exp((np.take_along_axis(cosines, nearest, axis=1).astype(np.float64) - 1) / temperature)
-        votes = (weights[:, :, None] * (labels[nearest][:, :, None] == classes)).sum(axis=1)
-        predicted[start : start + BLOCK_ROWS] = votes.argmax(axis=1)
+        votes = np.zeros((len(cosines), labels.max() + 1))
+        np.add.at(votes, (np.arange(len(cosines))[:, None], labels[nearest]), weights)
+        predicted[start : start + len(cosines)] = votes.argmax(axis=1)
     return predicted

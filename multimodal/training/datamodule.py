@@ -28,7 +28,7 @@ class PairData(L.LightningDataModule):
 
     shards: the shard set. image, text: the two sides of a batch (`multimodal.data`). split: which pairs are held out of everything.
     validation_share: of the groups that are trained on, how many to validate on instead; 0 trains on them all and validates on nothing.
-    train_share: of the groups that are left, how many to train on; a smaller share holds groups of a larger one, as a learning curve wants it.
+    train_share: of the groups that are left, how many to train on; a larger share holds those of a smaller one.
     batch_size: pairs of one step on all ranks together. num_workers: processes a rank that prepare batches; columns need none.
     max_bad_share: the run fails where a larger share of its pairs cannot be read. seed: of order, crops and captions.
     """

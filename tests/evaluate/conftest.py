@@ -1,4 +1,4 @@
-"""Two hundred pairs whose texts are all different, and stores of their pictures whose rows are known."""
+"""Two hundred pairs whose texts are all different, 24 articles of four subjects, and stores of their pictures whose rows are known."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from multimodal.text.words import WordSpace
 
 WORDS = tuple("beach sunset woman man scientist dog snow people tree river cat house car boat horse bread lamp chair".split())
 NUM, DIM = 200, 24
+SUBJECTS = {"animals": "dog cat horse", "nature": "tree river snow", "people": "woman man scientist", "things": "house boat lamp"}
+NUM_ARTICLES, NUM_OF_EACH = 24, 3
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +31,22 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
         for number, words in enumerate(islice(combinations(WORDS, 3), NUM)):
             text = " ".join(words)
             writer.write(Pair(f"{number}.png", b"unread", "png", (text, "another text"), f"group {number}"))
+    return ShardSet(path)
+
+
+@pytest.fixture(scope="session")
+def articles(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
+    """24 articles of four subjects, three pictures each, with the article as the main text and a caption beside it. An article holds the
+    words of its subject and one of its own; pictures of one article do not lie side by side.
+    """
+    path, subjects = tmp_path_factory.mktemp("evaluate") / "articles", list(SUBJECTS)
+    with ShardWriter(path, pairs_per_shard=25) as writer:
+        for number in range(NUM_ARTICLES * NUM_OF_EACH):
+            article = number % NUM_ARTICLES
+            subject = subjects[article % len(subjects)]
+            texts = (f"{SUBJECTS[subject]} {WORDS[article % len(WORDS)]} number{article}", f"people on a picture {number}")
+            metadata = {"subject": subject, "book": "one", "chapter": article, "weight": 0.5, "page": number}
+            writer.write(Pair(f"{number}.png", b"unread", "png", texts, f"article {article}", metadata=metadata))
     return ShardSet(path)
 
 
@@ -51,22 +69,30 @@ MakeStore = Callable[..., Store]
 def make_store(tmp_path: Path, shards: ShardSet, spaces: dict[str, BoxedSpace]) -> MakeStore:
     """Makes a store of the shards: each picture's row is that of the main text of pair `belongs[id]`, its own by default.
 
-    without: ids that are left out, as pictures that could not be read are.
+    without: ids that are left out, as pictures that could not be read are. of: another shard set. rows: (n, d) the pictures' rows, by id.
     """
 
-    def make(name: str, belongs: np.ndarray | None = None, without: tuple[int, ...] = (), family: str = "wordvec") -> Store:
+    def make(
+        name: str,
+        belongs: np.ndarray | None = None,
+        without: tuple[int, ...] = (),
+        family: str = "wordvec",
+        of: ShardSet = shards,
+        rows: np.ndarray | None = None,
+    ) -> Store:
         space = spaces[family]
         space.save(tmp_path / f"space {name}")
         create_store(tmp_path / name, tmp_path / f"space {name}", family, export="e" * 64)
-        belongs = np.arange(NUM) if belongs is None else belongs
+        belongs = np.arange(len(of)) if belongs is None else belongs
+        if rows is None:
+            rows = space.embed([of.texts(int(belongs[id]))[0] for id in range(len(of))])  # type: ignore[attr-defined]
         with StoreWriter(tmp_path / name) as writer:
-            for shard in shards.shards:
+            for shard in of.shards:
                 ids = [id for id in shard.ids if id not in without]
-                rows = space.embed([shards.texts(int(belongs[id]))[0] for id in ids])  # type: ignore[attr-defined]
-                texts = [shards.texts(id)[0] for id in ids]
+                texts = [of.texts(id)[0] for id in ids]
                 thumbnails = [b"\xff\xd8\xff" + bytes([id]) for id in ids]
-                names = {"name": [shards.names[id] for id in ids], "text": texts}
-                writer.append(Segment(np.array(ids), rows, names, thumbnails), made_from={f"set/{shard.name}": shard.fingerprint})
+                names = {"name": [of.names[id] for id in ids], "text": texts}
+                writer.append(Segment(np.array(ids), rows[ids], names, thumbnails), made_from={f"set/{shard.name}": shard.fingerprint})
         return Store(tmp_path / name)
 
     return make

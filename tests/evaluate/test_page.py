@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from multimodal.evaluate.classes import Confusion
 from multimodal.evaluate.page import SHOWN_CHARACTERS, render
 from multimodal.evaluate.report import (
     Answered,
-    Confusion,
     Curve,
     Failures,
     Figure,

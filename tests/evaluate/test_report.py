@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from multimodal.errors import InputError
+from multimodal.evaluate.classes import Confusion
 from multimodal.evaluate.page import render
 from multimodal.evaluate.report import (
-    Confusion,
     Failures,
     HeatMap,
     LearningCurve,
@@ -23,7 +23,7 @@ from multimodal.evaluate.report import (
     learning_curves_of,
     topics_of,
 )
-from multimodal.evaluate.retrieval import RetrievalRow, text_to_image_ranks
+from multimodal.evaluate.retrieval import RetrievalRow, retrieve
 from multimodal.search.store import Store
 from multimodal.shards import ShardSet
 
@@ -92,7 +92,7 @@ def test_failures_have_the_ranks_of_the_figure(make_store: MakeStore, shards: Sh
     belongs = np.arange(NUM)
     belongs[::3] = np.roll(belongs[::3], 1)
     store, ids = make_store("store", belongs), np.arange(NUM)
-    first = dict(zip((shards.texts(int(id))[0] for id in ids), text_to_image_ranks(store, shards, ids).tolist(), strict=True))
+    first = dict(zip((shards.texts(int(id))[0] for id in ids), retrieve(store, shards, ids)[0].first.tolist(), strict=True))
     found = failures_of(store, shards, ids, num=NUM)
     assert {one.query: one.rank for one in every(found)} == first and len(every(found)) == NUM
     assert (found.num_queries, found.num_pictures, found.recipe) == (NUM, NUM, "wordvec")
@@ -101,7 +101,7 @@ def test_failures_have_the_ranks_of_the_figure(make_store: MakeStore, shards: Sh
 
 def test_the_worst_have_the_largest_ranks_and_near_misses_the_smallest_but_the_first(make_store: MakeStore, shards: ShardSet) -> None:
     store, ids = make_store("store", np.random.default_rng(5).permutation(NUM)), np.arange(NUM)
-    ranks = sorted(text_to_image_ranks(store, shards, ids).tolist())
+    ranks = sorted(retrieve(store, shards, ids)[0].first.tolist())
     found = failures_of(store, shards, ids, num=5)
     assert [one.rank for one in found.worst] == ranks[::-1][:5]
     assert [one.rank for one in found.near] == [rank for rank in ranks if rank > 1][:5]

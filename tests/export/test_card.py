@@ -29,7 +29,7 @@ CARD = Card(
     },
     preprocessing={"size": 224, "interpolation": "bicubic", "mean": [0.5, 0.5, 0.5]},
     query_fingerprint="3f9c" * 16,
-    figures={"R@10": 54.25, "chance_R@10": 4.2, "command": "multimodal evaluate --store S"},
+    figures={"R@10": 54.25, "chance_R@10": 4.2, "command": "multimodal evaluate retrieval --store S"},
 )
 
 

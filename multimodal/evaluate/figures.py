@@ -1,0 +1,227 @@
+"""What the retrieval protocols share: what each query found, the file that keeps it, the lines that sum up seeds, and the table.
+
+    found = look_up("text->image", texts, pictures, query_marks, gallery_marks, ids, groups)
+    write_figures("figures.json", [row.as_json()], [found])      # and figures.queries.parquet, a line a query
+    read_found("figures.json")
+
+Intervals need each query's own result, and rows hold means alone: so a protocol writes both, and a table is made of both.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from multimodal.boxes import atomic_write
+from multimodal.errors import InputError
+from multimodal.metrics import Interval, average_precision, interval, relevant_ranks, score_blocks
+from multimodal.search.store import Store
+from multimodal.shards import ShardSet
+
+_COLUMNS = ("ids", "groups", "first", "precision", "num_relevant")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """What n queries found in one direction; entry i of every array is query i's.
+
+    direction: what looked for what, "text->image" for instance. num_gallery: among how many items.
+    ids: (n,) int64, the picture that the query belongs to. groups: (n,) str, that picture's group, which a resample draws as a whole.
+    first: (n,) int64, the 1-based rank of its first relevant item. precision: (n,) float64, its average precision.
+    num_relevant: (n,) int64, how many items are relevant to it.
+    """
+
+    direction: str
+    num_gallery: int
+    ids: np.ndarray
+    groups: np.ndarray
+    first: np.ndarray
+    precision: np.ndarray
+    num_relevant: np.ndarray
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(getattr(self, name)) for name in _COLUMNS}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"{self.direction}: one entry a query is wanted of each, and there are {lengths}")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def look_up(
+    direction: str,
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    query_marks: np.ndarray,
+    gallery_marks: np.ndarray,
+    ids: np.ndarray,
+    groups: np.ndarray,
+) -> Found:
+    """Rank a gallery (m, d) for each of the queries (n, d) by inner product; an item is relevant where its mark is the query's.
+
+    query_marks (n,), gallery_marks (m,): integers, a picture's or a class's; every query's mark is among the gallery's. Ties count against.
+    ids, groups: (n,), see `Found`.
+    """
+    found = [
+        relevant_ranks(line, gallery_marks == query_marks[number])
+        for start, scores in score_blocks(queries, gallery)
+        for number, line in enumerate(scores, start)
+    ]
+    return Found(
+        direction=direction,
+        num_gallery=len(gallery),
+        ids=np.asarray(ids, np.int64),
+        groups=groups,
+        first=np.array([one[0] for one in found], np.int64),
+        precision=np.array([average_precision(one) for one in found]),
+        num_relevant=np.array([len(one) for one in found], np.int64),
+    )
+
+
+def judged_ids(store: Store, shards: ShardSet, ids: np.ndarray) -> np.ndarray:
+    """Those of the ids (n,) of one part of a shard set whose pictures are in the store, in their order.
+
+    A picture that could not be read is named in the store's ledger, and is no part of the gallery.
+    InputError: the store was made of other shards, or of another part of them, or there are too few pairs to be told apart.
+    """
+    unseen = [shard.name for shard in shards.shards if shard.fingerprint not in set(store.sources.values())]
+    if unseen:
+        raise InputError(
+            f"{store.path}: has no pictures of {shards.path}'s shard {unseen[0]}. Run: multimodal index --shards {shards.path}"
+        )
+    if len(ids) < 2:
+        raise InputError(
+            f"{shards.path}: {len(ids)} pairs in this part; retrieval needs at least 2. Which splits its {len(shards)} pairs came with: "
+            f"multimodal shards stats {shards.path}"
+        )
+    held = ids[np.isin(ids, store.ids)]
+    if len(held) < 2:
+        raise InputError(
+            f"{store.path}: holds {len(held)} of the {len(ids)} pictures of this part of {shards.path}. Index that part, "
+            "or give the --part and --split that the store was made with"
+        )
+    for id, record in zip(held.tolist(), store.records(held, ["name"]), strict=True):
+        if record["name"] != shards.names[id]:
+            raise InputError(
+                f"{store.path}: picture {id} is {record['name']} there and {shards.names[id]} in {shards.path}, whose shards have changed "
+                "places since. Make the store again"
+            )
+    groups = {shards.groups[id] for id in held.tolist()}
+    if len(groups) < 2:
+        raise InputError(
+            f"{shards.path}: the {len(held)} pairs of this part are all of one group, {groups.pop()!r}. Pairs of a group are one "
+            "observation and not several, so no interval can be given: judge on a part with at least 2 groups"
+        )
+    return held
+
+
+def groups_of(shards: ShardSet, ids: np.ndarray) -> np.ndarray:
+    """(n,) str: the group of each pair."""
+    return np.array([shards.groups[id] for id in np.asarray(ids).tolist()])
+
+
+# -- files ---------------------------------------------------------------------------------------------------------------------------------
+
+
+def write_figures(output: Path, rows: Sequence[Mapping[str, Any]], found: Sequence[Found]) -> None:
+    """Write the rows as JSON, and what each query found beside them, in a Parquet table with the columns of `Found`."""
+    table = pa.table(
+        {
+            "direction": pa.array([one.direction for one in found for _ in range(len(one))], pa.string()),
+            "num_gallery": np.concatenate([np.full(len(one), one.num_gallery) for one in found]),
+            **{name: np.concatenate([getattr(one, name) for one in found]) for name in _COLUMNS if name != "groups"},
+            "groups": pa.array([group for one in found for group in one.groups.tolist()], pa.string()),
+        }
+    )
+    with atomic_write(queries_path(output)) as file:
+        pq.write_table(table, file)
+    with atomic_write(output) as file:  # last: rows that are there have their queries
+        file.write((json.dumps(list(rows), indent=1) + "\n").encode())
+
+
+def read_found(output: Path) -> list[Found]:
+    """What the queries found whose rows are in `output`, a `Found` a row, in the rows' order. InputError where the file is missing."""
+    path = queries_path(output)
+    if not path.is_file():
+        raise InputError(f"{path}: is not there, and holds what each query of {output} found. Run again what wrote {output}")
+    table = pq.read_table(path)
+    columns = {name: np.array(table[name].to_pylist()) for name in ("direction", "num_gallery", *_COLUMNS)}
+    found = []
+    for direction in dict.fromkeys(columns["direction"].tolist()):
+        chosen = columns["direction"] == direction
+        of_one = {name: columns[name][chosen] for name in _COLUMNS}
+        found.append(Found(direction=direction, num_gallery=int(columns["num_gallery"][chosen][0]), **of_one))
+    return found
+
+
+def queries_path(output: Path) -> Path:
+    """Where the queries of `figures.json` are: `figures.queries.parquet` beside it."""
+    return Path(output).with_suffix(".queries.parquet")
+
+
+# -- tables --------------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Line(Generic[R]):
+    """Rows that are equal but for their seed, as one line of a table. interval: 95 %, of the mean of the headline figure, in per cent."""
+
+    rows: tuple[R, ...]
+    interval: Interval
+
+    def mean(self, field: str) -> float:
+        """The mean over seeds of a figure."""
+        return float(np.mean([getattr(row, field) for row in self.rows]))
+
+    def between(self, field: str) -> str:
+        """Its smallest and largest value over the seeds, as "30.0..36.0 of 3"; "" where there is one seed."""
+        values = [getattr(row, field) for row in self.rows]
+        return f"{min(values):.1f}..{max(values):.1f} of {len(values)}" if len(values) > 1 else ""
+
+
+def lines_of(
+    rows: Sequence[R], found: Sequence[Found], key: Callable[[R], Hashable], score: Callable[[Found], np.ndarray]
+) -> list[Line[R]]:
+    """Join the rows of equal key. found: what the queries of each row found; score: (n,) of them, whose mean is the headline figure.
+
+    The interval of a line is that of the mean over its seeds, groups drawn with what all the seeds made of them (see `interval`): how far
+    off the mean may be because other pictures were not asked. How far another seed may be off is told by the smallest and largest.
+    """
+    if len(rows) != len(found):
+        raise ValueError(f"{len(rows)} rows and what {len(found)} rows found; wanted one for each")
+    members: dict[Hashable, list[int]] = {}
+    for number, row in enumerate(rows):
+        members.setdefault(key(row), []).append(number)
+    lines = []
+    for numbers in members.values():
+        of_line = [found[number] for number in numbers]
+        low, high = interval(
+            np.concatenate([score(one) for one in of_line]),
+            np.concatenate([one.groups for one in of_line]),
+            np.concatenate([np.full(len(one), 1 / len(one)) for one in of_line]),
+        )
+        lines.append(Line(tuple(rows[number] for number in numbers), Interval(per_cent(low), per_cent(high))))
+    return lines
+
+
+def align(header: Sequence[str], lines: Sequence[Sequence[str]], num_left: int) -> str:
+    """A table as text: the first columns to the left, figures to the right; a column of which every cell is empty is left out."""
+    kept = [column for column in range(len(header)) if any(line[column] for line in lines)]
+    widths = {column: max(len(line[column]) for line in [header, *lines]) for column in kept}
+    return "\n".join(
+        "  ".join(line[column].ljust(widths[column]) if column < num_left else line[column].rjust(widths[column]) for column in kept)
+        for line in [header, *lines]
+    )
+
+
+def per_cent(share: float) -> float:
+    """A share as rows hold it."""
+    return round(100 * share, 2)
