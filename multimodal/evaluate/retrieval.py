@@ -129,7 +129,7 @@ def retrieve(
     text_rows = unit(store.query_space.embed([text for of_one in texts for text in of_one]))
     image_rows, groups = unit(store.take(ids)), groups_of(shards, ids)
     found = []
-    for direction in directions:
+    for direction in dict.fromkeys(directions):  # each once
         if direction == "text->image":
             found.append(look_up(direction, text_rows, image_rows, owners, np.arange(len(ids)), ids[owners], groups[owners]))
         else:

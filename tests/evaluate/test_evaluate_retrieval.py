@@ -200,7 +200,7 @@ def test_evaluate_prints_the_table_and_writes_the_rows_and_what_each_query_found
 
 def test_one_direction_may_be_asked_for(make_store: MakeStore, shards: ShardSet) -> None:
     store = make_store("store").path
-    [row] = evaluate(store, shards.path, directions=["image->text"])
+    [row] = evaluate(store, shards.path, directions=["image->text", "image->text"])
     assert row == evaluate(store, shards.path)[1]
 
 
