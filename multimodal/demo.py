@@ -16,18 +16,19 @@ import sys
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from multimodal.boxes import atomic_write
+from multimodal.boxes import atomic_write, read_manifest
 from multimodal.errors import InputError
 from multimodal.evaluate.figures import read_found
 from multimodal.evaluate.page import render
-from multimodal.evaluate.report import Answered, Report, ask, curves_of, failures_of, topics_of
+from multimodal.evaluate.report import Answered, LearningCurve, Report, ask, curves_of, failures_of, learning_curves_of, topics_of
 from multimodal.evaluate.retrieval import RetrievalRow, as_table
+from multimodal.road import Command, Gallery, Training, commands, figures, run
 from multimodal.search.store import Store
 from multimodal.shards import ShardSet, Split
 from multimodal.text import Normaliser
@@ -48,8 +49,9 @@ QUERIES = (
 )
 MIN_TRAINED, MIN_HELD_OUT, FEW_HELD_OUT = 32, 12, 50
 VIEWS = 4
-FINAL = "data/fixed_epochs.yaml"
-"""The recipes were chosen by validation on a part of train; the demo trains them on all of it."""
+SHARES = (0.125, 0.25, 0.5)
+"""Of the training pairs: what a learning curve is drawn through, besides all of them."""
+FOUND = {"retrieval": ("retrieval", "--directions", "text->image")}
 ARCHIVE_SUFFIX = ".tar"
 LINES_SUFFIXES = (".jsonl", ".jsonl.gz")
 
@@ -68,16 +70,6 @@ RECIPES = (
     Recipe("wordvec", "experiment/wordvec_emoji.yaml", "wordllama"),
     Recipe("topic", "experiment/topic_emoji.yaml", "lda40"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Gallery:
-    """Pictures in which a trained model is searched: a shard set, and the part of it whose texts are the queries."""
-
-    name: str
-    shards: Path
-    part: str
-    store: str
 
 
 def demo(
@@ -107,47 +99,50 @@ def demo(
     if seeds < 1:
         raise InputError(f"--seeds {seeds}: at least 1 is needed")
     started = time.monotonic()
-    commands: list[str] = []
-    galleries = _shards(data, images, output, max_pairs, packages, commands)
+    done: list[Command] = []
+    galleries = _shards(data, images, output, max_pairs, packages, done)
     pairs = galleries[0].shards
     _check_parts(galleries[0], seeds)
     for gallery in galleries:
         views = ["--views", VIEWS] if gallery.shards == pairs else []  # only what is trained on needs more than the middle
-        _step(commands, "multimodal", "embed", "--shards", gallery.shards, "--name", "trunk", *views)
+        _step(done, "multimodal", "embed", "--shards", gallery.shards, "--name", "trunk", *views)
     minilm = output / "spaces" / "minilm"
-    _step(commands, "data-prep", "fit-text-space", "encoder", "--output", minilm)
-    _step(commands, "data-prep", "make-columns", "--space", minilm, "--shards", pairs, "--name", "minilm", "--unit", "text")
+    _step(done, "data-prep", "fit-text-space", "encoder", "--output", minilm)
+    _step(done, "data-prep", "make-columns", "--space", minilm, "--shards", pairs, "--name", "minilm", "--unit", "text")
 
-    files: list[Path] = []
+    trainings: list[Training] = []
     for seed in range(seeds):
-        spaces = {"minilm": minilm, **_fit_spaces(pairs, output, seed, commands)}
-        for recipe in RECIPES:
-            files += _family(recipe, spaces[recipe.space], galleries, output, seed, commands)
+        spaces = {"minilm": minilm, **_fit_spaces(pairs, output, seed, done)}
+        trainings += _trainings(spaces, galleries, output, seed)
+        for training in trainings[-2 * len(RECIPES) :]:
+            _walk(done, training)
+    learning = [] if data is None else _learn_from_less(trainings, galleries[0], done)
 
-    rows = [RetrievalRow.from_json(values) for file in files for values in json.loads(file.read_text(encoding="utf-8"))]
+    files = [figures(training, gallery, "retrieval") for training in trainings for gallery in galleries]
+    rows = _rows(files)
     print("\n" + as_table(rows, [found for file in files for found in read_found(file)]))
     queries = QUERIES if data is None else _own_queries(ShardSet(pairs))
     answers = _answers(output, queries)
-    _write(output, galleries[0], rows, answers, commands, time.monotonic() - started, photographs=data is not None)
+    _write(output, galleries[0], rows, learning, answers, done, time.monotonic() - started, photographs=data is not None)
 
 
 def _shards(
-    data: Path | None, images: Path | None, output: Path, max_pairs: int | None, packages: Path | None, commands: list[str]
+    data: Path | None, images: Path | None, output: Path, max_pairs: int | None, packages: Path | None, done: list[Command]
 ) -> list[Gallery]:
     limit = [] if max_pairs is None else ["--max-pairs", max_pairs]
     if data is not None:
         pairs = output / "shards" / "own"
         source, *settings = _own_source(data, images)
-        _step(commands, "data-prep", "make-shards", source, *settings, "--output", pairs, *limit)
-        return [Gallery("unseen", pairs, _held_out_part(ShardSet(pairs)), "store")]
+        _step(done, "data-prep", "make-shards", source, *settings, "--output", pairs, *limit)
+        return [Gallery("unseen", pairs, _held_out_part(ShardSet(pairs)), protocols=FOUND)]
     if images is not None:
         raise InputError(f"--images {images}: without --data there are no captions or articles that name them")
     fluent, noto = output / "shards" / "fluent", output / "shards" / "noto"
     where = [] if packages is None else ["--packages", packages]
-    _step(commands, "data-prep", "make-shards", "fluent_emoji", *where, "--output", fluent, *limit)
-    _step(commands, "data-prep", "make-shards", "noto_emoji", *where, "--output", noto, *limit)
+    _step(done, "data-prep", "make-shards", "fluent_emoji", *where, "--output", fluent, *limit)
+    _step(done, "data-prep", "make-shards", "noto_emoji", *where, "--output", noto, *limit)
     # The trained things in another drawing style: the split goes by group, and both sets name a thing's group alike.
-    return [Gallery("unseen", fluent, "test", "store"), Gallery("noto", noto, "train", "store_noto")]
+    return [Gallery("unseen", fluent, "test", protocols=FOUND), Gallery("noto", noto, "train", "store_noto", protocols=FOUND)]
 
 
 def _held_out_part(pairs: ShardSet) -> str:
@@ -198,52 +193,52 @@ def _own_source(data: Path, images: Path | None = None) -> list[str | Path]:
     return ["img2dataset" if any(data.glob(f"*{ARCHIVE_SUFFIX}")) else "folder", "--input", data]
 
 
-def _fit_spaces(pairs: Path, output: Path, seed: int, commands: list[str]) -> dict[str, Path]:
+def _fit_spaces(pairs: Path, output: Path, seed: int, done: list[Command]) -> dict[str, Path]:
     """The two spaces that are fitted, on the training part of this seed's split, and their columns."""
     spaces = {}
     for job, name, settings in (("topics", "lda40", ["--num-topics", 40]), ("wordllama", "wordllama", [])):
         space = output / "spaces" / f"{name}-seed{seed}"
-        _step(commands, "data-prep", "fit-text-space", job, "--shards", pairs, "--split.seed", seed, *settings, "--output", space)
-        _step(commands, "data-prep", "make-columns", "--space", space, "--shards", pairs, "--name", space.name, "--unit", "text")
+        _step(done, "data-prep", "fit-text-space", job, "--shards", pairs, "--split.seed", seed, *settings, "--output", space)
+        _step(done, "data-prep", "make-columns", "--space", space, "--shards", pairs, "--name", space.name, "--unit", "text")
         spaces[name] = space
     return spaces
 
 
-def _family(recipe: Recipe, space: Path, galleries: Sequence[Gallery], output: Path, seed: int, commands: list[str]) -> list[Path]:
-    """Train, export, index and judge one family on one split, the run itself and its shuffled control; the files of figures."""
-    files = []
-    for control in (False, True):
-        shown = seed == 0 and not control  # only these stores are searched in by people
-        folder = _folder(output, recipe, seed) / ("control" if control else "")
-        side = "--data.text.init_args.side.init_args.name" if control else "--data.text.init_args.name"
-        shuffled = [
-            *("--data.text.class_path", "multimodal.data.Shuffled"),
-            *("--data.text.init_args.side.class_path", "multimodal.data.ColumnRows"),
-        ]
-        _step(
-            commands,
-            *("multimodal", "fit", "--config", recipe.experiment, "--config", FINAL, "--run", folder / "run"),
-            *("--data.shards", galleries[0].shards, "--data.split.seed", seed, "--seed_everything", seed),
-            *(shuffled if control else []),
-            *(side, space.name),
-        )
-        _step(commands, "multimodal", "export", "--run", folder / "run", "--space", space, "--output", folder / "export")
-        for gallery in galleries:
-            store, figures = folder / gallery.store, folder / f"{gallery.name}.json"
-            _step(
-                commands,
-                *("multimodal", "index", "--export", folder / "export", "--shards", gallery.shards, "--column", "trunk", "--output", store),
-                *([] if shown else ["--thumbnails", "false"]),
-            )
-            _step(
-                commands,
-                *("multimodal", "evaluate", "retrieval", "--store", store, "--shards", gallery.shards, "--part", gallery.part),
-                *("--split.seed", seed, "--directions", "text->image", "--gallery", gallery.name, "--recipe", recipe.family),
-                *("--output", figures),
-                *(["--control"] if control else []),
-            )
-            files.append(figures)
-    return files
+def _trainings(spaces: dict[str, Path], galleries: Sequence[Gallery], output: Path, seed: int) -> Iterator[Training]:
+    """Every family on one split: the run itself, and its shuffled control."""
+    for recipe in RECIPES:
+        folder, space = _folder(output, recipe, seed), spaces[recipe.space]
+        of_recipe = Training(recipe.family, recipe.experiment, folder, galleries[0].shards, space, space.name, galleries, seed)
+        yield replace(of_recipe, thumbnails=seed == 0)  # only these stores are searched in by people
+        yield replace(of_recipe, folder=folder / "control", control=True)
+
+
+def _learn_from_less(trainings: Sequence[Training], gallery: Gallery, done: list[Command]) -> list[LearningCurve]:
+    """The first split's families trained on shares of the training pairs, judged in the same gallery."""
+    whole = [training for training in trainings if training.seed == 0 and not training.control]
+    rows: dict[int, list[RetrievalRow]] = {}
+    for share in (*SHARES, 1.0):
+        for training in whole:
+            part = training
+            if share < 1:
+                folder = training.folder / f"share{share:g}"
+                part = replace(
+                    training, folder=folder, galleries=[gallery], thumbnails=False, settings=("--data.train_share", f"{share:g}")
+                )
+                _walk(done, part)
+            num = read_manifest(part.folder / "run", "run").counts["pairs"]
+            rows.setdefault(num, []).extend(_rows([figures(part, gallery, "retrieval")]))
+    return learning_curves_of(rows)
+
+
+def _walk(done: list[Command], training: Training) -> None:
+    for command in commands(training):
+        done.append(command)
+        run(command)
+
+
+def _rows(files: Sequence[Path]) -> list[RetrievalRow]:
+    return [RetrievalRow.from_json(values) for file in files for values in json.loads(file.read_text(encoding="utf-8"))]
 
 
 def _folder(output: Path, recipe: Recipe, seed: int) -> Path:
@@ -283,8 +278,9 @@ def _write(
     output: Path,
     gallery: Gallery,
     rows: list[RetrievalRow],
+    learning: list[LearningCurve],
     answers: list[Answered],
-    commands: list[str],
+    done: Sequence[Command],
     took_s: float,
     photographs: bool,
 ) -> None:
@@ -304,7 +300,8 @@ def _write(
         answers=answers,
         topics=topics_of(Store(output / "topic" / "store")),
         curves=[curve for recipe in RECIPES for curve in curves_of(output / recipe.family / "run", recipe.family)],
-        commands=commands,
+        commands=[shlex.join(command) for command in done],
+        learning=learning,
         failures=[failures_of(Store(output / recipe.family / gallery.store), pairs, ids, gallery=gallery.name) for recipe in RECIPES],
         photographs=photographs,
     )
@@ -315,22 +312,8 @@ def _write(
     )
 
 
-def _step(commands: list[str], program: str, *arguments: object) -> None:
+def _step(done: list[Command], *command: object) -> None:
     """Run one command as a person would type it; the demo stops where a command fails."""
-    argv = [str(argument) for argument in arguments]
-    line = shlex.join([program, *argv])
-    commands.append(line)
-    print(f"$ {line}", file=sys.stderr, flush=True)
-    status = _door(program)(argv)
-    if status:
-        raise SystemExit(status)  # the command has said what is wrong
-
-
-def _door(program: str) -> Callable[[list[str]], int]:
-    if program == "data-prep":
-        from data_prep.__main__ import main
-
-        return main
-    from multimodal.cli import main as multimodal_main
-
-    return multimodal_main
+    typed = tuple(map(str, command))
+    done.append(typed)
+    run(typed)

@@ -37,6 +37,7 @@ class Gallery:
     """Pictures in which a trained model is searched.
 
     name: what tables call it. shards, part: the shard set, and the part of it whose texts are the queries.
+    store: the folder of its store, in that of a training. stored: the part whose pictures go into it.
     protocols: what is asked of it: a name for the file of figures -> the verb of `multimodal evaluate`, and its options.
     """
 
@@ -44,6 +45,7 @@ class Gallery:
     shards: Path
     part: str
     store: str = "store"
+    stored: str = "all"
     protocols: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"retrieval": ("retrieval",)})
 
 
@@ -86,20 +88,24 @@ def commands(training: Training) -> list[Command]:
         ("multimodal", "export", "--run", str(folder / "run"), "--space", str(training.space), "--output", str(folder / "export")),
     ]
     for gallery in training.galleries:
-        pictures = ("--shards", str(gallery.shards), "--part", gallery.part, "--split.seed", seed)
+        shards, split = ("--shards", str(gallery.shards)), ("--split.seed", seed)
         store = str(folder / gallery.store)
         thumbnails = () if training.thumbnails else ("--thumbnails", "false")
         line.append(
             (
-                *("multimodal", "index", "--export", str(folder / "export"), *pictures),
+                *("multimodal", "index", "--export", str(folder / "export"), *shards, "--part", gallery.stored, *split),
                 *("--column", training.column, "--output", store, *thumbnails),
             )
         )
         for protocol, (verb, *options) in gallery.protocols.items():
-            names = ("--gallery", gallery.name, "--recipe", training.recipe, "--trunk", training.trunk)
-            control = ("--control",) if training.control else ()
-            output = ("--output", str(figures(training, gallery, protocol)))
-            line.append(("multimodal", "evaluate", verb, "--store", store, *pictures, *names, *control, *options, *output))
+            line.append(
+                (
+                    *("multimodal", "evaluate", verb, "--store", store, *shards, "--part", gallery.part, *split, *options),
+                    *("--gallery", gallery.name, "--recipe", training.recipe, "--trunk", training.trunk),
+                    *(("--control",) if training.control else ()),
+                    *("--output", str(figures(training, gallery, protocol))),
+                )
+            )
     return line
 
 

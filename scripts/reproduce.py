@@ -215,7 +215,7 @@ class Study:
         """Every cell with every seed: as it is, with texts shuffled between pictures, on a random trunk."""
         for cell in self.cells:
             protocols = self.protocols.get(cell.recipe.split(":")[0], self.protocols[""])
-            gallery = Gallery("unseen", self.shards, self.part, "store", protocols)
+            gallery = Gallery("unseen", self.shards, self.part, stored=self.part, protocols=protocols)
             for seed in self.seeds:
                 column = cell.space.column(seed)
                 plain = Training(
@@ -299,7 +299,8 @@ def _facts(study: Study, shards: ShardSet, rows: Sequence[retrieval.RetrievalRow
     num_judged = np.mean([row.num_pairs for row in rows])
     num_queries = np.mean([row.num_queries for row in rows if row.direction == "text->image"])
     return [
-        f"Trained on {num_train:,.0f} pictures with text, judged on {num_judged:,.0f} others by {num_queries:,.0f} texts; {len(study.seeds)} seeds.",
+        f"Trained on {num_train:,.0f} pictures with text, judged on {num_judged:,.0f} others by {num_queries:,.0f} texts; "
+        f"{len(study.seeds)} seeds.",
         "Frozen features of an ImageNet network under linear heads; beside them the same runs with texts shuffled between pictures, and on "
         "the same network with random weights.",
     ]
