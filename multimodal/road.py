@@ -56,7 +56,7 @@ class Training:
     recipe: what tables call it; experiment: the recipe's file. folder: where run, export, stores and figures go.
     shards: what it learns from; text: the column that its text side reads; space: the text space which that is made with.
     seed: of the split, and of all chance in training. control: texts are shuffled between pictures.
-    column, trunk: the feature column, and what tables call the network that made it.
+    column, trunk: the feature column, None where pixels are trained on; and what tables call the network that makes the features.
     thumbnails: keep pictures in the stores, for people to look at. settings: more options of `multimodal fit`.
     """
 
@@ -69,7 +69,7 @@ class Training:
     galleries: Sequence[Gallery]
     seed: int = 0
     control: bool = False
-    column: str = "trunk"
+    column: str | None = "trunk"
     trunk: str = "pretrained"
     thumbnails: bool = False
     settings: tuple[str, ...] = ()
@@ -90,11 +90,12 @@ def commands(training: Training) -> list[Command]:
     for gallery in training.galleries:
         shards, split = ("--shards", str(gallery.shards)), ("--split.seed", seed)
         store = str(folder / gallery.store)
+        column = () if training.column is None else ("--column", training.column)
         thumbnails = () if training.thumbnails else ("--thumbnails", "false")
         line.append(
             (
                 *("multimodal", "index", "--export", str(folder / "export"), *shards, "--part", gallery.stored, *split),
-                *("--column", training.column, "--output", store, *thumbnails),
+                *(*column, "--output", store, *thumbnails),
             )
         )
         for protocol, (verb, *options) in gallery.protocols.items():
@@ -142,7 +143,8 @@ def run_side_by_side(lists: Mapping[Path, Sequence[Command]], num_processes: int
 
 
 def _sides(training: Training) -> Iterator[str]:
-    yield from ("--data.image.init_args.name", training.column)
+    if training.column is not None:
+        yield from ("--data.image.init_args.name", training.column)
     if not training.control:
         yield from ("--data.text.init_args.name", training.text)
         return

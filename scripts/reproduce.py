@@ -25,9 +25,10 @@ import numpy as np
 from multimodal.boxes import atomic_write
 from multimodal.door import Verbs
 from multimodal.door import run as run_door
-from multimodal.evaluate import classes, retrieval
+from multimodal.evaluate import classes, probe, retrieval
 from multimodal.evaluate.figures import Found, lines_of, read_found
 from multimodal.evaluate.page import render
+from multimodal.evaluate.probe import ProbeRow
 from multimodal.evaluate.report import Figure, HeatMap, Report, Table, ask, curves_of, failures_of, topics_of
 from multimodal.road import Command, Gallery, Training, commands, figures, run, run_side_by_side
 from multimodal.search.store import Store
@@ -130,7 +131,7 @@ def flickr8k(data: Path, out: Path, extra_texts: Path | None = None, seeds: int 
         cells += _grid(wordllama, word2vec, topics)
     protocols = {"retrieval": ("retrieval", "--queries", "all")}
     study = Study(out, ("captions", str(data / "captions.tsv")), "dev", "text", cells, {"": protocols}, range(seeds))
-    _write(study, "Flickr8k: photographs found by what people wrote under them", PHOTO_QUERIES)
+    _write(study, "Flickr8k: photographs found by what people wrote under them", PHOTO_QUERIES, study.walk())
 
 
 def textbook(data: Path, out: Path, extra_texts: Path | None = None, seeds: int = 3) -> None:
@@ -152,7 +153,7 @@ def textbook(data: Path, out: Path, extra_texts: Path | None = None, seeds: int 
     cosine = {"retrieval": ("retrieval",), "classes": ("classes", "--label", "subject")}
     protocols = {"": cosine, "topic": {**cosine, "classes-kl": ("classes", "--label", "subject", "--distance", "kl")}}
     study = Study(out, ("articles", str(data / "articles.jsonl.gz")), "test", "pair", cells, protocols, range(seeds))
-    _write(study, "Textbook: illustrations and articles of one subject find each other", SUBJECT_QUERIES)
+    _write(study, "Textbook: illustrations and articles of one subject find each other", SUBJECT_QUERIES, study.walk())
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,7 @@ class Study:
     """What is compared with what. source: of `data-prep make-shards`, and its input. part: of the set, to judge on. unit: of text columns.
 
     protocols: by family, "" for all others; see `Gallery.protocols`.
+    from_pixels: networks are trained whole, once a cell and seed; else heads on features, with controls.
     """
 
     out: Path
@@ -169,30 +171,29 @@ class Study:
     cells: Sequence[Cell]
     protocols: Mapping[str, Mapping[str, tuple[str, ...]]]
     seeds: Sequence[int]
+    from_pixels: bool = False
 
     @property
     def shards(self) -> Path:
         return self.out / "shards"
 
-    def walk(self) -> list[Command]:
-        """Run everything, and return the commands that were run."""
+    def walk(self, more: Mapping[str, Command] | None = None) -> list[Command]:
+        """Run everything, and return the commands that were run. more: the name of a training, or of none -> what is run after it."""
         done = self._prepare()
-        spaces = {self.out / "logs" / f"{name}.txt": line for name, line in self._spaces().items()}
-        trainings = {self.out / "logs" / f"{_slug(training)}.txt": commands(training) for training in self.trainings()}
-        for lists in (spaces, trainings):
-            for command in (command for line in lists.values() for command in line):
-                done.append(command)
-            run_side_by_side(lists)
+        trainings = {_slug(training): commands(training) for training in self.trainings()}
+        for name, command in (more or {}).items():
+            trainings.setdefault(name, []).append(command)
+        for lists in (self._spaces(), trainings):
+            done += [command for line in lists.values() for command in line]
+            run_side_by_side({self.out / "logs" / f"{name}.txt": line for name, line in lists.items()})
         return done
 
     def _prepare(self) -> list[Command]:
         name, input = self.source
-        embed = ("multimodal", "embed", "--shards", str(self.shards), "--views", str(VIEWS))
-        line: list[Command] = [
-            ("data-prep", "make-shards", name, "--input", input, "--output", str(self.shards)),
-            (*embed, "--name", "trunk"),
-            (*embed, "--name", "random", *RANDOM_TRUNK),
-        ]
+        line: list[Command] = [("data-prep", "make-shards", name, "--input", input, "--output", str(self.shards))]
+        if not self.from_pixels:
+            embed = ("multimodal", "embed", "--shards", str(self.shards), "--views", str(VIEWS))
+            line += [(*embed, "--name", "trunk"), (*embed, "--name", "random", *RANDOM_TRUNK)]
         for command in line:
             run(command)
         return line
@@ -231,6 +232,10 @@ class Study:
                     thumbnails=seed == self.seeds[0],
                     settings=cell.settings,
                 )
+                if self.from_pixels:
+                    weights = ("--model.image_tower.init_args.trunk.init_args.weights.init_args.seed", str(seed))
+                    yield replace(plain, column=None, trunk="scratch", settings=(*cell.settings, *weights))
+                    continue
                 yield plain
                 yield replace(plain, folder=plain.folder / "shuffled", control=True, thumbnails=False)
                 yield replace(plain, folder=plain.folder / "random", column="random", trunk="random", thumbnails=False)
@@ -244,6 +249,46 @@ class Study:
             for name in gallery.protocols
             if name.partition("-")[0] == protocol
         ]
+
+
+def scratch(data: Path, out: Path, classes: Path, seeds: int = 3, epochs: int | None = None) -> None:
+    """A small network that learns from captions alone, from random weights, and how well classes are read off what it has learnt.
+
+    Beside the three families stand the same network as it began, and a larger one with ImageNet's labels behind it.
+
+    Args:
+        data: the folder with captions.tsv (columns file, split, caption) and the pictures, or tars of them.
+        out: where everything goes; the page is index.html there, the figures are probe.json and results.json.
+        classes: labelled pictures to probe with (see multimodal evaluate probe); nothing trains on them.
+        seeds: how often each run is repeated.
+        epochs: another number of them than the recipes have.
+    """
+    topics = Space("lda40", ("topics", "--num-topics", "40"), seeded=True)
+    length = () if epochs is None else ("--trainer.max_epochs", str(epochs))
+    spaces = {"topic": topics, "wordvec": Space("wordllama", ("wordllama",)), "contrastive": MINILM}
+    cells = [Cell(family, f"experiment/{family}_scratch.yaml", space, length) for family, space in spaces.items()]
+    found = {"": {"retrieval": ("retrieval", "--queries", "all")}}
+    study = Study(out, ("captions", str(data / "captions.tsv")), "dev", "text", cells, found, range(seeds), from_pixels=True)
+    probes = _probes(study, classes)
+    done = study.walk(probes)
+    probed = [ProbeRow(**values) for file in sorted((out / "probes").glob("*.json")) for values in json.loads(file.read_text())]
+    _save(out / "probe.json", json.dumps([row.as_json() for row in probed], indent=1) + "\n")
+    _write(study, "Pictures understood from captions alone, from random weights", PHOTO_QUERIES, done, probed)
+
+
+def _probes(study: Study, classes: Path) -> dict[str, Command]:
+    """By the name of the file of figures: every export, the networks they began as, and ImageNet's."""
+    line = ("multimodal", "evaluate", "probe", "--data", str(classes))
+    probes: dict[str, Command] = {}
+    for training in study.trainings():
+        of_export = ("--export", str(training.folder / "export"), "--size", "64", "--recipe", training.recipe)
+        probes[_slug(training)] = (*line, *of_export, "--split.seed", str(training.seed))
+    for seed in study.seeds:
+        random = ("--trunk.architecture", "resnet10t", "--trunk.weights", "multimodal.towers.NoWeights", "--trunk.weights.seed", str(seed))
+        probes[f"random-seed{seed}"] = (*line, *random, "--size", "64", "--recipe", "random weights", "--split.seed", str(seed))
+    imagenet = ("--trunk.architecture", "tf_efficientnet_lite0", "--trunk.weights", "multimodal.towers.PackageWeights")
+    probes["imagenet"] = (*line, *imagenet, "--size", "64", "128", "--recipe", "ImageNet's EfficientNet-Lite0")
+    return {name: (*command, "--output", str(study.out / "probes" / f"{name}.json")) for name, command in probes.items()}
 
 
 def _grid(wordllama: Space, word2vec: Space, topics: Mapping[int, Space]) -> Iterator[Cell]:
@@ -263,16 +308,22 @@ def _grid(wordllama: Space, word2vec: Space, topics: Mapping[int, Space]) -> Ite
                 yield Cell(f"topic: {num}, {objective}", "experiment/flickr8k_topic.yaml", space, (*settings, *dim))
 
 
-def _write(study: Study, title: str, queries: Sequence[str]) -> None:
-    """Walk, then print every table, and write results.json, classes.json, results.md and the page."""
-    done = study.walk()
+def _write(study: Study, title: str, queries: Sequence[str], done: Sequence[Command], probed: Sequence[ProbeRow] = ()) -> None:
+    """Print every table, and write the figures and the page."""
     shards = ShardSet(study.shards)
     rows, found = _read(study.files("retrieval"), retrieval.RetrievalRow)
     by_class, found_by_class = _read(study.files("classes"), classes.ClassRow)
-    texts = [retrieval.as_table(rows, found), *([classes.as_table(by_class, found_by_class)] if by_class else [])]
-    print("\n" + "\n\n".join(texts) + "\n")
+    texts = [retrieval.as_table(rows, found)]
+    tables = []
+    if by_class:
+        texts.append(classes.as_table(by_class, found_by_class))
+        tables.append(_class_table(by_class, found_by_class))
+    if probed:
+        texts.append(probe.as_table(probed))
+        tables.append(_probe_table(probed))
+    print("\n" + "\n\n".join(texts))
     ids = Split(study.seeds[0]).ids(shards, study.part)
-    shown = [training for training in study.trainings() if training.thumbnails and not training.settings]
+    shown = [training for training in study.trainings() if training.thumbnails]
     stores = {training.recipe: Store(training.folder / "store") for training in shown}
     report = Report(
         title=title,
@@ -282,7 +333,7 @@ def _write(study: Study, title: str, queries: Sequence[str]) -> None:
         topics=next(topics_of(store) for store in stores.values() if store.family == "topic"),
         curves=[curve for training in shown for curve in curves_of(training.folder / "run", training.recipe)],
         commands=[shlex.join(command) for command in done],
-        tables=[_class_table(by_class, found_by_class)] if by_class else [],
+        tables=tables,
         failures=[failures_of(store, shards, ids, recipe, queries="all") for recipe, store in stores.items()],
         heat_maps=_heat_maps(stores, shards, ids) if by_class else [],
         photographs=True,
@@ -301,8 +352,10 @@ def _facts(study: Study, shards: ShardSet, rows: Sequence[retrieval.RetrievalRow
     return [
         f"Trained on {num_train:,.0f} pictures with text, judged on {num_judged:,.0f} others by {num_queries:,.0f} texts; "
         f"{len(study.seeds)} seeds.",
-        "Frozen features of an ImageNet network under linear heads; beside them the same runs with texts shuffled between pictures, and on "
-        "the same network with random weights.",
+        "Nothing but these pictures and texts was learnt from: the weights were random, and no label was seen."
+        if study.from_pixels
+        else "Linear heads on the frozen features of an ImageNet network; beside them the same runs with texts shuffled between pictures, "
+        "and on the same network with random weights.",
     ]
 
 
@@ -321,6 +374,22 @@ def _class_table(rows: Sequence[classes.ClassRow], found: Sequence[Found]) -> Ta
         "The dark mark is what the same rankings give when they are dealt to queries at random."
     )
     return Table(f"Finding by {rows[0].label}", note, ("recipe", "direction", "near by", "mAP", "over seeds"), lines)
+
+
+def _probe_table(rows: Sequence[ProbeRow]) -> Table:
+    """Accuracy of the probe: the mean over seeds, between the smallest and the largest; of one seed, its interval."""
+    lines = []
+    for what, size in dict.fromkeys((row.what, row.size) for row in rows):
+        ours = [row for row in rows if (row.what, row.size) == (what, size)]
+        linear = [row.linear for row in ours]
+        low, high = (min(linear), max(linear)) if len(ours) > 1 else (ours[0].linear_low, ours[0].linear_high)
+        knn = Figure(float(np.mean([row.knn for row in ours])), ours[0].chance)
+        lines.append((what, f"{size}", Figure(float(np.mean(linear)), ours[0].chance, low, high, family=what), knn))
+    note = (
+        f"Classes of {rows[0].data} read off frozen features: {rows[0].num_train:,} pictures to learn them from, {rows[0].num_test:,} to "
+        "be right on, per cent. A line of several seeds: the mean, smallest and largest."
+    )
+    return Table("What the trunk knows", note, ("trunk", "pixels", "linear probe", "nearest neighbours"), lines)
 
 
 def _heat_maps(stores: Mapping[str, Store], shards: ShardSet, ids: np.ndarray) -> list[HeatMap]:

@@ -1,0 +1,90 @@
+"""The road as commands: what a training is asked to do, and lists of commands that run in processes of their own."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from multimodal.errors import InputError
+from multimodal.pairs import Pair
+from multimodal.road import Gallery, Training, commands, figures, run_side_by_side
+from multimodal.shards import ShardWriter
+from multimodal.training.door import build
+
+REPRODUCE = Path(__file__).resolve().parents[1] / "scripts" / "reproduce.py"
+
+
+@pytest.fixture(scope="module")
+def reproduce() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("reproduce", REPRODUCE)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["reproduce"] = module  # dataclasses look their module up there
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    with ShardWriter(tmp_path / "shards") as writer:
+        for number in range(3):
+            writer.write(Pair(f"{number}.png", b"picture", "png", (f"text {number}",), group=f"{number}"))
+    return tmp_path / "shards"
+
+
+def test_lists_of_commands_run_in_their_order_and_leave_what_they_said(shards: Path, tmp_path: Path) -> None:
+    stats = ("multimodal", "shards", "stats", str(shards))
+    listing = ("multimodal", "shards", "ls", str(shards))
+    run_side_by_side({tmp_path / "a.txt": [stats, listing], tmp_path / "logs" / "b.txt": [listing]})
+    first, second = (tmp_path / "a.txt").read_text(), (tmp_path / "logs" / "b.txt").read_text()
+    assert first.index("$ multimodal shards stats") < first.index("$ multimodal shards ls")
+    assert all(f"{number}.png" in second for number in range(3)) and "stats" not in second
+
+
+def test_a_command_that_fails_ends_its_list_and_is_told_with_what_it_said(shards: Path, tmp_path: Path) -> None:
+    missing = ("multimodal", "shards", "stats", str(tmp_path / "nothing"))
+    listing = ("multimodal", "shards", "ls", str(shards))
+    with pytest.raises(InputError, match=r"a\.txt: a command failed with status 2(.|\n)*nothing"):
+        run_side_by_side({tmp_path / "a.txt": [missing, listing]})
+    assert "0.png" not in (tmp_path / "a.txt").read_text()
+
+
+def test_a_control_trains_on_shuffled_texts_and_is_judged_as_one() -> None:
+    shards, space = Path("shards"), Path("space")
+    plain = Training(
+        "words", "experiment/wordvec_emoji.yaml", Path("plain"), shards, space, "column", [Gallery("g", shards, "test")], seed=3
+    )
+    control = replace(plain, folder=Path("control"), control=True)
+    for training in (plain, control):
+        fit, *_, judged = commands(training)
+        _, data = build(fit[2:])
+        assert type(data.text).__name__ == ("Shuffled" if training.control else "ColumnRows")
+        assert (data.text.side if training.control else data.text).name == "column"
+        assert (data.split.seed, data.validation_share) == (3, 0)
+        assert ("--control" in judged) == training.control
+        assert str(figures(training, training.galleries[0], "retrieval")) in judged
+
+
+@pytest.mark.parametrize("verb", ["flickr8k", "textbook", "scratch"])
+def test_every_run_of_the_reproduction_is_a_recipe_that_can_be_built(
+    reproduce: ModuleType, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studies = []
+    monkeypatch.setattr(reproduce.Study, "walk", lambda study, more=None: studies.append(study) or [])
+    monkeypatch.setattr(reproduce, "_write", lambda *args: None)
+    settings = {"flickr8k": {"grid": True}, "textbook": {}, "scratch": {"classes": tmp_path / "classes.npz"}}[verb]
+    if verb == "scratch":
+        (tmp_path / "out" / "probes").mkdir(parents=True)
+    getattr(reproduce, verb)(tmp_path / "data", tmp_path / "out", seeds=1, **settings)
+    trainings = list(studies[0].trainings())
+    assert len({training.folder for training in trainings}) == len(trainings)
+    columns = set(studies[0]._spaces())
+    for training in trainings:
+        module, data = build(commands(training)[0][2:])
+        assert training.text in columns and training.space == tmp_path / "out" / "spaces" / training.text
+        assert module.optimiser.optimizer(module.parameters()).param_groups
