@@ -18,10 +18,11 @@ from multimodal.progress import track
 from multimodal.shards import ColumnWriter, Ledger, Shard, ShardSet
 from multimodal.shards.columns import ROWS, column_path
 from multimodal.text import TextSpace, open_space
-from multimodal.text.space import VOCABULARY
+from multimodal.text.space import VOCABULARY, NamesDimensions
 
 _TEXTS_AT_ONCE = 512
 _TEXT_SHOWN = 60
+_WORDS_A_DIMENSION = 10
 
 
 def make_columns(
@@ -36,6 +37,7 @@ def make_columns(
 
     A text of which the space knows no word gets a row of NaN, which loaders mark as not valid, and a line in the column's `bad.csv`. Shards
     whose rows are there already are not computed again, so a job that was stopped goes on where it was, and new shards add their own rows.
+    Where the space can say in words what each dimension means (topics can), the column says it too, in `top_words.json`.
 
     Args:
         space: the folder of the text space.
@@ -54,6 +56,8 @@ def make_columns(
         ColumnWriter(source, name, opened.dim, unit, dtype, {"family": opened.family}, made_from) as writer,
         Ledger(folder / "bad.csv", max_bad_share) as ledger,
     ):
+        if isinstance(opened, NamesDimensions):
+            writer.name_dimensions(opened.top_words(_WORDS_A_DIMENSION))
         missing = writer.missing()
         for shard in missing:
             texts = [_texts(source, id, unit) for id in shard.ids]

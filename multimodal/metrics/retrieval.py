@@ -2,6 +2,7 @@
 
 first = ranks(text_vectors, image_vectors, relevant=np.arange(len(text_vectors)))
 recall_at(first, 10), np.median(first), chance_recall_at(len(image_vectors), 10)
+found, cosines = nearest(text_vectors, image_vectors, k=10)
 
 found = relevant_ranks(scores, classes == "physics")     # one query, several relevant items
 average_precision(found), chance_average_precision(len(scores), len(found))
@@ -53,6 +54,16 @@ def ranks(queries: np.ndarray, gallery: np.ndarray, relevant: np.ndarray) -> np.
         own = np.take_along_axis(scores, relevant[rows, None], axis=1)
         found[rows] = (scores >= own).sum(axis=1)
     return found
+
+
+def nearest(queries: np.ndarray, gallery: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of the gallery that are nearest to each query by cosine, nearest first, and their cosines; (n, k) int64 and (n, k) float32.
+
+    queries (n, d), gallery (m, d) float, of any length; k at most m, more are m. Equal cosines come in the gallery's order.
+    """
+    scores = unit(queries) @ unit(gallery).T
+    rows = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return rows, np.take_along_axis(scores, rows, axis=1)
 
 
 def relevant_ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:

@@ -6,7 +6,8 @@
     Column.of(shards, "lda40").take(ids)  # (n, 40) float32
 
 A column is a box `<set>/columns/<name>/` with one `000000.npy` (rows, d) a shard, and `000000.offsets.npy` (pairs + 1,) where a pair has
-several rows: one a text, or one a view of its picture. Its manifest holds the fingerprint that each shard had, so that a column is never
+several rows: one a text, or one a view of its picture. Where its dimensions mean something one by one, as topics do, `top_words.json` says
+it in words: a list of words for each. Its manifest holds the fingerprint that each shard had, so that a column is never
 used with other shards, and a shard that is added to the set costs its own rows only. A row of NaN stands for a pair that could not be
 computed.
 """
@@ -14,7 +15,7 @@ computed.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,7 @@ COLUMNS = "columns"
 ROWS = ".npy"
 OFFSETS = ".offsets.npy"
 UNFINISHED = "unfinished.json"
+TOP_WORDS = "top_words.json"
 MAX_OPEN_MAPS = 256  # a map keeps a file descriptor
 
 Unit = Literal["pair", "text", "view"]
@@ -58,7 +60,7 @@ class Column:
         """The column of that name in the set. InputError where there is none, or where it was made of shards that have changed since."""
         path = column_path(shards, name)
         if not is_whole(path):
-            state = f"was not finished. Run: {_command(path, shards)}" if path.is_dir() else "does not exist"
+            state = f"was not finished. Run: {command_of(path, shards)}" if path.is_dir() else "does not exist"
             raise InputError(
                 f"columns {path}: {state}. Finished ones: {', '.join(column_names(shards)) or 'none'}. "
                 "Columns are made by: data-prep make-columns (of texts), multimodal embed (of pictures)"
@@ -80,10 +82,20 @@ class Column:
                 change = f"was {_short(made[name])} when they were made and is gone now"
             else:
                 change = f"was {_short(made[name])} when they were made and is {_short(now[name])} now"
-            raise InputError(f"columns {self.path}: shard {name} {change}. Run: {_command(self.path, shards)}")
+            raise InputError(f"columns {self.path}: shard {name} {change}. Run: {command_of(self.path, shards)}")
 
     def __len__(self) -> int:
         return int(self._starts[-1])
+
+    def top_words(self) -> list[list[str]] | None:
+        """For each of the d dimensions the words that say most of what it means; None where the column does not say."""
+        path = self.path / TOP_WORDS
+        if not path.is_file():
+            return None
+        words: list[list[str]] = json.loads(path.read_text(encoding="utf-8"))
+        if len(words) != self.dim:
+            raise InputError(f"{path}: words for {len(words)} dimensions, and the column has {self.dim}. Make the column again")
+        return words
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Column, (self.path,)
@@ -189,6 +201,18 @@ class ColumnWriter:
         write_array(self._file(shard.name, ROWS), stored)
         self._known[shard.name] = {}
 
+    def name_dimensions(self, words: Sequence[Sequence[str]]) -> None:
+        """Write for each dimension the words that say most of what it means.
+
+        They follow from what the column is made from, so they lie beside its manifest and not in it: a column that was made without them
+        gets them from the same command, and stays the column that runs were trained on.
+        """
+        content = (json.dumps(words, ensure_ascii=False) + "\n").encode()
+        path = self.path / TOP_WORDS
+        if not path.is_file() or path.read_bytes() != content:
+            with atomic_write(path) as file:
+                file.write(content)
+
     def __enter__(self) -> ColumnWriter:
         """Take away rows of other content or settings, and note what those that stay, and those to come, are made of."""
         if self._finished:
@@ -196,6 +220,7 @@ class ColumnWriter:
         for path in sorted(self.path.glob(f"*{ROWS}")):
             if _shard_of(path.name) not in self._known:
                 path.unlink()
+        (self.path / TOP_WORDS).unlink(missing_ok=True)
         note = {**self._settings, "shards": self.shards.fingerprints, "parts": self._known}
         with atomic_write(self.path / UNFINISHED) as file:
             file.write(json.dumps(note, sort_keys=True, ensure_ascii=False).encode())
@@ -292,7 +317,7 @@ def _shard_of(file: str) -> str:
     return file.removesuffix(OFFSETS if file.endswith(OFFSETS) else ROWS)
 
 
-def _command(path: Path, shards: ShardSet) -> str:
+def command_of(path: Path, shards: ShardSet) -> str:
     """What makes the column at path again."""
     made_from: Mapping[str, Any] = {}
     for file in (path / MANIFEST, path / UNFINISHED):

@@ -79,6 +79,15 @@ class TextSpace(Protocol):
         ...
 
 
+@runtime_checkable
+class NamesDimensions(Protocol):
+    """A space each of whose dimensions means something by itself, as a topic does, and can say in words what."""
+
+    def top_words(self, k: int) -> list[list[str]]:
+        """For each of the d dimensions the k words that say most of what it means, the first one most."""
+        ...
+
+
 def open_space(path: str | Path) -> TextSpace:
     """The text space of a box, by the class path in its manifest. InputError where there is none, or where that class is no text space."""
     path = Path(path)

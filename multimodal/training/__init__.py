@@ -4,11 +4,12 @@ import multimodal.torch_pair  # noqa: F401  before Lightning, which cannot say w
 from multimodal.training.callbacks import KeepCheckpoints, Progress, SeedSteps, Selection
 from multimodal.training.datamodule import PairData
 from multimodal.training.loggers import MetricsFile, WeightsAndBiases
-from multimodal.training.module import AdamWCosine, PairModule
+from multimodal.training.module import AdamWCosine, HeldOut, PairModule
 from multimodal.training.preflight import Preflight
 
 __all__ = [
     "AdamWCosine",
+    "HeldOut",
     "KeepCheckpoints",
     "MetricsFile",
     "PairData",

@@ -22,6 +22,10 @@ from multimodal.errors import InputError
 from multimodal.pairs import Batch
 from multimodal.progress import track
 from multimodal.shards import Ledger
+from multimodal.training.datamodule import PairData
+from multimodal.training.loggers import Pace, WeightsAndBiases
+from multimodal.training.module import PairModule
+from multimodal.training.panels import Show
 
 CHECKPOINTS = "checkpoints"
 BEST = "best.ckpt"
@@ -113,6 +117,36 @@ class Progress(Callback):
         if self._steps is not None:
             self._steps.close()  # type: ignore[attr-defined]
             self._steps = None
+
+
+class Dashboard(Callback):
+    """Tells a W&B logger what only the loaders know, and shows it its panels after each validation."""
+
+    def __init__(self, logger: WeightsAndBiases) -> None:
+        self.logger = logger
+        self._shows: dict[str, Show] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, PairModule)
+        data: PairData = trainer.datamodule  # type: ignore[attr-defined]
+        per_epoch = min(len(data.train_ids), int(trainer.num_training_batches) * data.batch_size)
+        self.logger.pace = Pace(per_epoch, data.batch_size * trainer.accumulate_grad_batches)
+        counts = {"train": len(data.train_ids), "validation": len(data.validation_ids), "shards": len(data.shards)}
+        self.logger.log_hyperparams({"pairs": counts, "parameters": _parameters(pl_module)})
+        opened = {name: panel.open(pl_module, data) for name, panel in self.logger.panels.items()}
+        self._shows = {name: show for name, show in opened.items() if show is not None}
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, PairModule)
+        held_out = pl_module.held_out
+        if trainer.sanity_checking or not trainer.is_global_zero or not held_out or not self._shows or not self.logger.listens:
+            return
+        self.logger.log_views({name: show(held_out) for name, show in self._shows.items()})
+
+
+def _parameters(module: PairModule) -> dict[str, int]:
+    trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    return {"trained": trained, "frozen": sum(parameter.numel() for parameter in module.parameters()) - trained}
 
 
 class WholeCheckpoints(CheckpointIO):

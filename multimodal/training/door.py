@@ -39,6 +39,7 @@ from multimodal.training.callbacks import (
     CHECKPOINTS,
     LAST,
     BadPairs,
+    Dashboard,
     KeepCheckpoints,
     Progress,
     SeedSteps,
@@ -175,9 +176,14 @@ class _FitCLI(LightningCLI):
             )
         self.metrics = MetricsFile(run)
         self.keep = KeepCheckpoints(run / CHECKPOINTS, selection, self.config.checkpoint_every_n_steps)
+        loggers: list[Logger] = [self.metrics, *(logger for logger in _as_list(given.logger) if isinstance(logger, Logger))]
+        self.dashboards = [logger for logger in loggers if isinstance(logger, WeightsAndBiases)]
+        for dashboard in self.dashboards:
+            dashboard.place(run)
         callbacks: list[Callback] = [
             SetEpoch(),
             SeedSteps(self.config.seed_everything),
+            *(Dashboard(dashboard) for dashboard in self.dashboards),
             self.config_init.preflight,
             Progress(),
             BadPairs(run / BAD, self.datamodule.max_bad_share),
@@ -185,10 +191,6 @@ class _FitCLI(LightningCLI):
             *_as_list(given.callbacks),
             self.keep,
         ]
-        loggers: list[Logger] = [self.metrics, *(logger for logger in _as_list(given.logger) if isinstance(logger, Logger))]
-        for logger in loggers:
-            if isinstance(logger, WeightsAndBiases):
-                logger.place(run)
         ours: dict[str, Any] = {"callbacks": callbacks, "logger": loggers, "plugins": [*_as_list(given.plugins), WholeCheckpoints()]}
         if not has_validation:
             ours["limit_val_batches"] = 0
@@ -235,10 +237,12 @@ class _FitCLI(LightningCLI):
         else:
             step = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["global_step"]
             _say(f"{run}: goes on after step {step}, from {last}")
-            self.metrics.forget_from(step)
+            forgotten = self.metrics.forget_from(step)
+            for dashboard in self.dashboards:
+                dashboard.leave_out(forgotten)
         runs.write_beginning(run, self.resolved, made_from)
         for logger in self.trainer.loggers:
-            logger.log_hyperparams(self.settings)
+            logger.log_hyperparams({**self.settings, "made_from": made_from})
 
     def _refuse_launch_from_python(self) -> None:
         """Lightning starts other ranks by running this process's own command again, which is none of ours under Python."""

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import netrc
 import os
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,9 +26,13 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from multimodal.boxes import atomic_write
+from multimodal.training.panels import Panel, View
 
 METRICS = "metrics.csv"
 WANDB_ID = "wandb-id"
+STEP, PAIRS_SEEN, EPOCH = "trainer/global_step", "trainer/pairs_seen", "epoch"
+BEST = {"val/R@*": "max", "val/loss": "min", "val/median_rank": "min", "train/loss": "min"}
+"""What a table of W&B runs shows of a figure: its best value. Of others the last one."""
 
 
 class MetricsFile(Logger):
@@ -62,14 +69,15 @@ class MetricsFile(Logger):
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: config.yaml is in the same folder."""
 
-    @rank_zero_only
-    def forget_from(self, step: int) -> None:
-        """Take up the file again where the run goes on with this optimiser step."""
-        if self.path.is_file():
-            with open(self.path, newline="", encoding="utf-8") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["step"]) < step]
-            self._rows = [{key: value for key, value in row.items() if value} | {"step": int(row["step"])} for row in rows]
-            self._write_all()
+    def forget_from(self, step: int) -> dict[int, set[str]]:
+        """Take up the file again where the run goes on with this optimiser step. Returns what it forgets: step -> names of the figures."""
+        if not self.path.is_file():
+            return {}
+        with open(self.path, newline="", encoding="utf-8") as file:
+            rows = {int(row["step"]): {key: value for key, value in row.items() if value and key != "step"} for row in csv.DictReader(file)}
+        self._rows = [{**row, "step": at} for at, row in rows.items() if at < step]
+        self._write_all()
+        return {at: row.keys() - {"epoch"} for at, row in rows.items() if at >= step}
 
     @rank_zero_only
     def save(self) -> None:
@@ -105,11 +113,30 @@ class MetricsFile(Logger):
         return text.getvalue().encode()
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How far a run gets with each optimiser step. pairs_per_epoch, pairs_per_step: those of all ranks."""
+
+    pairs_per_epoch: int
+    pairs_per_step: int
+
+    def pairs_seen(self, step: int) -> int:
+        """Pairs trained on when this step, counted from 0, is done. The last step of an epoch takes what is left of it."""
+        epoch, within = divmod(step, math.ceil(self.pairs_per_epoch / self.pairs_per_step))
+        return epoch * self.pairs_per_epoch + min((within + 1) * self.pairs_per_step, self.pairs_per_epoch)
+
+
 class WeightsAndBiases(Logger):
     """W&B: live where this machine is logged in or has a key, and otherwise offline in the run's folder, which it says.
 
     project, entity, name, group, tags: as W&B has them; the name is by default that of the run's folder. WANDB_MODE wins, where it is set.
-    A run that goes on from a checkpoint keeps its W&B id. Lightning's WandbLogger waits for a login, which nobody can give a batch job.
+    panels: name -> what is shown of each validation (`multimodal.training.panels`): a table `<name>/table`, and composed pictures with
+    captions, `<name>/pictures`. Logged under the same two names each time, both have a slider over the validations in the browser.
+    Pictures are no cells of the table: W&B keeps those of an offline run as artifacts alone, and nobody can look at them before it is sent.
+
+    Figures are drawn over optimiser steps; `trainer/pairs_seen` and `epoch` come with each of them, to be chosen as axes.
+    A run that goes on from a checkpoint keeps its W&B id, and what it computes again is not told again: the figures are the same ones.
+    Lightning's WandbLogger waits for a login, which nobody can give a batch job.
     """
 
     def __init__(
@@ -119,15 +146,29 @@ class WeightsAndBiases(Logger):
         name: str | None = None,
         group: str | None = None,
         tags: list[str] | None = None,
+        panels: dict[str, Panel] | None = None,
     ) -> None:
         super().__init__()
+        self.panels: Mapping[str, Panel] = panels or {}
+        self.pace: Pace | None = None
+        """Set when the run's loaders are there, before anything is logged."""
         self._settings: dict[str, Any] = {"project": project, "entity": entity, "name": name, "group": group, "tags": tags}
         self._folder: Path | None = None
         self._run: Any = None
+        self._told: Mapping[int, set[str]] = {}
+        self._axes: dict[str, int] = {}
+        self.listens = False
+        """Whether the figures that came last were news to W&B."""
 
     def place(self, run: Path) -> None:
         """Write into `<run>/wandb`; the door says so before anything is logged."""
         self._folder = run
+
+    def leave_out(self, figures: Mapping[int, set[str]]) -> None:
+        """Do not tell these again, step -> names, if W&B was told of the run before it stopped."""
+        assert self._folder is not None
+        if (self._folder / WANDB_ID).is_file():
+            self._told = figures
 
     @property
     def name(self) -> str:
@@ -139,7 +180,25 @@ class WeightsAndBiases(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        self._started().log({**metrics, "trainer/global_step": step})
+        assert step is not None and self.pace is not None
+        self._axes = {STEP: step, PAIRS_SEEN: self.pace.pairs_seen(step), EPOCH: int(metrics[EPOCH])}
+        news = {name: value for name, value in metrics.items() if name != EPOCH and name not in self._told.get(step, ())}
+        self.listens = bool(news)
+        if news:
+            self._started().log({**news, **self._axes})
+
+    @rank_zero_only
+    def log_views(self, views: Mapping[str, View]) -> None:
+        """Log what panels show, by their names, at the step of the figures that came last."""
+        import wandb
+
+        assert self._folder is not None
+        media: dict[str, Any] = {}
+        for name, view in views.items():
+            media[f"{name}/table"] = wandb.Table(columns=list(view.columns), data=[list(row) for row in view.rows])
+            media[f"{name}/pictures"] = [wandb.Image(shown.picture, caption=shown.caption, file_type="jpg") for shown in view.pictures]
+        with _staged_in(self._folder / "wandb"):
+            self._started().log({**media, **self._axes})
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
@@ -174,11 +233,28 @@ class WeightsAndBiases(Logger):
                 id=id_file.read_text().strip(),
                 resume="allow",
                 mode=mode,
-                settings=wandb.Settings(silent=True),
+                settings=wandb.Settings(silent=True, disable_git=True),  # the repository of the current folder need not be that of the code
             )
-            self._run.define_metric("trainer/global_step")
-            self._run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+            for axis in (STEP, PAIRS_SEEN, EPOCH):
+                self._run.define_metric(axis)
+            self._run.define_metric("*", step_metric=STEP, step_sync=True)
+            for figure, best in BEST.items():
+                self._run.define_metric(figure, step_metric=STEP, step_sync=True, summary=best)
         return self._run
+
+
+@contextmanager
+def _staged_in(folder: Path) -> Iterator[None]:
+    """Let W&B keep what it has yet to send of tables in this folder, instead of in the user's home, which a batch job may not write to."""
+    name = "WANDB_DATA_DIR"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = str(folder.resolve())
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 def _is_logged_in(settings: Any) -> bool:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from multimodal.errors import InputError
-from multimodal.metrics.retrieval import chance_recall_at, ranks, recall_at
+from multimodal.metrics import chance_recall_at, ranks, recall_at
 from multimodal.objectives import Objective
 from multimodal.pairs import Batch
 
@@ -73,6 +73,21 @@ def warmup_cosine(step: int, num_steps: float, warmup_steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """What a validation made of its pairs, those of all ranks, in the order of their ids. Pairs that could not be read are left out.
+
+    ids: (n,) int64, in the shard set. image: (n, d) float32, what the pictures mean (`objective.output`). text: (n, d) float32.
+    """
+
+    ids: np.ndarray
+    image: np.ndarray
+    text: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
 class PairModule(L.LightningModule):
     """Learns from pairs, and tells by retrieval among held-out pairs how well.
 
@@ -88,7 +103,9 @@ class PairModule(L.LightningModule):
         self.text_side = text_side
         self.objective = objective
         self.optimiser = optimiser
-        self._held_out: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.held_out: HeldOut | None = None
+        """Of the last validation, from its end until the next one begins."""
+        self._validated: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
     def forward(self, image: Tensor) -> Tensor:
         """image (b, 3, h, w) uint8 or (b, d) features -> (b, d), what the picture means, as a store holds it."""
@@ -104,14 +121,21 @@ class PairModule(L.LightningModule):
         _, parts = self.objective(image, text, batch.valid)
         # Every rank holds the figures of the whole batch, so nothing is left to reduce. An epoch's mean weighs a batch by its valid rows.
         self.log("val/loss", parts["loss"], batch_size=int(parts["rows"]))
-        self._held_out.append((self.objective.output(image).float(), text.float(), batch.valid))
+        self._validated.append((batch.id, self.objective.output(image).float(), text.float(), batch.valid))
+
+    def on_validation_epoch_start(self) -> None:
+        self.held_out = None
+        self._validated.clear()
 
     def on_validation_epoch_end(self) -> None:
-        image, text, valid = (torch.cat(parts) for parts in zip(*self._held_out, strict=True))
-        self._held_out.clear()
+        ids, image, text, valid = (torch.cat(parts) for parts in zip(*self._validated, strict=True))
+        self._validated.clear()
         if self.trainer.world_size > 1:
-            image, text, valid = (self._of_all_ranks(part) for part in (image, text, valid))
-        figures = retrieval_figures(image[valid], text[valid])
+            ids, image, text, valid = (self._of_all_ranks(part) for part in (ids, image, text, valid))
+        ids = ids[valid]
+        order = torch.argsort(ids)  # ranks hold slices of each batch; whoever looks must not see how many there are
+        self.held_out = HeldOut(ids[order].cpu().numpy(), *(rows[valid][order].cpu().numpy() for rows in (image, text)))
+        figures = retrieval_figures(self.held_out)
         self.log_dict({f"val/{name}": value for name, value in figures.items()}, rank_zero_only=False, sync_dist=False)
 
     def _of_all_ranks(self, rows: Tensor) -> Tensor:
@@ -144,15 +168,15 @@ class PairModule(L.LightningModule):
         return min(steps, trainer.max_steps) if trainer.max_steps >= 0 else steps
 
 
-def retrieval_figures(image: Tensor, text: Tensor) -> dict[str, float]:
-    """How well texts find their own pictures: image (n, d), text (n, d), compared by cosine.
+def retrieval_figures(held_out: HeldOut) -> dict[str, float]:
+    """How well texts find their own pictures among those of all n pairs, by cosine.
 
     R@k in per cent and the median rank, each with what chance gives: k of n, and the middle of n. Empty where n is 0.
     """
-    num = len(image)
+    num = len(held_out)
     if not num:
         return {}
-    first = ranks(text.cpu().numpy(), image.cpu().numpy(), np.arange(num))
+    first = ranks(held_out.text, held_out.image, np.arange(num))
     recall = {f"R@{k}": 100 * recall_at(first, k) for k in RECALL_AT}
     chance = {f"chance_R@{k}": 100 * chance_recall_at(num, k) for k in RECALL_AT}
     return {**recall, **chance, "median_rank": float(np.median(first)), "chance_median_rank": (num + 1) / 2, "num_pairs": float(num)}

@@ -13,7 +13,7 @@ from multimodal.boxes import fingerprint_file
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import Column, ShardSet, ShardWriter, finish, write_shard
-from multimodal.text import Normaliser, Vocabulary, WordSpace
+from multimodal.text import Normaliser, TopicSpace, Vocabulary, WordSpace
 
 WORDS = ["dog", "beach", "violin", "comet"]
 
@@ -125,3 +125,39 @@ def test_a_folder_that_is_no_text_space_is_an_error(space, tmp_path):
     shards = write_shards(tmp_path / "shards", 5)
     with pytest.raises(InputError, match="wanted a text space here"):
         make_columns(shards.path, shards.path, "words")
+
+
+def topics_of(path: Path) -> TopicSpace:
+    weights = np.random.default_rng(1).random((3, len(WORDS)), np.float32)
+    space = TopicSpace(Normaliser(), Vocabulary(WORDS, np.array([8, 2, 1, 0]), 9), weights, np.ones(3, np.float32))
+    space.save(path)
+    return space
+
+
+def test_a_column_of_topics_names_them_and_one_of_word_vectors_has_no_names(space, tmp_path):
+    shards, topics = write_shards(tmp_path / "shards", 5), topics_of(tmp_path / "topics")
+    make_columns(tmp_path / "topics", shards.path, "lda")
+    make_columns(tmp_path / "space", shards.path, "words")
+    assert Column.of(shards, "lda").top_words() == topics.top_words(10)
+    assert Column.of(shards, "words").top_words() is None
+
+
+def test_a_column_that_was_made_without_names_gets_them_and_stays_the_same_column(tmp_path):
+    shards = write_shards(tmp_path / "shards", 5)
+    topics = topics_of(tmp_path / "topics")
+    folder = make_columns(tmp_path / "topics", shards.path, "lda")
+    made = Column.of(shards, "lda").manifest.fingerprint
+    (folder / "top_words.json").unlink()
+    assert Column.of(shards, "lda").top_words() is None
+    make_columns(tmp_path / "topics", shards.path, "lda")
+    assert Column.of(shards, "lda").top_words() == topics.top_words(10)
+    assert Column.of(shards, "lda").manifest.fingerprint == made
+
+
+def test_names_of_a_column_that_was_never_finished_do_not_stay_for_another_space(space, tmp_path):
+    shards = write_shards(tmp_path / "shards", 5)
+    topics_of(tmp_path / "topics")
+    folder = make_columns(tmp_path / "topics", shards.path, "rows")
+    (folder / "manifest.json").unlink()
+    make_columns(tmp_path / "space", shards.path, "rows")
+    assert Column.of(shards, "rows").top_words() is None

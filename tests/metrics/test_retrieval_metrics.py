@@ -15,6 +15,7 @@ from multimodal.metrics import (
     chance_recall_at,
     dealt_average_precision,
     interval,
+    nearest,
     ranks,
     recall_at,
     relevant_ranks,
@@ -40,6 +41,24 @@ def test_ranks_equal_a_loop_over_pairs(seed: int, num_queries: int, num_gallery:
     relevant = generator.integers(num_gallery, size=num_queries)
     # float32 against float64 may swap two near-equal scores: at most one place here
     assert np.abs(ranks(queries, gallery, relevant) - ranks_by_loop(queries, gallery, relevant)).max() <= 1
+
+
+@given(st.integers(0, 1000), st.integers(0, 5), st.integers(1, 12), st.integers(1, 15))
+@settings(max_examples=50, deadline=None)
+def test_the_nearest_are_those_of_a_sorted_loop(seed: int, num_queries: int, num_gallery: int, k: int) -> None:
+    generator = np.random.default_rng(seed)
+    queries, gallery = generator.normal(size=(num_queries, 3)), generator.normal(size=(num_gallery, 3))
+    rows, cosines = nearest(queries, gallery, k)
+    assert rows.shape == cosines.shape == (num_queries, min(k, num_gallery))
+    for query, found, scores in zip(queries, rows, cosines, strict=True):
+        by_hand = [float(query @ item / (np.linalg.norm(query) * np.linalg.norm(item))) for item in gallery]
+        assert scores == pytest.approx(sorted(by_hand, reverse=True)[:k], abs=1e-6)
+        assert [by_hand[row] for row in found] == pytest.approx(scores.tolist(), abs=1e-6)
+
+
+def test_equally_near_ones_come_in_the_order_of_the_gallery() -> None:
+    rows, _ = nearest(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0], [2.0, 0.0], [0.0, 3.0], [1.0, 0.0]]), k=4)
+    assert rows.tolist() == [[1, 3, 0, 2]]
 
 
 def test_ranks_read_off_by_hand() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from multimodal.pairs import Pair
 from multimodal.shards import ColumnWriter, ShardSet, ShardWriter
+from multimodal.training.offline_wandb import OfflineRun, read_offline
 
 NUM_PAIRS, DIM_IMAGE, DIM_TEXT = 121, 6, 4
 UNREADABLE = (3, 40)
@@ -76,6 +78,19 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
     path.write_text(RECIPE)
     return path
+
+
+@pytest.fixture(scope="session")
+def told_wandb() -> Callable[[Path], OfflineRun]:
+    """Reads what an offline run told W&B, once W&B's own process has written its end. Skips where wandb is not installed."""
+    pytest.importorskip("wandb", reason="wandb is not installed (extra train)")
+
+    def read(run: Path) -> OfflineRun:
+        while not (told := read_offline(run)).is_finished:
+            time.sleep(0.05)
+        return told
+
+    return read
 
 
 @pytest.fixture

@@ -13,8 +13,10 @@ import torch
 from multimodal.boxes import read_manifest
 from multimodal.data import ColumnRows
 from multimodal.shards import Split
+from multimodal.training import recipes
 from multimodal.training.datamodule import PairData
 from multimodal.training.door import fit
+from multimodal.training.offline_wandb import OfflineRun
 
 WITNESS = """
 import json, os
@@ -31,10 +33,24 @@ TIMEOUT_S = 160
 
 
 def test_two_processes_see_every_pair_once_and_train_what_one_process_trains(
-    arguments: Callable[..., list[str]], pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: Callable[..., list[str]],
+    pairs: Path,
+    told_wandb: Callable[[Path], OfflineRun],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "witness_ddp.py").write_text(WITNESS)
-    same = ["--trainer.max_epochs", "2", "--trainer.callbacks+=witness_ddp.Witness", "--model.image_tower.init_args.dropout", "0"]
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
+    same = [
+        "--config",
+        str(recipes.find("trainer/wandb.yaml")),
+        "--trainer.max_epochs",
+        "2",
+        "--trainer.callbacks+=witness_ddp.Witness",
+        "--model.image_tower.init_args.dropout",
+        "0",
+    ]
     two = [*arguments("two", *same), "--trainer.devices", "2", "--trainer.strategy", "ddp"]
     environment = {
         **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
@@ -66,4 +82,11 @@ def test_two_processes_see_every_pair_once_and_train_what_one_process_trains(
         # The order of sums differs, and Adam divides by the root of a gradient's square: where it is near zero its rounding counts.
         torch.testing.assert_close(value, weights[1][key], rtol=1e-3, atol=1e-4)
     assert read_manifest(tmp_path / "two", kind="run") == read_manifest(one, kind="run")  # but for devices, which are not in it
+    told = [told_wandb(run) for run in (tmp_path / "two", one)]
+    assert told[0].steps("queries/table") == told[1].steps("queries/table") and len(told[0].steps("queries/table")) == 2
+    for step in told[0].steps("queries/table"):
+        rows = [of_run.table("queries/table", step).rows for of_run in told]
+        for of_two, of_one in zip(*rows, strict=True):  # all ranks' rows, though rank zero alone tells
+            assert of_two[:2] == of_one[:2] and of_two[3] == of_one[3] == len(data.validation_ids)
+            assert of_two[5] == pytest.approx(of_one[5], abs=1e-3)
     assert (tmp_path / "two" / "metrics.csv").read_text().splitlines()[0] == (one / "metrics.csv").read_text().splitlines()[0]

@@ -28,6 +28,16 @@ def test_figures_of_one_step_are_one_row_also_where_it_was_on_disk_already(tmp_p
     ]
 
 
+def test_a_file_taken_up_at_a_step_says_which_figures_it_forgets(tmp_path: Path) -> None:
+    log = MetricsFile(tmp_path)
+    for step, figures in enumerate([{"train/loss": 3.0}, {"train/loss": 2.0, "val/loss": 2.5}, {"train/loss": 1.0}]):
+        log.log_metrics({**figures, "epoch": 0}, step)
+    log.save()
+    assert MetricsFile(tmp_path).forget_from(1) == {1: {"train/loss", "val/loss"}, 2: {"train/loss"}}
+    assert [row["step"] for row in read(tmp_path)] == ["0"]
+    assert MetricsFile(tmp_path / "none").forget_from(0) == {}
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     figures=st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["a", "b", "c"]), st.booleans()), max_size=12),

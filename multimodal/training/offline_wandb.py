@@ -1,0 +1,151 @@
+"""What an offline W&B run would send, read from the run's folder without W&B's server. `scripts/wandb_report.py` prints it.
+
+told = read_offline(Path("runs/topic"))
+told.history()[-1]["val/R@10"], told.config["made_from"], told.table("queries/table", step=439).rows
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from multimodal.errors import InputError
+from multimodal.training.loggers import STEP
+
+MAGIC = b":W&B"
+BLOCK, HEADER = 32 * 1024, 7
+FULL, LAST = 1, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table as it was logged. rows: a cell for each of columns."""
+
+    columns: list[str]
+    rows: list[list[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """What was logged in one call: name -> a figure, or where a table or pictures lie. files: the folder that those paths start from."""
+
+    values: Mapping[str, Any]
+    files: Path
+
+    @property
+    def step(self) -> int:
+        """The optimiser step."""
+        return int(self.values[STEP])
+
+
+@dataclass(frozen=True, slots=True)
+class OfflineRun:
+    """All that was logged of a run, in the order in which it was, also where it was stopped and went on.
+
+    config: nested, as it was at the end. summaries: name, or its beginning and `*` -> "max", "min": which of its values sums a figure up.
+    is_finished: whether the end was written. W&B's own process (0.31) writes the last records a moment after `finish` has returned.
+    """
+
+    config: Mapping[str, Any]
+    logged: list[Logged]
+    summaries: Mapping[str, str]
+    is_finished: bool
+
+    def history(self) -> list[dict[str, Any]]:
+        """One row of figures, tables and pictures for each step, steps ascending."""
+        rows: dict[int, dict[str, Any]] = {}
+        for call in self.logged:
+            rows.setdefault(call.step, {}).update(call.values)
+        return [rows[step] for step in sorted(rows)]
+
+    def steps(self, name: str) -> list[int]:
+        """The steps at which something was logged under this name, once for each time."""
+        return [call.step for call in self.logged if name in call.values]
+
+    def table(self, name: str, step: int) -> Table:
+        """The table that was logged under this name at a step. KeyError where there is none."""
+        call = self._call(name, step)
+        content = json.loads((call.files / call.values[name]["path"]).read_text(encoding="utf-8"))
+        return Table(content["columns"], content["data"])
+
+    def pictures(self, name: str, step: int) -> dict[str, Path]:
+        """Caption -> file of the pictures that were logged under this name at a step. KeyError where there are none."""
+        call = self._call(name, step)
+        value = call.values[name]
+        return {caption: call.files / file for caption, file in zip(value["captions"], value["filenames"], strict=True)}
+
+    def _call(self, name: str, step: int) -> Logged:
+        for call in self.logged:
+            if call.step == step and name in call.values:
+                return call
+        raise KeyError(f"{name} at step {step}")
+
+
+def read_offline(run: Path) -> OfflineRun:
+    """Read `<run>/wandb/offline-run-*`, one for each time that the run was begun or went on. InputError where there is none."""
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # made when it is imported
+
+    files = sorted(run.glob("wandb/offline-run-*/run-*.wandb"))
+    if not files:
+        raise InputError(
+            f"{run}: holds no offline W&B run. One is made by a machine without a login: multimodal fit ... --config trainer/wandb.yaml"
+        )
+    config: dict[str, Any] = {}
+    summaries: dict[str, str] = {}
+    logged, is_finished = [], False
+    for file in files:
+        is_finished = False
+        for payload in records(file):
+            record = Record.FromString(payload)
+            is_finished = record.HasField("exit")
+            config.update(_nested(record.run.config.update))
+            config.update(_nested(record.config.update))
+            if record.HasField("history"):
+                logged.append(Logged(_nested(record.history.item), file.parent / "files"))
+            for best in ("max", "min"):
+                if getattr(record.metric.summary, best):
+                    summaries[record.metric.name or record.metric.glob_name] = best
+    return OfflineRun(config, logged, summaries, is_finished)
+
+
+def _nested(items: Iterable[Any]) -> dict[str, Any]:
+    """Protocol items, each with a key or the path of one, as the nested mapping that they were."""
+    nested: dict[str, Any] = {}
+    for item in items:
+        *outer, name = item.nested_key or [item.key]
+        place = nested
+        for key in outer:
+            place = place.setdefault(key, {})
+        place[name] = json.loads(item.value_json)
+    return nested
+
+
+def records(path: Path) -> Iterator[bytes]:
+    """The records of a run's file: LevelDB's log format, blocks of 32 KiB, crc32, length and type before each fragment.
+
+    A run that was killed leaves a torn record at the end, which is left out. InputError where the file is of another kind or damaged.
+    """
+    content = path.read_bytes()
+    if not content.startswith(MAGIC):
+        raise InputError(f"{path}: is no file of a W&B run: it begins with {content[:4]!r}")
+    position, fragments = HEADER, b""
+    while position + HEADER <= len(content):
+        if BLOCK - position % BLOCK < HEADER:  # too little for a header, filled up with zeros
+            position += BLOCK - position % BLOCK
+            continue
+        checksum, length, kind = struct.unpack_from("<IHB", content, position)
+        fragment = content[position + HEADER : position + HEADER + length]
+        if len(fragment) < length:
+            return
+        if zlib.crc32(fragment, zlib.crc32(bytes([kind]))) != checksum:
+            raise InputError(f"{path}: is damaged at byte {position}: a record's checksum does not fit")
+        position += HEADER + length
+        fragments += fragment
+        if kind in (FULL, LAST):
+            yield fragments
+            fragments = b""
