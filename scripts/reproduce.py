@@ -25,6 +25,7 @@ import numpy as np
 from multimodal.boxes import atomic_write
 from multimodal.door import Verbs
 from multimodal.door import run as run_door
+from multimodal.errors import InputError
 from multimodal.evaluate import classes, probe, retrieval
 from multimodal.evaluate.figures import Found, lines_of, read_found
 from multimodal.evaluate.page import render
@@ -64,6 +65,7 @@ class Cell:
     settings: tuple[str, ...] = ()
 
 
+TABLES = "results.txt"
 MINILM = Space("minilm", ("encoder",))
 SEEDED_JOBS = ("topics", "word2vec")
 TOPICS_OF_ARTICLES = ("--eta", "0.02", "--max-share", "0.2")
@@ -265,7 +267,7 @@ def scratch(data: Path, out: Path, classes: Path, seeds: int = 3, epochs: int | 
     """
     topics = Space("lda40", ("topics", "--num-topics", "40"), seeded=True)
     length = () if epochs is None else ("--trainer.max_epochs", str(epochs))
-    spaces = {"topic": topics, "wordvec": Space("wordllama", ("wordllama",)), "contrastive": MINILM}
+    spaces = {"contrastive": MINILM, "wordvec": Space("wordllama", ("wordllama",)), "topic": topics}
     cells = [Cell(family, f"experiment/{family}_scratch.yaml", space, length) for family, space in spaces.items()]
     found = {"": {"retrieval": ("retrieval", "--queries", "all")}}
     study = Study(out, ("captions", str(data / "captions.tsv")), "dev", "text", cells, found, range(seeds), from_pixels=True)
@@ -274,6 +276,23 @@ def scratch(data: Path, out: Path, classes: Path, seeds: int = 3, epochs: int | 
     probed = [ProbeRow(**values) for file in sorted((out / "probes").glob("*.json")) for values in json.loads(file.read_text())]
     _save(out / "probe.json", json.dumps([row.as_json() for row in probed], indent=1) + "\n")
     _write(study, "Pictures understood from captions alone, from random weights", PHOTO_QUERIES, done, probed)
+
+
+def docs(runs: list[Path], page: Path = Path("docs/results.md")) -> None:
+    """Put the tables of finished runs into the page of results: each replaces the block below the mark with its folder's name.
+
+    Args:
+        runs: folders that the other verbs have written.
+        page: a Markdown file with marks such as <!-- flickr8k --> above blocks of three backticks.
+    """
+    text = page.read_text(encoding="utf-8")
+    for study in runs:
+        mark, table = f"<!-- {study.resolve().name} -->\n```\n", (study / TABLES).read_text(encoding="utf-8")
+        before, found, after = text.partition(mark)
+        if not found or "```" not in after:
+            raise InputError(f"{page}: has no block of three backticks below a mark <!-- {study.resolve().name} -->, the folder's name")
+        text = before + mark + table + after[after.index("```") :]
+    _save(page, text)
 
 
 def _probes(study: Study, classes: Path) -> dict[str, Command]:
@@ -341,7 +360,7 @@ def _write(study: Study, title: str, queries: Sequence[str], done: Sequence[Comm
     _save(study.out / "results.json", json.dumps([row.as_json() for row in rows], indent=1) + "\n")
     if by_class:
         _save(study.out / "classes.json", json.dumps([row.as_json() for row in by_class], indent=1) + "\n")
-    _save(study.out / "results.txt", "\n\n".join(texts) + "\n")
+    _save(study.out / TABLES, "\n\n".join(texts) + "\n")
     _save(study.out / "index.html", render(report))
 
 
@@ -426,6 +445,7 @@ def _file_name(recipe: str) -> str:
 VERBS: Verbs = {
     "flickr8k": ("__main__:flickr8k", "photographs with captions: families, objectives and text spaces, searched by single captions"),
     "textbook": ("__main__:textbook", "illustrations and articles find each other by subject"),
+    "docs": ("__main__:docs", "put the tables of finished runs into docs/results.md"),
     "scratch": ("__main__:scratch", "a trunk from random weights that learns from captions alone, probed by classes"),
 }
 
