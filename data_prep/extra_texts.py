@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data_prep.lines import BadLine, document_of, json_object, numbered_lines, text_of_line
+from data_prep.lines import JSON_LINES, BadLine, document_of, json_object, numbered_lines, text_of_line
 from multimodal.boxes import fingerprint_file, fingerprint_json
 from multimodal.errors import InputError
 
-_JSON_LINES = (".jsonl", ".jsonl.gz")
-SUFFIXES = (*_JSON_LINES, ".txt", ".txt.gz")
+SUFFIXES = (*JSON_LINES, ".txt", ".txt.gz")
 
 
 def text_files(path: Path) -> list[Path]:
@@ -43,7 +42,7 @@ def documents(files: Sequence[Path]) -> Iterator[str]:
     InputError, with file and line, where a line is broken: nothing would say of a space which texts it had missed.
     """
     for file in files:
-        is_json = file.name.lower().endswith(_JSON_LINES)
+        is_json = file.name.lower().endswith(JSON_LINES)
         for number, line in numbered_lines(file):
             try:
                 text = document_of(json_object(line)) if is_json else text_of_line(line)

@@ -19,6 +19,10 @@ from multimodal.errors import InputError
 _GZIP_START = b"\x1f\x8b"
 
 
+JSON_LINES = (".jsonl", ".jsonl.gz")
+"""How a file of them ends."""
+
+
 class BadLine(ValueError):
     """A line is not what was wanted; the message is the reason, for the ledger of a source or for an InputError."""
 

@@ -7,7 +7,6 @@ make_shards(folder, {"input": Path("photos")}, Path("shards/photos"))
 from __future__ import annotations
 
 import inspect
-import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from data_prep.pictures import BadPicture, check_decodes
 from data_prep.sources import Source, find_source, input_fingerprint, source_names
 from multimodal.arguments import parse
 from multimodal.boxes import MANIFEST, is_whole, read_manifest
+from multimodal.cores import usable_cores
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.progress import track
@@ -90,7 +90,7 @@ def sound(pairs: Iterable[Pair], where: str, ledger: Ledger) -> Iterator[Pair]:
     Decoded by as many threads as there are cores: Pillow lets go of the interpreter while it decodes.
     """
     seen: set[bytes] = set()  # 8 bytes a name: a million names in some 60 MB, and one false alarm in 10^7 runs of that size
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(len(usable_cores())) as threads:
         waiting: deque[tuple[Pair, Future[None]]] = deque()
 
         def finished() -> Iterator[Pair]:

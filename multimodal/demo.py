@@ -24,7 +24,7 @@ import numpy as np
 
 from multimodal.boxes import atomic_write, read_manifest
 from multimodal.errors import InputError
-from multimodal.evaluate.figures import read_found
+from multimodal.evaluate.figures import read_rows
 from multimodal.evaluate.page import render
 from multimodal.evaluate.report import Answered, LearningCurve, Report, ask, curves_of, failures_of, learning_curves_of, topics_of
 from multimodal.evaluate.retrieval import RetrievalRow, as_table
@@ -53,7 +53,6 @@ SHARES = (0.125, 0.25, 0.5)
 """Of the training pairs: what a learning curve is drawn through, besides all of them."""
 FOUND = {"retrieval": ("retrieval", "--directions", "text->image")}
 ARCHIVE_SUFFIX = ".tar"
-LINES_SUFFIXES = (".jsonl", ".jsonl.gz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +118,12 @@ def demo(
     learning = [] if data is None else _learn_from_less(trainings, galleries[0], done)
 
     files = [figures(training, gallery, "retrieval") for training in trainings for gallery in galleries]
-    rows = _rows(files)
-    print("\n" + as_table(rows, [found for file in files for found in read_found(file)]))
+    rows, found = read_rows(files, RetrievalRow)
+    printed = as_table(rows, found)
+    print(f"\n{printed}")
     queries = QUERIES if data is None else _own_queries(ShardSet(pairs))
     answers = _answers(output, queries)
-    _write(output, galleries[0], rows, learning, answers, done, time.monotonic() - started, photographs=data is not None)
+    _write(output, galleries[0], rows, printed, learning, answers, done, time.monotonic() - started, photographs=data is not None)
 
 
 def _shards(
@@ -174,6 +174,7 @@ def _check_parts(gallery: Gallery, seeds: int) -> None:
 
 def _own_source(data: Path, images: Path | None = None) -> list[str | Path]:
     """Which source reads the user's data, and its settings, told by what lies there."""
+    from data_prep.lines import JSON_LINES
     from data_prep.sources.articles import holds_articles
     from data_prep.sources.captions import SUFFIXES
 
@@ -185,7 +186,7 @@ def _own_source(data: Path, images: Path | None = None) -> list[str | Path]:
     if data.is_file():
         if not data.name.lower().endswith(SUFFIXES):
             raise InputError(f"{data}: captions and articles end in {', '.join(SUFFIXES)}; for pictures give their folder")
-        is_lines = data.name.lower().endswith(LINES_SUFFIXES)
+        is_lines = data.name.lower().endswith(JSON_LINES)
         source = "articles" if is_lines and holds_articles(data) else "captions"
         return [source, "--input", data] if images is None else [source, "--input", data, "--images", images]
     if images is not None:
@@ -227,7 +228,7 @@ def _learn_from_less(trainings: Sequence[Training], gallery: Gallery, done: list
                 )
                 _walk(done, part)
             num = read_manifest(part.folder / "run", "run").counts["pairs"]
-            rows.setdefault(num, []).extend(_rows([figures(part, gallery, "retrieval")]))
+            rows.setdefault(num, []).extend(read_rows([figures(part, gallery, "retrieval")], RetrievalRow)[0])
     return learning_curves_of(rows)
 
 
@@ -235,10 +236,6 @@ def _walk(done: list[Command], training: Training) -> None:
     for command in commands(training):
         done.append(command)
         run(command)
-
-
-def _rows(files: Sequence[Path]) -> list[RetrievalRow]:
-    return [RetrievalRow.from_json(values) for file in files for values in json.loads(file.read_text(encoding="utf-8"))]
 
 
 def _folder(output: Path, recipe: Recipe, seed: int) -> Path:
@@ -278,6 +275,7 @@ def _write(
     output: Path,
     gallery: Gallery,
     rows: list[RetrievalRow],
+    printed: str,
     learning: list[LearningCurve],
     answers: list[Answered],
     done: Sequence[Command],
@@ -302,6 +300,7 @@ def _write(
         curves=[curve for recipe in RECIPES for curve in curves_of(output / recipe.family / "run", recipe.family)],
         commands=[shlex.join(command) for command in done],
         learning=learning,
+        printed=printed,
         failures=[failures_of(Store(output / recipe.family / gallery.store), pairs, ids, gallery=gallery.name) for recipe in RECIPES],
         photographs=photographs,
     )

@@ -14,17 +14,23 @@ import multiprocessing
 import os
 import shlex
 import sys
+import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
+from multimodal.cores import usable_cores
 from multimodal.errors import InputError
 from multimodal.progress import track
 
 FINAL = "data/fixed_epochs.yaml"
 """Recipes are chosen by validation on a part of train; what is judged on held-out pairs trains on all of it."""
+EXIT_BUG = 1
 LINES_TOLD = 5
 """Of the output of a list that failed."""
 
@@ -125,21 +131,30 @@ def run(command: Command) -> None:
 
 
 def run_side_by_side(lists: Mapping[Path, Sequence[Command]], num_processes: int | None = None) -> None:
-    """Run lists of commands, each in its order, as many at a time as there are cores, each with one core's threads.
+    """Run lists of commands, each in its order, as many at a time as there are cores, each on a core of its own.
 
-    lists: a file -> commands, whose output goes into it. Heads over columns are so small that a core each is worth more than threads that
-    wait for each other. The first list that fails ends it, after those that run: InputError with the end of its file.
+    lists: a file -> commands, whose output goes into it, with the seconds that each command took. Heads over columns are so small that a
+    core each is worth more than threads that wait for each other. The first list that fails, or Ctrl-C, ends it after the commands that
+    run: InputError with the end of its file.
     """
-    num_processes = min(num_processes or len(os.sched_getaffinity(0)), max(1, len(lists)))
+    cores = usable_cores()
+    num_processes = min(num_processes or len(cores), max(1, len(lists)))
     context = multiprocessing.get_context("spawn")  # what was imported here may hold threads, which a fork would not have
-    with ProcessPoolExecutor(num_processes, context, initializer=_use_one_core) as pool:
+    free = context.SimpleQueue()
+    for number in range(num_processes):
+        free.put(cores[number % len(cores)])
+    with ProcessPoolExecutor(num_processes, context, initializer=_use_one_core, initargs=(free,)) as pool:
         tasks = {pool.submit(_run_list, log, tuple(line)): log for log, line in lists.items()}
-        for task in track(as_completed(tasks), "runs", unit="run", total=len(tasks)):
-            if status := task.result():
-                pool.shutdown(wait=True, cancel_futures=True)
-                log = tasks[task]
-                told = "".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[-LINES_TOLD:])
-                raise InputError(f"{log}: a command failed with status {status}. The end of it:\n{told.rstrip()}")
+        try:
+            for task in track(as_completed(tasks), "runs", unit="run", total=len(tasks)):
+                if status := task.result():
+                    log = tasks[task]
+                    told = "".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[-LINES_TOLD:])
+                    raise InputError(f"{log}: a command failed with status {status}. The end of it:\n{told.rstrip()}")
+        except BrokenProcessPool:
+            raise InputError(f"a process was killed (by the system, for want of memory?); what it did is in {_folder_of(lists)}") from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)  # without it all that wait would still be run
 
 
 def _sides(training: Training) -> Iterator[str]:
@@ -158,16 +173,30 @@ def _run_list(log: Path, line: Sequence[Command]) -> int:
     with open(log, "w", encoding="utf-8", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
         try:
             for command in line:
+                began = time.monotonic(), time.process_time()
                 run(command)
+                took, of_core = time.monotonic() - began[0], time.process_time() - began[1]
+                print(f"# took {took:.0f} s, {of_core:.0f} s of one core", file=file)
         except SystemExit as stopped:
             return int(stopped.code or 0)
+        except Exception:  # a bug of ours: the parent tells the end of this file
+            traceback.print_exc()
+            return EXIT_BUG
     return 0
 
 
-def _use_one_core() -> None:
+def _use_one_core(free: SimpleQueue[int]) -> None:
+    """Of a worker: everything that counts cores (torch, BLAS, our own threads) then finds one. Threads alone where there is no pinning."""
+    core = free.get()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {core})
     import torch
 
     torch.set_num_threads(1)
+
+
+def _folder_of(lists: Mapping[Path, Sequence[Command]]) -> Path:
+    return next(iter(lists)).parent
 
 
 def _door(program: str) -> Callable[[list[str]], int]:

@@ -18,16 +18,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from data_prep.extra_texts import text_files
 from multimodal.boxes import atomic_write
 from multimodal.door import Verbs
 from multimodal.door import run as run_door
 from multimodal.errors import InputError
 from multimodal.evaluate import classes, probe, retrieval
-from multimodal.evaluate.figures import Found, lines_of, read_found
+from multimodal.evaluate.figures import Found, lines_of, read_rows
+from multimodal.evaluate.labelled import open_labelled
 from multimodal.evaluate.page import render
 from multimodal.evaluate.probe import ProbeRow
 from multimodal.evaluate.report import Figure, HeatMap, Report, Table, ask, curves_of, failures_of, topics_of
@@ -36,11 +37,15 @@ from multimodal.search.store import Store
 from multimodal.shards import ShardSet, Split
 
 VIEWS = 4
+FLICKR_TERMS = "Flickr8k: M. Hodosh, P. Young and J. Hockenmaier, JAIR 47 (2013). For research and education; the photographs belong to Flickr's users."
+OPENSTAX_TERMS = (
+    "Texts and figures: OpenStax, Rice University, CC BY 4.0, access for free at openstax.org; pictures resized and re-encoded."
+)
 RANDOM_TRUNK = (
     *("--trunk.architecture", "tf_efficientnet_lite0", "--trunk.num_maps", "1"),
     *("--trunk.weights", "multimodal.towers.NoWeights"),
 )
-"""The network of the frozen trunk with the weights that it starts from."""
+"""The network of the frozen trunk with the weights that it starts from; one draw for all seeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +62,16 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One line of the table: a shipped recipe, the space that its text side reads, and what it has otherwise."""
+    """One line of the table: a shipped recipe, the space that its text side reads, and what it has otherwise.
+
+    shown: whether the page shows its pictures too.
+    """
 
     recipe: str
     experiment: str
     space: Space
     settings: tuple[str, ...] = ()
+    shown: bool = True
 
 
 TABLES = "results.txt"
@@ -129,10 +138,11 @@ def flickr8k(data: Path, out: Path, extra_texts: Path | None = None, seeds: int 
         Cell("wordvec: Word2Vec", "experiment/flickr8k_word2vec.yaml", word2vec),
         Cell("topic: 40", "experiment/flickr8k_topic.yaml", topics[40]),
     ]
+    _check(seeds, extra_texts)
     if grid:
         cells += _grid(wordllama, word2vec, topics)
     protocols = {"retrieval": ("retrieval", "--queries", "all")}
-    study = Study(out, ("captions", str(data / "captions.tsv")), "dev", "text", cells, {"": protocols}, range(seeds))
+    study = Study(out, ("captions", str(data / "captions.tsv")), "dev", "text", cells, {"": protocols}, range(seeds), FLICKR_TERMS)
     _write(study, "Flickr8k: photographs found by what people wrote under them", PHOTO_QUERIES, study.walk())
 
 
@@ -152,9 +162,11 @@ def textbook(data: Path, out: Path, extra_texts: Path | None = None, seeds: int 
         Cell("wordvec", "experiment/textbook_wordvec.yaml", Space("wordllama", ("wordllama", *extra), seeded=True)),
         Cell("contrastive", "experiment/textbook_contrastive.yaml", MINILM),
     ]
-    cosine = {"retrieval": ("retrieval",), "classes": ("classes", "--label", "subject")}
+    # Not retrieval: the figures of one article share its text, so that none of them can be found by it.
+    cosine = {"classes": ("classes", "--label", "subject")}
     protocols = {"": cosine, "topic": {**cosine, "classes-kl": ("classes", "--label", "subject", "--distance", "kl")}}
-    study = Study(out, ("articles", str(data / "articles.jsonl.gz")), "test", "pair", cells, protocols, range(seeds))
+    _check(seeds, extra_texts)
+    study = Study(out, ("articles", str(data / "articles.jsonl.gz")), "test", "pair", cells, protocols, range(seeds), OPENSTAX_TERMS)
     _write(study, "Textbook: illustrations and articles of one subject find each other", SUBJECT_QUERIES, study.walk())
 
 
@@ -163,6 +175,7 @@ class Study:
     """What is compared with what. source: of `data-prep make-shards`, and its input. part: of the set, to judge on. unit: of text columns.
 
     protocols: by family, "" for all others; see `Gallery.protocols`.
+    terms: whose the pictures are, and what may be done with them.
     from_pixels: networks are trained whole, once a cell and seed; else heads on features, with controls.
     """
 
@@ -173,6 +186,7 @@ class Study:
     cells: Sequence[Cell]
     protocols: Mapping[str, Mapping[str, tuple[str, ...]]]
     seeds: Sequence[int]
+    terms: str
     from_pixels: bool = False
 
     @property
@@ -231,12 +245,15 @@ class Study:
                     galleries=[gallery],
                     seed=seed,
                     trunk="imagenet",
-                    thumbnails=seed == self.seeds[0],
+                    thumbnails=cell.shown and seed == self.seeds[0],
                     settings=cell.settings,
                 )
                 if self.from_pixels:
                     weights = ("--model.image_tower.init_args.trunk.init_args.weights.init_args.seed", str(seed))
-                    yield replace(plain, column=None, trunk="scratch", settings=(*cell.settings, *weights))
+                    plain = replace(plain, column=None, trunk="scratch", settings=(*cell.settings, *weights))
+                    yield plain
+                    if cell is self.cells[0] and seed == self.seeds[0]:  # a control costs as much as the run, so there is one
+                        yield replace(plain, folder=plain.folder / "shuffled", control=True, thumbnails=False)
                     continue
                 yield plain
                 yield replace(plain, folder=plain.folder / "shuffled", control=True, thumbnails=False)
@@ -265,16 +282,17 @@ def scratch(data: Path, out: Path, classes: Path, seeds: int = 3, epochs: int | 
         seeds: how often each run is repeated.
         epochs: another number of them than the recipes have.
     """
+    _check(seeds)
+    open_labelled(classes, Split())
     topics = Space("lda40", ("topics", "--num-topics", "40"), seeded=True)
     length = () if epochs is None else ("--trainer.max_epochs", str(epochs))
     spaces = {"contrastive": MINILM, "wordvec": Space("wordllama", ("wordllama",)), "topic": topics}
     cells = [Cell(family, f"experiment/{family}_scratch.yaml", space, length) for family, space in spaces.items()]
     found = {"": {"retrieval": ("retrieval", "--queries", "all")}}
-    study = Study(out, ("captions", str(data / "captions.tsv")), "dev", "text", cells, found, range(seeds), from_pixels=True)
+    study = Study(out, ("captions", str(data / "captions.tsv")), "dev", "text", cells, found, range(seeds), FLICKR_TERMS, from_pixels=True)
     probes = _probes(study, classes)
     done = study.walk(probes)
-    probed = [ProbeRow(**values) for file in sorted((out / "probes").glob("*.json")) for values in json.loads(file.read_text())]
-    _save(out / "probe.json", json.dumps([row.as_json() for row in probed], indent=1) + "\n")
+    probed = [ProbeRow(**values) for name in probes for values in json.loads(_probe_file(study, name).read_text())]
     _write(study, "Pictures understood from captions alone, from random weights", PHOTO_QUERIES, done, probed)
 
 
@@ -300,14 +318,33 @@ def _probes(study: Study, classes: Path) -> dict[str, Command]:
     line = ("multimodal", "evaluate", "probe", "--data", str(classes))
     probes: dict[str, Command] = {}
     for training in study.trainings():
-        of_export = ("--export", str(training.folder / "export"), "--size", "64", "--recipe", training.recipe)
+        of_export = (
+            "--export",
+            str(training.folder / "export"),
+            "--size",
+            "64",
+            "--recipe",
+            training.recipe + " shuffled" * training.control,
+        )
         probes[_slug(training)] = (*line, *of_export, "--split.seed", str(training.seed))
     for seed in study.seeds:
         random = ("--trunk.architecture", "resnet10t", "--trunk.weights", "multimodal.towers.NoWeights", "--trunk.weights.seed", str(seed))
         probes[f"random-seed{seed}"] = (*line, *random, "--size", "64", "--recipe", "random weights", "--split.seed", str(seed))
     imagenet = ("--trunk.architecture", "tf_efficientnet_lite0", "--trunk.weights", "multimodal.towers.PackageWeights")
     probes["imagenet"] = (*line, *imagenet, "--size", "64", "128", "--recipe", "ImageNet's EfficientNet-Lite0")
-    return {name: (*command, "--output", str(study.out / "probes" / f"{name}.json")) for name, command in probes.items()}
+    return {name: (*command, "--output", str(_probe_file(study, name))) for name, command in probes.items()}
+
+
+def _probe_file(study: Study, name: str) -> Path:
+    return study.out / "probes" / f"{name}.json"
+
+
+def _check(seeds: int, extra_texts: Path | None = None) -> None:
+    """Say what is wrong before the work begins."""
+    if seeds < 1:
+        raise InputError(f"--seeds {seeds}: at least 1 is needed")
+    if extra_texts is not None:
+        text_files(extra_texts)
 
 
 def _grid(wordllama: Space, word2vec: Space, topics: Mapping[int, Space]) -> Iterator[Cell]:
@@ -319,62 +356,70 @@ def _grid(wordllama: Space, word2vec: Space, topics: Mapping[int, Space]) -> Ite
             )
             for objective, settings in WORDVEC_OBJECTIVES.items():
                 if (pooling, objective) != ("tfidf", "cosine"):
-                    yield Cell(f"wordvec: {vectors.name}, {pooling}, {objective}", experiment, space, settings)
+                    yield Cell(f"wordvec: {vectors.name}, {pooling}, {objective}", experiment, space, settings, shown=False)
     for num, space in topics.items():
         for objective, settings in TOPIC_OBJECTIVES.items():
             if (num, objective) != (40, "soft cross-entropy"):
                 dim = ("--model.image_tower.init_args.dim_out", str(num))
-                yield Cell(f"topic: {num}, {objective}", "experiment/flickr8k_topic.yaml", space, (*settings, *dim))
+                yield Cell(f"topic: {num}, {objective}", "experiment/flickr8k_topic.yaml", space, (*settings, *dim), shown=False)
 
 
 def _write(study: Study, title: str, queries: Sequence[str], done: Sequence[Command], probed: Sequence[ProbeRow] = ()) -> None:
     """Print every table, and write the figures and the page."""
     shards = ShardSet(study.shards)
-    rows, found = _read(study.files("retrieval"), retrieval.RetrievalRow)
-    by_class, found_by_class = _read(study.files("classes"), classes.ClassRow)
-    texts = [retrieval.as_table(rows, found)]
-    tables = []
+    rows, found = read_rows(study.files("retrieval"), retrieval.RetrievalRow)
+    by_class, found_by_class = read_rows(study.files("classes"), classes.ClassRow)
+    texts, tables = [], []
+    if rows:
+        texts.append(retrieval.as_table(rows, found))
     if by_class:
         texts.append(classes.as_table(by_class, found_by_class))
         tables.append(_class_table(by_class, found_by_class))
     if probed:
         texts.append(probe.as_table(probed))
         tables.append(_probe_table(probed))
-    print("\n" + "\n\n".join(texts))
+    printed = "\n\n".join(texts) + "\n"
+    print(f"\n{printed}")
     ids = Split(study.seeds[0]).ids(shards, study.part)
     shown = [training for training in study.trainings() if training.thumbnails]
     stores = {training.recipe: Store(training.folder / "store") for training in shown}
     report = Report(
         title=title,
-        facts=_facts(study, shards, rows),
+        facts=_facts(study, shards),
         rows=rows,
         answers=[answer for recipe, store in stores.items() for answer in ask(store, recipe, queries)],
         topics=next(topics_of(store) for store in stores.values() if store.family == "topic"),
         curves=[curve for training in shown for curve in curves_of(training.folder / "run", training.recipe)],
-        commands=[shlex.join(command) for command in done],
+        commands=[shlex.join(["python", *sys.argv]), *(shlex.join(command) for command in done)],
         tables=tables,
         failures=[failures_of(store, shards, ids, recipe, queries="all") for recipe, store in stores.items()],
         heat_maps=_heat_maps(stores, shards, ids) if by_class else [],
         photographs=True,
+        printed=printed,
     )
-    _save(study.out / "results.json", json.dumps([row.as_json() for row in rows], indent=1) + "\n")
-    if by_class:
-        _save(study.out / "classes.json", json.dumps([row.as_json() for row in by_class], indent=1) + "\n")
-    _save(study.out / TABLES, "\n\n".join(texts) + "\n")
+    for name, kind in {"results": rows, "classes": by_class, "probe": probed}.items():
+        if kind:
+            _save(study.out / f"{name}.json", json.dumps([row.as_json() for row in kind], indent=1) + "\n")
+    _save(study.out / TABLES, printed)
     _save(study.out / "index.html", render(report))
 
 
-def _facts(study: Study, shards: ShardSet, rows: Sequence[retrieval.RetrievalRow]) -> list[str]:
+def _facts(study: Study, shards: ShardSet) -> list[str]:
     num_train = np.mean([len(Split(seed).ids(shards, "train")) for seed in study.seeds])
-    num_judged = np.mean([row.num_pairs for row in rows])
-    num_queries = np.mean([row.num_queries for row in rows if row.direction == "text->image"])
+    num_judged = np.mean([len(Split(seed).ids(shards, study.part)) for seed in study.seeds])
+    on_pixels = (
+        "The networks began with random weights; no picture was labelled. The text sides of contrastive (a sentence encoder) and wordvec "
+        "(word vectors) had been taught by other texts before; that of topic by these captions alone."
+    )
+    on_features = (
+        "Linear heads on the frozen features of an ImageNet network; beside them the same runs with texts shuffled between pictures, and "
+        "on the same network with random weights (one draw for all seeds)."
+    )
     return [
-        f"Trained on {num_train:,.0f} pictures with text, judged on {num_judged:,.0f} others by {num_queries:,.0f} texts; "
-        f"{len(study.seeds)} seeds.",
-        "Nothing but these pictures and texts was learnt from: the weights were random, and no label was seen."
-        if study.from_pixels
-        else "Linear heads on the frozen features of an ImageNet network; beside them the same runs with texts shuffled between pictures, "
-        "and on the same network with random weights.",
+        f"Trained on {num_train:,.0f} pictures with text, judged on {num_judged:,.0f} others; {len(study.seeds)} seeds. Queries, topics, "
+        f"failures and curves are those of seed {study.seeds[0]}.",
+        on_pixels if study.from_pixels else on_features,
+        study.terms,
     ]
 
 
@@ -385,14 +430,18 @@ def _class_table(rows: Sequence[classes.ClassRow], found: Sequence[Found]) -> Ta
         rows, found, lambda row: (row.recipe, row.trunk, row.direction, row.distance, row.control), lambda one: one.precision
     ):
         row = line.rows[0]
-        bar = Figure(line.mean("mean_average_precision"), line.mean("dealt_average_precision"), *line.interval, family=row.family)
+        dealt, chance = line.mean("dealt_average_precision"), line.mean("chance_average_precision")
+        bar = Figure(line.mean("mean_average_precision"), dealt, *line.interval, family=row.family, mark="dealt")
         control = "texts shuffled" if row.control else "random weights" if row.trunk == "random" else ""
-        lines.append((f"{row.recipe} {control}".strip(), row.direction, row.distance, bar, line.between("mean_average_precision")))
+        lines.append(
+            (f"{row.recipe} {control}".strip(), row.direction, row.distance, bar, f"{chance:.1f}", line.between("mean_average_precision"))
+        )
     note = (
         f"Mean average precision, per cent: relevant is what has the same {rows[0].label}, of {rows[0].num_classes}. "
-        "The dark mark is what the same rankings give when they are dealt to queries at random."
+        "Beside it the 95 % interval over articles. The dark mark, dealt, is what the same rankings give when they are dealt to queries at "
+        "random; chance, what a random order gives."
     )
-    return Table(f"Finding by {rows[0].label}", note, ("recipe", "direction", "near by", "mAP", "over seeds"), lines)
+    return Table(f"Finding by {rows[0].label}", note, ("recipe", "direction", "near by", "mAP", "chance", "over seeds"), lines)
 
 
 def _probe_table(rows: Sequence[ProbeRow]) -> Table:
@@ -426,12 +475,6 @@ def _heat_maps(stores: Mapping[str, Store], shards: ShardSet, ids: np.ndarray) -
 def _save(path: Path, text: str) -> None:
     with atomic_write(path) as file:
         file.write(text.encode())
-
-
-def _read(files: Sequence[Path], kind: Any) -> tuple[list[Any], list[Found]]:
-    """The rows of files of figures, and what the queries of each row found."""
-    rows = [kind.from_json(values) for file in files for values in json.loads(file.read_text(encoding="utf-8"))]
-    return rows, [found for file in files for found in read_found(file)]
 
 
 def _slug(training: Training) -> str:

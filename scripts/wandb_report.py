@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,7 +56,10 @@ def _summary(told: OfflineRun, name: str) -> str | None:
 def _best(values: list[tuple[float, int]], summary: str | None) -> str:
     if summary is None:
         return ""
-    best = BEST[summary](value for value, _ in values)
+    numbers = [value for value, _ in values if not math.isnan(value)]
+    if not numbers:
+        return " (never a number)"
+    best = BEST[summary](numbers)
     return f" (best {best:.4g}, first at step {next(step for value, step in values if value == best)})"
 
 

@@ -27,7 +27,8 @@ class Images:
         self.path = path
         self._open = ExitStack()
         self._members: dict[str, tuple[IO[bytes], int, int]] = {}
-        self._twice: set[str] = set()
+        self._paths_of: dict[str, list[str]] = {}
+        """Full path, and bare name -> the members' full paths that it may mean, one for each member."""
 
     def __enter__(self) -> Images:
         for path in _tars(self.path):
@@ -45,17 +46,18 @@ class Images:
         self._open.close()
 
     def _add(self, name: str, where: tuple[IO[bytes], int, int]) -> None:
+        self._members[name] = where
         for called in {name, name.rpartition("/")[2]}:
-            if called in self._members:
-                self._twice.add(called)
-            self._members.setdefault(called, where)
+            self._paths_of.setdefault(called, []).append(name)
 
     def read(self, name: str) -> bytes | None:
         """The picture's bytes, None where there is none of that name. InputError where several members could be meant."""
-        if name in self._twice:
+        meant = self._paths_of.get(name, [])
+        exact = [path for path in meant if path == name]
+        if len(exact or meant) > 1:
             raise InputError(f"{self.path}: several members of its tars are called {name}; give their folders with the names")
-        if name in self._members:
-            file, offset, size = self._members[name]
+        if meant:
+            file, offset, size = self._members[(exact or meant)[0]]
             file.seek(offset)
             return file.read(size)
         path = self.path / name

@@ -16,7 +16,6 @@ three runs; others ran beside them):
 from __future__ import annotations
 
 import csv
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +28,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from multimodal.cores import usable_cores
 from multimodal.data.decode import BadPicture
 from multimodal.data.order import random_words
 from multimodal.data.sides import Pixels
@@ -106,7 +106,7 @@ def in_order(
     work: Callable[[np.ndarray], EmbeddedBatch], batches: Iterable[np.ndarray], num_threads: int | None
 ) -> Iterator[EmbeddedBatch]:
     """`work` on every batch in threads that use one core each; results in the order of the batches, never more than a few ahead."""
-    num_threads = num_threads or len(os.sched_getaffinity(0))
+    num_threads = num_threads or len(usable_cores())
     with _one_core_a_thread(), ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         pending: deque[Future[EmbeddedBatch]] = deque()
         try:

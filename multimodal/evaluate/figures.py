@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,14 @@ from multimodal.shards import ShardSet
 
 _COLUMNS = ("ids", "groups", "first", "precision", "num_relevant")
 R = TypeVar("R")
+
+
+class _FromJson(Protocol):
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self: ...
+
+
+J = TypeVar("J", bound=_FromJson)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,6 +168,12 @@ def read_found(output: Path) -> list[Found]:
         of_one = {name: columns[name][chosen] for name in _COLUMNS}
         found.append(Found(direction=direction, num_gallery=int(columns["num_gallery"][chosen][0]), **of_one))
     return found
+
+
+def read_rows(files: Sequence[Path], kind: type[J]) -> tuple[list[J], list[Found]]:
+    """The rows of files of figures, as records of the protocol's kind, and what the queries of each row found."""
+    rows = [kind.from_json(values) for file in files for values in json.loads(file.read_text(encoding="utf-8"))]
+    return rows, [found for file in files for found in read_found(file)]
 
 
 def queries_path(output: Path) -> Path:

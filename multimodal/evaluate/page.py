@@ -50,6 +50,7 @@ def render(report: Report) -> str:
         _heat_maps(report.heat_maps),
         _topics(report.topics),
         _curves(report.curves),
+        f"<section><h2>As printed</h2><pre>{escape(report.printed)}</pre></section>" if report.printed else "",
         f"<section><h2>Commands</h2><pre>{escape(chr(10).join(report.commands))}</pre></section>" if report.commands else "",
     ]
     facts = "".join(f"<p>{escape(fact)}</p>" for fact in report.facts)
@@ -78,7 +79,8 @@ def _figures(rows: Sequence[RetrievalRow]) -> str:
     if not judged:
         return ""
     directions = list(dict.fromkeys(row.direction for row in judged))
-    controls = {"shuffled": [row for row in rows if row.control and row.trunk != "random"]}
+    shuffled = [row for row in rows if row.control and row.trunk != "random"]
+    controls = {"shuffled": shuffled} if shuffled else {}
     if random := [row for row in judged if row.trunk == "random"]:
         controls["random trunk"] = random
     heads = ["R@1", "R@5", "R@10", "chance", *controls, "median rank"]
@@ -105,7 +107,7 @@ def _figures(rows: Sequence[RetrievalRow]) -> str:
     task = ", and ".join(_TASKS.get(direction, direction) for direction in directions)
     return f"""<section><h2>Finding {escape(task)}</h2>
 <p>Share of the queries that find what belongs to them among the first 1, 5, 10, in per cent: {_of_what(judged)}.
-The dark mark is chance; {notes} (R@10).</p>
+The dark mark is chance{"; " if notes else ""}{notes}{" (R@10)" if notes else ""}.</p>
 <div class="scroll"><table class="figures{both}"><thead>{over}<tr><th>recipe</th><th>pictures</th>{names}</tr></thead>
 <tbody>{"".join(lines)}</tbody></table></div></section>"""
 
@@ -132,10 +134,10 @@ def _of_what(rows: Sequence[RetrievalRow]) -> str:
         lines[key] = lines.get(key, 0) + 1
     fewest, most = min(lines.values()), max(lines.values())
     if most == 1:
-        return "one split, with the 95 % interval over its queries"
+        return "one seed, with the 95 % interval over its queries"
     if fewest == most:
-        return f"mean over {most} splits, smallest and largest"
-    return "mean over splits, smallest and largest; where there is one split, the 95 % interval over its queries"
+        return f"mean over {most} seeds, smallest and largest"
+    return "mean over seeds, smallest and largest; where there is one seed, the 95 % interval over its queries"
 
 
 def _num_queries(rows: Sequence[RetrievalRow], direction: str) -> str:
@@ -156,17 +158,17 @@ def _cell(cell: str | Figure) -> str:
         return f"<td{_cut(cell)}</td>"
     between = "" if cell.low is None or cell.high is None else f" <small>{cell.low:.1f}&ndash;{cell.high:.1f}</small>"
     return (
-        f'<td class="figure"><b>{cell.value:.1f}</b>{between}{_bar(cell.value, cell.chance, cell.top, cell.family)}'
-        f"<small>chance {cell.chance:.1f}</small></td>"
+        f'<td class="figure"><b>{cell.value:.1f}</b>{between}{_bar(cell.value, cell.chance, cell.top, cell.family, cell.mark)}'
+        f"<small>{escape(cell.mark)} {cell.chance:.1f}</small></td>"
     )
 
 
-def _bar(value: float, chance: float, top: float, family: str) -> str:
+def _bar(value: float, chance: float, top: float, family: str, mark_name: str = "chance") -> str:
     """A bar from zero, with a mark where chance is; top: the value of a full bar."""
     width, mark = (min(100.0, max(0.0, 100 * number / top)) for number in (value, chance))
     return (
         f'<div class="track"><div class="bar" style="width:{width:.1f}%;background:{hue(family)}"></div>'
-        f'<div class="chance" style="left:{mark:.1f}%" title="chance {chance:.1f}"></div></div>'
+        f'<div class="chance" style="left:{mark:.1f}%" title="{escape(mark_name)} {chance:.1f}"></div></div>'
     )
 
 
@@ -176,7 +178,8 @@ def _learning(curves: Sequence[LearningCurve]) -> str:
     figures = dict.fromkeys(curve.figure for curve in curves)
     charts = "".join(_learning_of([curve for curve in curves if curve.figure == figure]) for figure in figures)
     return f"""<section><h2>What more pairs give</h2>
-<p>The band is from the smallest to the largest of several splits, of one split its interval; the dashed line is chance.</p>
+<p>The band is from the smallest to the largest of several seeds, of one seed its interval; the dashed line is chance. The text
+spaces are those of all the training pairs, and every run has as many epochs, so that a small share has fewer steps too.</p>
 {charts}</section>"""
 
 

@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from multimodal.boxes import atomic_write
 from multimodal.data.decode import picture
@@ -102,6 +100,7 @@ def linear_probe(
     Features are standardised by the rows that are fitted to. The loss is |W|^2 / 2 + C * (sum over rows of the cross-entropy); C is the
     smallest of those strengths with the best accuracy over folds (n,), each of which is judged by a fit to all others.
     """
+    LogisticRegression = _logistic_regression()
     strengths = sorted(strengths)
     right = dict.fromkeys(strengths, 0)
     unconverged = dict.fromkeys(strengths, 0)
@@ -271,8 +270,19 @@ def _row(features: _Features, what: str, data: str, size: int, seed: int) -> Pro
     )
 
 
-def _fit(model: LogisticRegression, rows: np.ndarray, labels: np.ndarray) -> bool:
+def _logistic_regression() -> Any:
+    """scikit-learn's class, imported where it is used: the other protocols do without."""
+    try:
+        from sklearn.linear_model import LogisticRegression
+    except ModuleNotFoundError:
+        raise InputError('a probe needs scikit-learn. Run: pip install "wordsight[train]"') from None
+    return LogisticRegression
+
+
+def _fit(model: Any, rows: np.ndarray, labels: np.ndarray) -> bool:
     """Fit, and say whether it converged."""
+    from sklearn.exceptions import ConvergenceWarning
+
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model.fit(rows, labels)

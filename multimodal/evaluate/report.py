@@ -19,7 +19,7 @@ from multimodal.errors import InputError
 from multimodal.evaluate.classes import Confusion
 from multimodal.evaluate.figures import judged_ids
 from multimodal.evaluate.retrieval import RetrievalRow
-from multimodal.metrics import ranks
+from multimodal.metrics import ranks, unit
 from multimodal.pairs import Hit
 from multimodal.search.query import answer
 from multimodal.search.store import Store
@@ -142,7 +142,10 @@ class HeatMap:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure in a cell of a table, drawn as a bar whose full length is `top`. low, high: its interval, where there is one."""
+    """A figure in a cell of a table, drawn as a bar whose full length is `top`. low, high: its interval, where there is one.
+
+    chance: marked on the bar, and what a figure that means nothing is; called `mark`, where that is another chance than a random order's.
+    """
 
     value: float
     chance: float
@@ -150,6 +153,7 @@ class Figure:
     high: float | None = None
     top: float = 100.0
     family: str = ""
+    mark: str = "chance"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +174,8 @@ class Table:
 class Report:
     """What the page shows; a section of which there is nothing is left out.
 
-    facts: sentences for the head of the page. commands: what printed the figures. photographs: whether the pictures are drawn larger than
-    emoji need.
+    facts: sentences for the head of the page. commands: what printed the figures. printed: the tables as they were printed. photographs:
+    whether the pictures are drawn larger than emoji need.
     """
 
     title: str
@@ -186,6 +190,7 @@ class Report:
     failures: Sequence[Failures] = ()
     heat_maps: Sequence[HeatMap] = ()
     photographs: bool = False
+    printed: str = ""
 
 
 def ask(store: Store, recipe: str, queries: Sequence[str], k: int = 8) -> list[Answered]:
@@ -341,10 +346,7 @@ def _others(store: Store, vectors: np.ndarray, ids: np.ndarray, own: np.ndarray,
 
     ids (m,) of the gallery; own (q,) the place in it of each query's picture.
     """
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    units = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
-    rows = store.take(ids).astype(np.float32)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    units, rows = unit(vectors), unit(store.take(ids))
     nearest = store.engine.filter(ids).search(units, k + 1)
     # The own picture goes to the end of each line, which is then cut; where it is not in the line, the last one goes.
     order = np.argsort(nearest.ids == ids[own][:, None], axis=1, kind="stable")[:, : min(k, len(ids) - 1)]

@@ -8,6 +8,7 @@ pairs, cut off by group, so that a recipe can be chosen without looking at what 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 
+from multimodal.boxes import fingerprint_bytes
 from multimodal.data import ColumnRows, Order, PairLoader, Shuffled, Side
 from multimodal.errors import InputError
 from multimodal.pairs import Batch
@@ -122,18 +124,20 @@ class PairData(L.LightningDataModule):
 def cut(shards: ShardSet, split: Split, validation_share: float, train_share: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """The ids (n,) to train on and (m,) to validate on, both of the split's training part and ascending; no group is in both.
 
-    A smaller train_share keeps groups of a larger one, and leaves those to validate on as they are.
+    train_share: the groups that are not validated on, in the order of a hash, and of them the first so many, at least one: a larger share
+    holds a smaller one, whatever is validated on.
     """
     ids = split.ids(shards, "train")
-    groups = shards.groups
-
-    def drawn(purpose: int, share: float) -> np.ndarray:
-        # Hashes of their own (users' seeds count from 0), so that who validates has nothing to do with who is held out.
-        inner = Split(seed=-1 - 2 * split.seed - purpose, held_out=share)
-        return np.fromiter((inner.part_of(groups[id]) == "test" for id in ids.tolist()), bool, len(ids))
-
-    validates, trains = drawn(0, validation_share), drawn(1, train_share)
-    return ids[trains & ~validates], ids[validates]
+    # A hash of its own (users' seeds count from 0), so that who validates has nothing to do with who is held out.
+    inner = Split(seed=-1 - split.seed, held_out=validation_share)
+    groups = [shards.groups[id] for id in ids.tolist()]
+    validates = np.fromiter((inner.part_of(group) == "test" for group in groups), bool, len(ids))
+    if train_share == 1:
+        return ids[~validates], ids[validates]
+    left = {group for group, other in zip(groups, validates.tolist(), strict=True) if not other}
+    first = sorted(left, key=lambda group: fingerprint_bytes(f"share {split.seed} {group}".encode("utf-8", "surrogatepass")))
+    kept = set(first[: math.ceil(train_share * len(first))])
+    return ids[np.fromiter((group in kept for group in groups), bool, len(ids))], ids[validates]
 
 
 def rows_per_rank(batch_size: int, world_size: int) -> int:
