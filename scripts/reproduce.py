@@ -37,7 +37,9 @@ from multimodal.search.store import Store
 from multimodal.shards import ShardSet, Split
 
 VIEWS = 4
-FLICKR_TERMS = "Flickr8k: M. Hodosh, P. Young and J. Hockenmaier, JAIR 47 (2013). For research and education; the photographs belong to Flickr's users."
+FLICKR_TERMS = (
+    "Flickr8k: M. Hodosh, P. Young and J. Hockenmaier, JAIR 47 (2013). For research and education; the photographs are their owners'."
+)
 OPENSTAX_TERMS = (
     "Texts and figures: OpenStax, Rice University, CC BY 4.0, access for free at openstax.org; pictures resized and re-encoded."
 )
@@ -76,6 +78,7 @@ class Cell:
 
 TABLES = "results.txt"
 MINILM = Space("minilm", ("encoder",))
+FAMILIES = ["contrastive", "wordvec", "topic"]
 SEEDED_JOBS = ("topics", "word2vec")
 TOPICS_OF_ARTICLES = ("--eta", "0.02", "--max-share", "0.2")
 WORDVEC_OBJECTIVES = {
@@ -176,7 +179,8 @@ class Study:
 
     protocols: by family, "" for all others; see `Gallery.protocols`.
     terms: whose the pictures are, and what may be done with them.
-    from_pixels: networks are trained whole, once a cell and seed; else heads on features, with controls.
+    from_pixels: networks are trained whole, once a cell and seed, and where `control` asks for it once more on shuffled texts; else heads on
+        features, each with its controls.
     """
 
     out: Path
@@ -188,6 +192,7 @@ class Study:
     seeds: Sequence[int]
     terms: str
     from_pixels: bool = False
+    control: bool = False
 
     @property
     def shards(self) -> Path:
@@ -252,7 +257,7 @@ class Study:
                     weights = ("--model.image_tower.init_args.trunk.init_args.weights.init_args.seed", str(seed))
                     plain = replace(plain, column=None, trunk="scratch", settings=(*cell.settings, *weights))
                     yield plain
-                    if cell is self.cells[0] and seed == self.seeds[0]:  # a control costs as much as the run, so there is one
+                    if self.control and seed == self.seeds[0]:  # it costs as much as the run, so there is one
                         yield replace(plain, folder=plain.folder / "shuffled", control=True, thumbnails=False)
                     continue
                 yield plain
@@ -270,7 +275,15 @@ class Study:
         ]
 
 
-def scratch(data: Path, out: Path, classes: Path, seeds: int = 3, epochs: int | None = None) -> None:
+def scratch(
+    data: Path,
+    out: Path,
+    classes: Path,
+    seeds: int = 3,
+    families: list[str] = FAMILIES,  # noqa: B006 (never changed)
+    epochs: int | None = None,
+    control: bool = False,
+) -> None:
     """A small network that learns from captions alone, from random weights, and how well classes are read off what it has learnt.
 
     Beside the three families stand the same network as it began, and a larger one with ImageNet's labels behind it.
@@ -280,16 +293,20 @@ def scratch(data: Path, out: Path, classes: Path, seeds: int = 3, epochs: int | 
         out: where everything goes; the page is index.html there, the figures are probe.json and results.json.
         classes: labelled pictures to probe with (see multimodal evaluate probe); nothing trains on them.
         seeds: how often each run is repeated.
+        families: which to train: contrastive, wordvec, topic.
         epochs: another number of them than the recipes have.
+        control: also train each family once with texts shuffled between pictures, which takes as long as one seed more.
     """
+    if unknown := set(families) - set(FAMILIES):
+        raise InputError(f"--families {' '.join(sorted(unknown))}: there are {', '.join(FAMILIES)}")
     _check(seeds)
     open_labelled(classes, Split())
     topics = Space("lda40", ("topics", "--num-topics", "40"), seeded=True)
     length = () if epochs is None else ("--trainer.max_epochs", str(epochs))
     spaces = {"contrastive": MINILM, "wordvec": Space("wordllama", ("wordllama",)), "topic": topics}
-    cells = [Cell(family, f"experiment/{family}_scratch.yaml", space, length) for family, space in spaces.items()]
+    cells = [Cell(family, f"experiment/{family}_scratch.yaml", spaces[family], length) for family in families]
     found = {"": {"retrieval": ("retrieval", "--queries", "all")}}
-    study = Study(out, ("captions", str(data / "captions.tsv")), "dev", "text", cells, found, range(seeds), FLICKR_TERMS, from_pixels=True)
+    study = Study(out, ("captions", str(data / "captions.tsv")), "dev", "text", cells, found, range(seeds), FLICKR_TERMS, True, control)
     probes = _probes(study, classes)
     done = study.walk(probes)
     probed = [ProbeRow(**values) for name in probes for values in json.loads(_probe_file(study, name).read_text())]
@@ -388,7 +405,7 @@ def _write(study: Study, title: str, queries: Sequence[str], done: Sequence[Comm
         facts=_facts(study, shards),
         rows=rows,
         answers=[answer for recipe, store in stores.items() for answer in ask(store, recipe, queries)],
-        topics=next(topics_of(store) for store in stores.values() if store.family == "topic"),
+        topics=next((topics_of(store) for store in stores.values() if store.family == "topic"), []),
         curves=[curve for training in shown for curve in curves_of(training.folder / "run", training.recipe)],
         commands=[shlex.join(["python", *sys.argv]), *(shlex.join(command) for command in done)],
         tables=tables,
