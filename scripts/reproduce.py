@@ -37,9 +37,7 @@ from multimodal.search.store import Store
 from multimodal.shards import ShardSet, Split
 
 VIEWS = 4
-FLICKR_TERMS = (
-    "Flickr8k: M. Hodosh, P. Young and J. Hockenmaier, JAIR 47 (2013). For research and education; the photographs are their owners'."
-)
+FLICKR_TERMS = "Flickr8k: M. Hodosh, P. Young and J. Hockenmaier, JAIR 47 (2013). For research; the photographs are their owners'."
 OPENSTAX_TERMS = (
     "Texts and figures: OpenStax, Rice University, CC BY 4.0, access for free at openstax.org; pictures resized and re-encoded."
 )
@@ -179,7 +177,7 @@ class Study:
 
     protocols: by family, "" for all others; see `Gallery.protocols`.
     terms: whose the pictures are, and what may be done with them.
-    from_pixels: networks are trained whole, once a cell and seed, and where `control` asks for it once more on shuffled texts; else heads on
+    from_pixels: networks are trained whole, once a cell and seed, and where `control` asks, once more on shuffled texts; else heads on
         features, each with its controls.
     """
 
