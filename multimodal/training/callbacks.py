@@ -5,6 +5,7 @@ Trainer(callbacks=[SeedSteps(seed=0), Progress(), KeepCheckpoints(Path("runs/x/c
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,21 +193,54 @@ class Selection:
         return [EarlyStopping(self.monitor, mode=self.mode, patience=self.patience, check_on_train_epoch_end=True)]
 
 
+class SharedClock:
+    """Tells all ranks at one and the same step that so many seconds are over, by rank zero's clock.
+
+    To save is a thing that ranks do together, and their clocks differ. Asking rank zero after every step would be a collective each; it
+    tells them instead how many steps to leave it alone: half of those that fit into the time left, as fast as steps went so far. That is
+    a collective for each halving of the time, and steps that become slower make it late by no more than they have become slower.
+    """
+
+    def __init__(self, every_s: float, now: Callable[[], float] = time.monotonic) -> None:
+        self.every_s = every_s
+        self.now = now
+        self.start(0)
+
+    def start(self, step: int) -> None:
+        """Count from here, at this optimiser step; called on all ranks at the same one."""
+        self._start_s, self._start_step, self._ask_at = self.now(), step, step + 1
+
+    def is_due(self, step: int, broadcast: Callable[[Any], Any]) -> bool:
+        """Whether the time is over, the same on all ranks; broadcast: rank zero's value, on every rank."""
+        if step < self._ask_at:
+            return False
+        passed_s = self.now() - self._start_s
+        steps_that_fit = (self.every_s - passed_s) * (step - self._start_step) / max(passed_s, 1e-9)
+        due, self._ask_at = broadcast((passed_s >= self.every_s, step + max(1, int(steps_that_fit / 2))))
+        return bool(due)
+
+
 class KeepCheckpoints(Checkpoint):
     """Writes `last.ckpt`, to go on from, after each epoch, and `best.ckpt` when the monitored figure was never better.
 
-    Of equally good epochs the first stays. every_n_steps: write last.ckpt every so many optimiser steps too.
+    Of equally good epochs the first stays. every_n_steps: write last.ckpt every so many optimiser steps too. every_s: and when so many
+    seconds have passed since the last one, so that a kill costs little of a long epoch. What a checkpoint holds is a function of its step.
     Lightning's ModelCheckpoint keeps absolute paths in its state and forgets the best figure where a folder was moved.
     """
 
-    def __init__(self, folder: Path, selection: Selection | None, every_n_steps: int | None = None) -> None:
+    def __init__(self, folder: Path, selection: Selection | None, every_n_steps: int | None = None, every_s: float | None = None) -> None:
+        if every_n_steps is not None and every_n_steps < 1:
+            raise InputError(f"checkpoint_every_n_steps={every_n_steps} must be at least 1, or null")
+        if every_s is not None and not every_s > 0:
+            raise InputError(f"checkpoint_every_s={every_s} must be above 0, or null")
         self.folder = folder
         self.selection = selection
         self.every_n_steps = every_n_steps
+        self.clock = SharedClock(every_s) if every_s is not None else None
         self.best_value: float | None = None
         self.best_epoch: int | None = None
         self._is_validated = False
-        self._saved_step = 0
+        self._seen_step = 0
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_value": self.best_value, "best_epoch": self.best_epoch}
@@ -214,12 +248,21 @@ class KeepCheckpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_value, self.best_epoch = state_dict["best_value"], state_dict["best_epoch"]
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._seen_step = trainer.global_step
+        if self.clock is not None:
+            self.clock.start(self._seen_step)
+
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
         step = trainer.global_step
-        ends_epoch = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        if self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_step and not ends_epoch:
-            self._saved_step = step  # with accumulation several batches end on one step
-            trainer.save_checkpoint(self.folder / LAST)
+        if step == self._seen_step:
+            return  # gradients are being accumulated, and a checkpoint holds none
+        self._seen_step = step
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            return  # the end of the epoch writes one
+        is_due = self.clock is not None and self.clock.is_due(step, trainer.strategy.broadcast)
+        if is_due or (self.every_n_steps and step % self.every_n_steps == 0):
+            self._save_last(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._is_validated = not trainer.sanity_checking
@@ -232,7 +275,12 @@ class KeepCheckpoints(Checkpoint):
             if self.best_value is None or (value != self.best_value and better(value, self.best_value) == value):
                 self.best_value, self.best_epoch = value, trainer.current_epoch
                 trainer.save_checkpoint(self.folder / BEST)
+        self._save_last(trainer)
+
+    def _save_last(self, trainer: L.Trainer) -> None:
         trainer.save_checkpoint(self.folder / LAST)
+        if self.clock is not None:
+            self.clock.start(trainer.global_step)
 
     def _monitored(self, trainer: L.Trainer, name: str) -> float:
         figures = trainer.callback_metrics

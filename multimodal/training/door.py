@@ -65,6 +65,8 @@ Run the same command again to go on with a run that was stopped; a finished one 
 --print_config shows all that a command would use."""
 
 
+CHECKPOINT_EVERY_S = 600.0
+"""What a kill costs at most, by default."""
 USAGE = "multimodal fit --config RECIPE --run FOLDER [options]"
 TRAINER_DEFAULTS = {
     "devices": 1,  # a laptop; trainer/gpu8.yaml asks for more
@@ -140,7 +142,13 @@ class _FitCLI(LightningCLI):
             "--num_threads", type=int | None, default=None, help="of torch on a CPU; null: one a core. Heads over columns want 1"
         )
         parser.add_argument(
-            "--checkpoint_every_n_steps", type=int | None, default=None, help="write last.ckpt inside epochs too; null: after each epoch"
+            "--checkpoint_every_n_steps", type=int | None, default=None, help="write last.ckpt every so many steps inside epochs too"
+        )
+        parser.add_argument(
+            "--checkpoint_every_s",
+            type=float | None,
+            default=CHECKPOINT_EVERY_S,
+            help="and when so many seconds have passed since the last one; null, like null steps: after each epoch alone",
         )
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -175,7 +183,7 @@ class _FitCLI(LightningCLI):
                 "selection.patience stops a run by its validation, and data.validation_share=0 leaves none. Set one of them otherwise"
             )
         self.metrics = MetricsFile(run)
-        self.keep = KeepCheckpoints(run / CHECKPOINTS, selection, self.config.checkpoint_every_n_steps)
+        self.keep = KeepCheckpoints(run / CHECKPOINTS, selection, self.config.checkpoint_every_n_steps, self.config.checkpoint_every_s)
         loggers: list[Logger] = [self.metrics, *(logger for logger in _as_list(given.logger) if isinstance(logger, Logger))]
         self.dashboards = [logger for logger in loggers if isinstance(logger, WeightsAndBiases)]
         for dashboard in self.dashboards:
