@@ -254,7 +254,10 @@ class _FitCLI(LightningCLI):
 
     def _refuse_launch_from_python(self) -> None:
         """Lightning starts other ranks by running this process's own command again, which is none of ours under Python."""
-        launcher = self.trainer.strategy.launcher
+        strategy = self.trainer.strategy
+        launcher, cluster = strategy.launcher, getattr(strategy, "cluster_environment", None)
+        if cluster is not None and cluster.creates_processes_externally:
+            return  # by torchrun or SLURM, of whatever script
         if launcher is not None and not launcher.is_interactive_compatible and sys.argv[-len(self.args) :] != self.args:
             raise InputError(
                 "trainer.devices: several ranks are started from the command line alone, by multimodal fit or torchrun. "
