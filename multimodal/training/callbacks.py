@@ -6,7 +6,7 @@ Trainer(callbacks=[SeedSteps(seed=0), Progress(), KeepCheckpoints(Path("runs/x/c
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -59,42 +59,83 @@ class SetEpoch(Callback):
 
 
 class BadPairs(Callback):
-    """Names the pairs that could not be read, on any rank, in `bad.csv` after each epoch, and stops the run where they are too many.
+    """Counts and names the pairs that could not be read, on any rank, and stops the run once too many of its pairs are.
 
-    The record travels in checkpoints, so that a run that goes on forgets none.
+    The count is `train/bad_pairs` beside the other figures, and in the progress; the names are in `bad.csv`. The record travels in
+    checkpoints, so that a run that goes on forgets none. max_bad_share: of all training pairs; above it there is no need to see the rest.
     """
 
     def __init__(self, path: Path, max_bad_share: float) -> None:
         self.path = path
         self.max_bad_share = max_bad_share
         self._reasons: dict[tuple[str, str], str] = {}
+        self._num_told = 0
+        """How many of this rank's own the others know of."""
+        self._trainer: L.Trainer | None = None
+
+    def __len__(self) -> int:
+        return len(self._reasons)
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._trainer = trainer
 
     def state_dict(self) -> dict[str, Any]:
+        self._exchange()  # here, because all ranks dump a checkpoint together, and rank zero's is the one that is kept
         return {"bad": [[where, key, reason] for (where, key), reason in sorted(self._reasons.items())]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._reasons = {(where, key): reason for where, key, reason in state_dict["bad"]}
 
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any, **kwargs: Any) -> None:
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            if self._exchange():
+                self._write(trainer)
+            self._log(pl_module)
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        own = {(bad.where, bad.key): bad.reason for bad in data.ledger.entries}
+        self._exchange()
+        self._write(trainer)
+        self._log(pl_module)
+
+    def _log(self, module: L.LightningModule) -> None:
+        module.log("train/bad_pairs", float(len(self)), rank_zero_only=False, sync_dist=False)  # the same on all ranks
+
+    def _exchange(self) -> bool:
+        """Tell all ranks what each found since the last time; whether there was any. Most times there is none, which one number says."""
+        trainer = self._trainer
+        if trainer is None:
+            return False
+        entries = trainer.datamodule.ledger.entries  # type: ignore[attr-defined]
+        own = [((bad.where, bad.key), bad.reason) for bad in entries[self._num_told :]]
+        self._num_told = len(entries)
         everyones: list[Any] = [own]
         if trainer.world_size > 1:
+            num = trainer.strategy.reduce(torch.tensor(len(own), device=trainer.strategy.root_device), reduce_op="sum")
+            if not int(num):
+                return False
             everyones = [None] * trainer.world_size
             distributed.all_gather_object(everyones, own)
-        for reasons in everyones:
-            self._reasons = {**reasons, **self._reasons}
+        for new in everyones:
+            self._reasons = {**dict(new), **self._reasons}
+        return any(everyones)
+
+    def _write(self, trainer: L.Trainer) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
         ledger = Ledger(self.path, self.max_bad_share)
-        ledger.good(len(data.train_ids) - len(self._reasons))
+        ledger.good(len(data.train_ids) - len(self))
         for (where, key), reason in sorted(self._reasons.items()):
             ledger.bad(where, key, reason)
         ledger.close()  # on every rank, with the same content: all write it, and all stop
 
 
 class Progress(Callback):
-    """Pairs seen of those to see, rate and time left, as everywhere here: a bar on a terminal, a plain line now and then elsewhere."""
+    """Pairs seen of those to see, rate and time left, as everywhere here: a bar on a terminal, a plain line now and then elsewhere.
 
-    def __init__(self) -> None:
+    bad_pairs: whose count is told too, where there are any.
+    """
+
+    def __init__(self, bad_pairs: Sized = ()) -> None:
+        self.bad_pairs = bad_pairs
         self._steps: Iterator[int] | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -107,12 +148,15 @@ class Progress(Callback):
                 min(num_batches, trainer.max_steps * trainer.accumulate_grad_batches) if trainer.max_epochs != -1 else trainer.max_steps
             )
         left = max(0, num_batches - trainer.fit_loop.total_batch_idx - 1)
-        self._steps = iter(track(range(left), "training", unit="pair", weight=batch_size))
+        self._steps = iter(track(range(left), "training", unit="pair", weight=batch_size, note=self._note))
         next(self._steps, None)  # so that the clock starts now
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
         if self._steps is not None:
             next(self._steps, None)
+
+    def _note(self) -> str:
+        return f"{len(self.bad_pairs)} bad" if len(self.bad_pairs) else ""
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if self._steps is not None:

@@ -84,7 +84,7 @@ ON_PURPOSE = (
     ".*does not have many workers.*",  # columns need none
     ".*smaller than the logging interval.*",
     ".*in eval mode at the start of training.*",  # frozen trunks
-    ".*It is recommended to use `self.log.*sync_dist=True`.*",  # figures are those of all ranks already
+    ".*It is recommended to use `self.log.*sync_dist=True.*",  # figures are those of all ranks already
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*Total length of `CombinedLoader` across ranks is zero.*",
 )
@@ -188,13 +188,14 @@ class _FitCLI(LightningCLI):
         self.dashboards = [logger for logger in loggers if isinstance(logger, WeightsAndBiases)]
         for dashboard in self.dashboards:
             dashboard.place(run)
+        bad_pairs = BadPairs(run / BAD, self.datamodule.max_bad_share)
         callbacks: list[Callback] = [
             SetEpoch(),
             SeedSteps(self.config.seed_everything),
             *(Dashboard(dashboard) for dashboard in self.dashboards),
             self.config_init.preflight,
-            Progress(),
-            BadPairs(run / BAD, self.datamodule.max_bad_share),
+            bad_pairs,
+            Progress(bad_pairs),
             *(selection.early_stopping() if selection else []),
             *_as_list(given.callbacks),
             self.keep,
