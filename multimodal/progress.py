@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -17,10 +17,18 @@ T = TypeVar("T")
 PLAIN_INTERVAL_S = 10.0
 
 
-def track(items: Iterable[T], label: str, unit: str = "item", total: int | None = None, weight: int = 1) -> Iterator[T]:
+def track(
+    items: Iterable[T],
+    label: str,
+    unit: str = "item",
+    total: int | None = None,
+    weight: int = 1,
+    note: Callable[[], str] = lambda: "",
+) -> Iterator[T]:
     """Yield the items and tell on stderr how far it is, how fast, and how long it still takes.
 
     weight: units an item stands for (64 for a batch of 64); total: in units, taken from the items' length where they have one.
+    note: asked for a few words more whenever progress is told, "" for none.
     """
     if total is None and isinstance(items, Sized):
         total = len(items) * weight
@@ -28,6 +36,7 @@ def track(items: Iterable[T], label: str, unit: str = "item", total: int | None 
         with tqdm(total=total, desc=label, unit=unit, dynamic_ncols=True) as bar:
             for item in items:
                 yield item
+                bar.set_postfix_str(note(), refresh=False)
                 bar.update(min(weight, total - bar.n) if total is not None else weight)
         return
     start = last = time.monotonic()
@@ -38,13 +47,14 @@ def track(items: Iterable[T], label: str, unit: str = "item", total: int | None 
         now = time.monotonic()
         if now - last >= PLAIN_INTERVAL_S:
             last = now
-            print(_line(label, unit, done, total, now - start), file=sys.stderr, flush=True)
-    print(_line(label, unit, done, total, time.monotonic() - start), file=sys.stderr, flush=True)
+            print(_line(label, unit, done, total, now - start, note()), file=sys.stderr, flush=True)
+    print(_line(label, unit, done, total, time.monotonic() - start, note()), file=sys.stderr, flush=True)
 
 
-def _line(label: str, unit: str, done: int, total: int | None, elapsed_s: float) -> str:
+def _line(label: str, unit: str, done: int, total: int | None, elapsed_s: float, note: str) -> str:
     rate = done / max(elapsed_s, 1e-9)
+    more = f", {note}" if note else ""
     if total is None:
-        return f"{label}: {done} {unit}s, {rate:.1f}/s"
+        return f"{label}: {done} {unit}s, {rate:.1f}/s{more}"
     left_s = (total - done) / rate if rate else float("inf")
-    return f"{label}: {done}/{total} {unit}s, {rate:.1f}/s, " + ("done" if done >= total else f"{left_s:.0f} s left")
+    return f"{label}: {done}/{total} {unit}s, {rate:.1f}/s, " + ("done" if done >= total else f"{left_s:.0f} s left") + more

@@ -20,7 +20,7 @@ import numpy as np
 from multimodal.data.decode import BadPicture, Interpolation, centre, random_crop
 from multimodal.data.order import Order, words_from
 from multimodal.errors import InputError
-from multimodal.shards import ShardSet
+from multimodal.shards import BrokenPair, ShardSet
 from multimodal.shards.columns import Column
 
 
@@ -151,10 +151,14 @@ class _PixelReader:
         for row, id in enumerate(ids.tolist()):
             try:
                 values[row] = self.pixels.of(self.shards.image_bytes(id), None if words is None else int(words[row]))
-            except BadPicture as error:
+            except (BadPicture, BrokenPair) as error:
                 ok[row] = False
-                reasons.append(str(error))
+                reasons.append(_told(error))
         return Rows(values, ok, reasons)
+
+
+def _told(error: BadPicture | BrokenPair) -> str:
+    return error.reason if isinstance(error, BrokenPair) else str(error)
 
 
 @dataclass(frozen=True)
@@ -162,10 +166,17 @@ class _CaptionReader:
     shards: ShardSet
 
     def __call__(self, ids: np.ndarray, words: np.ndarray | None) -> Rows:
-        texts = [self.shards.texts(id) for id in ids.tolist()]
         choice = np.zeros(len(ids), np.uint64) if words is None else words
-        chosen = [own[int(word) % len(own)] for own, word in zip(texts, choice, strict=True)]
-        return Rows(chosen, np.ones(len(ids), bool))
+        chosen, ok, reasons = [""] * len(ids), np.ones(len(ids), bool), []
+        for row, (id, word) in enumerate(zip(ids.tolist(), choice.tolist(), strict=True)):
+            try:
+                own = self.shards.texts(id)
+            except BrokenPair as error:
+                ok[row] = False
+                reasons.append(error.reason)
+            else:
+                chosen[row] = own[word % len(own)]
+        return Rows(chosen, ok, reasons)
 
 
 @dataclass(frozen=True)

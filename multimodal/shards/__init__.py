@@ -2,11 +2,12 @@
 
 from multimodal.shards.columns import Column, ColumnWriter, column_names, column_path
 from multimodal.shards.ledger import Ledger
-from multimodal.shards.reader import Shard, ShardSet
+from multimodal.shards.reader import BrokenPair, Shard, ShardSet
 from multimodal.shards.split import Part, Split
 from multimodal.shards.writer import ShardWriter, finish, write_shard
 
 __all__ = [
+    "BrokenPair",
     "Column",
     "ColumnWriter",
     "Ledger",

@@ -21,9 +21,9 @@ from multimodal.boxes import atomic_write
 from multimodal.errors import InputError
 from multimodal.shards.columns import Column, column_names, column_path
 from multimodal.shards.index import index_tars
-from multimodal.shards.reader import ShardSet
+from multimodal.shards.reader import BrokenPair, ShardSet
 from multimodal.shards.split import Split
-from multimodal.shards.verify import find_problems
+from multimodal.shards.verify import find_problems, read_lengths
 
 NUM_PROBLEMS_SHOWN = 20
 NUM_PROBLEMS_TOLD = 3
@@ -36,14 +36,22 @@ def verify(path: Path, index: Path | None = None, json: bool = False) -> None:
     Args:
         path: the shard set.
         index: where the index lies, for a set indexed elsewhere.
-        json: print {"shards", "pairs", "problems": [{"where", "key", "reason"}]} instead of a table.
+        json: print {"shards", "pairs", "broken_pairs", "problems": [{"where", "key", "reason"}]} instead of a table.
     """
     shards = ShardSet(path, index)
     problems = list(find_problems(shards))
+    num_broken = len({(problem.where, problem.key) for problem in problems if problem.key})
     if json:
-        _print_json({"shards": len(shards.shards), "pairs": len(shards), "problems": [asdict(problem) for problem in problems]})
+        _print_json(
+            {
+                "shards": len(shards.shards),
+                "pairs": len(shards),
+                "broken_pairs": num_broken,
+                "problems": [asdict(problem) for problem in problems],
+            }
+        )
     else:
-        state = f"{len(problems)} problems" if problems else "all well"
+        state = f"{len(problems)} problems, of {num_broken} pairs by name" if problems else "all well"
         print(f"{path}: {len(shards.shards)} shards, {len(shards)} pairs, {len(column_names(shards))} columns: {state}")
         if problems:
             shown = problems[:NUM_PROBLEMS_SHOWN]
@@ -51,12 +59,14 @@ def verify(path: Path, index: Path | None = None, json: bool = False) -> None:
             if len(problems) > len(shown):
                 print(f"... and {len(problems) - len(shown)} more; --json prints all")
     if problems:
-        told = "; ".join(str(problem) for problem in problems[:NUM_PROBLEMS_TOLD])
-        raise InputError(f"{path} is broken in {len(problems)} places: {told}. Make these again from their source")
+        first = "; ".join(str(problem) for problem in problems[:NUM_PROBLEMS_TOLD])
+        raise InputError(f"{path} is broken in {len(problems)} places: {first}. Make these again from their source")
 
 
 def stats(path: Path, index: Path | None = None, json: bool = False) -> None:
-    """Count what is in a shard set: pairs, texts, groups, splits, picture formats, sizes, columns.
+    """Count what is in a shard set: pairs, texts and their lengths, groups, splits, picture formats, sizes, columns, pairs that are broken.
+
+    Reads each text. Broken are pairs whose members lie behind the end of their tar, or whose JSON is; `verify` names them and looks closer.
 
     Args:
         path: the shard set.
@@ -69,9 +79,13 @@ def stats(path: Path, index: Path | None = None, json: bool = False) -> None:
     parts_of: defaultdict[str, set[str]] = defaultdict(set)
     for group, split in zip(shards.groups, shards.splits, strict=True):
         parts_of[group].add(split)
+    texts = read_lengths(shards)
     facts: dict[str, Any] = {
         "pairs": len(shards),
+        "broken_pairs": texts.num_broken,
         "texts": int(shards.num_texts.sum()),
+        "text_characters": _spread(texts.characters),
+        "text_words": _spread(texts.words),
         "shards": len(shards.shards),
         "size_bytes": sum(shard.size_bytes for shard in shards.shards),
         "groups": len(groups),
@@ -79,7 +93,7 @@ def stats(path: Path, index: Path | None = None, json: bool = False) -> None:
         "splits": {split or "(by hash)": count for split, count in shards.splits.distinct().items()},
         "groups_cut_by_own_splits": sum(len(parts) > 1 for parts in parts_of.values()),
         "formats": shards.extensions.distinct(),
-        "image_bytes": {"smallest": int(sizes.min()), "median": int(np.median(sizes)), "largest": int(sizes.max())} if len(sizes) else {},
+        "image_bytes": _spread(sizes),
         "columns": {name: _column_facts(shards, name) for name in column_names(shards)},
         "fingerprint": shards.fingerprint,
     }
@@ -137,16 +151,26 @@ def cat(path: Path, pair: str, index: Path | None = None, picture: Path | None =
     _print_json(place | shards.record(id))
 
 
-def index(path: Path, output: Path | None = None, max_bad_share: float = 0.05) -> None:
+def index(path: Path, output: Path | None = None, max_bad_share: float = 0.05, json: bool = False) -> None:
     """Index tars that another program wrote (img2dataset, a WebDataset), so that they are read as a shard set without a copy.
 
     Args:
         path: the folder of the tars; each picture needs `<key>.txt`, or `texts` in `<key>.json`, beside it.
         output: where the index goes where that folder cannot be written; give it as `--index` to the other verbs.
         max_bad_share: fail where a larger share of the pairs has no text, no picture, or is cut off; `bad.csv` names them.
+        json: print {"index", "shards", "pairs", ...} instead of a line.
     """
     manifest = index_tars(path, output, max_bad_share)
+    if json:
+        _print_json({"index": str(output or path), **manifest.counts})
+        return
     print(f"{output or path}: {manifest.counts['pairs']} pairs in {manifest.counts['shards']} shards, {manifest.counts['groups']} groups")
+
+
+def _spread(values: np.ndarray) -> dict[str, int]:
+    if not len(values):
+        return {}
+    return {"smallest": int(values.min()), "median": int(np.median(values)), "largest": int(values.max())}
 
 
 def _find(shards: ShardSet, pair: str) -> int:
@@ -167,8 +191,15 @@ def _pair_facts(shards: ShardSet, id: int) -> dict[str, Any]:
         "group": shards.groups[id],
         "name": shards.names[id],
         "bytes": int(shards.image_sizes[id]),
-        "text": shards.texts(id)[0],
+        "text": _main_text(shards, id),
     }
+
+
+def _main_text(shards: ShardSet, id: int) -> str:
+    try:
+        return shards.texts(id)[0]
+    except BrokenPair as broken:
+        return f"(broken: {broken.reason})"
 
 
 def _column_facts(shards: ShardSet, name: str) -> str:

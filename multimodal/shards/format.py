@@ -57,6 +57,14 @@ def tar_header(name: str, size_bytes: int) -> bytes:
     return info.tobuf(tarfile.USTAR_FORMAT)
 
 
+def header_key(block: bytes) -> str | None:
+    """The key of the member that a header block announces, None where it is no header. Of names too long for a block, their beginning."""
+    try:
+        return split_member(tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape").name)[0]
+    except tarfile.HeaderError:
+        return None
+
+
 def tar_padding(size_bytes: int) -> bytes:
     """The zeros that fill a member's last block."""
     return bytes(-size_bytes % BLOCK)

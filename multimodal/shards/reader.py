@@ -22,7 +22,7 @@ import numpy as np
 from multimodal.boxes import MANIFEST, fingerprint_json, read_manifest
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
-from multimodal.shards.format import TAR, decode_record
+from multimodal.shards.format import BLOCK, TAR, decode_record, header_key
 from multimodal.shards.table import INDEX, SIDECAR, Row, Strings, open_table
 
 MAX_OPEN_FILES = 256  # of the usual limit of 1024 a process, whatever the number of shards
@@ -47,10 +47,23 @@ class Shard:
         return range(self.start, self.start + self.num_pairs)
 
 
+class BrokenPair(InputError):
+    """One pair cannot be read as it was indexed: its tar was cut since, or its JSON is damaged. The others can.
+
+    A run marks this one and goes on; a job that makes a box of them stops, or the box would go on lacking it once the tar is mended.
+    reason: the message without where it is and what to do.
+    """
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class ShardSet:
     """A finished set of shards, read by id.
 
     path: the folder of the tars. index: the folder of `index.arrow` and `manifest.json` where they lie elsewhere (a read-only set).
+    A pair that cannot be read raises `BrokenPair`: of a tar that was cut after it was indexed those behind the end, and no others.
     """
 
     def __init__(self, path: str | Path, index: str | Path | None = None) -> None:
@@ -143,7 +156,7 @@ class ShardSet:
         except InputError:
             raise
         except ValueError as error:
-            raise InputError(f"{self._where(id)}: {error}. Run: multimodal shards verify {self.path}") from None
+            raise self._broken(id, str(error)) from None
 
     def texts(self, id: int) -> tuple[str, ...]:
         """The texts that came with the picture, the main one first."""
@@ -172,9 +185,13 @@ class ShardSet:
         size = int(sizes[id])
         if not size:
             return b""
-        content = self._files.get(number, self._open).read(int(offsets[id]), size)
+        file, offset = self._files.get(number, self._open), int(offsets[id])
+        content = file.read(offset, size)
         if len(content) < size:
-            raise InputError(f"{self._where(id)}: its {member} ends early: the tar was cut after it was indexed. Run: {self._verify()}")
+            raise self._broken(id, f"its {member} lies behind the end of the tar, which was cut after it was indexed")
+        # Shorter by a cut is one thing, by being another file is another: then nothing lies where the index says.
+        if file.size_bytes < self.shards[number].size_bytes and header_key(file.read(offset - BLOCK, BLOCK)) != self._keys[id]:
+            raise self._broken(id, f"its {member} does not lie where the index says, in a tar that became shorter after it was indexed")
         return content
 
     def _open(self, number: int) -> _File:
@@ -186,7 +203,7 @@ class ShardSet:
             raise InputError(
                 f"{path}: the shard is missing; the manifest in {self.index} lists it. Bring it back, or index again"
             ) from None
-        if file.size_bytes != shard.size_bytes:
+        if file.size_bytes > shard.size_bytes:
             raise InputError(f"{path}: has {file.size_bytes} bytes and had {shard.size_bytes} when it was indexed. Run: {self._verify()}")
         return file
 
@@ -195,8 +212,9 @@ class ShardSet:
             raise IndexError(f"id {id} is outside 0..{len(self) - 1} of {self.path}")
         return id
 
-    def _where(self, id: int) -> str:
-        return f"{self.path}: shard {self.shard_of(id).name}, pair {self.key(id)}"
+    def _broken(self, id: int, reason: str) -> BrokenPair:
+        where = f"{self.path}: shard {self.shard_of(id).name}, pair {self.key(id)}"
+        return BrokenPair(f"{where}: {reason}. Run: {self._verify()}", reason)
 
     def _verify(self) -> str:
         return f"multimodal shards verify {self.path}"

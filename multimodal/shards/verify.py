@@ -5,7 +5,12 @@ for problem in find_problems(ShardSet("shards/emoji")): print(problem)
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
 
 from multimodal.boxes import fingerprint_file
 from multimodal.errors import InputError
@@ -13,7 +18,7 @@ from multimodal.progress import track
 from multimodal.shards.columns import OFFSETS, ROWS, Column, column_names
 from multimodal.shards.format import TAR, picture_format
 from multimodal.shards.ledger import Bad
-from multimodal.shards.reader import Shard, ShardSet
+from multimodal.shards.reader import BrokenPair, Shard, ShardSet
 from multimodal.shards.scan import scan_tar
 
 
@@ -28,6 +33,37 @@ def find_problems(shards: ShardSet) -> Iterator[Bad]:
         yield from _shard_problems(shards, shard)
     for name in column_names(shards):
         yield from _column_problems(shards, name)
+
+
+@dataclass(frozen=True, slots=True)
+class TextLengths:
+    """Of each text that can be read, all texts of a pair (t,) int64; and how many pairs cannot."""
+
+    characters: np.ndarray
+    words: np.ndarray
+    num_broken: int
+
+
+def read_lengths(shards: ShardSet) -> TextLengths:
+    """How long the texts are, and how many pairs lie behind the end of a tar (cut, or missing) or have no text that can be read."""
+    sizes = {shard.name: _size_bytes(shards.path / f"{shard.name}{TAR}") for shard in shards.shards}
+    characters, words, num_broken = array("q"), array("q"), 0
+    for shard in track(shards.shards, f"texts of {shards.name}", unit="shard"):
+        for id, row in zip(shard.ids, shards.rows(shard), strict=True):
+            try:
+                if row.image_offset + row.image_size > sizes[shard.name]:
+                    raise BrokenPair(f"{shard.name} {row.key}: its picture lies behind the end of the tar")
+                texts = shards.texts(id)
+            except BrokenPair:
+                num_broken += 1
+                continue
+            characters.extend(map(len, texts))
+            words.extend(len(text.split()) for text in texts)
+    return TextLengths(np.array(characters, np.int64), np.array(words, np.int64), num_broken)
+
+
+def _size_bytes(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
 
 
 def _shard_problems(shards: ShardSet, shard: Shard) -> Iterator[Bad]:

@@ -5,7 +5,8 @@ Trainer(callbacks=[SeedSteps(seed=0), Progress(), KeepCheckpoints(Path("runs/x/c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -58,42 +59,83 @@ class SetEpoch(Callback):
 
 
 class BadPairs(Callback):
-    """Names the pairs that could not be read, on any rank, in `bad.csv` after each epoch, and stops the run where they are too many.
+    """Counts and names the pairs that could not be read, on any rank, and stops the run once too many of its pairs are.
 
-    The record travels in checkpoints, so that a run that goes on forgets none.
+    The count is `train/bad_pairs` beside the other figures, and in the progress; the names are in `bad.csv`. The record travels in
+    checkpoints, so that a run that goes on forgets none. max_bad_share: of all training pairs; above it there is no need to see the rest.
     """
 
     def __init__(self, path: Path, max_bad_share: float) -> None:
         self.path = path
         self.max_bad_share = max_bad_share
         self._reasons: dict[tuple[str, str], str] = {}
+        self._num_told = 0
+        """How many of this rank's own the others know of."""
+        self._trainer: L.Trainer | None = None
+
+    def __len__(self) -> int:
+        return len(self._reasons)
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._trainer = trainer
 
     def state_dict(self) -> dict[str, Any]:
+        self._exchange()  # here, because all ranks dump a checkpoint together, and rank zero's is the one that is kept
         return {"bad": [[where, key, reason] for (where, key), reason in sorted(self._reasons.items())]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._reasons = {(where, key): reason for where, key, reason in state_dict["bad"]}
 
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any, **kwargs: Any) -> None:
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            if self._exchange():
+                self._write(trainer)
+            self._log(pl_module)
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        own = {(bad.where, bad.key): bad.reason for bad in data.ledger.entries}
+        self._exchange()
+        self._write(trainer)
+        self._log(pl_module)
+
+    def _log(self, module: L.LightningModule) -> None:
+        module.log("train/bad_pairs", float(len(self)), rank_zero_only=False, sync_dist=False)  # the same on all ranks
+
+    def _exchange(self) -> bool:
+        """Tell all ranks what each found since the last time; whether there was any. Most times there is none, which one number says."""
+        trainer = self._trainer
+        if trainer is None:
+            return False
+        entries = trainer.datamodule.ledger.entries  # type: ignore[attr-defined]
+        own = [((bad.where, bad.key), bad.reason) for bad in entries[self._num_told :]]
+        self._num_told = len(entries)
         everyones: list[Any] = [own]
         if trainer.world_size > 1:
+            num = trainer.strategy.reduce(torch.tensor(len(own), device=trainer.strategy.root_device), reduce_op="sum")
+            if not int(num):
+                return False
             everyones = [None] * trainer.world_size
             distributed.all_gather_object(everyones, own)
-        for reasons in everyones:
-            self._reasons = {**reasons, **self._reasons}
+        for new in everyones:
+            self._reasons = {**dict(new), **self._reasons}
+        return any(everyones)
+
+    def _write(self, trainer: L.Trainer) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
         ledger = Ledger(self.path, self.max_bad_share)
-        ledger.good(len(data.train_ids) - len(self._reasons))
+        ledger.good(len(data.train_ids) - len(self))
         for (where, key), reason in sorted(self._reasons.items()):
             ledger.bad(where, key, reason)
         ledger.close()  # on every rank, with the same content: all write it, and all stop
 
 
 class Progress(Callback):
-    """Pairs seen of those to see, rate and time left, as everywhere here: a bar on a terminal, a plain line now and then elsewhere."""
+    """Pairs seen of those to see, rate and time left, as everywhere here: a bar on a terminal, a plain line now and then elsewhere.
 
-    def __init__(self) -> None:
+    bad_pairs: whose count is told too, where there are any.
+    """
+
+    def __init__(self, bad_pairs: Sized = ()) -> None:
+        self.bad_pairs = bad_pairs
         self._steps: Iterator[int] | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -106,12 +148,15 @@ class Progress(Callback):
                 min(num_batches, trainer.max_steps * trainer.accumulate_grad_batches) if trainer.max_epochs != -1 else trainer.max_steps
             )
         left = max(0, num_batches - trainer.fit_loop.total_batch_idx - 1)
-        self._steps = iter(track(range(left), "training", unit="pair", weight=batch_size))
+        self._steps = iter(track(range(left), "training", unit="pair", weight=batch_size, note=self._note))
         next(self._steps, None)  # so that the clock starts now
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
         if self._steps is not None:
             next(self._steps, None)
+
+    def _note(self) -> str:
+        return f"{len(self.bad_pairs)} bad" if len(self.bad_pairs) else ""
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if self._steps is not None:
@@ -192,21 +237,54 @@ class Selection:
         return [EarlyStopping(self.monitor, mode=self.mode, patience=self.patience, check_on_train_epoch_end=True)]
 
 
+class SharedClock:
+    """Tells all ranks at one and the same step that so many seconds are over, by rank zero's clock.
+
+    To save is a thing that ranks do together, and their clocks differ. Asking rank zero after every step would be a collective each; it
+    tells them instead how many steps to leave it alone: half of those that fit into the time left, as fast as steps went so far. That is
+    a collective for each halving of the time, and steps that become slower make it late by no more than they have become slower.
+    """
+
+    def __init__(self, every_s: float, now: Callable[[], float] = time.monotonic) -> None:
+        self.every_s = every_s
+        self.now = now
+        self.start(0)
+
+    def start(self, step: int) -> None:
+        """Count from here, at this optimiser step; called on all ranks at the same one."""
+        self._start_s, self._start_step, self._ask_at = self.now(), step, step + 1
+
+    def is_due(self, step: int, broadcast: Callable[[Any], Any]) -> bool:
+        """Whether the time is over, the same on all ranks; broadcast: rank zero's value, on every rank."""
+        if step < self._ask_at:
+            return False
+        passed_s = self.now() - self._start_s
+        steps_that_fit = (self.every_s - passed_s) * (step - self._start_step) / max(passed_s, 1e-9)
+        due, self._ask_at = broadcast((passed_s >= self.every_s, step + max(1, int(steps_that_fit / 2))))
+        return bool(due)
+
+
 class KeepCheckpoints(Checkpoint):
     """Writes `last.ckpt`, to go on from, after each epoch, and `best.ckpt` when the monitored figure was never better.
 
-    Of equally good epochs the first stays. every_n_steps: write last.ckpt every so many optimiser steps too.
+    Of equally good epochs the first stays. every_n_steps: write last.ckpt every so many optimiser steps too. every_s: and when so many
+    seconds have passed since the last one, so that a kill costs little of a long epoch. What a checkpoint holds is a function of its step.
     Lightning's ModelCheckpoint keeps absolute paths in its state and forgets the best figure where a folder was moved.
     """
 
-    def __init__(self, folder: Path, selection: Selection | None, every_n_steps: int | None = None) -> None:
+    def __init__(self, folder: Path, selection: Selection | None, every_n_steps: int | None = None, every_s: float | None = None) -> None:
+        if every_n_steps is not None and every_n_steps < 1:
+            raise InputError(f"checkpoint_every_n_steps={every_n_steps} must be at least 1, or null")
+        if every_s is not None and not every_s > 0:
+            raise InputError(f"checkpoint_every_s={every_s} must be above 0, or null")
         self.folder = folder
         self.selection = selection
         self.every_n_steps = every_n_steps
+        self.clock = SharedClock(every_s) if every_s is not None else None
         self.best_value: float | None = None
         self.best_epoch: int | None = None
         self._is_validated = False
-        self._saved_step = 0
+        self._seen_step = 0
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_value": self.best_value, "best_epoch": self.best_epoch}
@@ -214,12 +292,21 @@ class KeepCheckpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_value, self.best_epoch = state_dict["best_value"], state_dict["best_epoch"]
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._seen_step = trainer.global_step
+        if self.clock is not None:
+            self.clock.start(self._seen_step)
+
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
         step = trainer.global_step
-        ends_epoch = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        if self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_step and not ends_epoch:
-            self._saved_step = step  # with accumulation several batches end on one step
-            trainer.save_checkpoint(self.folder / LAST)
+        if step == self._seen_step:
+            return  # gradients are being accumulated, and a checkpoint holds none
+        self._seen_step = step
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            return  # the end of the epoch writes one
+        is_due = self.clock is not None and self.clock.is_due(step, trainer.strategy.broadcast)
+        if is_due or (self.every_n_steps and step % self.every_n_steps == 0):
+            self._save_last(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._is_validated = not trainer.sanity_checking
@@ -232,7 +319,12 @@ class KeepCheckpoints(Checkpoint):
             if self.best_value is None or (value != self.best_value and better(value, self.best_value) == value):
                 self.best_value, self.best_epoch = value, trainer.current_epoch
                 trainer.save_checkpoint(self.folder / BEST)
+        self._save_last(trainer)
+
+    def _save_last(self, trainer: L.Trainer) -> None:
         trainer.save_checkpoint(self.folder / LAST)
+        if self.clock is not None:
+            self.clock.start(trainer.global_step)
 
     def _monitored(self, trainer: L.Trainer, name: str) -> float:
         figures = trainer.callback_metrics

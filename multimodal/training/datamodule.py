@@ -32,7 +32,7 @@ class PairData(L.LightningDataModule):
     validation_share: of the groups that are trained on, how many to validate on instead; 0 trains on them all and validates on nothing.
     train_share: of the groups that are left, how many to train on; a larger share holds those of a smaller one.
     batch_size: pairs of one step on all ranks together. num_workers: processes a rank that prepare batches; columns need none.
-    max_bad_share: the run fails where a larger share of its pairs cannot be read. seed: of order, crops and captions.
+    max_bad_share: the run stops once a larger share of its training pairs could not be read. seed: of order, crops and captions.
     """
 
     def __init__(

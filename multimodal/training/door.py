@@ -65,6 +65,8 @@ Run the same command again to go on with a run that was stopped; a finished one 
 --print_config shows all that a command would use."""
 
 
+CHECKPOINT_EVERY_S = 600.0
+"""What a kill costs at most, by default."""
 USAGE = "multimodal fit --config RECIPE --run FOLDER [options]"
 TRAINER_DEFAULTS = {
     "devices": 1,  # a laptop; trainer/gpu8.yaml asks for more
@@ -82,7 +84,7 @@ ON_PURPOSE = (
     ".*does not have many workers.*",  # columns need none
     ".*smaller than the logging interval.*",
     ".*in eval mode at the start of training.*",  # frozen trunks
-    ".*It is recommended to use `self.log.*sync_dist=True`.*",  # figures are those of all ranks already
+    ".*It is recommended to use `self.log.*sync_dist=True.*",  # figures are those of all ranks already
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*Total length of `CombinedLoader` across ranks is zero.*",
 )
@@ -140,7 +142,13 @@ class _FitCLI(LightningCLI):
             "--num_threads", type=int | None, default=None, help="of torch on a CPU; null: one a core. Heads over columns want 1"
         )
         parser.add_argument(
-            "--checkpoint_every_n_steps", type=int | None, default=None, help="write last.ckpt inside epochs too; null: after each epoch"
+            "--checkpoint_every_n_steps", type=int | None, default=None, help="write last.ckpt every so many steps inside epochs too"
+        )
+        parser.add_argument(
+            "--checkpoint_every_s",
+            type=float | None,
+            default=CHECKPOINT_EVERY_S,
+            help="and when so many seconds have passed since the last one; null, like null steps: after each epoch alone",
         )
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -175,18 +183,19 @@ class _FitCLI(LightningCLI):
                 "selection.patience stops a run by its validation, and data.validation_share=0 leaves none. Set one of them otherwise"
             )
         self.metrics = MetricsFile(run)
-        self.keep = KeepCheckpoints(run / CHECKPOINTS, selection, self.config.checkpoint_every_n_steps)
+        self.keep = KeepCheckpoints(run / CHECKPOINTS, selection, self.config.checkpoint_every_n_steps, self.config.checkpoint_every_s)
         loggers: list[Logger] = [self.metrics, *(logger for logger in _as_list(given.logger) if isinstance(logger, Logger))]
         self.dashboards = [logger for logger in loggers if isinstance(logger, WeightsAndBiases)]
         for dashboard in self.dashboards:
             dashboard.place(run)
+        bad_pairs = BadPairs(run / BAD, self.datamodule.max_bad_share)
         callbacks: list[Callback] = [
             SetEpoch(),
             SeedSteps(self.config.seed_everything),
             *(Dashboard(dashboard) for dashboard in self.dashboards),
             self.config_init.preflight,
-            Progress(),
-            BadPairs(run / BAD, self.datamodule.max_bad_share),
+            bad_pairs,
+            Progress(bad_pairs),
             *(selection.early_stopping() if selection else []),
             *_as_list(given.callbacks),
             self.keep,
@@ -246,7 +255,10 @@ class _FitCLI(LightningCLI):
 
     def _refuse_launch_from_python(self) -> None:
         """Lightning starts other ranks by running this process's own command again, which is none of ours under Python."""
-        launcher = self.trainer.strategy.launcher
+        strategy = self.trainer.strategy
+        launcher, cluster = strategy.launcher, getattr(strategy, "cluster_environment", None)
+        if cluster is not None and cluster.creates_processes_externally:
+            return  # by torchrun or SLURM, of whatever script
         if launcher is not None and not launcher.is_interactive_compatible and sys.argv[-len(self.args) :] != self.args:
             raise InputError(
                 "trainer.devices: several ranks are started from the command line alone, by multimodal fit or torchrun. "

@@ -24,7 +24,7 @@ from multimodal.data import Captions, Order, Shuffled, Side
 from multimodal.data.decode import BadPicture, picture
 from multimodal.errors import InputError
 from multimodal.metrics import nearest, ranks
-from multimodal.shards import Column, ShardSet
+from multimodal.shards import BrokenPair, Column, ShardSet
 from multimodal.shards.columns import command_of
 from multimodal.shards.reader import Recent
 from multimodal.training.datamodule import PairData, column_names
@@ -159,7 +159,7 @@ class Thumbnails:
     def _decode(self, id: int) -> Image.Image:
         try:
             small = picture(self.shards.image_bytes(id))
-        except BadPicture:
+        except (BadPicture, BrokenPair):
             return Image.new("RGB", (self.size_px, self.size_px), UNREADABLE)
         small.thumbnail((self.size_px, self.size_px), Image.Resampling.LANCZOS)
         return small

@@ -36,6 +36,7 @@ WHERE_NOT_WHAT = (
     "overwrite",
     "num_threads",
     "checkpoint_every_n_steps",
+    "checkpoint_every_s",
     "data.shards",  # their content is compared by fingerprint
     "data.num_workers",
     "trainer.accelerator",

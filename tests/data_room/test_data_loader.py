@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -204,6 +206,24 @@ def test_a_row_that_is_not_a_number_is_invalid_and_zero(shards: ShardSet) -> Non
     images, valid = torch.cat([batch.image for batch in batches]), torch.cat([batch.valid for batch in batches])
     assert (~valid).nonzero().flatten().tolist() == [NOT_A_NUMBER, NUM, NUM + 1]
     assert torch.isfinite(images).all()  # 0 * NaN would be NaN in a tower's gradient, mask or not
+
+
+@pytest.mark.parametrize("sides", [PICTURES, (ColumnRows("features"), Captions())])
+def test_a_tar_that_was_cut_since_costs_its_pairs_behind_the_cut(shards: ShardSet, sides: tuple[Side, Side], tmp_path: Path) -> None:
+    copy = ShardSet(shutil.copytree(shards.path, tmp_path / "cut"))
+    rows = copy.rows(copy.shards[1])  # ids 9 to 17
+    os.truncate(copy.path / "000001.tar", rows[5].image_offset + 3)
+    ledger = Ledger(tmp_path / "bad.csv")
+    read = PairLoader(copy, np.arange(9, 17), *sides, 4, 0, ledger=ledger)
+    batches, wholes = list(read), list(PairLoader(shards, np.arange(9, 17), *sides, 4, 0))
+    for batch, whole in zip(batches, wholes, strict=True):
+        assert torch.equal(batch.id, whole.id) and torch.equal(batch.valid, whole.valid & (batch.id < 14))
+        assert torch.equal(batch.image[batch.valid], whole.image[batch.valid])
+        kept = [(one, other) for one, other, valid in zip(batch.text, whole.text, batch.valid, strict=True) if valid]
+        assert all(one == other for one, other in kept)
+    told = {(bad.where, bad.key) for bad in ledger.entries}
+    assert told == {("cut/000001", copy.key(id)) for id in range(14, 17)} and ledger.num_good == 5
+    assert all("lies behind the end of the tar" in bad.reason for bad in ledger.entries)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

@@ -131,6 +131,9 @@ def test_what_the_index_of_others_tars_left_out_is_no_problem(path: Path, capsys
     (path / "manifest.json").unlink()
     door.index(path, max_bad_share=0.5)
     assert "4 pairs in 3 shards" in capsys.readouterr().out
+    door.index(path, max_bad_share=0.5, json=True)
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == {"index": str(path), "shards": 3, "pairs": 4, "texts": 6, "groups": 3} | {"size_bytes": printed["size_bytes"]}
     door.verify(path)
     assert "all well" in capsys.readouterr().out
 
@@ -145,9 +148,34 @@ def test_stats_counts(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert facts["splits"] == {"train": 2, "(by hash)": 2, "test": 1}
     assert facts["formats"] == {"jpg": 2, "png": 1, "webp": 1, "avif": 1}
     assert facts["image_bytes"] == {"smallest": 56, "median": int(np.median([287, 82, 56, 310, 287])), "largest": 310}
+    read = [text for id in range(5) for text in ShardSet(path).texts(id)]
+    lengths, words = sorted(map(len, read)), sorted(len(text.split()) for text in read)
+    assert facts["text_characters"] == {"smallest": lengths[0], "median": lengths[3], "largest": lengths[6]}
+    assert facts["text_words"] == {"smallest": words[0], "median": words[3], "largest": words[6]}
+    assert facts["broken_pairs"] == 0
     assert facts["columns"] == {"tiny": "7 rows of 3, one a text"}
     door.stats(path)
     assert "jpg 2, png 1, webp 1, avif 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("damage", "num_broken"), [(cut, 1), (lose, 1), (spoil_json, 1), (spoil_pixels, 0)])
+def test_stats_and_ls_count_and_show_what_is_broken(
+    path: Path, damage: Callable[[Path], None], num_broken: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(path)
+    door.stats(path, json=True)
+    assert json.loads(capsys.readouterr().out)["broken_pairs"] == num_broken
+    if damage is not lose:
+        door.ls(path)
+        assert capsys.readouterr().out.count("(broken: its") == num_broken
+
+
+def test_verify_counts_the_pairs_that_it_names(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil_text(path)
+    cut(path)
+    with pytest.raises(InputError, match="is broken in 5 places"):
+        door.verify(path, json=True)
+    assert json.loads(capsys.readouterr().out)["broken_pairs"] == 2
 
 
 def test_ls_lists_a_part(path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
-from multimodal.shards import ShardSet, ShardWriter, reader
+from multimodal.shards import BrokenPair, ShardSet, ShardWriter, reader
 
 DESCRIPTORS = Path("/proc/self/fd")
 
@@ -111,11 +111,40 @@ def test_a_folder_that_is_no_set_says_what_to_do(tmp_path: Path) -> None:
         ShardSet(tmp_path)
 
 
-def test_a_tar_that_changed_size_or_went_missing_is_named(path: Path) -> None:
-    os.truncate(path / "000002.tar", 1000)
+@pytest.mark.parametrize("cut_bytes", range(0, 10240, 768))
+def test_a_tar_that_was_cut_costs_the_pairs_behind_the_cut_by_name_and_no_others(path: Path, cut_bytes: int) -> None:
+    whole = ShardSet(path)
+    ends = {
+        id: max(row.image_offset + row.image_size, row.json_offset + row.json_size)
+        for id, row in zip((6, 7, 8), whole.rows(whole.shards[2]), strict=True)
+    }
+    os.truncate(path / "000002.tar", cut_bytes)
+    shards = ShardSet(path)
+    for id, end in ends.items():
+        if end <= cut_bytes:
+            assert shards.image_bytes(id) == picture(id) and shards.texts(id) == (f"t{id}",)
+        else:
+            with pytest.raises(BrokenPair, match=rf"set: shard 000002, pair 00000000{id}: its .* cut .*multimodal shards verify") as told:
+                shards.pair(id)
+            assert "lies behind the end of the tar" in told.value.reason
+            assert pickle.loads(pickle.dumps(told.value)).reason == told.value.reason  # as it comes from a worker
+    assert shards.image_bytes(9) == picture(9)
+
+
+def test_another_shorter_tar_in_the_place_of_one_gives_no_pair_the_bytes_of_another(path: Path) -> None:
+    shards = ShardSet(path)
+    (path / "000013.tar").replace(path / "000002.tar")  # its only pair lies where the first of the other did
+    for id in (6, 7, 8):
+        with pytest.raises(BrokenPair, match="does not lie where the index says|behind the end"):
+            shards.image_bytes(id)
+
+
+def test_a_tar_that_grew_or_went_missing_is_named(path: Path) -> None:
+    with open(path / "000002.tar", "ab") as file:
+        file.write(bytes(512))
     (path / "000003.tar").unlink()
     shards = ShardSet(path)
-    with pytest.raises(InputError, match=r"000002.tar: has 1000 bytes and had .*multimodal shards verify"):
+    with pytest.raises(InputError, match=r"000002.tar: has \d+ bytes and had .*multimodal shards verify"):
         shards.image_bytes(6)
     with pytest.raises(InputError, match=r"000003.tar: the shard is missing"):
         shards.image_bytes(9)

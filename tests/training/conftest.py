@@ -1,9 +1,15 @@
 from __future__ import annotations
 
 import io
+import json
+import multiprocessing
+import os
+import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +39,70 @@ data:
   validation_share: 0.2
 trainer: {{accelerator: cpu, max_epochs: 3, log_every_n_steps: 1}}
 """
+
+WITNESS = '''
+import json, os, signal
+from pathlib import Path
+import torch
+from lightning.pytorch.callbacks import Callback
+
+class Witness(Callback):
+    """Writes down what each step of a rank sees, and ends the process after the step that the file <WITNESS>.dies names."""
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        path = os.environ["WITNESS"]
+        seen = {
+            "step": trainer.global_step,
+            "epoch": trainer.current_epoch,
+            "ids": batch.id[batch.valid].tolist(),
+            "bad": batch.id[~batch.valid & (batch.id >= 0)].tolist(),
+            "num_rows": len(batch.id),
+            "chance": torch.rand(()).item(),  # what the next dropout of this step would have drawn
+        }
+        with open(f"{path}.rank{trainer.global_rank}", "a") as file:
+            file.write(json.dumps(seen) + "\\n")
+        dies = Path(f"{path}.dies")
+        if dies.is_file() and dies.read_text().split()[0] == str(trainer.global_step):
+            os.kill(os.getpid(), signal.Signals[dies.read_text().split()[1]])
+'''
+
+RANK = '''
+import os, sys
+from multimodal.cli import main
+
+def rank(environment, arguments, log):
+    """One rank of `multimodal fit`, as torchrun starts it."""
+    os.environ.update(environment)
+    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+    sys.exit(main(["fit", *arguments]))
+'''
+LAUNCH_TIMEOUT_S = 100
+
+
+class Witnessed:
+    """What the ranks of runs saw, each step of each, and the order to die."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def steps(self, rank: int = 0) -> list[dict[str, Any]]:
+        """Since the last `forget`."""
+        path = Path(f"{self.path}.rank{rank}")
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+    def take(self, num_ranks: int = 1) -> list[list[dict[str, Any]]]:
+        """The steps of each rank, which are forgotten then."""
+        told = [self.steps(rank) for rank in range(num_ranks)]
+        for rank in range(num_ranks):
+            Path(f"{self.path}.rank{rank}").unlink(missing_ok=True)
+        return told
+
+    def die_after(self, step: int | None, of: str = "SIGKILL") -> None:
+        """Every rank that comes to the end of this optimiser step dies; None: none does."""
+        path = Path(f"{self.path}.dies")
+        path.unlink(missing_ok=True)
+        if step is not None:
+            path.write_text(f"{step} {of}")
 
 
 def write_column(shards: ShardSet, name: str, rows: np.ndarray) -> None:
@@ -101,3 +171,58 @@ def arguments(pairs: Path, recipe: Path, tmp_path: Path) -> Callable[..., list[s
         return ["--config", str(recipe), "--data.shards", str(pairs), "--run", str(tmp_path / name), *more]
 
     return of
+
+
+@pytest.fixture
+def witness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Witnessed:
+    """For runs with `--trainer.callbacks+=witness.Witness`."""
+    (tmp_path / "witness.py").write_text(WITNESS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("WITNESS", str(tmp_path / "seen"))
+    return Witnessed(tmp_path / "seen")
+
+
+@pytest.fixture
+def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
+    """`launch(arguments, num_ranks=3)`: processes of their own that run `multimodal fit` together over gloo; returns their exit statuses.
+
+    They are forked from one that has imported everything once, which takes longer than these runs.
+    """
+    (tmp_path / "one_rank.py").write_text(RANK)
+    monkeypatch.syspath_prepend(tmp_path)
+    from one_rank import rank
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["multimodal.training.door", "multimodal.data", "multimodal.towers"])
+
+    def run(arguments: list[str], num_ranks: int = 1, environment: Mapping[str, str] = {}) -> list[int]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "OMP_NUM_THREADS": "1"}
+        together |= {"WITNESS": os.environ.get("WITNESS", ""), **environment}
+        more = ["--num_threads", "1", *(["--trainer.devices", str(num_ranks), "--trainer.strategy", "ddp"] if num_ranks > 1 else [])]
+        log = tmp_path / "ranks.log"
+        ranks = [
+            context.Process(target=rank, args=(together | ({"LOCAL_RANK": str(number)} if num_ranks > 1 else {}), [*arguments, *more], log))
+            for number in range(num_ranks)
+        ]
+        for one in ranks:
+            one.start()
+        try:
+            until = time.monotonic() + LAUNCH_TIMEOUT_S
+            while any(one.is_alive() for one in ranks) and time.monotonic() < until:
+                wait([one.sentinel for one in ranks if one.is_alive()], timeout=1)
+                if any(one.exitcode for one in ranks):  # where one has died the others wait for it in vain
+                    until = min(until, time.monotonic() + 5)
+        finally:
+            for one in ranks:
+                one.kill()
+                one.join()
+        statuses = [one.exitcode for one in ranks]
+        assert all(status is not None for status in statuses)
+        if any(status != 0 for status in statuses):
+            print(log.read_text())
+        return [int(status or 0) for status in statuses]
+
+    return run

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multimodal.data import Captions, ColumnRows, Shuffled
+from multimodal.data import Captions, ColumnRows, PairLoader, Shuffled
+from multimodal.data.conformance import MakeLoader, assert_exact_epoch, assert_exact_resume
 from multimodal.errors import InputError
 from multimodal.shards import Column, ShardSet, Split
+from multimodal.training.conformance import loaders_of
 from multimodal.training.datamodule import PairData, cut, rows_per_rank
+from multimodal.training.door import build
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
@@ -91,3 +95,55 @@ def test_ranks_share_the_pairs_of_a_preflight_among_them(pairs: Path) -> None:
     assert len(ids) == len(set(ids.tolist())) == 16
     assert set(ids.tolist()) <= set(data.train_ids.tolist())
     assert sorted(data.some_pairs(16)[0].id.tolist()) == sorted(ids.tolist())
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_a_data_module_gives_every_pair_once_and_goes_on_exactly_on_other_ranks(pairs: Path, world_size: int) -> None:
+    def data(batch_size: int) -> PairData:
+        return PairData(pairs, ColumnRows("features"), ColumnRows("topics"), Split(), batch_size=batch_size)
+
+    ids, _ = cut(ShardSet(pairs), Split(), validation_share=0.1)
+    for epoch in (0, 3):
+        assert_exact_epoch(loaders_of(data), ids, 18 // world_size, world_size, epoch)
+    for world_size_after in (1, 2, 3):
+        assert_exact_resume(loaders_of(data), 18 // world_size, world_size, world_size_after)
+
+
+def test_a_recipe_is_checked_as_it_is_written(arguments: Callable[..., list[str]]) -> None:
+    def data(batch_size: int) -> PairData:
+        return build(arguments("none", "--data.batch_size", str(batch_size)))[1]
+
+    one = data(12)
+    one.setup("fit")
+    assert_exact_epoch(loaders_of(data), one.train_ids, batch_size=6, world_size=2)
+
+
+class OfOneRank(PairData):
+    """A data module that takes no notice of ranks."""
+
+    def train_dataloader(self) -> PairLoader:
+        return PairLoader(self.shards, self.train_ids, self.image, self.text, self.batch_size // self.trainer.world_size, self.seed)
+
+
+class Forgetful(PairData):
+    """A data module whose loader begins anew after a resume."""
+
+    def state_dict(self) -> dict[str, object]:
+        return {}
+
+    def train_dataloader(self) -> PairLoader:
+        loader = super().train_dataloader()
+        loader.load_state_dict = lambda state: loader.set_epoch(state["epoch"])
+        return loader
+
+
+def test_data_modules_that_repeat_or_forget_are_found_out(pairs: Path) -> None:
+    def of(kind: type[PairData]) -> MakeLoader:
+        return loaders_of(lambda batch_size: kind(pairs, ColumnRows("features"), ColumnRows("topics"), Split(), batch_size=batch_size))
+
+    ids, _ = cut(ShardSet(pairs), Split(), validation_share=0.1)
+    with pytest.raises(AssertionError, match=f"rows seen of {len(ids)} pairs"):
+        assert_exact_epoch(of(OfOneRank), ids, batch_size=8, world_size=2)
+    assert_exact_epoch(of(Forgetful), ids, batch_size=8, world_size=2)
+    with pytest.raises(AssertionError, match="after 1 steps"):
+        assert_exact_resume(of(Forgetful), batch_size=8, world_size=2)

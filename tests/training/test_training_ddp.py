@@ -1,11 +1,13 @@
 from __future__ import annotations
 
-import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -18,16 +20,8 @@ from multimodal.training.datamodule import PairData
 from multimodal.training.door import fit
 from multimodal.training.offline_wandb import OfflineRun
 
-WITNESS = """
-import json, os
-from lightning.pytorch.callbacks import Callback
-
-class Witness(Callback):
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-        seen = {"epoch": trainer.current_epoch, "ids": batch.id[batch.valid].tolist()}
-        with open(os.environ["WITNESS"] + f".rank{trainer.global_rank}", "a") as file:
-            file.write(json.dumps(seen) + "\\n")
-"""
+if TYPE_CHECKING:
+    from tests.training.conftest import Witnessed
 
 TIMEOUT_S = 160
 
@@ -36,10 +30,10 @@ def test_two_processes_see_every_pair_once_and_train_what_one_process_trains(
     arguments: Callable[..., list[str]],
     pairs: Path,
     told_wandb: Callable[[Path], OfflineRun],
+    witness: Witnessed,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "witness_ddp.py").write_text(WITNESS)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
     same = [
@@ -47,7 +41,7 @@ def test_two_processes_see_every_pair_once_and_train_what_one_process_trains(
         str(recipes.find("trainer/wandb.yaml")),
         "--trainer.max_epochs",
         "2",
-        "--trainer.callbacks+=witness_ddp.Witness",
+        "--trainer.callbacks+=witness.Witness",
         "--model.image_tower.init_args.dropout",
         "0",
     ]
@@ -55,7 +49,6 @@ def test_two_processes_see_every_pair_once_and_train_what_one_process_trains(
     environment = {
         **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
         "PYTHONPATH": str(tmp_path),
-        "WITNESS": str(tmp_path / "two"),
         "OMP_NUM_THREADS": "1",
     }
     done = subprocess.run(
@@ -63,18 +56,15 @@ def test_two_processes_see_every_pair_once_and_train_what_one_process_trains(
     )
     assert done.returncode == 0, done.stderr
 
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("WITNESS", str(tmp_path / "one"))
+    ranks = witness.take(2)
     one = fit(arguments("one", *same))
 
     data = PairData(pairs, ColumnRows("features"), ColumnRows("topics"), Split(), validation_share=0.2)
     data.setup("fit")
-    ranks = [[json.loads(line) for line in (tmp_path / f"two.rank{rank}").read_text().splitlines()] for rank in (0, 1)]
     for epoch in (0, 1):
         seen = [id for rank in ranks for step in rank if step["epoch"] == epoch for id in step["ids"]]
         assert sorted(seen) == data.train_ids.tolist()
-    whole = [json.loads(line) for line in (tmp_path / "one.rank0").read_text().splitlines()]
-    for left, right, together in zip(*ranks, whole, strict=True):
+    for left, right, together in zip(*ranks, *witness.take(), strict=True):
         assert sorted(left["ids"] + right["ids"]) == sorted(together["ids"])
 
     weights = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for run in (tmp_path / "two", one)]
@@ -90,3 +80,65 @@ def test_two_processes_see_every_pair_once_and_train_what_one_process_trains(
             assert of_two[:2] == of_one[:2] and of_two[3] == of_one[3] == len(data.validation_ids)
             assert of_two[5] == pytest.approx(of_one[5], abs=1e-3)
     assert (tmp_path / "two" / "metrics.csv").read_text().splitlines()[0] == (one / "metrics.csv").read_text().splitlines()[0]
+
+
+@pytest.fixture
+def twelve_a_step(arguments: Callable[..., list[str]]) -> Callable[..., list[str]]:
+    """A run whose batches divide by one, two and three ranks, and neither its pairs nor its shards by anything."""
+    more = ["--trainer.callbacks+=witness.Witness", "--data.batch_size", "12", "--checkpoint_every_n_steps", "3"]
+    return lambda name, *others: arguments(name, *more, "--model.image_tower.init_args.dropout", "0", *others)
+
+
+def joined(ranks: list[list[dict[str, Any]]]) -> list[tuple[int, int, list[int]]]:
+    """(step, epoch, ids) of each global batch, the ids in the order of the ranks; all ranks took the same steps of the same size."""
+    steps = []
+    for parts in zip(*ranks, strict=True):
+        assert len({(part["step"], part["epoch"], part["num_rows"]) for part in parts}) == 1
+        steps.append((parts[0]["step"], parts[0]["epoch"], [id for part in parts for id in part["ids"]]))
+    return steps
+
+
+def test_one_two_and_three_processes_take_the_same_steps_and_go_on_as_any_other_number(
+    twelve_a_step: Callable[..., list[str]], pairs: Path, witness: Witnessed, launch: Callable[..., list[int]], tmp_path: Path
+) -> None:
+    data = PairData(pairs, ColumnRows("features"), ColumnRows("topics"), Split(), validation_share=0.2)
+    data.setup("fit")
+    ids = data.train_ids.tolist()
+    assert len({shard.num_pairs for shard in data.shards.shards}) > 1 and len(ids) % 12
+
+    fit(twelve_a_step("one"))
+    whole = joined(witness.take())
+    per_epoch = -(-len(ids) // 12)
+    assert [step for step, _, _ in whole] == list(range(1, 3 * per_epoch + 1))
+    for epoch in range(3):
+        seen = [id for _, of_step, step_ids in whole for id in step_ids if of_step == epoch]
+        assert sorted(seen) == ids and (not epoch or seen != [id for _, _, step_ids in whole[:per_epoch] for id in step_ids])
+    for num_ranks, name in ((2, "two"), (3, "three")):
+        assert launch(twelve_a_step(name), num_ranks) == [0] * num_ranks
+        ranks = witness.take(num_ranks)
+        assert {step["num_rows"] for rank in ranks for step in rank} == {12 // num_ranks}
+        assert joined(ranks) == whole
+        if num_ranks == 2:
+            uninterrupted = ranks
+
+    dies_at = int(torch.randint(per_epoch + 1, 2 * per_epoch, (), generator=torch.Generator().manual_seed(len(ids))))
+    witness.die_after(dies_at)
+    assert -signal.SIGKILL in launch([*twelve_a_step("killed2"), "--data.num_workers", "1"], num_ranks=2)
+    witness.take(2)
+    witness.die_after(None)
+    saved: int = torch.load(tmp_path / "killed2" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert per_epoch <= saved < dies_at and dies_at - saved <= 3
+    for other in ("killed1", "killed3"):
+        shutil.copytree(tmp_path / "killed2", tmp_path / other)
+    for num_ranks, num_workers in ((2, 0), (1, 2), (3, 0)):
+        assert launch([*twelve_a_step(f"killed{num_ranks}"), "--data.num_workers", str(num_workers)], num_ranks) == [0] * num_ranks
+        ranks = witness.take(num_ranks)
+        assert joined(ranks) == whole[saved:], f"killed on 2 ranks after step {dies_at}, gone on with {num_ranks}"
+        if num_ranks == 2:
+            assert ranks == [rank[saved:] for rank in uninterrupted]  # chance included
+
+    weights = [torch.load(tmp_path / run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for run in ("two", "killed2")]
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+    assert (tmp_path / "two" / "metrics.csv").read_text() == (tmp_path / "killed2" / "metrics.csv").read_text()
+    for run in ("three", "killed1", "killed2", "killed3"):
+        assert read_manifest(tmp_path / run, kind="run") == read_manifest(tmp_path / "one", kind="run")

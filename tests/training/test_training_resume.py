@@ -3,53 +3,31 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from multimodal.boxes import is_whole
 from multimodal.errors import InputError
+from multimodal.training.callbacks import SharedClock
 from multimodal.training.door import fit
+
+if TYPE_CHECKING:
+    from tests.training.conftest import Witnessed
 
 STEPS_PER_EPOCH = 5
 
-WITNESS = '''
-import json, os, signal
-from lightning.pytorch.callbacks import Callback
-
-class Witness(Callback):
-    """Writes down what each step sees, and ends the process after the step that DIES_AT names: killed, or as by Ctrl-C."""
-
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-        seen = {"step": trainer.global_step, "epoch": trainer.current_epoch, "ids": batch.id[batch.valid].tolist()}
-        with open(os.environ["WITNESS"] + f".rank{trainer.global_rank}", "a") as file:
-            file.write(json.dumps(seen) + "\\n")
-        if str(trainer.global_step) == os.environ.get("DIES_AT"):
-            os.kill(os.getpid(), signal.Signals[os.environ["DIES_OF"]])
-'''
-
-
-def steps(path: Path, rank: int = 0) -> list[dict[str, object]]:
-    return [json.loads(line) for line in Path(f"{path}.rank{rank}").read_text().splitlines()]
-
 
 @pytest.fixture
-def witness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "witness.py").write_text(WITNESS)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("WITNESS", str(tmp_path / "seen"))
-    return tmp_path / "seen"
-
-
-@pytest.fixture
-def command(arguments: Callable[..., list[str]], witness: Path) -> Callable[[str], list[str]]:
-    return lambda name: arguments(name, "--trainer.callbacks+=witness.Witness", "--checkpoint_every_n_steps", "2")
+def command(arguments: Callable[..., list[str]], witness: Witnessed) -> Callable[..., list[str]]:
+    return lambda name, *more: arguments(name, "--trainer.callbacks+=witness.Witness", "--checkpoint_every_n_steps", "2", *more)
 
 
 def state(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
@@ -70,51 +48,119 @@ def assert_equal_runs(one: Path, other: Path) -> None:
     assert json.loads((one / "manifest.json").read_text()) == json.loads((other / "manifest.json").read_text())
 
 
-@pytest.mark.parametrize(
-    "dies_at", [1, 5, 6, 9, 15]
-)  # before there is a checkpoint, at the end of an epoch, after it, inside one, at the very end
-def test_a_run_stopped_anywhere_goes_on_as_if_nothing_had_happened(
-    command: Callable[[str], list[str]], witness: Path, monkeypatch: pytest.MonkeyPatch, dies_at: int
+@pytest.mark.parametrize("dies_at", [6, 9])  # after an epoch, inside one
+def test_a_run_stopped_by_ctrl_c_goes_on_as_if_nothing_had_happened(
+    command: Callable[..., list[str]], witness: Witnessed, dies_at: int
 ) -> None:
     whole = fit(command("whole"))
-    expected = steps(witness)
-    Path(f"{witness}.rank0").unlink()
-    monkeypatch.setenv("DIES_AT", str(dies_at))
-    monkeypatch.setenv("DIES_OF", "SIGINT")
+    ((*expected,),) = witness.take()
+    witness.die_after(dies_at, of="SIGINT")
     with pytest.raises(KeyboardInterrupt):
         fit(command("stopped"))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # Ctrl-C works again
     assert not is_whole(whole.parent / "stopped")
-    monkeypatch.delenv("DIES_AT")
+    witness.die_after(None)
     stopped = fit(command("stopped"))
     assert_equal_runs(whole, stopped)
-    went_on_after = max(step for step in range(dies_at) if step % 2 == 0 or step % STEPS_PER_EPOCH == 0)
-    assert steps(witness) == expected[:dies_at] + expected[went_on_after:]
+    assert witness.steps() == expected[:dies_at] + expected[last_saved(dies_at) :]
 
 
-def test_a_killed_process_goes_on_in_another_one(command: Callable[[str], list[str]], witness: Path, tmp_path: Path) -> None:
-    environment = {
-        **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
-        "PYTHONPATH": str(tmp_path),
-        "DIES_AT": "8",
-        "DIES_OF": "SIGKILL",
-    }
-    killed = subprocess.run(
-        [sys.executable, "-m", "multimodal.cli", "fit", *command("killed")], env=environment, timeout=150, capture_output=True, text=True
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert state(tmp_path / "killed")["global_step"] == 6
-    fit(command("killed"))
-    assert [step["step"] for step in steps(witness)] == [*range(1, 9), *range(7, 16)]
-    Path(f"{witness}.rank0").unlink()
-    assert_equal_runs(fit(command("whole")), tmp_path / "killed")
-
-
-def test_a_run_whose_column_has_changed_since_does_not_go_on(
-    command: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_run_killed_after_any_step_goes_on_as_if_nothing_had_happened(
+    command: Callable[..., list[str]], witness: Witnessed, launch: Callable[..., list[int]]
 ) -> None:
-    monkeypatch.setenv("DIES_AT", "6")
-    monkeypatch.setenv("DIES_OF", "SIGINT")
+    whole = fit(command("whole"))
+    ((*expected,),) = witness.take()
+    assert [step["step"] for step in expected] == list(range(1, 16))
+    for dies_at in (1, *range(STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH + 1), 15):  # before there is a checkpoint, all of an epoch, the very end
+        witness.die_after(dies_at)
+        assert launch(command(f"killed{dies_at}")) == [-signal.SIGKILL]
+        witness.die_after(None)
+        assert_equal_runs(whole, fit(command(f"killed{dies_at}")))
+        assert witness.take() == [expected[:dies_at] + expected[last_saved(dies_at) :]], f"killed after step {dies_at}"
+
+
+def last_saved(step: int) -> int:
+    """The step of the checkpoint that a run has when it dies at the end of this step, before it saves again."""
+    return max(before for before in range(step) if before % 2 == 0 or before % STEPS_PER_EPOCH == 0)
+
+
+def test_with_a_checkpoint_every_so_many_seconds_a_kill_costs_those(
+    arguments: Callable[..., list[str]], witness: Witnessed, launch: Callable[..., list[int]], tmp_path: Path
+) -> None:
+    command = lambda name, *more: arguments(name, "--trainer.callbacks+=witness.Witness", *more)  # noqa: E731
+    whole = fit(command("whole"))
+    ((*expected,),) = witness.take()
+    witness.die_after(9)
+    assert launch(command("killed", "--checkpoint_every_s", "1e-9")) == [-signal.SIGKILL]
+    assert state(tmp_path / "killed")["global_step"] == 8
+    witness.die_after(None)
+    assert_equal_runs(whole, fit(command("killed", "--checkpoint_every_s", "1e9")))
+    assert witness.steps() == [*expected[:9], *expected[8:]]
+
+
+def test_a_run_that_accumulates_gradients_goes_on_from_whole_steps_alone(
+    command: Callable[..., list[str]], witness: Witnessed, launch: Callable[..., list[int]], tmp_path: Path
+) -> None:
+    accumulate = ["--trainer.accumulate_grad_batches", "2", "--checkpoint_every_n_steps", "1"]  # of the 5 batches of an epoch
+    whole = fit(command("whole", *accumulate))
+    witness.die_after(6)
+    assert launch(command("killed", *accumulate)) == [-signal.SIGKILL]
+    assert state(tmp_path / "killed")["global_step"] == 5
+    witness.die_after(None)
+    assert_equal_runs(whole, fit(command("killed", *accumulate)))
+
+
+@given(
+    every_s=st.floats(1, 1e4),
+    steps_s=st.lists(st.floats(1e-3, 10), min_size=1, max_size=300),
+    skew=st.floats(-1e5, 1e5),
+)
+def test_ranks_find_the_time_over_at_one_step_and_none_too_early(every_s: float, steps_s: list[float], skew: float) -> None:
+    now: list[float] = [0.0]
+    told: list[object] = [None]
+
+    def tells(value: object) -> object:
+        told[0] = value
+        return value
+
+    zero, other = SharedClock(every_s, now=lambda: now[0]), SharedClock(every_s, now=lambda: skew * now[0])
+    saved_s = 0.0
+    for step, step_s in enumerate(steps_s, start=1):
+        now[0] += step_s
+        due = zero.is_due(step, tells)
+        assert other.is_due(step, lambda _: told[0]) == due
+        if due:
+            assert now[0] - saved_s >= every_s
+            saved_s = now[0]
+            zero.start(step)
+            other.start(step)
+
+
+@given(num_steps=st.integers(1, 5000))
+def test_even_steps_are_timed_to_the_step_with_few_questions(num_steps: int) -> None:
+    now, num_asked, due_at = [0.0], 0, 0
+    clock = SharedClock(every_s=float(num_steps), now=lambda: now[0])
+
+    def asks(value: tuple[bool, int]) -> tuple[bool, int]:
+        nonlocal num_asked
+        num_asked += 1
+        return value
+
+    while not due_at:
+        now[0] += 1
+        due_at = int(now[0]) if clock.is_due(int(now[0]), asks) else 0
+    assert due_at == num_steps
+    assert num_asked <= 2 + 2 * np.log2(num_steps + 1)
+
+
+@pytest.mark.parametrize("option", ["--checkpoint_every_s", "--checkpoint_every_n_steps"])
+def test_a_checkpoint_every_nothing_is_refused(arguments: Callable[..., list[str]], option: str) -> None:
+    with pytest.raises(InputError, match=f"{option[2:]}=0.* must be .*, or null"):
+        fit(arguments("run", option, "0"))
+
+
+def test_a_run_whose_column_has_changed_since_does_not_go_on(command: Callable[..., list[str]], witness: Witnessed, tmp_path: Path) -> None:
+    witness.die_after(6, of="SIGINT")
     with pytest.raises(KeyboardInterrupt):
         fit(command("run"))
     begun = tmp_path / "run" / "made_from.json"
