@@ -63,7 +63,6 @@ class ShardSet:
         self.manifest = read_manifest(self.index, kind="shards")
         self.name = self.path.resolve().name
         self.shards = _shards(self.manifest.parts)
-        self._starts = np.array([shard.start for shard in self.shards], np.int64)
         self._table = open_table(self.index / INDEX)
         if len(self._table) != sum(shard.num_pairs for shard in self.shards):
             raise InputError(
@@ -126,6 +125,10 @@ class ShardSet:
     def shard_of(self, id: int) -> Shard:
         """The shard that holds the pair."""
         return self.shards[self._shard_of[self._check(id)]]
+
+    def shard_numbers(self, ids: np.ndarray) -> np.ndarray:
+        """(n,) int32, which of `shards` holds each pair of ids (n,)."""
+        return self._shard_of[ids]
 
     def rows(self, shard: Shard) -> list[Row]:
         """The index of one shard."""

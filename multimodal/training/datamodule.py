@@ -15,12 +15,13 @@ from typing import Any
 import lightning as L
 import numpy as np
 
-from multimodal.data import ColumnRows, Order, PairLoader, Shuffled, Side
+from multimodal.data import ColumnRows, FullShuffle, Order, PairLoader, Shuffle, Shuffled, Side
 from multimodal.errors import InputError
 from multimodal.pairs import Batch
 from multimodal.shards import Column, Ledger, ShardSet, Split
 
 BAD = "bad.csv"
+FULL_SHUFFLE = FullShuffle()
 
 
 class PairData(L.LightningDataModule):
@@ -31,6 +32,7 @@ class PairData(L.LightningDataModule):
     train_share: of the groups that are left, how many to train on; a larger share holds those of a smaller one.
     batch_size: pairs of one step on all ranks together. num_workers: processes a rank that prepare batches; columns need none.
     max_bad_share: the run fails where a larger share of its pairs cannot be read. seed: of order, crops and captions.
+    order: which order an epoch has: any pair after any other, or blocks of shards for a set larger than memory.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class PairData(L.LightningDataModule):
         num_workers: int = 0,
         max_bad_share: float = 0.05,
         seed: int = 0,
+        order: Shuffle = FULL_SHUFFLE,
     ) -> None:
         super().__init__()
         if not 0 <= validation_share < 1:
@@ -53,7 +56,7 @@ class PairData(L.LightningDataModule):
             raise InputError(f"data.train_share={train_share} must be a share above 0 and at most 1")
         self.path, self.image, self.text, self.split = shards, image, text, split
         self.validation_share, self.train_share, self.batch_size, self.num_workers = validation_share, train_share, batch_size, num_workers
-        self.max_bad_share, self.seed = max_bad_share, seed
+        self.max_bad_share, self.seed, self.order = max_bad_share, seed, order
         self.ledger = Ledger(Path(BAD))  # collects only; `BadPairs` writes
         self._train_loader: PairLoader | None = None
         self._train_state: dict[str, Any] = {}
@@ -116,6 +119,7 @@ class PairData(L.LightningDataModule):
             world_size=world_size,
             pin=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             ledger=self.ledger if shuffle else None,
+            order=self.order,
         )
 
 
