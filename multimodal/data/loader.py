@@ -11,7 +11,8 @@ valid. Workers get positions, and hold no state.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,9 +22,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from multimodal.boxes import fingerprint_bytes
+from multimodal.data.ahead import Ahead
 from multimodal.data.order import random_words
 from multimodal.data.shuffle import FullShuffle, Shuffle
-from multimodal.data.sides import Reader, Rows, Side
+from multimodal.data.sides import Reader, Rows, Side, reads_tars
 from multimodal.errors import InputError
 from multimodal.pairs import Batch
 from multimodal.shards import Ledger, ShardSet
@@ -138,11 +140,27 @@ class PairLoader:
         self._resumes = False
         epoch, stop = self.epoch, len(self) * self.global_batch
         self._starts[:] = [(epoch, offset) for offset in range(self._position.offset, stop, self.global_batch)]
-        for batch, unread in self._workers if self.num_workers else map(self._steps.__getitem__, self._starts):
-            offset = self._position.offset + self.global_batch
-            self._position = Position(epoch, offset) if offset < stop else Position(epoch + 1, 0)
-            self._note(epoch, batch, unread)
-            yield _pinned(batch) if self.pin and not self.num_workers else batch
+        # Workers are forked here, before there is a second thread.
+        steps = iter(self._workers) if self.num_workers else map(self._steps.__getitem__, self._starts)
+        with self._fetching(self._starts.copy()) as reached:
+            for number, (batch, unread) in enumerate(steps):
+                reached(number)
+                offset = self._position.offset + self.global_batch
+                self._position = Position(epoch, offset) if offset < stop else Position(epoch + 1, 0)
+                self._note(epoch, batch, unread)
+                yield _pinned(batch) if self.pin and not self.num_workers else batch
+
+    @contextmanager
+    def _fetching(self, starts: list[tuple[int, int]]) -> Iterator[Callable[[int], None]]:
+        """While it is open the tars of a remote set are fetched ahead of the steps; what it gives is told which steps are done."""
+        steps = self._steps
+        if steps.shards.remote is None or not steps.reads_tars:
+            yield lambda number: None
+            return
+        # Half of this rank's share of the cache: the other half holds what was read last, which goes first.
+        window_bytes = steps.shards.remote.cache_bytes // (2 * self.world_size)
+        with Ahead(steps.shards, steps.shards.remote, map(steps.ids_of, starts), window_bytes) as ahead:
+            yield ahead.reached
 
     @cached_property
     def _pairs(self) -> str:
@@ -195,14 +213,12 @@ class _Steps(Dataset):
         self.shards, self.ids, self.batch_size, self.seed, self.shuffle = shards, ids, batch_size, seed, shuffle
         self.rank, self.world_size = rank, world_size
         self.order = shuffle.open(seed, _run_lengths(shards.shard_numbers(ids))) if shuffle else None
+        self.reads_tars = reads_tars(image) or reads_tars(text)
         self.image: Reader = image.open(shards, ids)
         self.text: Reader = text.open(shards, ids)
 
     def __getitem__(self, place: tuple[int, int]) -> tuple[Batch, Unread]:
-        epoch, start = place
-        stop = min(start + self.batch_size * self.world_size, len(self.ids))
-        start = min(start + self.rank, stop)
-        ids = self.ids[self.order.ids(epoch, start, stop, self.world_size) if self.order else slice(start, stop, self.world_size)]
+        epoch, ids = place[0], self.ids_of(place)
         image, text = (
             read(ids, random_words(self.seed, epoch, ids, purpose) if self.order else None)
             for read, purpose in ((self.image, IMAGE), (self.text, TEXT))
@@ -213,6 +229,13 @@ class _Steps(Dataset):
         padded_ids = np.full(self.batch_size, -1, np.int64)
         padded_ids[: len(ids)] = ids
         return Batch(torch.from_numpy(padded_ids), self._padded(image), self._padded(text), torch.from_numpy(valid)), unread
+
+    def ids_of(self, place: tuple[int, int]) -> np.ndarray:
+        """(b,) int64, fewer in the last step of an epoch."""
+        epoch, start = place
+        stop = min(start + self.batch_size * self.world_size, len(self.ids))
+        start = min(start + self.rank, stop)
+        return self.ids[self.order.ids(epoch, start, stop, self.world_size) if self.order else slice(start, stop, self.world_size)]
 
     def _padded(self, rows: Rows) -> Any:
         """The values as a tensor (b, ...), or b strings, with zeros or "" at the end where there are fewer."""

@@ -10,12 +10,13 @@ their own; reads share no file position, so that threads and forked processes ma
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -24,6 +25,9 @@ from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards.format import TAR, decode_record
 from multimodal.shards.table import INDEX, SIDECAR, Row, Strings, open_table
+
+if TYPE_CHECKING:
+    from multimodal.shards.remote import RemoteShards
 
 MAX_OPEN_FILES = 256  # of the usual limit of 1024 a process, whatever the number of shards
 
@@ -51,11 +55,18 @@ class ShardSet:
     """A finished set of shards, read by id.
 
     path: the folder of the tars. index: the folder of `index.arrow` and `manifest.json` where they lie elsewhere (a read-only set).
+    remote: where the tars are got from instead, for a set that `RemoteShards.open` opens.
     """
 
-    def __init__(self, path: str | Path, index: str | Path | None = None) -> None:
+    def __init__(self, path: str | Path, index: str | Path | None = None, remote: RemoteShards | None = None) -> None:
+        if re.match(r"\w+:/", str(path)):
+            raise InputError(
+                f"{path}: is a URL, and a folder is wanted here. A set at a URL is read through a cache: RemoteShards(url, cache).open(), "
+                'or for a run {class_path: multimodal.shards.RemoteShards, init_args: {url: "...", cache: "..."}} as data.shards'
+            )
         self.path = Path(path)
         self.index = self.path if index is None else Path(index)
+        self.remote = remote
         if not (self.index / MANIFEST).is_file() and any(self.path.glob(f"*{TAR}")):
             if any(self.path.glob(f"*{SIDECAR}")):
                 raise InputError(f"{self.path}: the job that writes these shards has not finished. Run it again")
@@ -88,7 +99,7 @@ class ShardSet:
         return f"ShardSet({str(self.path)!r}: {len(self)} pairs in {len(self.shards)} shards)"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ShardSet, (self.path, None if self.index == self.path else self.index)
+        return ShardSet, (self.path, None if self.index == self.path else self.index, self.remote)
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -175,10 +186,16 @@ class ShardSet:
         size = int(sizes[id])
         if not size:
             return b""
-        content = self._files.get(number, self._open).read(int(offsets[id]), size)
+        content = self._read(number, int(offsets[id]), size)
         if len(content) < size:
             raise InputError(f"{self._where(id)}: its {member} ends early: the tar was cut after it was indexed. Run: {self._verify()}")
         return content
+
+    def _read(self, number: int, offset: int, size: int) -> bytes:
+        if self.remote is None:
+            return read_at(self._files.get(number, self._open).descriptor, offset, size)
+        with self.remote.opened(self.shards[number]) as descriptor:  # for this read alone: what is open cannot make room for others
+            return read_at(descriptor, offset, size)
 
     def _open(self, number: int) -> _File:
         shard = self.shards[number]
@@ -252,15 +269,17 @@ class _File:
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.size_bytes = os.fstat(self.descriptor).st_size
 
-    def read(self, offset: int, size: int) -> bytes:
-        content = os.pread(self.descriptor, size, offset)
-        while len(content) < size and (more := os.pread(self.descriptor, size - len(content), offset + len(content))):
-            content += more  # one pread gives at most 2 GiB, and network file systems may give less
-        return content
-
     def __del__(self) -> None:
         if hasattr(self, "descriptor"):
             os.close(self.descriptor)
+
+
+def read_at(descriptor: int, offset: int, size: int) -> bytes:
+    """The bytes of a file from offset on, fewer than size only where it ends."""
+    content = os.pread(descriptor, size, offset)
+    while len(content) < size and (more := os.pread(descriptor, size - len(content), offset + len(content))):
+        content += more  # one pread gives at most 2 GiB, and network file systems may give less
+    return content
 
 
 def _shards(parts: Any) -> tuple[Shard, ...]:
