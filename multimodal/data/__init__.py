@@ -9,18 +9,23 @@ from __future__ import annotations
 from multimodal.data.decode import BadPicture
 from multimodal.data.loader import PairLoader
 from multimodal.data.order import Order, random_words
+from multimodal.data.shuffle import BlockShuffle, FullShuffle, Shuffle, how_mixed
 from multimodal.data.sides import Captions, ColumnRows, Pixels, Reader, Rows, Shuffled, Side
 
 __all__ = [
     "BadPicture",
+    "BlockShuffle",
     "Captions",
     "ColumnRows",
+    "FullShuffle",
     "Order",
     "PairLoader",
     "Pixels",
     "Reader",
     "Rows",
+    "Shuffle",
     "Shuffled",
     "Side",
+    "how_mixed",
     "random_words",
 ]

@@ -9,7 +9,7 @@ assert_exact_resume(make, batch_size=3, world_size=2, world_size_after=1)
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
@@ -80,7 +80,7 @@ def assert_exact_resume(make: MakeLoader, batch_size: int, world_size: int, worl
 
 
 def _steps(loaders: list[Loader], epoch: int | None, num_epochs: int) -> list[Batch]:
-    """The global batches of some epochs: each step's rows of rank 0, then of rank 1 and so on."""
+    """The global batches of some epochs: the first row of each rank, then the second of each, and so on, as positions are dealt."""
     steps: list[Batch] = []
     if epoch is not None:
         for loader in loaders:
@@ -92,8 +92,13 @@ def _steps(loaders: list[Loader], epoch: int | None, num_epochs: int) -> list[Ba
 
 def _joined(parts: tuple[Batch, ...]) -> Batch:
     ids, images, texts, valid = zip(*parts, strict=True)
-    text = torch.cat(texts) if isinstance(texts[0], torch.Tensor) else [one for part in texts for one in part]
-    return Batch(torch.cat(ids), torch.cat(images), text, torch.cat(valid))
+    text = _in_turn(texts) if isinstance(texts[0], torch.Tensor) else [one for row in zip(*texts, strict=True) for one in row]
+    return Batch(_in_turn(ids), _in_turn(images), text, _in_turn(valid))
+
+
+def _in_turn(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """w tensors (b, ...) -> (b * w, ...)."""
+    return torch.stack(list(parts), dim=1).flatten(0, 1)
 
 
 def _equal(one: Batch, other: Batch) -> bool:

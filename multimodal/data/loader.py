@@ -4,13 +4,15 @@
     for batch in loader: ...                    # epoch 0; the next loop is epoch 1
     loader.load_state_dict(saved)               # goes on after the last batch that was handed out when `saved` was taken
 
-A global batch is a slice of batch_size * world_size positions of `Order`, and a rank takes its part of the slice, so that what a step sees
-depends on the global batch alone. The last one is filled up with rows that are not valid. Workers get positions, and hold no state.
+A global batch is a slice of batch_size * world_size positions of the epoch's order, which the ranks take in turn (rank r of W the
+positions p with p % W == r), so that what a step sees depends on the global batch alone. The last one is filled up with rows that are not
+valid. Workers get positions, and hold no state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,12 +22,15 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from multimodal.boxes import fingerprint_bytes
-from multimodal.data.order import Order, random_words
-from multimodal.data.sides import Reader, Rows, Side
+from multimodal.data.ahead import Ahead
+from multimodal.data.order import random_words
+from multimodal.data.shuffle import FullShuffle, Shuffle
+from multimodal.data.sides import Reader, Rows, Side, reads_tars
 from multimodal.errors import InputError
 from multimodal.pairs import Batch
 from multimodal.shards import Ledger, ShardSet
 
+FULL_SHUFFLE = FullShuffle()
 Unread = list[tuple[int, str]]
 """(id, reason) of pairs that could not be read."""
 IMAGE, TEXT = 0, 1
@@ -47,6 +52,7 @@ class PairLoader:
     batch_size: rows of one rank. seed: of the order and of every random choice.
     shuffle: True to train: a new order and new choices (crop, caption) each epoch. False to evaluate: the order of `ids`, and no chance
     anywhere.
+    order: which order an epoch has where it is shuffled.
     num_workers: processes that prepare batches; columns need none. pin: page-locked memory, for copies to a GPU.
     rank, world_size: this process among those that train together. drop_tail: leave out the last global batch where it is not full.
     ledger: where pairs that could not be read are named, each once; its `close` is the caller's. They count as invalid rows, and shift
@@ -68,6 +74,7 @@ class PairLoader:
         drop_tail: bool = False,
         pin: bool = False,
         ledger: Ledger | None = None,
+        order: Shuffle = FULL_SHUFFLE,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"batch_size={batch_size} must be at least 1")
@@ -75,7 +82,7 @@ class PairLoader:
             raise InputError(f"rank={rank} is not one of {world_size} ranks, which count from 0")
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         self.num_workers, self.drop_tail, self.pin, self.ledger = num_workers, drop_tail, pin, ledger
-        self._steps = _Steps(shards, np.asarray(ids, np.int64), image, text, batch_size, seed, shuffle)
+        self._steps = _Steps(shards, np.asarray(ids, np.int64), image, text, batch_size, seed, order if shuffle else None, rank, world_size)
         self.num_pairs = len(self._steps.ids)
         self.global_batch = batch_size * world_size
         if drop_tail and 0 < self.num_pairs < self.global_batch:
@@ -106,6 +113,7 @@ class PairLoader:
             "epoch": self._position.epoch,
             "offset": self._position.offset,
             "seed": self._steps.seed,
+            "order": repr(self._steps.shuffle),
             "pairs": self._pairs,
             "global_batch": self.global_batch,
         }
@@ -114,6 +122,8 @@ class PairLoader:
         """Go on from there, with any number of ranks and workers. InputError where the order would not be the same one."""
         if state["seed"] != self._steps.seed:
             raise InputError(f"the checkpoint's loader had seed={state['seed']} and this one has {self._steps.seed}: their orders differ")
+        if state["order"] != repr(self._steps.shuffle):
+            raise InputError(f"the checkpoint's loader had the order {state['order']} and this one has {self._steps.shuffle}")
         if state["pairs"] != self._pairs:
             raise InputError(f"the checkpoint's loader read other pairs than these {self.num_pairs}: the shards or the split have changed")
         if state["offset"] and state["global_batch"] != self.global_batch:
@@ -129,14 +139,28 @@ class PairLoader:
             self._position = Position(self.epoch, 0)
         self._resumes = False
         epoch, stop = self.epoch, len(self) * self.global_batch
-        self._starts[:] = [
-            (epoch, offset + self.rank * self.batch_size) for offset in range(self._position.offset, stop, self.global_batch)
-        ]
-        for batch, unread in self._workers if self.num_workers else map(self._steps.__getitem__, self._starts):
-            offset = self._position.offset + self.global_batch
-            self._position = Position(epoch, offset) if offset < stop else Position(epoch + 1, 0)
-            self._note(epoch, batch, unread)
-            yield _pinned(batch) if self.pin and not self.num_workers else batch
+        self._starts[:] = [(epoch, offset) for offset in range(self._position.offset, stop, self.global_batch)]
+        # Workers are forked here, before there is a second thread.
+        steps = iter(self._workers) if self.num_workers else map(self._steps.__getitem__, self._starts)
+        with self._fetching(self._starts.copy()) as reached:
+            for number, (batch, unread) in enumerate(steps):
+                reached(number)
+                offset = self._position.offset + self.global_batch
+                self._position = Position(epoch, offset) if offset < stop else Position(epoch + 1, 0)
+                self._note(epoch, batch, unread)
+                yield _pinned(batch) if self.pin and not self.num_workers else batch
+
+    @contextmanager
+    def _fetching(self, starts: list[tuple[int, int]]) -> Iterator[Callable[[int], None]]:
+        """While it is open the tars of a remote set are fetched ahead of the steps; what it gives is told which steps are done."""
+        steps = self._steps
+        if steps.shards.remote is None or not steps.reads_tars:
+            yield lambda number: None
+            return
+        # Half of this rank's share of the cache: the other half holds what was read last, which goes first.
+        window_bytes = steps.shards.remote.cache_bytes // (2 * self.world_size)
+        with Ahead(steps.shards, steps.shards.remote, map(steps.ids_of, starts), window_bytes) as ahead:
+            yield ahead.reached
 
     @cached_property
     def _pairs(self) -> str:
@@ -169,23 +193,34 @@ class PairLoader:
 
 
 class _Steps(Dataset):
-    """(epoch, start) -> the batch of the batch_size positions from start on, and the pairs in it that could not be read. Has no state; goes
-    to workers.
+    """(epoch, start) -> this rank's rows of the global batch from position start on, and the pairs among them that could not be read.
+
+    Goes to workers, and keeps nothing from step to step.
     """
 
-    def __init__(self, shards: ShardSet, ids: np.ndarray, image: Side, text: Side, batch_size: int, seed: int, shuffle: bool) -> None:
+    def __init__(
+        self,
+        shards: ShardSet,
+        ids: np.ndarray,
+        image: Side,
+        text: Side,
+        batch_size: int,
+        seed: int,
+        shuffle: Shuffle | None,
+        rank: int,
+        world_size: int,
+    ) -> None:
         self.shards, self.ids, self.batch_size, self.seed, self.shuffle = shards, ids, batch_size, seed, shuffle
-        self.order = Order(seed, len(ids))
+        self.rank, self.world_size = rank, world_size
+        self.order = shuffle.open(seed, _run_lengths(shards.shard_numbers(ids))) if shuffle else None
+        self.reads_tars = reads_tars(image) or reads_tars(text)
         self.image: Reader = image.open(shards, ids)
         self.text: Reader = text.open(shards, ids)
 
     def __getitem__(self, place: tuple[int, int]) -> tuple[Batch, Unread]:
-        epoch, start = place
-        num = len(self.ids)
-        start, stop = min(start, num), min(start + self.batch_size, num)
-        ids = self.ids[self.order.ids(epoch, start, stop) if self.shuffle else slice(start, stop)]
+        epoch, ids = place[0], self.ids_of(place)
         image, text = (
-            read(ids, random_words(self.seed, epoch, ids, purpose) if self.shuffle else None)
+            read(ids, random_words(self.seed, epoch, ids, purpose) if self.order else None)
             for read, purpose in ((self.image, IMAGE), (self.text, TEXT))
         )
         unread = [(int(id), reason) for side in (image, text) for id, reason in zip(ids[~side.ok], side.reasons, strict=True)]
@@ -195,6 +230,13 @@ class _Steps(Dataset):
         padded_ids[: len(ids)] = ids
         return Batch(torch.from_numpy(padded_ids), self._padded(image), self._padded(text), torch.from_numpy(valid)), unread
 
+    def ids_of(self, place: tuple[int, int]) -> np.ndarray:
+        """(b,) int64, fewer in the last step of an epoch."""
+        epoch, start = place
+        stop = min(start + self.batch_size * self.world_size, len(self.ids))
+        start = min(start + self.rank, stop)
+        return self.ids[self.order.ids(epoch, start, stop, self.world_size) if self.order else slice(start, stop, self.world_size)]
+
     def _padded(self, rows: Rows) -> Any:
         """The values as a tensor (b, ...), or b strings, with zeros or "" at the end where there are fewer."""
         missing = self.batch_size - len(rows.values)
@@ -203,6 +245,12 @@ class _Steps(Dataset):
         if not missing:
             return torch.from_numpy(rows.values)
         return torch.from_numpy(np.concatenate([rows.values, np.zeros((missing, *rows.values.shape[1:]), rows.values.dtype)]))
+
+
+def _run_lengths(values: np.ndarray) -> np.ndarray:
+    """(n,) -> (r,) int64, how often each value follows itself: [3, 3, 5, 3] -> [2, 1, 1]."""
+    begins = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1], [True]])) if len(values) else np.zeros(1, np.int64)
+    return np.diff(begins)
 
 
 def _as_it_is(step: Any) -> Any:  # a function with a name, because workers may be started afresh and get it by pickle

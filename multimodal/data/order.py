@@ -35,26 +35,40 @@ class Order:
         if self.num < 0:
             raise ValueError(f"Order: num={self.num} must not be negative")
 
-    def ids(self, epoch: int, start: int, stop: int) -> np.ndarray:
-        """The ids at positions start .. stop-1 of an epoch, (stop - start,) int64; positions beyond the end are an error.
+    def ids(self, epoch: int, start: int, stop: int, step: int = 1) -> np.ndarray:
+        """The ids at every step-th position of start .. stop-1 of an epoch, int64; positions beyond the end are an error.
 
         A Feistel network permutes the numbers of 2h bits, the fewest that hold num; a result of num or more is sent through again until it
         falls below ("cycle walking"; Black and Rogaway, 2002), which keeps it a permutation. As 4**h < 4 * num, that takes fewer than four
         rounds on average.
         """
-        if not 0 <= start <= stop <= self.num:
-            raise ValueError(f"Order: positions {start} to {stop} are not within 0 to {self.num}")
-        positions = np.arange(start, stop, dtype=np.uint64)
+        positions = positions_within(self.num, start, stop, step)
         if self.num < 2:
-            return positions.astype(np.int64)
-        half_bits = np.uint64(max(MIN_HALF_BITS, ((self.num - 1).bit_length() + 1) // 2))
-        keys = words_from(_key(self.seed, epoch), ROUNDS)
-        ids = _feistel(positions, half_bits, keys)
-        beyond = np.flatnonzero(ids >= self.num)
-        while len(beyond):
-            ids[beyond] = _feistel(ids[beyond], half_bits, keys)
-            beyond = beyond[ids[beyond] >= self.num]
-        return ids.astype(np.int64)
+            return positions
+        return permuted(positions, np.array(self.num), words_from(epoch_key(self.seed, epoch), ROUNDS)[:, None])
+
+
+def positions_within(num: int, start: int, stop: int, step: int) -> np.ndarray:
+    """start, start + step, .. below stop, int64; ValueError where they are not positions of an order of num ids."""
+    if not 0 <= start <= stop <= num or step < 1:
+        raise ValueError(f"order: positions {start} to {stop} by {step} are not within 0 to {num}")
+    return np.arange(start, stop, step, dtype=np.int64)
+
+
+def permuted(values: np.ndarray, nums: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Each value (n,) sent through the permutation of 0 .. num-1 that its keys pick; see `Order.ids`.
+
+    nums (n,) or (): above the value; below 2**53. keys (ROUNDS, n) or (ROUNDS, 1) uint64.
+    """
+    nums, keys = np.broadcast_to(nums, values.shape), np.broadcast_to(keys, (ROUNDS, len(values)))
+    num_bits = np.frexp((nums - 1).astype(np.float64))[1]
+    half_bits = np.maximum(MIN_HALF_BITS, (num_bits + 1) // 2).astype(np.uint64)
+    results = _feistel(values.astype(np.uint64), half_bits, keys)
+    beyond = np.flatnonzero(results >= nums.astype(np.uint64))
+    while len(beyond):
+        results[beyond] = _feistel(results[beyond], half_bits[beyond], keys[:, beyond])
+        beyond = beyond[results[beyond] >= nums[beyond].astype(np.uint64)]
+    return results.astype(np.int64)
 
 
 def random_words(seed: int, epoch: int, ids: np.ndarray, purpose: int = 0) -> np.ndarray:
@@ -63,7 +77,9 @@ def random_words(seed: int, epoch: int, ids: np.ndarray, purpose: int = 0) -> np
     For the choices made for a sample: its crop, its caption. Choices that must not depend on each other have each a purpose; `uniforms`
     draws several numbers from one word.
     """
-    return _mix(_mix(np.asarray(ids).astype(np.uint64) * _GAMMA + _key(seed, epoch)) + np.array([purpose + 1], dtype=np.uint64) * _GAMMA)
+    return _mix(
+        _mix(np.asarray(ids).astype(np.uint64) * _GAMMA + epoch_key(seed, epoch)) + np.array([purpose + 1], dtype=np.uint64) * _GAMMA
+    )
 
 
 def uniforms(word: int | np.uint64, num: int) -> np.ndarray:
@@ -76,7 +92,7 @@ def words_from(word: int | np.uint64, num: int) -> np.ndarray:
     return _mix(np.arange(1, num + 1, dtype=np.uint64) * _GAMMA + np.uint64(word))
 
 
-def _feistel(values: np.ndarray, half_bits: np.uint64, keys: np.ndarray) -> np.ndarray:
+def _feistel(values: np.ndarray, half_bits: np.ndarray, keys: np.ndarray) -> np.ndarray:
     mask = (np.uint64(1) << half_bits) - np.uint64(1)
     left, right = values >> half_bits, values & mask
     for key in keys:
@@ -84,7 +100,7 @@ def _feistel(values: np.ndarray, half_bits: np.uint64, keys: np.ndarray) -> np.n
     return (left << half_bits) | right
 
 
-def _key(seed: int, epoch: int) -> np.uint64:
+def epoch_key(seed: int, epoch: int) -> np.uint64:
     """One word of (seed, epoch), any ints, in which (0, 1) and (1, 0) have nothing to do with each other."""
     words = np.array([seed % 2**64, epoch % 2**64], dtype=np.uint64)
     return _mix(_mix(words[:1] + _GAMMA) ^ (words[1:] * _GAMMA + np.uint64(1)))[0]

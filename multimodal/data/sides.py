@@ -126,6 +126,11 @@ class Shuffled:
         return _ShuffledReader(self.side.open(shards, ids), ids, partner)
 
 
+def reads_tars(side: Side) -> bool:
+    """Whether it reads, for each id that it is asked for, the tar that holds it. A side of one's own is taken to."""
+    return not isinstance(side, ColumnRows | Shuffled)  # a shuffled side reads other ids than these
+
+
 @dataclass(frozen=True)
 class _ColumnReader:
     column: Column

@@ -33,7 +33,7 @@ from multimodal.errors import InputError
 from multimodal.export.card import Card, read_card
 from multimodal.objectives import Objective
 from multimodal.shards.columns import Column
-from multimodal.shards.reader import ShardSet
+from multimodal.shards.remote import RemoteShards, open_shards
 from multimodal.text import TextSpace, open_space
 from multimodal.text.encoder import EncoderSpace, Projection
 from multimodal.towers import Head, Preprocessing, TextTower, Trunk
@@ -258,7 +258,8 @@ class _Trained:
         name = described.get("init_args", {}).get("name")
         if name is None:
             return None
-        column = Column.of(ShardSet(self.data["shards"]), name)
+        shards = self.data["shards"]
+        column = Column.of(open_shards(build(shards, RemoteShards) if isinstance(shards, Mapping) else Path(shards)), name)
         trained_on = self.made_from.get(f"column {name}", column.manifest.fingerprint)
         if trained_on != column.manifest.fingerprint:
             raise InputError(

@@ -3,6 +3,7 @@
 from multimodal.shards.columns import Column, ColumnWriter, column_names, column_path
 from multimodal.shards.ledger import Ledger
 from multimodal.shards.reader import BrokenPair, Shard, ShardSet
+from multimodal.shards.remote import RemoteShards, open_shards
 from multimodal.shards.split import Part, Split
 from multimodal.shards.writer import ShardWriter, finish, write_shard
 
@@ -12,6 +13,7 @@ __all__ = [
     "ColumnWriter",
     "Ledger",
     "Part",
+    "RemoteShards",
     "Shard",
     "ShardSet",
     "ShardWriter",
@@ -19,5 +21,6 @@ __all__ = [
     "column_names",
     "column_path",
     "finish",
+    "open_shards",
     "write_shard",
 ]

@@ -10,12 +10,13 @@ their own; reads share no file position, so that threads and forked processes ma
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -24,6 +25,9 @@ from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards.format import BLOCK, TAR, decode_record, header_key
 from multimodal.shards.table import INDEX, SIDECAR, Row, Strings, open_table
+
+if TYPE_CHECKING:
+    from multimodal.shards.remote import RemoteShards
 
 MAX_OPEN_FILES = 256  # of the usual limit of 1024 a process, whatever the number of shards
 
@@ -64,11 +68,18 @@ class ShardSet:
 
     path: the folder of the tars. index: the folder of `index.arrow` and `manifest.json` where they lie elsewhere (a read-only set).
     A pair that cannot be read raises `BrokenPair`: of a tar that was cut after it was indexed those behind the end, and no others.
+    remote: where the tars are got from instead, for a set that `RemoteShards.open` opens.
     """
 
-    def __init__(self, path: str | Path, index: str | Path | None = None) -> None:
+    def __init__(self, path: str | Path, index: str | Path | None = None, remote: RemoteShards | None = None) -> None:
+        if re.match(r"\w+:/", str(path)):
+            raise InputError(
+                f"{path}: is a URL, and a folder is wanted here. A set at a URL is read through a cache: RemoteShards(url, cache).open(), "
+                'or for a run {class_path: multimodal.shards.RemoteShards, init_args: {url: "...", cache: "..."}} as data.shards'
+            )
         self.path = Path(path)
         self.index = self.path if index is None else Path(index)
+        self.remote = remote
         if not (self.index / MANIFEST).is_file() and any(self.path.glob(f"*{TAR}")):
             if any(self.path.glob(f"*{SIDECAR}")):
                 raise InputError(f"{self.path}: the job that writes these shards has not finished. Run it again")
@@ -76,7 +87,6 @@ class ShardSet:
         self.manifest = read_manifest(self.index, kind="shards")
         self.name = self.path.resolve().name
         self.shards = _shards(self.manifest.parts)
-        self._starts = np.array([shard.start for shard in self.shards], np.int64)
         self._table = open_table(self.index / INDEX)
         if len(self._table) != sum(shard.num_pairs for shard in self.shards):
             raise InputError(
@@ -102,7 +112,7 @@ class ShardSet:
         return f"ShardSet({str(self.path)!r}: {len(self)} pairs in {len(self.shards)} shards)"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ShardSet, (self.path, None if self.index == self.path else self.index)
+        return ShardSet, (self.path, None if self.index == self.path else self.index, self.remote)
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -139,6 +149,10 @@ class ShardSet:
     def shard_of(self, id: int) -> Shard:
         """The shard that holds the pair."""
         return self.shards[self._shard_of[self._check(id)]]
+
+    def shard_numbers(self, ids: np.ndarray) -> np.ndarray:
+        """(n,) int32, which of `shards` holds each pair of ids (n,)."""
+        return self._shard_of[ids]
 
     def rows(self, shard: Shard) -> list[Row]:
         """The index of one shard."""
@@ -185,12 +199,19 @@ class ShardSet:
         size = int(sizes[id])
         if not size:
             return b""
-        file, offset = self._files.get(number, self._open), int(offsets[id])
-        content = file.read(offset, size)
+        offset = int(offsets[id])
+        if self.remote is not None:  # verified when it was fetched: nothing of it is cut
+            with self.remote.opened(self.shards[number]) as descriptor:  # for this read alone: what is open cannot make room for others
+                return read_at(descriptor, offset, size)
+        file = self._files.get(number, self._open)
+        content = read_at(file.descriptor, offset, size)
         if len(content) < size:
             raise self._broken(id, f"its {member} lies behind the end of the tar, which was cut after it was indexed")
         # Shorter by a cut is one thing, by being another file is another: then nothing lies where the index says.
-        if file.size_bytes < self.shards[number].size_bytes and header_key(file.read(offset - BLOCK, BLOCK)) != self._keys[id]:
+        if (
+            file.size_bytes < self.shards[number].size_bytes
+            and header_key(read_at(file.descriptor, offset - BLOCK, BLOCK)) != self._keys[id]
+        ):
             raise self._broken(id, f"its {member} does not lie where the index says, in a tar that became shorter after it was indexed")
         return content
 
@@ -267,15 +288,17 @@ class _File:
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.size_bytes = os.fstat(self.descriptor).st_size
 
-    def read(self, offset: int, size: int) -> bytes:
-        content = os.pread(self.descriptor, size, offset)
-        while len(content) < size and (more := os.pread(self.descriptor, size - len(content), offset + len(content))):
-            content += more  # one pread gives at most 2 GiB, and network file systems may give less
-        return content
-
     def __del__(self) -> None:
         if hasattr(self, "descriptor"):
             os.close(self.descriptor)
+
+
+def read_at(descriptor: int, offset: int, size: int) -> bytes:
+    """The bytes of a file from offset on, fewer than size only where it ends."""
+    content = os.pread(descriptor, size, offset)
+    while len(content) < size and (more := os.pread(descriptor, size - len(content), offset + len(content))):
+        content += more  # one pread gives at most 2 GiB, and network file systems may give less
+    return content
 
 
 def _shards(parts: Any) -> tuple[Shard, ...]:

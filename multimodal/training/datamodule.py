@@ -17,27 +17,30 @@ import lightning as L
 import numpy as np
 
 from multimodal.boxes import fingerprint_bytes
-from multimodal.data import ColumnRows, Order, PairLoader, Shuffled, Side
+from multimodal.data import ColumnRows, FullShuffle, Order, PairLoader, Shuffle, Shuffled, Side
 from multimodal.errors import InputError
 from multimodal.pairs import Batch
-from multimodal.shards import Column, Ledger, ShardSet, Split
+from multimodal.shards import Column, Ledger, RemoteShards, ShardSet, Split, open_shards
 
 BAD = "bad.csv"
+FULL_SHUFFLE = FullShuffle()
 
 
 class PairData(L.LightningDataModule):
     """Loaders of training and validation pairs for each rank, from any position.
 
-    shards: the shard set. image, text: the two sides of a batch (`multimodal.data`). split: which pairs are held out of everything.
+    shards: the folder of the shard set, or a set at a URL. image, text: the two sides of a batch (`multimodal.data`).
+    split: which pairs are held out of everything.
     validation_share: of the groups that are trained on, how many to validate on instead; 0 trains on them all and validates on nothing.
     train_share: of the groups that are left, how many to train on; a larger share holds those of a smaller one.
     batch_size: pairs of one step on all ranks together. num_workers: processes a rank that prepare batches; columns need none.
     max_bad_share: the run stops once a larger share of its training pairs could not be read. seed: of order, crops and captions.
+    order: which order an epoch has: any pair after any other, or blocks of shards for a set larger than memory.
     """
 
     def __init__(
         self,
-        shards: Path,
+        shards: Path | RemoteShards,
         image: Side,
         text: Side,
         split: Split,
@@ -47,27 +50,31 @@ class PairData(L.LightningDataModule):
         num_workers: int = 0,
         max_bad_share: float = 0.05,
         seed: int = 0,
+        order: Shuffle = FULL_SHUFFLE,
     ) -> None:
         super().__init__()
         if not 0 <= validation_share < 1:
             raise InputError(f"data.validation_share={validation_share} must be a share from 0 to below 1")
         if not 0 < train_share <= 1:
             raise InputError(f"data.train_share={train_share} must be a share above 0 and at most 1")
-        self.path, self.image, self.text, self.split = shards, image, text, split
+        self.source, self.image, self.text, self.split = shards, image, text, split
         self.validation_share, self.train_share, self.batch_size, self.num_workers = validation_share, train_share, batch_size, num_workers
-        self.max_bad_share, self.seed = max_bad_share, seed
+        self.max_bad_share, self.seed, self.order = max_bad_share, seed, order
         self.ledger = Ledger(Path(BAD))  # collects only; `BadPairs` writes
         self._train_loader: PairLoader | None = None
         self._train_state: dict[str, Any] = {}
 
     def setup(self, stage: str) -> None:
-        self.shards = ShardSet(self.path)
+        self.shards = open_shards(self.source)
         self.train_ids, self.validation_ids = cut(self.shards, self.split, self.validation_share, self.train_share)
         if not len(self.train_ids):
-            raise InputError(f"{self.path}: none of its {len(self.shards)} pairs is left to train on. Hold out less, or bring more pairs")
+            raise InputError(
+                f"{self.shards.path}: none of its {len(self.shards)} pairs is left to train on. Hold out less, or bring more pairs"
+            )
         if self.validation_share and not len(self.validation_ids):
             raise InputError(
-                f"{self.path}: no pair to validate on, of {len(self.train_ids)}. Raise data.validation_share, or set it to 0 to do without"
+                f"{self.shards.path}: no pair to validate on, of {len(self.train_ids)}. "
+                "Raise data.validation_share, or set it to 0 to do without"
             )
 
     def train_dataloader(self) -> PairLoader:
@@ -98,7 +105,7 @@ class PairData(L.LightningDataModule):
 
     def made_from(self) -> dict[str, str]:
         """Fingerprints of what the run learns from: the shards, and each column that a side reads."""
-        shards = ShardSet(self.path)
+        shards = open_shards(self.source)
         names = sorted({name for side in (self.image, self.text) for name in column_names(side)})
         columns = {f"column {name}": Column.of(shards, name).manifest.fingerprint for name in names}
         return {"shards": shards.fingerprint, **columns}
@@ -118,6 +125,7 @@ class PairData(L.LightningDataModule):
             world_size=world_size,
             pin=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             ledger=self.ledger if shuffle else None,
+            order=self.order,
         )
 
 

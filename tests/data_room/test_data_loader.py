@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from multimodal.data import Captions, ColumnRows, PairLoader, Pixels, Shuffled, Side
+from multimodal.data import BlockShuffle, Captions, ColumnRows, PairLoader, Pixels, Shuffle, Shuffled, Side
 from multimodal.data.conformance import MakeLoader, assert_exact_epoch, assert_exact_resume
 from multimodal.errors import InputError
 from multimodal.pairs import Batch, Pair
@@ -108,6 +108,30 @@ def test_a_run_goes_on_from_every_batch_on_other_numbers_of_ranks(
     assert_exact_resume(maker(shards, np.arange(num), COLUMNS), batch_size, world_size, world_size_after, epoch)
 
 
+@settings(max_examples=15, deadline=None)
+@given(ids=st.sets(st.integers(0, NUM - 1)), lanes=st.sampled_from([1, 2, 6]), ranks=st.sampled_from([(3, 2, 3), (2, 3, 1)]))
+def test_blocks_of_shards_are_as_exact_and_go_on_as_exactly(
+    shards: ShardSet, ids: set[int], lanes: int, ranks: tuple[int, int, int]
+) -> None:
+    part, (batch_size, world_size, world_size_after) = np.array(sorted(ids), np.int64), ranks
+
+    def make(batch_size: int, rank: int, world_size: int) -> PairLoader:
+        order = BlockShuffle(shards=2, lanes=lanes)
+        return PairLoader(shards, part, *COLUMNS, batch_size, seed=0, rank=rank, world_size=world_size, order=order)
+
+    assert_exact_epoch(make, part, batch_size, world_size)
+    assert_exact_resume(make, batch_size, world_size, world_size_after)
+
+
+def test_ranks_whose_number_divides_the_lanes_read_shards_of_their_own(shards: ShardSet) -> None:
+    def shards_of(rank: int, order: Shuffle) -> set[int]:
+        part = np.concatenate([shard.ids for shard in shards.shards[:2]])  # two shards of the same size, so that no lane cuts one
+        one = PairLoader(shards, part, *COLUMNS, 3, seed=0, rank=rank, world_size=2, order=order)
+        return {int(shards.shard_numbers(id)) for batch in one for id in batch.id[batch.id >= 0].numpy()}
+
+    assert shards_of(0, BlockShuffle(shards=1, lanes=2)) ^ shards_of(1, BlockShuffle(shards=1, lanes=2)) == {0, 1}
+
+
 def test_pictures_and_captions_go_on_exactly_too(shards: ShardSet) -> None:
     assert_exact_epoch(maker(shards, np.arange(NUM), PICTURES), np.arange(NUM), batch_size=4, world_size=2)
     assert_exact_resume(maker(shards, np.arange(NUM), PICTURES), batch_size=4, world_size=2, world_size_after=1)
@@ -136,7 +160,7 @@ def test_the_number_of_workers_does_not_move_the_global_random_state(shards: Sha
 def test_a_global_batch_holds_the_same_pairs_on_any_number_of_ranks(shards: ShardSet) -> None:
     def steps(batch_size: int, world_size: int) -> list[list[int]]:
         ranks = [loader(shards, batch_size=batch_size, rank=rank, world_size=world_size) for rank in range(world_size)]
-        return [torch.cat([batch.id for batch in step]).tolist() for step in zip(*ranks, strict=True)]
+        return [torch.stack([batch.id for batch in step], dim=1).flatten().tolist() for step in zip(*ranks, strict=True)]
 
     assert steps(8, 1) == steps(4, 2) == steps(2, 4)
 
@@ -267,6 +291,8 @@ def test_a_checkpoint_of_another_order_is_refused(shards: ShardSet) -> None:
     state = {**one.state_dict(), "offset": 10}
     with pytest.raises(InputError, match="seed=0 and this one has 1"):
         loader(shards, seed=1).load_state_dict(state)
+    with pytest.raises(InputError, match=r"had the order FullShuffle\(\) and this one has BlockShuffle\(shards=2, lanes=8\)"):
+        loader(shards, order=BlockShuffle(shards=2)).load_state_dict(state)
     with pytest.raises(InputError, match="other pairs than these 22"):
         PairLoader(shards, np.arange(22), *COLUMNS, 5, 0).load_state_dict(state)
     with pytest.raises(InputError, match=r"global batches of 5, and this run has 4 x 2 ranks = 8. Choose batch_size x ranks = 5"):

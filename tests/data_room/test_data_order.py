@@ -52,7 +52,7 @@ def test_the_first_ids_are_those_of_every_release() -> None:
 
 
 def test_positions_beyond_the_end_are_refused() -> None:
-    with pytest.raises(ValueError, match="positions 8 to 11 are not within 0 to 10"):
+    with pytest.raises(ValueError, match="positions 8 to 11 by 1 are not within 0 to 10"):
         Order(0, 10).ids(0, 8, 11)
 
 

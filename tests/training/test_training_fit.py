@@ -204,3 +204,17 @@ def test_pairs_that_cannot_be_read_cost_themselves_and_are_named(arguments: Argu
     assert per_epoch == 121 - 2
     with pytest.raises(InputError, match=r"2 of 121 are bad .*more than .*0.01"):
         fit(arguments("strict", *features, "--data.max_bad_share", "0.01"))
+
+
+def test_a_set_at_a_url_trains_the_same_run_as_its_folder(arguments: Arguments, pairs: Path, tmp_path: Path) -> None:
+    here = fit(arguments("here"))
+    at_url = {"url": pairs.as_uri(), "cache": str(tmp_path / "cache"), "index": str(pairs)}
+    (tmp_path / "remote.yaml").write_text(
+        yaml.safe_dump({"data": {"shards": {"class_path": "multimodal.shards.RemoteShards", "init_args": at_url}}})
+    )
+    command = [part for part in arguments("there") if part not in ("--data.shards", str(pairs))]
+    there = fit([*command, "--config", str(tmp_path / "remote.yaml")])
+    assert checkpoint(there)["state_dict"].keys() == checkpoint(here)["state_dict"].keys()
+    for key, value in checkpoint(there)["state_dict"].items():
+        assert torch.equal(value, checkpoint(here)["state_dict"][key])
+    assert read_manifest(there, kind="run") == read_manifest(here, kind="run"), "where the pairs lie is not part of what a run is"

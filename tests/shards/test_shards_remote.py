@@ -1,0 +1,167 @@
+"""Sets at a URL: the same pairs as in the folder, whatever the line does, or a message that says what it did."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from multimodal.errors import InputError
+from multimodal.pairs import Pair
+from multimodal.shards import RemoteShards, ShardSet, ShardWriter, remote
+
+NUM, PER_SHARD = 20, 5
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> ShardSet:
+    """20 pairs in four shards of about 30 kB."""
+    rng = np.random.default_rng(0)
+    with ShardWriter(tmp_path / "set", pairs_per_shard=PER_SHARD) as writer:
+        for i in range(NUM):
+            writer.write(Pair(f"{i}.png", b"\x89PNG\r\n\x1a\n" + rng.bytes(3000), "png", (f"text {i}",), f"group {i}"))
+    return ShardSet(tmp_path / "set")
+
+
+def at(url: str, tmp_path: Path, **settings: object) -> RemoteShards:
+    return RemoteShards(url, **{"cache": tmp_path / "cache", "wait_s": 0.01, "timeout_s": 5.0, "tries": 3, **settings})
+
+
+def assert_equal(one: ShardSet, other: ShardSet) -> None:
+    assert len(one) == len(other) and one.fingerprint == other.fingerprint
+    assert [one.pair(id) for id in range(len(one))] == [other.pair(id) for id in range(len(other))]
+
+
+@pytest.mark.parametrize("knows_ranges", [True, False])
+@pytest.mark.parametrize("piece_bytes", [1000, 2**22])
+def test_a_set_at_a_url_holds_what_the_folder_holds(
+    local: ShardSet, serve: Callable[..., Any], tmp_path: Path, knows_ranges: bool, piece_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "PIECE_BYTES", piece_bytes)
+    assert_equal(at(serve(local.path, knows_ranges).url, tmp_path).open(), local)
+
+
+def test_files_are_urls_too(local: ShardSet, tmp_path: Path) -> None:
+    assert_equal(at(local.path.as_uri(), tmp_path).open(), local)
+
+
+def test_a_tar_is_fetched_when_it_is_first_read_and_once(local: ShardSet, serve: Callable[..., Any], tmp_path: Path) -> None:
+    server = serve(local.path)
+    shards = at(server.url, tmp_path).open()
+    assert sorted(server.asked) == ["index.arrow", "manifest.json"]
+    for id in (6, 7, 6):
+        shards.image_bytes(id)
+    again = at(server.url, tmp_path).open()
+    again.texts(8)
+    pickle.loads(pickle.dumps(again)).texts(9)
+    assert sorted(server.asked) == ["000001.tar", "index.arrow", "manifest.json", "manifest.json"]
+
+
+@pytest.mark.parametrize("fault", ["503", "truncate", "cut", "corrupt", "stall"])
+def test_a_line_that_fails_twice_costs_time_only(local: ShardSet, serve: Callable[..., Any], tmp_path: Path, fault: str) -> None:
+    server = serve(local.path)
+    server.faults["000002.tar"] = [fault] * 2
+    shards = at(server.url, tmp_path, timeout_s=0.3 if fault == "stall" else 5.0).open()
+    assert shards.pair(11) == local.pair(11)
+    assert server.asked.count("000002.tar") == 3
+
+
+def test_only_the_piece_that_failed_is_asked_for_again(
+    local: ShardSet, serve: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "PIECE_BYTES", 10_000)
+    server = serve(local.path)
+    server.faults["000000.tar"] = ["", "truncate"]
+    shards = at(server.url, tmp_path).open()
+    assert shards.pair(0) == local.pair(0)
+    assert server.asked.count("000000.tar") == -(-shards.shards[0].size_bytes // 10_000) + 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("503", r"/set/000003.tar: could not be read in 3 tries. The last said: .*503"),
+        ("truncate", r"/set/000003.tar: could not be read in 3 tries. The last said: ClientPayloadError"),
+        ("stall", r"/set/000003.tar: could not be read in 3 tries. The last said: FSTimeoutError"),
+        ("cut", r"/set/000003.tar: could not be read in 3 tries. The last said: EOFError: gave \d+ bytes from 0 on, of \d+"),
+        ("corrupt", r"/set/000003.tar: its sha256 is .* and .* in the manifest, 3 times. .*index the set again"),
+    ],
+)
+def test_a_line_that_stays_broken_is_told_and_leaves_nothing(
+    local: ShardSet, serve: Callable[..., Any], tmp_path: Path, fault: str, message: str
+) -> None:
+    server = serve(local.path)
+    server.faults["000003.tar"] = [fault] * 100
+    shards = at(server.url, tmp_path, timeout_s=0.2 if fault == "stall" else 5.0).open()
+    with pytest.raises(InputError, match=message):
+        shards.image_bytes(NUM - 1)
+    assert not list((tmp_path / "cache").glob("*.tar")) and not list((tmp_path / "cache").glob(".*.part"))
+    server.faults.clear()
+    assert shards.pair(NUM - 1) == local.pair(NUM - 1)
+
+
+def test_a_manifest_and_an_index_that_fail_at_first_are_asked_for_again(local: ShardSet, serve: Callable[..., Any], tmp_path: Path) -> None:
+    server = serve(local.path)
+    server.faults["manifest.json"] = ["503"]
+    server.faults["index.arrow"] = ["truncate", "503"]
+    assert_equal(at(server.url, tmp_path).open(), local)
+
+
+def test_the_cache_keeps_its_bound_and_what_was_evicted_is_fetched_again(
+    local: ShardSet, serve: Callable[..., Any], tmp_path: Path
+) -> None:
+    server = serve(local.path)
+    bound = 2 * max(shard.size_bytes for shard in local.shards)
+    shards = at(server.url, tmp_path, cache_bytes=bound).open()
+    for id in np.random.default_rng(0).integers(0, NUM, 30).tolist():
+        assert shards.pair(id) == local.pair(id)
+        assert sum(tar.stat().st_size for tar in (tmp_path / "cache").glob("*.tar")) <= bound
+    assert len([name for name in server.asked if name.endswith(".tar")]) > len(local.shards)
+
+
+def test_a_set_that_has_grown_is_read_as_it_is_now(local: ShardSet, serve: Callable[..., Any], tmp_path: Path) -> None:
+    server = serve(local.path)
+    assert_equal(at(server.url, tmp_path).open(), local)
+    shutil.rmtree(local.path)
+    with ShardWriter(local.path, pairs_per_shard=PER_SHARD) as writer:
+        for i in range(NUM + 3):
+            writer.write(Pair(f"{i}.png", b"\x89PNG\r\n\x1a\n" + bytes([i]) * 40, "png", (f"other {i}",), f"group {i}"))
+    assert_equal(at(server.url, tmp_path).open(), ShardSet(local.path))
+
+
+def test_an_index_that_lies_here_is_used_and_its_columns_with_it(local: ShardSet, serve: Callable[..., Any], tmp_path: Path) -> None:
+    server = serve(local.path)
+    for name in ("manifest.json", "index.arrow"):
+        (tmp_path / "index").mkdir(exist_ok=True)
+        shutil.move(local.path / name, tmp_path / "index" / name)
+    shards = at(server.url, tmp_path, index=tmp_path / "index").open()
+    assert shards.texts(3) == ("text 3",) and shards.index == tmp_path / "index"
+    assert server.asked == ["000000.tar"]
+
+
+def test_what_is_not_at_the_url_is_told_at_once(local: ShardSet, serve: Callable[..., Any], tmp_path: Path) -> None:
+    server = serve(tmp_path / "nothing")
+    with pytest.raises(InputError, match="/set/manifest.json: is not there. Check the URL"):
+        at(server.url, tmp_path).open()
+    assert server.asked == ["manifest.json"]
+
+
+def test_a_server_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"http://127.0.0.1:9/set/manifest.json: could not be read in 2 tries"):
+        at("http://127.0.0.1:9/set", tmp_path, tries=2).open()
+
+
+def test_settings_that_make_no_sense_are_refused(local: ShardSet, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'shards/emoji' is no URL"):
+        at("shards/emoji", tmp_path)
+    with pytest.raises(InputError, match="tries=0"):
+        at("file:///set", tmp_path, tries=0)
+    with pytest.raises(InputError, match=r"has a tar of \d+ bytes, and cache_bytes=100"):
+        at(local.path.as_uri(), tmp_path, cache_bytes=100).open()
+    with pytest.raises(InputError, match="is a URL, and a folder is wanted here.*RemoteShards"):
+        ShardSet(Path("https://example.org/set"))
