@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -83,16 +84,18 @@ class RemoteShards:
 
     def _fetch(self, shard: Shard, file: IO[bytes]) -> None:
         url = self._url(f"{shard.name}{TAR}")
+        found = ""
         for _ in range(self.tries):
             digest = hashlib.sha256()
             file.seek(0)
             for piece in self._pieces(url, shard.size_bytes):
                 digest.update(piece)
                 file.write(piece)
-            if digest.hexdigest() == shard.fingerprint:
+            found = digest.hexdigest()
+            if found == shard.fingerprint:
                 return
         raise InputError(
-            f"{url}: its sha256 is {digest.hexdigest()[:12]}.. and {shard.fingerprint[:12]}.. in the manifest, {self.tries} times. "
+            f"{url}: its sha256 is {found[:12]}.. and {shard.fingerprint[:12]}.. in the manifest, {self.tries} times. "
             "It was changed after it was indexed, or is damaged there: index the set again"
         )
 
@@ -100,7 +103,7 @@ class RemoteShards:
         start = 0
         while start < size_bytes:
             stop = min(start + PIECE_BYTES, size_bytes)
-            piece = self._tried(url, lambda start=start, stop=stop: self._piece(url, start, stop, size_bytes))
+            piece = self._tried(url, partial(self._piece, url, start, stop, size_bytes))
             yield piece
             start += len(piece)
 
