@@ -76,7 +76,7 @@ def rank(environment, arguments, log):
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     sys.exit(main(["fit", *arguments]))
 '''
-LAUNCH_TIMEOUT_S = 100
+LAUNCH_TIMEOUT_S = 200
 
 
 class Witnessed:

@@ -98,6 +98,7 @@ def joined(ranks: list[list[dict[str, Any]]]) -> list[tuple[int, int, list[int]]
     return steps
 
 
+@pytest.mark.timeout(480)  # the process that all ranks are forked from imports everything first, on cores that may be busy
 def test_one_two_and_three_processes_take_the_same_steps_and_go_on_as_any_other_number(
     twelve_a_step: Callable[..., list[str]], pairs: Path, witness: Witnessed, launch: Callable[..., list[int]], tmp_path: Path
 ) -> None:
