@@ -16,9 +16,12 @@ from multimodal.towers.trunk import Trunk
 
 
 class ImageTower(nn.Module):
-    """`head(trunk(image))`."""
+    """`head(trunk(image))`; in training mode `head(trunk(augment(image)))`.
 
-    def __init__(self, trunk: Trunk, head: Head) -> None:
+    augment: (b, 3, h, w) uint8 -> the same, such as `ColourJitter`; None for none. No part of what is exported.
+    """
+
+    def __init__(self, trunk: Trunk, head: Head, augment: nn.Module | None = None) -> None:
         super().__init__()
         if head.dim_in != trunk.dim:
             raise InputError(
@@ -27,7 +30,10 @@ class ImageTower(nn.Module):
             )
         self.trunk = trunk
         self.head = head
+        self.augment = augment
 
     def forward(self, image: Tensor) -> Tensor:
         """image (b, 3, h, w) uint8. Returns (b, dim_out)."""
+        if self.augment is not None and self.training:
+            image = self.augment(image)
         return self.head(self.trunk(image))

@@ -1,0 +1,62 @@
+"""Augmentation on the device: each picture's colours change as torchvision changes them, in training alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torchvision.transforms.v2 import functional
+
+from multimodal.errors import InputError
+from multimodal.towers import ColourJitter, Head, ImageTower, NoWeights, Trunk
+from multimodal.towers.augment import colour_jitter
+
+
+def pictures(num: int = 6) -> torch.Tensor:
+    return torch.randint(0, 256, (num, 3, 20, 17), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_each_picture_is_changed_as_torchvision_changes_it_alone() -> None:
+    images = pictures()
+    factors = torch.linspace(0, 2, 18)[torch.randperm(18, generator=torch.Generator().manual_seed(1))].view(3, 6)
+    ours = colour_jitter(images, *factors)
+    assert ours.dtype == torch.uint8 and ours.shape == images.shape
+    for image, jittered, brightness, contrast, saturation in zip(images, ours, *factors.tolist(), strict=True):
+        theirs = functional.adjust_brightness(image / 255, brightness)
+        theirs = functional.adjust_saturation(functional.adjust_contrast(theirs, contrast), saturation)
+        assert (jittered / 255 - theirs).abs().max() <= 0.501 / 255  # ours is rounded, once
+
+
+def test_factors_of_one_change_nothing_and_of_nought_leave_black_grey_and_the_mean() -> None:
+    images, one, nought = pictures(), torch.ones(6), torch.zeros(6)
+    assert torch.equal(colour_jitter(images, one, one, one), images)
+    assert torch.equal(ColourJitter(0, 0, 0)(images), images)
+    assert (colour_jitter(images, nought, one, one) == 0).all()
+    flat, grey = colour_jitter(images, one, nought, one), colour_jitter(images, one, one, nought)
+    assert (flat == flat[:, :1, :1, :1]).all()
+    assert (grey == grey[:, :1]).all() and not (grey == grey[:, :, :1, :1]).all()
+
+
+def test_the_factors_are_torchs_own_chance_and_each_pictures_own() -> None:
+    images = pictures(1).expand(4, -1, -1, -1)
+    jitter = ColourJitter()
+    torch.manual_seed(3)
+    first = jitter(images)
+    torch.manual_seed(3)
+    assert torch.equal(jitter(images), first), "resuming a run draws the same"
+    assert not torch.equal(jitter(images), first)
+    assert not torch.equal(first[0], first[1])
+
+
+def test_a_tower_augments_in_training_alone_and_keeps_no_weight_of_it() -> None:
+    trunk = Trunk("test_efficientnet", NoWeights(0), size=48)
+    plain = ImageTower(trunk, Head(trunk.dim, 4))
+    tower = ImageTower(trunk, plain.head, augment=ColourJitter())
+    images = torch.randint(0, 256, (2, 3, 48, 48), dtype=torch.uint8)
+    assert tower.state_dict().keys() == plain.state_dict().keys()
+    assert torch.equal(tower.eval()(images), plain.eval()(images))
+    assert not torch.equal(tower.train()(images), plain.train()(images))
+
+
+def test_a_negative_range_is_refused() -> None:
+    with pytest.raises(InputError, match="contrast=-0.1 must not be negative"):
+        ColourJitter(contrast=-0.1)
