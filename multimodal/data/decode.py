@@ -1,17 +1,32 @@
 """From an encoded file to pixels, the same for whoever asks: training, embedding, serving.
 
     pixels = centre(shards.image_bytes(7), size=224, crop_share=0.875)        # (3, 224, 224) uint8, as timm's evaluation transform cuts it
+    pixels = random_crop(shards.image_bytes(7), size=224, word=random_words(seed, epoch, ids)[0])       # for training
 
-Needs Pillow alone. What is not a picture raises `BadPicture` with the reason, and nothing else does.
+What is not a picture raises `BadPicture` with the reason, and nothing else does.
+
+Two decoders show the same picture, and which one is asked is decided by the bytes alone:
+
+    for                                                                     decoder
+    `picture`, `centre`, `random_crop`: training, embedding, serving        Pillow
+    `fast_crop` of a plain JPEG (see `plain_jpeg_size`)                     simplejpeg, at 1/2, 1/4 or 1/8 of its size where that is enough
+    `fast_crop` of anything else: PNG, WebP, AVIF, CMYK, turned by EXIF     Pillow
+
+A fast crop is resized by torch, bilinear or bicubic, antialiased: Pillow's filters with vector instructions, 50 dB (PSNR) and more from
+Pillow's picture. Other filters are Pillow's from the first byte to the last pixel.
 """
 
 from __future__ import annotations
 
 import io
 import math
+import struct
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import simplejpeg
+import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from multimodal.data.order import uniforms
@@ -23,6 +38,16 @@ MAX_PIXELS = 89_478_485
 MAX_ASPECT = 100
 """Longer side over shorter. Brought to 256 pixels on the shorter side, a line of 10,000 x 1 would be 2.5 million wide."""
 CROP_ATTEMPTS = 10
+ANTIALIASED = {"bilinear": torch.ops.aten._upsample_bilinear2d_aa, "bicubic": torch.ops.aten._upsample_bicubic2d_aa}
+"""torch's resizes that equal Pillow's. What `torch.nn.functional.interpolate` calls; it does not pass on both a size and a step."""
+ENOUGH = 1.5
+"""A picture is decoded smaller only where the rectangle keeps this many times the pixels asked for, each way. Of 1,094 crops of photographs
+of 512 pixels the worst had 33 dB with 1 (the DCT's filter is not Pillow's), 34 with 1.25, 36.4 with 1.5.
+"""
+MAX_SHIFT = 1 / 16
+"""Of a pixel of the smaller picture: how far a rectangle may move to begin on one. Half a pixel, plain rounding, costs 10 dB."""
+MAX_EXTRA = 16
+"""Columns or rows computed and thrown away, so that a rectangle begins on a whole pixel."""
 
 
 class BadPicture(ValueError):
@@ -91,6 +116,55 @@ def random_crop(
     return _pixels(cut.resize((size, size), Image.Resampling[interpolation.upper()]))
 
 
+def fast_crop(
+    encoded: bytes,
+    size: int,
+    word: int,
+    scale: tuple[float, float] = (0.35, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    interpolation: Interpolation = "bicubic",
+) -> np.ndarray:
+    """As `random_crop`, in a third of the time; in memory the channels lie last.
+
+    The rectangles are the same, and nearly the pixels: on photographs 50 dB (PSNR) or more from its picture, and 35 or more where a large
+    JPEG was decoded at a part of its size. Raises BadPicture.
+    """
+    jpeg = plain_jpeg_size(encoded) if interpolation in ANTIALIASED else None
+    if jpeg is not None:
+        _check_size(*jpeg)
+        return _jpeg_crop(encoded, jpeg, crop_box(*jpeg, word, scale, ratio), size, interpolation)
+    image = picture(encoded)
+    left, top, width, height = crop_box(*image.size, word, scale, ratio)
+    # cut first: resize(box=...) would let the filter look at pixels beyond the rectangle, and be another picture than torchvision's
+    cut = image.crop((left, top, left + width, top + height))
+    if interpolation in ANTIALIASED:
+        return _resized(np.array(cut), _Span(0, width, 0, width / size), _Span(0, height, 0, height / size), size, interpolation)
+    return _pixels(cut.resize((size, size), Image.Resampling[interpolation.upper()]))
+
+
+def plain_jpeg_size(encoded: bytes) -> tuple[int, int] | None:
+    """(width, height) of a JPEG that any decoder shows as `picture` does; None for all else, which is Pillow's.
+
+    Plain is a file that ends as a JPEG does (one that was cut off does not), has one frame of Huffman-coded 8-bit samples, baseline or
+    progressive, grey or of three colours, and is not turned by its EXIF or XMP.
+    """
+    if encoded[:2] != b"\xff\xd8" or encoded[-2:] != b"\xff\xd9":
+        return None
+    size, tagged, at = None, False, 2
+    while at + 10 <= len(encoded) and encoded[at] == 0xFF:
+        marker, length = struct.unpack_from(">BH", encoded, at + 1)
+        if marker == 0xDA:  # the pixels begin
+            return None if tagged and _is_turned(encoded) else size
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of a frame; those three are tables and a reserve
+            precision, height, width, channels = struct.unpack_from(">BHHB", encoded, at + 4)
+            if marker > 0xC2 or precision != 8 or channels not in (1, 3) or not width or not height or size is not None:
+                return None
+            size = width, height
+        tagged |= marker == 0xE1  # APP1: EXIF or XMP
+        at += 2 + length
+    return None
+
+
 def crop_box(width: int, height: int, word: int, scale: tuple[float, float], ratio: tuple[float, float]) -> tuple[int, int, int, int]:
     """(left, top, width, height) of a random crop, by the geometry of torchvision's RandomResizedCrop.get_params with our numbers.
 
@@ -110,6 +184,69 @@ def crop_box(width: int, height: int, word: int, scale: tuple[float, float], rat
     elif width / height > ratio[1]:
         w = int(round(height * ratio[1]))
     return (width - w) // 2, (height - h) // 2, w, h
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """What of one axis of a decoded picture is resized, and how: pixels start .. stop-1, `step` of them to one of the result, of which the
+    first `extra` are thrown away.
+    """
+
+    start: int
+    stop: int
+    extra: int
+    step: float
+
+
+def _jpeg_crop(encoded: bytes, whole: tuple[int, int], box: tuple[int, int, int, int], size: int, interpolation: str) -> np.ndarray:
+    """A rectangle (left, top, width, height) of a plain JPEG of (width, height) -> (3, size, size) uint8."""
+    left, top, width, height = box
+    part, across, down = 1, _Span(left, left + width, 0, width / size), _Span(top, top + height, 0, height / size)
+    for candidate in (8, 4, 2):  # the parts whose inverse DCT has vector instructions; at 3/4 a picture takes longer than at its full size
+        if min(width, height) < max(ENOUGH * size * candidate, 8):  # below 8 pixels other parts have the same size
+            continue
+        begun_across, begun_down = _span(left, width, candidate, size), _span(top, height, candidate, size)
+        if begun_across and begun_down:
+            part, across, down = candidate, begun_across, begun_down
+            break
+    try:
+        # strict=False: what is damaged inside is shown as far as it goes, as Pillow shows it; being cut off was looked for before
+        decoded = simplejpeg.decode_jpeg(encoded, min_width=-(-whole[0] // part), min_height=-(-whole[1] // part), strict=False)
+    except ValueError as error:
+        raise BadPicture(f"JPEG: {error}") from None
+    return _resized(decoded, across, down, size, interpolation)
+
+
+def _span(start: int, length: int, part: int, size: int) -> _Span | None:
+    """Pixels start .. start+length-1 of a picture's axis, in the picture decoded at 1/part.
+
+    There they begin and end at fractions, start / part and (start + length) / part. torch resizes from a whole pixel on, by any step; so
+    the result is begun some of its pixels earlier, where that falls on a whole one, to MAX_SHIFT. None where no beginning does.
+    """
+    step = length / part / size
+    for extra in range(MAX_EXTRA + 1):
+        begin = start / part - extra * step
+        if begin < -MAX_SHIFT:
+            return None
+        if abs(begin - round(begin)) <= MAX_SHIFT:
+            return _Span(round(begin), -(-(start + length) // part), extra, step)
+    return None
+
+
+def _resized(decoded: np.ndarray, across: _Span, down: _Span, size: int, interpolation: str) -> np.ndarray:
+    """decoded (h, w, 3) uint8 -> (3, size, size) uint8, a view of (size, size, 3)."""
+    cut = torch.from_numpy(np.ascontiguousarray(decoded[down.start : down.stop, across.start : across.stop]))
+    pixels = cut.view(1, *cut.shape).permute(0, 3, 1, 2)  # channels_last, for which there are vector instructions
+    resize = ANTIALIASED[interpolation]
+    made = resize(pixels, [down.extra + size, across.extra + size], False, 1 / down.step, 1 / across.step)
+    return made[0, :, down.extra :, across.extra :].numpy()
+
+
+def _is_turned(encoded: bytes) -> bool:
+    try:
+        return Image.open(io.BytesIO(encoded)).getexif().get(0x0112, 1) != 1
+    except Exception:  # EXIF that cannot be read, or no picture at all: Pillow says what it makes of it
+        return True
 
 
 def _check_size(width: int, height: int) -> None:

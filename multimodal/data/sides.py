@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import torch
 
-from multimodal.data.decode import BadPicture, Interpolation, centre, random_crop
+from multimodal.data.decode import BadPicture, Interpolation, centre, fast_crop, random_crop
 from multimodal.data.order import Order, words_from
 from multimodal.errors import InputError
 from multimodal.shards import BrokenPair, ShardSet
@@ -87,6 +88,8 @@ class Pixels:
         if not 0 < self.crop_share <= 1:
             raise InputError(f"Pixels: crop_share={self.crop_share} must be above 0 and at most 1")
 
+    _crop = staticmethod(random_crop)
+
     def open(self, shards: ShardSet, ids: np.ndarray) -> Reader:
         return _PixelReader(self, shards)
 
@@ -95,8 +98,20 @@ class Pixels:
         if word is None:
             return centre(encoded, self.size, self.crop_share, self.interpolation)
         crop_word, flip_word = words_from(word, 2)
-        pixels = random_crop(encoded, self.size, int(crop_word), self.scale, self.ratio, self.interpolation)
-        return pixels[:, :, ::-1] if self.flip and int(flip_word) & 1 else pixels
+        pixels = self._crop(encoded, self.size, int(crop_word), self.scale, self.ratio, self.interpolation)
+        # torch mirrors such a batch with vector instructions; numpy's [:, :, ::-1] takes longer to copy than the picture to decode
+        return torch.from_numpy(pixels)[None].flip(3)[0].numpy() if self.flip and int(flip_word) & 1 else pixels
+
+
+@dataclass(frozen=True)
+class FastPixels(Pixels):
+    """`Pixels` whose random rectangles take a third of the time: JPEGs are decoded at a part of their size where that is enough.
+
+    The same rectangles, and nearly the same pixels: 50 dB (PSNR) or more from Pillow's, 35 or more at a part of the size. Without words the
+    very same.
+    """
+
+    _crop = staticmethod(fast_crop)
 
 
 @dataclass(frozen=True)
@@ -150,7 +165,8 @@ class _PixelReader:
     shards: ShardSet
 
     def __call__(self, ids: np.ndarray, words: np.ndarray | None) -> Rows:
-        values = np.zeros((len(ids), 3, self.pixels.size, self.pixels.size), np.uint8)
+        # in memory the channels lie last, as decoders write them and as the trunk's convolutions want them
+        values = np.zeros((len(ids), self.pixels.size, self.pixels.size, 3), np.uint8).transpose(0, 3, 1, 2)
         ok = np.ones(len(ids), bool)
         reasons = []
         for row, id in enumerate(ids.tolist()):
