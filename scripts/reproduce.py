@@ -15,7 +15,7 @@ import re
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -307,7 +307,7 @@ def scratch(
     study = Study(out, ("captions", str(data / "captions.tsv")), "dev", "text", cells, found, range(seeds), FLICKR_TERMS, True, control)
     probes = _probes(study, classes)
     done = study.walk(probes)
-    probed = [ProbeRow(**values) for name in probes for values in json.loads(_probe_file(study, name).read_text())]
+    probed = _probe_rows(study, probes)
     _write(study, "Pictures understood from captions alone, from random weights", PHOTO_QUERIES, done, probed)
 
 
@@ -348,6 +348,10 @@ def _probes(study: Study, classes: Path) -> dict[str, Command]:
     imagenet = ("--trunk.architecture", "tf_efficientnet_lite0", "--trunk.weights", "multimodal.towers.PackageWeights")
     probes["imagenet"] = (*line, *imagenet, "--size", "64", "128", "--recipe", "ImageNet's EfficientNet-Lite0")
     return {name: (*command, "--output", str(_probe_file(study, name))) for name, command in probes.items()}
+
+
+def _probe_rows(study: Study, names: Iterable[str]) -> list[ProbeRow]:
+    return [ProbeRow(**values) for name in names for values in json.loads(_probe_file(study, name).read_text(encoding="utf-8"))]
 
 
 def _probe_file(study: Study, name: str) -> Path:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from multimodal.errors import InputError
@@ -79,7 +80,9 @@ def test_every_run_of_the_reproduction_is_a_recipe_that_can_be_built(
     monkeypatch.setattr(reproduce, "_write", lambda *args: None)
     settings = {"flickr8k": {"grid": True}, "textbook": {}, "scratch": {"classes": tmp_path / "classes.npz"}}[verb]
     if verb == "scratch":
-        (tmp_path / "out" / "probes").mkdir(parents=True)
+        monkeypatch.setattr(reproduce, "_probe_rows", lambda *args: [])
+        pictures, labels = np.zeros((2, 8, 8, 3), np.uint8), np.arange(2)
+        np.savez(settings["classes"], x_train=pictures, y_train=labels, x_test=pictures, y_test=labels, names=np.array(["a", "b"]))
     getattr(reproduce, verb)(tmp_path / "data", tmp_path / "out", seeds=1, **settings)
     trainings = list(studies[0].trainings())
     assert len({training.folder for training in trainings}) == len(trainings)

@@ -139,16 +139,16 @@ def test_figures_are_means_over_seeds_with_spread_chance_and_control() -> None:
     page = Page(render(Report("demo", [], rows, [], [], [], [])))
     assert "33.0" in page.text and "30.0–36.0" in page.text
     assert "4.2" in page.text and "4.5" in page.text
-    assert "mean over 2 splits" in page.text
+    assert "mean over 2 seeds" in page.text
     bars = [style for style in page.attributes("style") if style.startswith("width:")]
     assert [bar.partition(";")[0] for bar in bars] == ["width:33.0%", "width:70.0%"]
     assert page.text.index("unseen") < page.text.index("noto")
 
 
-def test_one_split_among_several_is_told_by_its_interval() -> None:
-    assert "one split, with the 95 % interval" in Page(render(Report("demo", [], [row()], [], [], [], []))).text
+def test_one_seed_among_several_is_told_by_its_interval() -> None:
+    assert "one seed, with the 95 % interval" in Page(render(Report("demo", [], [row()], [], [], [], []))).text
     page = Page(render(Report("demo", [], [row(), row(seed=1), row(recipe="other")], [], [], [], [])))
-    assert "mean over splits, smallest and largest; where there is one split, the 95 % interval" in page.text
+    assert "mean over seeds, smallest and largest; where there is one seed, the 95 % interval" in page.text
 
 
 def cells_of(page: str, recipe: str) -> list[str]:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,11 +91,14 @@ def twelve_a_step(arguments: Callable[..., list[str]]) -> Callable[..., list[str
 
 
 def joined(ranks: list[list[dict[str, Any]]]) -> list[tuple[int, int, list[int]]]:
-    """(step, epoch, ids) of each global batch, the ids in the order of the ranks; all ranks took the same steps of the same size."""
+    """(step, epoch, ids) of each global batch, the ids in their order, of which ranks take one in turn; all ranks took equal steps of the
+    same size.
+    """
     steps = []
     for parts in zip(*ranks, strict=True):
         assert len({(part["step"], part["epoch"], part["num_rows"]) for part in parts}) == 1
-        steps.append((parts[0]["step"], parts[0]["epoch"], [id for part in parts for id in part["ids"]]))
+        in_turn = zip_longest(*(part["ids"] for part in parts))  # padding comes last, and has no id
+        steps.append((parts[0]["step"], parts[0]["epoch"], [id for turn in in_turn for id in turn if id is not None]))
     return steps
 
 
