@@ -67,11 +67,12 @@ class Witness(Callback):
 '''
 
 RANK = '''
-import os, sys
+import multiprocessing, os, sys
 from multimodal.cli import main
 
 def rank(environment, arguments, log):
     """One rank of `multimodal fit`, as torchrun starts it."""
+    multiprocessing.set_start_method("fork", force=True)  # of its workers, as on the command line: they end with a rank that is killed
     os.environ.update(environment)
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     sys.exit(main(["fit", *arguments]))
