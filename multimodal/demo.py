@@ -292,7 +292,7 @@ def _write(
         facts=[
             f"{len(pairs):,} pictures with text, about {num_held_out:.0f} of them held out of everything fitted. "
             "What belongs together (the variants of one thing, say) is on one side of the cut.",
-            "No labels were used: each network learnt from the text alone, on features of a frozen ImageNet network.",
+            "Linear heads learnt from the text alone, on the frozen features of a network that ImageNet's labels had taught.",
         ],
         rows=rows,
         answers=answers,
