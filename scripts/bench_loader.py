@@ -38,8 +38,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from multimodal.boxes import atomic_write
-from multimodal.data import Captions, FastPixels, PairLoader, random_words
-from multimodal.data.decode import crop_box, fast_crop, picture, plain_jpeg_size
+from multimodal.data import Captions, PairLoader, Pixels, random_words
+from multimodal.data.decode import crop_box, picture, plain_jpeg_size, random_crop
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import ShardSet, ShardWriter
@@ -151,7 +151,7 @@ def check_equal_work(case: Case, files: Files, num: int = 64) -> Iterator[Row]:
     found = []
     for id, word in enumerate(random_words(0, 0, np.arange(min(num, len(files.shards)))).tolist()):
         encoded = files.shards.image_bytes(id)
-        ours = fast_crop(encoded, SIZE, word, SCALE, RATIO)
+        ours = random_crop(encoded, SIZE, word, SCALE, RATIO)
         image = picture(encoded)
         left, top, width, height = crop_box(*image.size, word, SCALE, RATIO)
         theirs = functional.resized_crop(image, top, left, height, width, [SIZE, SIZE], v2.InterpolationMode.BICUBIC)
@@ -169,7 +169,7 @@ Epoch = Callable[[], Iterable[torch.Tensor]]
 
 
 def ours(files: Files, num_workers: int, batch_size: int) -> Epoch:
-    pixels = FastPixels(SIZE, SCALE, RATIO)
+    pixels = Pixels(SIZE, SCALE, RATIO)
     ids = np.arange(len(files.shards))
     loader = PairLoader(files.shards, ids, pixels, Captions(), batch_size, seed=0, num_workers=num_workers)
     return lambda: (batch.image for batch in loader)
@@ -302,7 +302,7 @@ def _parts(case: Case, files: Files, runs: int, num_workers: int, batch_size: in
     words = random_words(0, 0, np.arange(len(encoded))).tolist()
     parts = {
         "read": lambda: [files.shards.image_bytes(id) for id in range(len(encoded))],
-        "decode, resize": lambda: [fast_crop(one, SIZE, word, SCALE, RATIO) for one, word in zip(encoded, words, strict=True)],
+        "decode, resize": lambda: [random_crop(one, SIZE, word, SCALE, RATIO) for one, word in zip(encoded, words, strict=True)],
         "decode whole": lambda: [simplejpeg.decode_jpeg(one) for one in encoded],
         "batch without workers": lambda: _read(ours(files, 0, batch_size)),
     }

@@ -10,7 +10,7 @@ from multimodal.data.decode import BadPicture
 from multimodal.data.loader import PairLoader
 from multimodal.data.order import Order, random_words
 from multimodal.data.shuffle import BlockShuffle, FullShuffle, Shuffle, how_mixed
-from multimodal.data.sides import Captions, ColumnRows, FastPixels, Pixels, Reader, Rows, Shuffled, Side
+from multimodal.data.sides import Captions, ColumnRows, Pixels, Reader, Rows, Shuffled, Side
 
 __all__ = [
     "BadPicture",
@@ -20,7 +20,6 @@ __all__ = [
     "FullShuffle",
     "Order",
     "PairLoader",
-    "FastPixels",
     "Pixels",
     "Reader",
     "Rows",

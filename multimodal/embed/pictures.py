@@ -74,7 +74,7 @@ def embed_pictures(
     network = folded(network)
     one_at_a_time = nullcontext() if device.type == "cpu" else Lock()
 
-    cut = Pixels(preprocessing.size, crop_share=preprocessing.crop_share, interpolation=preprocessing.interpolation)
+    cut = Pixels(preprocessing.size, crop_share=preprocessing.crop_share, interpolation=preprocessing.interpolation, exact=True)
 
     def embed(ids: np.ndarray) -> EmbeddedBatch:
         pixels = np.zeros((len(ids), num_views, 3, preprocessing.size, preprocessing.size), dtype=np.uint8)

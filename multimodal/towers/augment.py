@@ -21,20 +21,25 @@ class ColourJitter(nn.Module):
 
     brightness, contrast, saturation: a factor is drawn evenly from 1 - x (at least 0) to 1 + x, by torch's generator of the batch's device;
     0 changes nothing. torchvision's ColorJitter draws one set for a whole batch, and an order; here the order is the one above.
+    grey: chance of a picture to lose its colours altogether (saturation 0; SimCLR, arXiv 2002.05709, has 0.2).
     """
 
-    def __init__(self, brightness: float = 0.4, contrast: float = 0.4, saturation: float = 0.4) -> None:
+    def __init__(self, brightness: float = 0.4, contrast: float = 0.4, saturation: float = 0.4, grey: float = 0.0) -> None:
         super().__init__()
         self.ranges = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
+        self.grey = grey
+        if not 0 <= grey <= 1:
+            raise InputError(f"ColourJitter: grey={grey} must be a chance, from 0 to 1")
         for name, value in self.ranges.items():
             if value < 0:
                 raise InputError(f"ColourJitter: {name}={value} must not be negative; 0 changes nothing")
 
     def forward(self, image: Tensor) -> Tensor:
         """image (b, 3, h, w) uint8. Returns the same shape and type."""
-        drawn = torch.rand(len(self.ranges), len(image), device=image.device)
+        *drawn, chance = torch.rand(len(self.ranges) + 1, len(image), device=image.device)
         low, high = (torch.tensor(ends, device=image.device).unsqueeze(1) for ends in zip(*map(_ends, self.ranges.values()), strict=True))
-        return colour_jitter(image, *(low + (high - low) * drawn))
+        brightness, contrast, saturation = low + (high - low) * torch.stack(drawn)
+        return colour_jitter(image, brightness, contrast, saturation * (chance >= self.grey))
 
 
 def colour_jitter(image: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:

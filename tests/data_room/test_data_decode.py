@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from multimodal.data import FastPixels, Pixels
+from multimodal.data import Pixels
 from multimodal.data.decode import (
     ENOUGH,
     MAX_PIXELS,
@@ -24,7 +24,6 @@ from multimodal.data.decode import (
     _span,
     centre,
     crop_box,
-    fast_crop,
     picture,
     plain_jpeg_size,
     random_crop,
@@ -217,14 +216,14 @@ WORDS = random_words(0, 0, np.arange(10)).tolist()
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG"])
-def test_a_crop_is_torchvisions_resized_crop_of_its_box(format: str) -> None:
+def test_an_exact_crop_is_torchvisions_resized_crop_of_its_box(format: str) -> None:
     file = encoded(noise(90, 61), format)
     for word in WORDS:
-        assert np.array_equal(random_crop(file, 32, word, (0.1, 1.0)), by_torchvision(file, 32, word, (0.1, 1.0)))
+        assert np.array_equal(random_crop(file, 32, word, (0.1, 1.0), exact=True), by_torchvision(file, 32, word, (0.1, 1.0)))
 
 
-def test_fast_pixels_cut_the_same_rectangles_mirror_the_same_ones_and_show_the_same_middle() -> None:
-    file, exact, fast = encoded(scenery(150, 101), "JPEG"), Pixels(48), FastPixels(48)
+def test_exact_pixels_are_the_same_rectangles_mirror_the_same_ones_and_show_the_same_middle() -> None:
+    file, exact, fast = encoded(scenery(150, 101), "JPEG"), Pixels(48, exact=True), Pixels(48)
     for word in WORDS:
         assert psnr(fast.of(file, word), exact.of(file, word)) >= 35
     assert np.array_equal(fast.of(file, None), exact.of(file, None))
@@ -232,19 +231,19 @@ def test_fast_pixels_cut_the_same_rectangles_mirror_the_same_ones_and_show_the_s
 
 @pytest.mark.parametrize("mode", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "JPEG"])
-def test_a_fast_crop_is_nearly_torchvisions(format: str, mode: str) -> None:
+def test_a_crop_is_nearly_torchvisions(format: str, mode: str) -> None:
     file = encoded(scenery(150, 101), format)
     for word in WORDS:
         theirs = by_torchvision(file, 64, word, (0.1, 1.0), mode)
         # 50 dB, not equal bits: torch keeps a filter's weights in 16 bits and Pillow in 22. And both round to bytes after one axis, torch
         # always across first, Pillow 13 in the order that is less work: 54 dB where the orders differ, above 67 elsewhere
-        assert psnr(fast_crop(file, 64, word, (0.1, 1.0), interpolation=mode), theirs) >= 50
+        assert psnr(random_crop(file, 64, word, (0.1, 1.0), interpolation=mode), theirs) >= 50
 
 
 @pytest.mark.parametrize("mode", ["nearest", "lanczos", "box"])
 def test_a_filter_that_torch_does_not_have_is_pillows(mode: str) -> None:
     file = encoded(noise(90, 61), "JPEG")
-    assert np.array_equal(fast_crop(file, 32, WORDS[0], interpolation=mode), by_torchvision(file, 32, WORDS[0], mode=mode))
+    assert np.array_equal(random_crop(file, 32, WORDS[0], interpolation=mode), by_torchvision(file, 32, WORDS[0], mode=mode))
 
 
 JPEGS = {
@@ -269,7 +268,7 @@ def test_a_plain_jpeg_is_decoded_as_pillow_decodes_it(kind: str) -> None:
     by_pillow = encoded(picture(file))
     assert plain_jpeg_size(by_pillow) is None
     for word in WORDS:
-        assert np.array_equal(fast_crop(file, 100, word), fast_crop(by_pillow, 100, word))
+        assert np.array_equal(random_crop(file, 100, word), random_crop(by_pillow, 100, word))
 
 
 def jpeg_with(**changes: object) -> bytes:
@@ -285,7 +284,7 @@ def jpeg_with(**changes: object) -> bytes:
 )
 def test_a_jpeg_that_is_not_plain_is_pillows(file: bytes) -> None:
     assert plain_jpeg_size(file) is None
-    assert psnr(fast_crop(file, 24, WORDS[0]), by_torchvision(file, 24, WORDS[0])) >= 50
+    assert psnr(random_crop(file, 24, WORDS[0]), by_torchvision(file, 24, WORDS[0])) >= 50
 
 
 @pytest.mark.parametrize("width, height", [(1024, 768), (768, 1024), (1601, 1203), (2003, 1501)])
@@ -293,7 +292,7 @@ def test_a_large_jpeg_decoded_at_a_part_of_its_size_stays_near_pillows_crop(widt
     file = encoded(scenery(width, height), "JPEG", quality=90)
     for size in (96, 224):
         for word in WORDS[:4]:
-            assert psnr(fast_crop(file, size, word), by_torchvision(file, size, word)) >= 35
+            assert psnr(random_crop(file, size, word), by_torchvision(file, size, word)) >= 35
 
 
 def test_photographs_cropped_small_stay_near_pillows_crops(shared_data: Path) -> None:
@@ -304,9 +303,9 @@ def test_photographs_cropped_small_stay_near_pillows_crops(shared_data: Path) ->
         files = [tar.extractfile(member).read() for member in tar.getmembers()[:40]]
     assert {plain_jpeg_size(file) for file in files} == {(224, 224)}
     for file, word in zip(files, random_words(0, 1, np.arange(len(files))).tolist(), strict=True):
-        assert psnr(fast_crop(file, 224, word), by_torchvision(file, 224, word)) >= 50  # decoded whole
+        assert psnr(random_crop(file, 224, word), by_torchvision(file, 224, word)) >= 50  # decoded whole
         for size in (64, 32, 16):  # decoded at a half, a quarter, an eighth
-            assert psnr(fast_crop(file, size, word), by_torchvision(file, size, word)) >= 35
+            assert psnr(random_crop(file, size, word), by_torchvision(file, size, word)) >= 35
 
 
 @given(part=st.sampled_from([2, 4, 8]), size=st.integers(1, 300), data=st.data())
@@ -325,8 +324,8 @@ def test_a_rectangle_of_a_smaller_picture_lies_where_it_lay_in_the_whole(part: i
 
 def test_a_word_is_a_crop() -> None:
     file = encoded(scenery(300, 200), "JPEG")
-    assert np.array_equal(fast_crop(file, 32, WORDS[0]), fast_crop(file, 32, WORDS[0]))
-    assert not np.array_equal(fast_crop(file, 32, WORDS[0]), fast_crop(file, 32, WORDS[1]))
+    assert np.array_equal(random_crop(file, 32, WORDS[0]), random_crop(file, 32, WORDS[0]))
+    assert not np.array_equal(random_crop(file, 32, WORDS[0]), random_crop(file, 32, WORDS[1]))
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
@@ -334,7 +333,7 @@ def test_a_word_is_a_crop() -> None:
 def test_tiny_pictures_and_tiny_crops(width: int, height: int, size: int) -> None:
     file = encoded(Image.new("RGB", (width, height), (200, 100, 0)), "JPEG", subsampling=0)
     for word in WORDS:
-        assert np.abs(fast_crop(file, size, word).astype(int) - by_torchvision(file, size, word)).max() <= 1
+        assert np.abs(random_crop(file, size, word).astype(int) - by_torchvision(file, size, word)).max() <= 1
 
 
 @pytest.mark.parametrize("progressive", [False, True])
@@ -342,7 +341,7 @@ def test_tiny_pictures_and_tiny_crops(width: int, height: int, size: int) -> Non
 def test_a_crop_of_a_jpeg_that_was_cut_off_is_refused(share: float, progressive: bool) -> None:
     whole = encoded(scenery(300, 200), "JPEG", progressive=progressive)
     with pytest.raises(BadPicture):
-        fast_crop(whole[: int(len(whole) * share)], 32, WORDS[0])
+        random_crop(whole[: int(len(whole) * share)], 32, WORDS[0])
 
 
 @settings(max_examples=150, deadline=None)
@@ -352,7 +351,7 @@ def test_a_crop_of_a_damaged_jpeg_is_made_or_refused_and_nothing_else(data: st.D
     for _ in range(data.draw(st.integers(1, 6))):
         file[data.draw(st.integers(0, len(file) - 1))] = data.draw(st.integers(0, 255))
     try:
-        assert fast_crop(bytes(file), 8, data.draw(st.integers(0, 2**64 - 1))).shape == (3, 8, 8)
+        assert random_crop(bytes(file), 8, data.draw(st.integers(0, 2**64 - 1))).shape == (3, 8, 8)
     except BadPicture as error:
         assert str(error)
 
@@ -363,7 +362,7 @@ def test_a_jpeg_that_claims_too_much_or_is_a_line_is_refused_before_it_is_decode
     frame = file.index(struct.pack(">HH", 30, 40))
     for height, width, reason in ((65_000, 65_000, f"more than {MAX_PIXELS:,} pixels"), (2, 4000, "4000 x 2 is a line, not a picture")):
         with pytest.raises(BadPicture, match=reason):
-            fast_crop(file[:frame] + struct.pack(">HH", height, width) + file[frame + 4 :], 32, WORDS[0])
+            random_crop(file[:frame] + struct.pack(">HH", height, width) + file[frame + 4 :], 32, WORDS[0])
 
 
 def test_the_boxes_are_spread_as_torchvisions_are() -> None:

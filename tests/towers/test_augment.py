@@ -47,6 +47,15 @@ def test_the_factors_are_torchs_own_chance_and_each_pictures_own() -> None:
     assert not torch.equal(first[0], first[1])
 
 
+def test_a_share_of_the_pictures_loses_its_colours() -> None:
+    images = pictures(1).expand(1000, -1, -1, -1)
+    torch.manual_seed(0)
+    jittered = ColourJitter(0, 0, 0, grey=0.2)(images)
+    is_grey = (jittered == jittered[:, :1]).all(dim=(1, 2, 3))
+    assert abs(is_grey.float().mean() - 0.2) < 4 * (0.2 * 0.8 / 1000) ** 0.5, "four standard deviations of so many draws"
+    assert torch.equal(jittered[~is_grey], images[~is_grey])
+
+
 def test_a_tower_augments_in_training_alone_and_keeps_no_weight_of_it() -> None:
     trunk = Trunk("test_efficientnet", NoWeights(0), size=48)
     plain = ImageTower(trunk, Head(trunk.dim, 4))
@@ -60,3 +69,5 @@ def test_a_tower_augments_in_training_alone_and_keeps_no_weight_of_it() -> None:
 def test_a_negative_range_is_refused() -> None:
     with pytest.raises(InputError, match="contrast=-0.1 must not be negative"):
         ColourJitter(contrast=-0.1)
+    with pytest.raises(InputError, match="grey=2 must be a chance"):
+        ColourJitter(grey=2)
