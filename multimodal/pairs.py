@@ -74,6 +74,6 @@ class Hit:
     name: str
     """The source's own name of the picture."""
     text: str
-    """The main text that came with it."""
+    """Its own caption, where its metadata have one, or else the main text that came with it."""
     why: Mapping[str, float] = field(default_factory=dict)
     """What each term of the query adds to the score; the values sum to it."""

@@ -320,6 +320,8 @@ def docs(runs: list[Path], page: Path = Path("docs/results.md")) -> None:
     """
     text = page.read_text(encoding="utf-8")
     for study in runs:
+        if not (study / TABLES).is_file():
+            raise InputError(f"{study}: has no {TABLES}, which flickr8k, textbook or scratch write when they are done. Run that first")
         mark, table = f"<!-- {study.resolve().name} -->\n```\n", (study / TABLES).read_text(encoding="utf-8")
         before, found, after = text.partition(mark)
         if not found or "```" not in after:

@@ -174,7 +174,8 @@ def _segment(batches: Sequence[EmbeddedBatch], where: str, source: ShardSet, dim
     records = [source.record(id) for id in ids[good].tolist()]
     metadata = {
         "name": [record["name"] for record in records],
-        "text": [record["texts"][0] for record in records],
+        # an article is about more than its figure, whose own caption ends in the credit that has to be shown with it
+        "text": [str(record["metadata"].get("caption") or record["texts"][0]) for record in records],
         "group": [record["group"] for record in records],
         "key": [source.key(id) for id in ids[good].tolist()],
         "set": [source.name] * len(records),

@@ -42,7 +42,8 @@ def encoded(number: int) -> bytes:
 
 
 def pair(number: int) -> Pair:
-    return Pair(f"{number}.png", encoded(number), "png", (f"{WORDS[number % 5]} {WORDS[number % 3]}", "more"), f"group {number}")
+    texts, metadata = (f"{WORDS[number % 5]} {WORDS[number % 3]}", "more"), {"caption": "Snow. (credit: someone)"} if number == 4 else {}
+    return Pair(f"{number}.png", encoded(number), "png", texts, f"group {number}", metadata=metadata)
 
 
 def make_shards(path: Path) -> ShardSet:
@@ -104,6 +105,7 @@ def test_ids_names_and_texts_are_those_of_the_shards_and_the_bad_picture_is_left
     assert store.ids.tolist() == [id for id in range(NUM) if id != BAD]
     columns = ("name", "text", "group", "key", "set")
     assert store.records([3], columns) == [{"name": "3.png", "text": "snow dog", "group": "group 3", "key": "000000003", "set": "set"}]
+    assert store.records([4], ["text"]) == [{"text": "Snow. (credit: someone)"}], "a picture's own caption is what describes it"
     assert "set/000000,000000007,not an image" in (tmp_path / "store" / "bad.csv").read_text().replace('"', "")
 
 
