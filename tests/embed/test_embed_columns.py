@@ -132,6 +132,17 @@ def test_views_are_the_middle_and_then_crops_drawn_by_seed_view_and_id(shards: S
         assert np.isnan(rows).all() if id in BAD else np.abs(rows[1] - rows[2]).max() > 2e-3
 
 
+def test_fast_views_are_other_rows_of_nearly_the_same_pictures(shards: ShardSet, trunk: Trunk) -> None:
+    settings = {"trunk": trunk, "views": 2, "max_bad_share": 0.2, "device": "cpu"}
+    exact, fast = Column(embed(shards.path, "exact", **settings)), Column(embed(shards.path, "fast", exact=False, **settings))
+    assert "exact" not in exact.manifest.config and fast.manifest.config["exact"] is False
+    good = [id for id in range(NUM) if id not in BAD]
+    ours, theirs = (np.stack([column.rows(id) for id in good]).astype(np.float32) for column in (fast, exact))
+    np.testing.assert_allclose(ours[:, 0], theirs[:, 0], atol=1e-3)  # the middle is always exact
+    apart = np.linalg.norm(theirs[:, 1] - theirs[:, 0], axis=1).mean()
+    assert np.linalg.norm(ours[:, 1] - theirs[:, 1], axis=1).mean() < apart / 10
+
+
 @pytest.mark.parametrize("name", ["cuda:97", "gpu", "meta:x"])
 def test_a_device_that_this_machine_lacks_is_named_beside_those_it_has(name: str) -> None:
     with pytest.raises(InputError, match=rf"--device {name}: cannot be used here \(.+\)\. There are: cpu"):
