@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from multimodal.data.decode import BadPicture
 from multimodal.data.loader import PairLoader
+from multimodal.data.mixture import Mixture
 from multimodal.data.order import Order, random_words
 from multimodal.data.shuffle import BlockShuffle, FullShuffle, Shuffle, how_mixed
 from multimodal.data.sides import Captions, ColumnRows, Pixels, Reader, Rows, Shuffled, Side
@@ -18,6 +19,7 @@ __all__ = [
     "Captions",
     "ColumnRows",
     "FullShuffle",
+    "Mixture",
     "Order",
     "PairLoader",
     "Pixels",

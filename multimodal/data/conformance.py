@@ -4,11 +4,13 @@ def make(batch_size: int, rank: int, world_size: int) -> PairLoader: ...
 
 assert_exact_epoch(make, ids, batch_size=3, world_size=2)
 assert_exact_resume(make, batch_size=3, world_size=2, world_size_after=1)
+assert_exact_mixture(make, [ids_of_cc, ids_of_flickr], batch_size=3, world_size=2, num_epochs=4)
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Protocol
@@ -37,6 +39,33 @@ def assert_exact_epoch(make: MakeLoader, ids: np.ndarray, batch_size: int, world
     """All ranks take the same number of full steps, and together they see each of ids (n,) once; what fills the last step is -1 and not
     valid.
     """
+    seen = _seen(make, batch_size, world_size, epoch)
+    assert sorted(seen) == sorted(ids.tolist()), f"{len(seen)} rows seen of {len(ids)} pairs, {len(set(seen))} different ones"
+
+
+def assert_exact_mixture(make: MakeLoader, sets: Sequence[np.ndarray], batch_size: int, world_size: int, num_epochs: int) -> None:
+    """From epoch 0 on, all ranks take the same number of full steps, each epoch sees as many pairs of each set as any other, and of a set
+    no pair has been seen twice more than another.
+
+    sets: the ids (n_s,) of each set.
+    """
+    ids = np.concatenate(sets)
+    numbers = dict(zip(ids.tolist(), np.repeat(np.arange(len(sets)), [len(of_set) for of_set in sets]).tolist(), strict=True))
+    times: Counter[int] = Counter()
+    counts = []
+    for epoch in range(num_epochs):
+        seen = _seen(make, batch_size, world_size, epoch)
+        assert set(seen) <= numbers.keys(), f"{len(set(seen) - numbers.keys())} pairs seen that are in no set"
+        counts.append(np.bincount([numbers[id] for id in seen], minlength=len(sets)).tolist())
+        assert counts[-1] == counts[0], f"epoch {epoch} has {counts[-1]} pairs of the sets, and epoch 0 has {counts[0]}"
+        times.update(seen)
+        for number, of_set in enumerate(sets):
+            most, least = max(times[id] for id in of_set.tolist()), min(times[id] for id in of_set.tolist())
+            assert most - least <= 1, f"after epoch {epoch}, a pair of set {number} was seen {most} times and another {least}"
+
+
+def _seen(make: MakeLoader, batch_size: int, world_size: int, epoch: int) -> list[int]:
+    """The ids that all ranks together see in an epoch, in full steps of equal number."""
     loaders = [make(batch_size, rank, world_size) for rank in range(world_size)]
     seen: list[int] = []
     for rank, loader in enumerate(loaders):
@@ -48,7 +77,7 @@ def assert_exact_epoch(make: MakeLoader, ids: np.ndarray, batch_size: int, world
             padding = batch.id < 0
             assert not batch.valid[padding].any(), "a row of padding is marked valid"
             seen += batch.id[~padding].tolist()
-    assert sorted(seen) == sorted(ids.tolist()), f"{len(seen)} rows seen of {len(ids)} pairs, {len(set(seen))} different ones"
+    return seen
 
 
 def assert_exact_resume(make: MakeLoader, batch_size: int, world_size: int, world_size_after: int | None = None, epoch: int = 0) -> None:

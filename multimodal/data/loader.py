@@ -12,9 +12,9 @@ valid. Workers get positions, and hold no state.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -23,14 +23,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from multimodal.boxes import fingerprint_bytes
 from multimodal.data.ahead import Ahead
+from multimodal.data.mixture import Drawn, MixedOrder, Mixture
 from multimodal.data.order import random_words
-from multimodal.data.shuffle import FullShuffle, Shuffle
-from multimodal.data.sides import Reader, Rows, Side, reads_tars
+from multimodal.data.shuffle import EpochOrder, FullShuffle, Shuffle
+from multimodal.data.sides import Reader, Rows, Side, open_side, reads_tars
 from multimodal.errors import InputError
 from multimodal.pairs import Batch
-from multimodal.shards import Ledger, ShardSet
+from multimodal.shards import JoinedShards, Ledger, ShardSet
 
 FULL_SHUFFLE = FullShuffle()
+EACH_ONCE = Mixture()
 Unread = list[tuple[int, str]]
 """(id, reason) of pairs that could not be read."""
 IMAGE, TEXT = 0, 1
@@ -48,11 +50,12 @@ class Position:
 class PairLoader:
     """A plain iterable of `Batch`, all of batch_size rows.
 
-    shards, ids (n,) int64: the pairs of this part, as `Split.ids` gives them. image, text: the two sides.
+    shards, ids (n,) int64: the pairs of this part, as `Split.ids` gives them; of one set, or of several that are joined, ascending.
+    image, text: the two sides.
     batch_size: rows of one rank. seed: of the order and of every random choice.
     shuffle: True to train: a new order and new choices (crop, caption) each epoch. False to evaluate: the order of `ids`, and no chance
     anywhere.
-    order: which order an epoch has where it is shuffled.
+    order: which order an epoch has where it is shuffled; of several sets, each pass through one. mixture: what an epoch then has of each.
     num_workers: processes that prepare batches; columns need none. pin: page-locked memory, for copies to a GPU.
     rank, world_size: this process among those that train together. drop_tail: leave out the last global batch where it is not full.
     ledger: where pairs that could not be read are named, each once; its `close` is the caller's. They count as invalid rows, and shift
@@ -61,7 +64,7 @@ class PairLoader:
 
     def __init__(
         self,
-        shards: ShardSet,
+        shards: ShardSet | JoinedShards,
         ids: np.ndarray,
         image: Side,
         text: Side,
@@ -75,6 +78,7 @@ class PairLoader:
         pin: bool = False,
         ledger: Ledger | None = None,
         order: Shuffle = FULL_SHUFFLE,
+        mixture: Mixture = EACH_ONCE,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"batch_size={batch_size} must be at least 1")
@@ -82,16 +86,20 @@ class PairLoader:
             raise InputError(f"rank={rank} is not one of {world_size} ranks, which count from 0")
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         self.num_workers, self.drop_tail, self.pin, self.ledger = num_workers, drop_tail, pin, ledger
-        self._steps = _Steps(shards, np.asarray(ids, np.int64), image, text, batch_size, seed, order if shuffle else None, rank, world_size)
-        self.num_pairs = len(self._steps.ids)
+        ids = np.asarray(ids, np.int64)
+        opened = open_order(shards, ids, seed, order, mixture) if shuffle else None
+        self._steps = _Steps(shards, ids, image, text, batch_size, seed, opened, rank, world_size)
+        self._order = f"{order} of {opened.counts.tolist()}" if isinstance(opened, MixedOrder) else repr(order if shuffle else None)
+        self.num_pairs = self._steps.num
         self.global_batch = batch_size * world_size
         if drop_tail and 0 < self.num_pairs < self.global_batch:
             raise InputError(f"drop_tail leaves nothing: {self.num_pairs} pairs are fewer than {batch_size} x {world_size} ranks")
         self._position = Position(epoch=0, offset=0)
         self._resumes = False
         self._starts: list[tuple[int, int]] = []
+        self._joined = JoinedShards.of(shards)
         self._named: set[int] = set()
-        self._counted_epoch: int | None = None
+        self._is_good = np.zeros(len(shards) if ledger is not None else 0, bool)  # which pairs the ledger has counted as good
 
     def __len__(self) -> int:
         """Steps of a whole epoch, the same on every rank, also where an epoch is resumed in its middle."""
@@ -113,7 +121,7 @@ class PairLoader:
             "epoch": self._position.epoch,
             "offset": self._position.offset,
             "seed": self._steps.seed,
-            "order": repr(self._steps.shuffle),
+            "order": self._order,
             "pairs": self._pairs,
             "global_batch": self.global_batch,
         }
@@ -122,10 +130,12 @@ class PairLoader:
         """Go on from there, with any number of ranks and workers. InputError where the order would not be the same one."""
         if state["seed"] != self._steps.seed:
             raise InputError(f"the checkpoint's loader had seed={state['seed']} and this one has {self._steps.seed}: their orders differ")
-        if state["order"] != repr(self._steps.shuffle):
-            raise InputError(f"the checkpoint's loader had the order {state['order']} and this one has {self._steps.shuffle}")
+        if state["order"] != self._order:
+            raise InputError(f"the checkpoint's loader had the order {state['order']} and this one has {self._order}")
         if state["pairs"] != self._pairs:
-            raise InputError(f"the checkpoint's loader read other pairs than these {self.num_pairs}: the shards or the split have changed")
+            raise InputError(
+                f"the checkpoint's loader read other pairs than these {len(self._steps.ids)}: the shards or the split have changed"
+            )
         if state["offset"] and state["global_batch"] != self.global_batch:
             raise InputError(
                 f"the checkpoint stands inside an epoch of global batches of {state['global_batch']}, and this run has "
@@ -147,20 +157,31 @@ class PairLoader:
                 reached(number)
                 offset = self._position.offset + self.global_batch
                 self._position = Position(epoch, offset) if offset < stop else Position(epoch + 1, 0)
-                self._note(epoch, batch, unread)
+                self._note(batch, unread)
                 yield _pinned(batch) if self.pin and not self.num_workers else batch
 
     @contextmanager
     def _fetching(self, starts: list[tuple[int, int]]) -> Iterator[Callable[[int], None]]:
-        """While it is open the tars of a remote set are fetched ahead of the steps; what it gives is told which steps are done."""
-        steps = self._steps
-        if steps.shards.remote is None or not steps.reads_tars:
-            yield lambda number: None
-            return
-        # Half of this rank's share of the cache: the other half holds what was read last, which goes first.
-        window_bytes = steps.shards.remote.cache_bytes // (2 * self.world_size)
-        with Ahead(steps.shards, steps.shards.remote, map(steps.ids_of, starts), window_bytes) as ahead:
-            yield ahead.reached
+        """While it is open the tars of remote sets are fetched ahead of the steps; what it gives is told which steps are done."""
+        sets = self._joined.sets if self._steps.reads_tars else {}
+        remotes = {name: shards.remote for name, shards in sets.items() if shards.remote is not None}
+        with ExitStack() as opened:
+            aheads = []
+            for name, remote in remotes.items():
+                # Half of this rank's share of the cache: the other half holds what was read last, which goes first.
+                window_bytes = remote.cache_bytes // (2 * self.world_size * len(remotes))
+                ids = map(partial(self._ids_in, name), starts)
+                aheads.append(opened.enter_context(Ahead(sets[name], remote, ids, window_bytes)))
+
+            def reached(number: int) -> None:
+                for ahead in aheads:
+                    ahead.reached(number)
+
+            yield reached
+
+    def _ids_in(self, name: str, place: tuple[int, int]) -> np.ndarray:
+        """Which pairs of one set a step reads, by their ids in the set."""
+        return next(part.ids for part in self._joined.parts(self._steps.drawn(place).ids) if part.name == name)
 
     @cached_property
     def _pairs(self) -> str:
@@ -180,16 +201,16 @@ class PairLoader:
             generator=torch.Generator(),  # or it would draw from the global one, and dropout would depend on the number of workers
         )
 
-    def _note(self, epoch: int, batch: Batch, unread: Unread) -> None:
+    def _note(self, batch: Batch, unread: Unread) -> None:
         if self.ledger is None:
             return
-        if self._counted_epoch in (None, epoch):  # a pair is good once, not once an epoch
-            self._counted_epoch = epoch
-            self.ledger.good(int(batch.valid.sum()))
+        good = np.unique(batch.id[batch.valid].numpy())  # of a mixture, a pair may come twice
+        self.ledger.good(int((~self._is_good[good]).sum()))
+        self._is_good[good] = True
         for id, reason in unread:
             if id not in self._named:
                 self._named.add(id)
-                self.ledger.bad(f"{self._steps.shards.name}/{self._steps.shards.shard_of(id).name}", self._steps.shards.key(id), reason)
+                self.ledger.bad(self._joined.where(id), self._joined.key(id), reason)
 
 
 class _Steps(Dataset):
@@ -200,27 +221,28 @@ class _Steps(Dataset):
 
     def __init__(
         self,
-        shards: ShardSet,
+        shards: ShardSet | JoinedShards,
         ids: np.ndarray,
         image: Side,
         text: Side,
         batch_size: int,
         seed: int,
-        shuffle: Shuffle | None,
+        order: EpochOrder | MixedOrder | None,
         rank: int,
         world_size: int,
     ) -> None:
-        self.shards, self.ids, self.batch_size, self.seed, self.shuffle = shards, ids, batch_size, seed, shuffle
+        self.shards, self.ids, self.batch_size, self.seed, self.order = shards, ids, batch_size, seed, order
         self.rank, self.world_size = rank, world_size
-        self.order = shuffle.open(seed, _run_lengths(shards.shard_numbers(ids))) if shuffle else None
+        self.num = order.num if order else len(ids)
         self.reads_tars = reads_tars(image) or reads_tars(text)
-        self.image: Reader = image.open(shards, ids)
-        self.text: Reader = text.open(shards, ids)
+        self.image: Reader = open_side(image, shards, ids)
+        self.text: Reader = open_side(text, shards, ids)
 
     def __getitem__(self, place: tuple[int, int]) -> tuple[Batch, Unread]:
-        epoch, ids = place[0], self.ids_of(place)
+        drawn = self.drawn(place)
+        ids = drawn.ids
         image, text = (
-            read(ids, random_words(self.seed, epoch, ids, purpose) if self.order else None)
+            read(ids, random_words(self.seed, drawn.passes, ids, purpose) if self.order else None)
             for read, purpose in ((self.image, IMAGE), (self.text, TEXT))
         )
         unread = [(int(id), reason) for side in (image, text) for id, reason in zip(ids[~side.ok], side.reasons, strict=True)]
@@ -230,12 +252,16 @@ class _Steps(Dataset):
         padded_ids[: len(ids)] = ids
         return Batch(torch.from_numpy(padded_ids), self._padded(image), self._padded(text), torch.from_numpy(valid)), unread
 
-    def ids_of(self, place: tuple[int, int]) -> np.ndarray:
-        """(b,) int64, fewer in the last step of an epoch."""
+    def drawn(self, place: tuple[int, int]) -> Drawn:
+        """This rank's b pairs, fewer in the last step of an epoch."""
         epoch, start = place
-        stop = min(start + self.batch_size * self.world_size, len(self.ids))
+        stop = min(start + self.batch_size * self.world_size, self.num)
         start = min(start + self.rank, stop)
-        return self.ids[self.order.ids(epoch, start, stop, self.world_size) if self.order else slice(start, stop, self.world_size)]
+        if isinstance(self.order, MixedOrder):
+            places, passes = self.order.at(epoch, start, stop, self.world_size)
+            return Drawn(self.ids[places], passes)
+        places = self.order.ids(epoch, start, stop, self.world_size) if self.order else np.arange(start, stop, self.world_size)
+        return Drawn(self.ids[places], np.full(len(places), epoch))
 
     def _padded(self, rows: Rows) -> Any:
         """The values as a tensor (b, ...), or b strings, with zeros or "" at the end where there are fewer."""
@@ -245,6 +271,15 @@ class _Steps(Dataset):
         if not missing:
             return torch.from_numpy(rows.values)
         return torch.from_numpy(np.concatenate([rows.values, np.zeros((missing, *rows.values.shape[1:]), rows.values.dtype)]))
+
+
+def open_order(shards: ShardSet | JoinedShards, ids: np.ndarray, seed: int, shuffle: Shuffle, mixture: Mixture) -> EpochOrder | MixedOrder:
+    """The order of the pairs of ids (n,), as numbers 0 .. n-1; mixture: of several sets."""
+    if isinstance(shards, ShardSet):
+        return shuffle.open(seed, _run_lengths(shards.shard_numbers(ids)))
+    if (np.diff(ids) < 0).any():
+        raise ValueError("the ids of a mixture must be ascending, or places of its order would be those of other sets")
+    return mixture.open(seed, {part.name: _run_lengths(part.shards.shard_numbers(part.ids)) for part in shards.parts(ids)}, shuffle)
 
 
 def _run_lengths(values: np.ndarray) -> np.ndarray:

@@ -71,15 +71,14 @@ def permuted(values: np.ndarray, nums: np.ndarray, keys: np.ndarray) -> np.ndarr
     return results.astype(np.int64)
 
 
-def random_words(seed: int, epoch: int, ids: np.ndarray, purpose: int = 0) -> np.ndarray:
+def random_words(seed: int, epoch: int | np.ndarray, ids: np.ndarray, purpose: int = 0) -> np.ndarray:
     """64 random bits for each id in an epoch: ids (n,) int -> (n,) uint64, each a function of (seed, epoch, id, purpose) alone.
 
     For the choices made for a sample: its crop, its caption. Choices that must not depend on each other have each a purpose; `uniforms`
-    draws several numbers from one word.
+    draws several numbers from one word. epoch: one for all, or (n,) int64, that of each id.
     """
-    return _mix(
-        _mix(np.asarray(ids).astype(np.uint64) * _GAMMA + epoch_key(seed, epoch)) + np.array([purpose + 1], dtype=np.uint64) * _GAMMA
-    )
+    keys = epoch_keys(seed, epoch) if isinstance(epoch, np.ndarray) else epoch_key(seed, epoch)
+    return _mix(_mix(np.asarray(ids).astype(np.uint64) * _GAMMA + keys) + np.array([purpose + 1], dtype=np.uint64) * _GAMMA)
 
 
 def uniforms(word: int | np.uint64, num: int) -> np.ndarray:
@@ -92,6 +91,12 @@ def words_from(word: int | np.uint64, num: int) -> np.ndarray:
     return _mix(np.arange(1, num + 1, dtype=np.uint64) * _GAMMA + np.uint64(word))
 
 
+def round_keys(seed: int, epoch: int, parts: np.ndarray) -> np.ndarray:
+    """(ROUNDS, n) uint64, what `permuted` wants to send each part (n,) of an epoch through a permutation of its own."""
+    keys = epoch_keys(int(epoch_key(seed, epoch)), parts)
+    return _mix(np.arange(1, ROUNDS + 1, dtype=np.uint64)[:, None] * _GAMMA + keys)
+
+
 def _feistel(values: np.ndarray, half_bits: np.ndarray, keys: np.ndarray) -> np.ndarray:
     mask = (np.uint64(1) << half_bits) - np.uint64(1)
     left, right = values >> half_bits, values & mask
@@ -102,8 +107,12 @@ def _feistel(values: np.ndarray, half_bits: np.ndarray, keys: np.ndarray) -> np.
 
 def epoch_key(seed: int, epoch: int) -> np.uint64:
     """One word of (seed, epoch), any ints, in which (0, 1) and (1, 0) have nothing to do with each other."""
-    words = np.array([seed % 2**64, epoch % 2**64], dtype=np.uint64)
-    return _mix(_mix(words[:1] + _GAMMA) ^ (words[1:] * _GAMMA + np.uint64(1)))[0]
+    return epoch_keys(seed, np.array([epoch % 2**64], np.uint64))[0]
+
+
+def epoch_keys(seed: int, epochs: np.ndarray) -> np.ndarray:
+    """`epoch_key` of each of epochs (n,) -> (n,) uint64."""
+    return _mix(_mix(np.array([seed % 2**64], np.uint64) + _GAMMA) ^ (epochs.astype(np.uint64) * _GAMMA + np.uint64(1)))
 
 
 def _mix(words: np.ndarray) -> np.ndarray:

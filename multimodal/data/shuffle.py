@@ -19,12 +19,17 @@ from typing import Protocol
 
 import numpy as np
 
-from multimodal.data.order import ROUNDS, Order, epoch_key, permuted, positions_within, words_from
+from multimodal.data.order import Order, permuted, positions_within, round_keys
 from multimodal.errors import InputError
 
 
 class EpochOrder(Protocol):
     """A permutation of 0 .. n-1 for each epoch."""
+
+    @property
+    def num(self) -> int:
+        """Positions of an epoch."""
+        ...
 
     def ids(self, epoch: int, start: int, stop: int, step: int = 1) -> np.ndarray:
         """What is at every step-th position of start .. stop-1, int64; positions beyond the end are an error."""
@@ -32,7 +37,12 @@ class EpochOrder(Protocol):
 
 
 class Shuffle(ABC):
-    """Settings of an order. Its `repr` goes into checkpoints: a run does not go on in the middle of another order."""
+    """Settings of an order. Its `repr` goes into checkpoints: a run does not go on in the middle of another order.
+
+    lanes: position p belongs to lane p modulo lanes, which a mixture of sets keeps apart too; 1 where an order has none.
+    """
+
+    lanes: int = 1
 
     @abstractmethod
     def open(self, seed: int, sizes: np.ndarray) -> EpochOrder:
@@ -95,8 +105,7 @@ class BlockOrder:
         layout = self._layout(epoch)
         places = layout.lanes[positions % self.lanes] + positions // self.lanes
         used, inverse = np.unique(np.searchsorted(layout.blocks, places, side="right") - 1, return_inverse=True)
-        own = int(epoch_key(self.seed, epoch))
-        keys = np.array([words_from(epoch_key(own, block), ROUNDS) for block in used.tolist()], np.uint64).reshape(-1, ROUNDS).T
+        keys = round_keys(self.seed, epoch, used)
         first = layout.blocks[used]
         nums = layout.blocks[used + 1] - first
         places = first[inverse] + permuted(places - first[inverse], nums[inverse], keys[:, inverse])

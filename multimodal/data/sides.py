@@ -6,12 +6,12 @@
 
 To add one, write a `Side`: settings in `__init__`, and `open`, which gives a `Reader` for a set of shards. A reader is asked for ids and
 gives their rows; what it chooses at random it draws from the words that it is given, one for each id, so that a row is a function of (seed,
-epoch, id).
+epoch, id). Where sets are mixed a side is opened on each of them, and knows nothing of the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -21,7 +21,7 @@ import torch
 from multimodal.data.decode import BadPicture, Interpolation, centre, random_crop
 from multimodal.data.order import Order, words_from
 from multimodal.errors import InputError
-from multimodal.shards import BrokenPair, ShardSet
+from multimodal.shards import BrokenPair, JoinedShards, ShardSet
 from multimodal.shards.columns import Column
 
 
@@ -130,6 +130,23 @@ class Shuffled:
         return _ShuffledReader(self.side.open(shards, ids), ids, partner)
 
 
+def open_side(side: Side, shards: ShardSet | JoinedShards, ids: np.ndarray) -> Reader:
+    """A reader over one set, or over several that are joined. InputError too where a column of theirs does not mean the same in all."""
+    if isinstance(shards, ShardSet):
+        return side.open(shards, ids)
+    for name in column_names(side):
+        shards.columns(name)
+    return _JoinedReader(shards, {part.name: side.open(part.shards, part.ids) for part in shards.parts(ids)})
+
+
+def column_names(side: Side) -> Iterator[str]:
+    """The columns that a side reads."""
+    if isinstance(side, ColumnRows):
+        yield side.name
+    if isinstance(side, Shuffled):
+        yield from column_names(side.side)
+
+
 def reads_tars(side: Side) -> bool:
     """Whether it reads, for each id that it is asked for, the tar that holds it. A side of one's own is taken to."""
     return not isinstance(side, ColumnRows | Shuffled)  # a shuffled side reads other ids than these
@@ -197,3 +214,32 @@ class _ShuffledReader:
 
     def __call__(self, ids: np.ndarray, words: np.ndarray | None) -> Rows:
         return self.reader(self.partner[np.searchsorted(self.ids, ids)], words)
+
+
+@dataclass(frozen=True)
+class _JoinedReader:
+    shards: JoinedShards
+    readers: Mapping[str, Reader]
+
+    def __call__(self, ids: np.ndarray, words: np.ndarray | None) -> Rows:
+        ok = np.empty(len(ids), bool)
+        told: dict[int, str] = {}
+        read = [
+            (part.rows, self.readers[part.name](part.ids, None if words is None else words[part.rows])) for part in self.shards.parts(ids)
+        ]
+        for places, rows in read:
+            ok[places] = rows.ok
+            told |= dict(zip(places[~rows.ok].tolist(), rows.reasons, strict=True))
+        return Rows(_in_place([(places, rows.values) for places, rows in read], len(ids)), ok, [told[place] for place in sorted(told)])
+
+
+def _in_place(parts: Sequence[tuple[np.ndarray, np.ndarray | Sequence[str]]], num: int) -> np.ndarray | Sequence[str]:
+    """The values of each part, at their places (m,) among num."""
+    first = parts[0][1]
+    if not isinstance(first, np.ndarray):
+        texts = {place: text for places, values in parts for place, text in zip(places.tolist(), values, strict=True)}
+        return [texts[place] for place in range(num)]
+    joined = np.empty_like(first, shape=(num, *first.shape[1:]))  # in memory as the first part lies: pixels have their channels last
+    for places, values in parts:
+        joined[places] = values
+    return joined

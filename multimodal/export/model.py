@@ -33,7 +33,7 @@ from multimodal.errors import InputError
 from multimodal.export.card import Card, read_card
 from multimodal.objectives import Objective
 from multimodal.shards.columns import Column
-from multimodal.shards.remote import RemoteShards, open_shards
+from multimodal.shards.joined import JoinedShards, Sets, open_sets
 from multimodal.text import TextSpace, open_space
 from multimodal.text.encoder import EncoderSpace, Projection
 from multimodal.towers import Head, Preprocessing, TextTower, Trunk
@@ -190,14 +190,16 @@ def _assembled(trained: _Trained, query: TextSpace, given: Trunk | None) -> tupl
     return manifest, weights
 
 
-def build(described: Mapping[str, Any], base: type) -> Any:
+def build(described: Mapping[str, Any], base: Any) -> Any:
     """The object that `{"class_path": ..., "init_args": ...}` describes; InputError where it is no `base` or its arguments do not fit."""
     parser = ArgumentParser(exit_on_error=False, add_help=False)
     parser.add_argument("--it", type=base)
     try:
         return parser.instantiate(parser.parse_object({"it": dict(described)})).it
     except ArgumentError as error:
-        raise InputError(f"{described.get('class_path')}: cannot be made as a {base.__name__}: {' '.join(str(error).split())}") from None
+        raise InputError(
+            f"{described.get('class_path')}: cannot be made as a {getattr(base, '__name__', base)}: {' '.join(str(error).split())}"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,8 +261,10 @@ class _Trained:
         if name is None:
             return None
         shards = self.data["shards"]
-        column = Column.of(open_shards(build(shards, RemoteShards) if isinstance(shards, Mapping) else Path(shards)), name)
-        trained_on = self.made_from.get(f"column {name}", column.manifest.fingerprint)
+        shards = open_sets(build(shards, Sets) if isinstance(shards, Mapping) else Path(shards))
+        of, column = next(iter(JoinedShards.of(shards).columns(name).items()))  # they mean the same in all sets
+        key = f"column {name} of {of}" if isinstance(shards, JoinedShards) else f"column {name}"
+        trained_on = self.made_from.get(key, column.manifest.fingerprint)
         if trained_on != column.manifest.fingerprint:
             raise InputError(
                 f"{column.path}: is {column.manifest.fingerprint[:12]} now, and {self.run} was trained on {trained_on[:12]}. Train again"

@@ -1,6 +1,7 @@
 """Shards: tars of pairs that webdataset and open_clip read too, with an index and columns beside them. numpy and pyarrow, no torch."""
 
 from multimodal.shards.columns import Column, ColumnWriter, column_names, column_path
+from multimodal.shards.joined import JoinedShards, Sets, open_sets
 from multimodal.shards.ledger import Ledger
 from multimodal.shards.reader import BrokenPair, Shard, ShardSet
 from multimodal.shards.remote import RemoteShards, open_shards
@@ -11,9 +12,11 @@ __all__ = [
     "BrokenPair",
     "Column",
     "ColumnWriter",
+    "JoinedShards",
     "Ledger",
     "Part",
     "RemoteShards",
+    "Sets",
     "Shard",
     "ShardSet",
     "ShardWriter",
@@ -21,6 +24,7 @@ __all__ = [
     "column_names",
     "column_path",
     "finish",
+    "open_sets",
     "open_shards",
     "write_shard",
 ]

@@ -174,7 +174,8 @@ class Dashboard(Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, PairModule)
         data: PairData = trainer.datamodule  # type: ignore[attr-defined]
-        per_epoch = min(len(data.train_ids), int(trainer.num_training_batches) * data.batch_size)
+        loader: Any = trainer.train_dataloader
+        per_epoch = min(loader.num_pairs, int(trainer.num_training_batches) * data.batch_size)
         self.logger.pace = Pace(per_epoch, data.batch_size * trainer.accumulate_grad_batches)
         counts = {"train": len(data.train_ids), "validation": len(data.validation_ids), "shards": len(data.shards)}
         self.logger.log_hyperparams({"pairs": counts, "parameters": _parameters(pl_module)})

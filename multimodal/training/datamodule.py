@@ -9,7 +9,7 @@ pairs, cut off by group, so that a recipe can be chosen without looking at what 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +17,33 @@ import lightning as L
 import numpy as np
 
 from multimodal.boxes import fingerprint_bytes
-from multimodal.data import ColumnRows, FullShuffle, Order, PairLoader, Shuffle, Shuffled, Side
+from multimodal.data import Mixture, PairLoader, Shuffle, Side
+from multimodal.data.loader import EACH_ONCE, FULL_SHUFFLE, open_order
+from multimodal.data.sides import column_names
 from multimodal.errors import InputError
 from multimodal.pairs import Batch
-from multimodal.shards import Column, Ledger, RemoteShards, ShardSet, Split, open_shards
+from multimodal.shards import JoinedShards, Ledger, Sets, ShardSet, Split, open_sets
 
 BAD = "bad.csv"
-FULL_SHUFFLE = FullShuffle()
 
 
 class PairData(L.LightningDataModule):
     """Loaders of training and validation pairs for each rank, from any position.
 
-    shards: the folder of the shard set, or a set at a URL. image, text: the two sides of a batch (`multimodal.data`).
+    shards: the folder of the shard set, or a set at a URL; or several, each under a name. image, text: the two sides of a batch
+    (`multimodal.data`).
     split: which pairs are held out of everything.
     validation_share: of the groups that are trained on, how many to validate on instead; 0 trains on them all and validates on nothing.
     train_share: of the groups that are left, how many to train on; a larger share holds those of a smaller one.
     batch_size: pairs of one step on all ranks together. num_workers: processes a rank that prepare batches; columns need none.
     max_bad_share: the run stops once a larger share of its training pairs could not be read. seed: of order, crops and captions.
     order: which order an epoch has: any pair after any other, or blocks of shards for a set larger than memory.
+    mixture: of several sets, how much of each an epoch has, and how long it is; by default each pair of each set once.
     """
 
     def __init__(
         self,
-        shards: Path | RemoteShards,
+        shards: Sets,
         image: Side,
         text: Side,
         split: Split,
@@ -51,6 +54,7 @@ class PairData(L.LightningDataModule):
         max_bad_share: float = 0.05,
         seed: int = 0,
         order: Shuffle = FULL_SHUFFLE,
+        mixture: Mixture = EACH_ONCE,
     ) -> None:
         super().__init__()
         if not 0 <= validation_share < 1:
@@ -59,21 +63,22 @@ class PairData(L.LightningDataModule):
             raise InputError(f"data.train_share={train_share} must be a share above 0 and at most 1")
         self.source, self.image, self.text, self.split = shards, image, text, split
         self.validation_share, self.train_share, self.batch_size, self.num_workers = validation_share, train_share, batch_size, num_workers
-        self.max_bad_share, self.seed, self.order = max_bad_share, seed, order
+        self.max_bad_share, self.seed, self.order, self.mixture = max_bad_share, seed, order, mixture
         self.ledger = Ledger(Path(BAD))  # collects only; `BadPairs` writes
         self._train_loader: PairLoader | None = None
         self._train_state: dict[str, Any] = {}
 
     def setup(self, stage: str) -> None:
-        self.shards = open_shards(self.source)
+        self.shards = self._open()
         self.train_ids, self.validation_ids = cut(self.shards, self.split, self.validation_share, self.train_share)
-        if not len(self.train_ids):
-            raise InputError(
-                f"{self.shards.path}: none of its {len(self.shards)} pairs is left to train on. Hold out less, or bring more pairs"
-            )
+        for part in JoinedShards.of(self.shards).parts(self.train_ids):
+            if not len(part.ids):
+                raise InputError(
+                    f"{part.shards.path}: none of its {len(part.shards)} pairs is left to train on. Hold out less, or bring more pairs"
+                )
         if self.validation_share and not len(self.validation_ids):
             raise InputError(
-                f"{self.shards.path}: no pair to validate on, of {len(self.train_ids)}. "
+                f"{JoinedShards.of(self.shards)}: no pair to validate on, of {len(self.train_ids)}. "
                 "Raise data.validation_share, or set it to 0 to do without"
             )
 
@@ -94,21 +99,31 @@ class PairData(L.LightningDataModule):
         self._train_state = state_dict
 
     def some_pairs(self, num: int, rank: int = 0, world_size: int = 1) -> tuple[Batch, str]:
-        """This rank's part of num training pairs drawn by seed (or of all there are), and why the first unreadable one is, or ""."""
-        num = min(num, len(self.train_ids))
-        ids = self.train_ids[Order(self.seed, len(self.train_ids)).ids(epoch=0, start=0, stop=num)]
-        rows, ledger = -(-num // world_size), Ledger(Path(BAD))  # never closed, so never written
+        """This rank's part of num training pairs drawn by seed (fewer where an epoch has not so many), and why the first unreadable one is,
+        or "".
+        """
+        order = open_order(self.shards, self.train_ids, self.seed, FULL_SHUFFLE, self.mixture)
+        drawn = self.train_ids[order.ids(epoch=0, start=0, stop=min(num, order.num))]
+        ids = np.array(list(dict.fromkeys(drawn.tolist())))  # a mixture may have a pair twice
+        rows, ledger = -(-len(ids) // world_size), Ledger(Path(BAD))  # never closed, so never written
         loader = PairLoader(
             self.shards, ids, self.image, self.text, rows, self.seed, shuffle=False, rank=rank, world_size=world_size, ledger=ledger
         )
         return next(iter(loader)), str(ledger.entries[0]) if ledger.entries else ""
 
     def made_from(self) -> dict[str, str]:
-        """Fingerprints of what the run learns from: the shards, and each column that a side reads."""
-        shards = open_shards(self.source)
+        """Fingerprints of what the run learns from: the shards, and each column that a side reads; of several sets, each one's."""
+        shards = self._open()
+        sets = JoinedShards.of(shards)
+        of = {name: f" of {name}" if isinstance(shards, JoinedShards) else "" for name in sets.sets}
         names = sorted({name for side in (self.image, self.text) for name in column_names(side)})
-        columns = {f"column {name}": Column.of(shards, name).manifest.fingerprint for name in names}
-        return {"shards": shards.fingerprint, **columns}
+        columns = {f"column {name}{of[one]}": column.manifest.fingerprint for name in names for one, column in sets.columns(name).items()}
+        return {**{f"shards{of[name]}": one.fingerprint for name, one in sets.sets.items()}, **columns}
+
+    def _open(self) -> ShardSet | JoinedShards:
+        if self.mixture != EACH_ONCE and not isinstance(self.source, Mapping):
+            raise InputError(f"data.mixture is of several sets, and data.shards={self.source} is one. Name them: {{NAME: FOLDER, ...}}")
+        return open_sets(self.source)
 
     def _loader(self, ids: np.ndarray, shuffle: bool) -> PairLoader:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -126,15 +141,20 @@ class PairData(L.LightningDataModule):
             pin=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             ledger=self.ledger if shuffle else None,
             order=self.order,
+            mixture=self.mixture,
         )
 
 
-def cut(shards: ShardSet, split: Split, validation_share: float, train_share: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def cut(shards: ShardSet | JoinedShards, split: Split, validation_share: float, train_share: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """The ids (n,) to train on and (m,) to validate on, both of the split's training part and ascending; no group is in both.
 
     train_share: the groups that are not validated on, in the order of a hash, and of them the first so many, at least one: a larger share
-    holds a smaller one, whatever is validated on.
+    holds a smaller one, whatever is validated on. Several sets are each cut by themselves; a group of two sets is on one side in both.
     """
+    if isinstance(shards, JoinedShards):
+        cuts = [[shards.starts[name] + ids for ids in cut(one, split, validation_share, train_share)] for name, one in shards.sets.items()]
+        trained, validated = (np.concatenate(parts) for parts in zip(*cuts, strict=True))
+        return trained, validated
     ids = split.ids(shards, "train")
     # A hash of its own (users' seeds count from 0), so that who validates has nothing to do with who is held out.
     inner = Split(seed=-1 - split.seed, held_out=validation_share)
@@ -157,11 +177,3 @@ def rows_per_rank(batch_size: int, world_size: int) -> int:
         near = f"{below} and {below + world_size} do" if below else f"{world_size} does"
         raise InputError(f"data.batch_size={batch_size} does not divide by {world_size} ranks; {near}")
     return batch_size // world_size
-
-
-def column_names(side: Side) -> Iterator[str]:
-    """The columns that a side reads."""
-    if isinstance(side, ColumnRows):
-        yield side.name
-    if isinstance(side, Shuffled):
-        yield from column_names(side.side)

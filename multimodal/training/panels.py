@@ -22,12 +22,13 @@ from torch import nn
 
 from multimodal.data import Captions, Order, Shuffled, Side
 from multimodal.data.decode import BadPicture, picture
+from multimodal.data.sides import column_names, open_side
 from multimodal.errors import InputError
 from multimodal.metrics import nearest, ranks
-from multimodal.shards import BrokenPair, Column, ShardSet
+from multimodal.shards import BrokenPair, JoinedShards, ShardSet
 from multimodal.shards.columns import command_of
 from multimodal.shards.reader import Recent
-from multimodal.training.datamodule import PairData, column_names
+from multimodal.training.datamodule import PairData
 from multimodal.training.module import HeldOut, PairModule
 
 MAX_THUMBNAILS = 2048  # 57 MB of 96 x 96 pixels
@@ -88,7 +89,7 @@ class Queries:
 
     def open(self, module: PairModule, data: PairData) -> Show | None:
         ids = self._ids(data)
-        texts = _words_of(data.text).open(data.shards, data.validation_ids)(ids, None).values
+        texts = open_side(_words_of(data.text), data.shards, data.validation_ids)(ids, None).values
         return _ShowQueries(dict(zip(ids.tolist(), texts, strict=True)), self.k, Thumbnails(data.shards, self.size_px))
 
     def _ids(self, data: PairData) -> np.ndarray:
@@ -125,14 +126,13 @@ class Topics:
         names = list(column_names(data.text))
         if not names or not isinstance(module.text_side, nn.Identity):
             return None
-        column = Column.of(data.shards, names[0])
+        joined = JoinedShards.of(data.shards)
+        of, column = next(iter(joined.columns(names[0]).items()))  # they mean the same in all sets
         words = column.top_words()
         if words is None:
             if column.manifest.config.get("family") == "topic":
-                print(
-                    f"panel Topics: left out, {column.path} does not say its topics' words. Run: {command_of(column.path, data.shards)}",
-                    file=sys.stderr,
-                )
+                command = command_of(column.path, joined.sets[of])
+                print(f"panel Topics: left out, {column.path} does not say its topics' words. Run: {command}", file=sys.stderr)
             return None
         return _ShowTopics([", ".join(of_topic) for of_topic in words], self.k, self.max_pictured, Thumbnails(data.shards, self.size_px))
 
@@ -146,9 +146,9 @@ def _check_settings(panel: Panel, **settings: int) -> None:
 
 
 class Thumbnails:
-    """Small pictures of a shard set, each decoded once; the last `MAX_THUMBNAILS` of them are kept."""
+    """Small pictures of shards, each decoded once; the last `MAX_THUMBNAILS` of them are kept."""
 
-    def __init__(self, shards: ShardSet, size_px: int) -> None:
+    def __init__(self, shards: ShardSet | JoinedShards, size_px: int) -> None:
         self.shards, self.size_px = shards, size_px
         self._recent: Recent[int, Image.Image] = Recent(MAX_THUMBNAILS)
 

@@ -129,6 +129,18 @@ def test_an_export_of_a_run_on_features_gives_what_the_runs_own_parts_give(tmp_p
         np.testing.assert_allclose(expected.sum(axis=1), 1, atol=1e-5)
 
 
+def test_a_run_over_several_sets_is_exported_as_one_over_a_set_with_equal_columns(tmp_path: Path, world: Path) -> None:
+    one, mixed = (write_run(tmp_path / name, world, trained_head(), Cosine()) for name in ("one", "mixed"))
+    config = yaml.safe_load((mixed / "config.yaml").read_text())
+    config["data"]["shards"] = {"b": str(world / "set"), "a": str(world / "set")}
+    (mixed / "config.yaml").write_text(yaml.safe_dump(config))
+    exports = [read_manifest(export(run, tmp_path / f"export of {run.name}", world / "space"), kind="export") for run in (one, mixed)]
+    assert exports[0] == exports[1]
+    (mixed / "made_from.json").write_text(json.dumps({"column words of a": "0" * 64}))
+    with pytest.raises(InputError, match="was trained on 000000000000. Train again"):
+        export(mixed, tmp_path / "again", world / "space")
+
+
 def test_the_query_side_is_the_space_that_the_text_column_was_made_with(tmp_path: Path, world: Path) -> None:
     export(write_run(tmp_path / "run", world, trained_head(), Cosine()), tmp_path / "export", world / "space")
     opened = load_export(tmp_path / "export")

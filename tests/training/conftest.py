@@ -121,26 +121,40 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="session")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of 121 pairs in groups of two, with features and topics that can be told from them; columns with faults beside."""
-    folder, generator = tmp_path_factory.mktemp("shards"), np.random.default_rng(0)
+def write_pairs(folder: Path, num: int, generator: np.random.Generator) -> tuple[ShardSet, np.ndarray]:
+    """Pairs in groups of two, with features and topics that can be told from them; the features (num, DIM_IMAGE) too."""
     with ShardWriter(folder, pairs_per_shard=50) as writer:
-        for number in range(NUM_PAIRS):
+        for number in range(num):
             encoded = io.BytesIO()
             Image.fromarray(generator.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(encoded, "PNG")
             writer.write(Pair(f"{number}.png", encoded.getvalue(), "png", (f"thing {number}",), group=f"group {number // 2}"))
     shards = ShardSet(folder)
-    features = generator.normal(size=(NUM_PAIRS, DIM_IMAGE)).astype(np.float32)
+    features = generator.normal(size=(num, DIM_IMAGE)).astype(np.float32)
     topics = np.exp(2 * features[:, :DIM_TEXT])
     write_column(shards, "features", features)
     write_column(shards, "topics", topics / topics.sum(1, keepdims=True))
+    return shards, features
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of 121 pairs; columns with faults beside."""
+    folder = tmp_path_factory.mktemp("shards")
+    shards, features = write_pairs(folder, NUM_PAIRS, np.random.default_rng(0))
     write_column(shards, "constant", np.full((NUM_PAIRS, DIM_TEXT), 1 / DIM_TEXT))
     write_column(shards, "nothing", np.full((NUM_PAIRS, DIM_TEXT), np.nan))
     write_column(shards, "zeros", np.zeros((NUM_PAIRS, DIM_TEXT)))
     some_bad = features.copy()
     some_bad[list(UNREADABLE)] = np.nan
     write_column(shards, "some_bad", some_bad)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def more_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of 19 pairs of another source, made as `pairs` are."""
+    folder = tmp_path_factory.mktemp("more_shards")
+    write_pairs(folder, 19, np.random.default_rng(1))
     return folder
 
 
