@@ -23,7 +23,7 @@ class Buffers:
 
     def __init__(self, num: int, num_bytes: int) -> None:
         storage = torch.UntypedStorage._new_shared(num * num_bytes, device="cpu")  # as torch's own default_collate gets it
-        self._set(torch.empty(0, dtype=torch.uint8).set_(storage, 0, (num, num_bytes)))
+        self._set(torch.empty(0, dtype=torch.uint8).set_(storage).view(num, num_bytes))
 
     def _set(self, memory: torch.Tensor) -> None:
         self._memory = memory

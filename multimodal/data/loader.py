@@ -271,9 +271,10 @@ class _Steps(Dataset):
     def __getitem__(self, place: tuple[int, int, int | None]) -> _Step:
         epoch, start, buffer = place
         ids = self.ids_of((epoch, start))
+        memory = None if buffer is None or self.buffers is None else self.buffers.memory(buffer)
         image, text = (
-            self._read(read, ids, random_words(self.seed, epoch, ids, purpose) if self.order else None, memory)
-            for read, purpose, memory in ((self.image, IMAGE, buffer), (self.text, TEXT, None))
+            self._read(read, ids, random_words(self.seed, epoch, ids, purpose) if self.order else None, into)
+            for read, purpose, into in ((self.image, IMAGE, memory), (self.text, TEXT, None))
         )
         unread = [(int(id), reason) for side in (image, text) for id, reason in zip(ids[~side.ok], side.reasons, strict=True)]
         valid = np.zeros(self.batch_size, bool)
@@ -289,13 +290,11 @@ class _Steps(Dataset):
         start = min(start + self.rank, stop)
         return self.ids[self.order.ids(epoch, start, stop, self.world_size) if self.order else slice(start, stop, self.world_size)]
 
-    def _read(self, read: Reader, ids: np.ndarray, words: np.ndarray | None, buffer: int | None) -> Rows:
+    def _read(self, read: Reader, ids: np.ndarray, words: np.ndarray | None, memory: np.ndarray | None) -> Rows:
         """Rows whose values are (b, ...), or b strings, with zeros or "" at the end where there are fewer."""
         missing = self.batch_size - len(ids)
         if isinstance(read, InPlace):
-            assert buffer is None or self.buffers is not None
-            memory = np.empty(self.batch_size * read.row_bytes, np.uint8) if buffer is None else self.buffers.memory(buffer)
-            values = read.rows_in(memory)
+            values = read.rows_in(np.empty(self.batch_size * read.row_bytes, np.uint8) if memory is None else memory)
             values[len(ids) :] = 0
             return read.read(ids, words, values[: len(ids)])._replace(values=values)
         rows = read(ids, words)
