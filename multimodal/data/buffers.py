@@ -13,33 +13,33 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from multiprocessing.heap import Arena
 
 import numpy as np
-import torch
 
 
 class Buffers:
     """num of them, num_bytes each. Pickles as its memory, which stays shared; taking and lending is for the process that made it."""
 
     def __init__(self, num: int, num_bytes: int) -> None:
-        storage = torch.UntypedStorage._new_shared(num * num_bytes, device="cpu")  # as torch's own default_collate gets it
-        self._set(torch.empty(0, dtype=torch.uint8).set_(storage).view(num, num_bytes))
+        # What multiprocessing's own arrays lie in. torch's shared tensors are cleared as a whole when they are made.
+        self._share(Arena(num * num_bytes), num)
 
-    def _set(self, memory: torch.Tensor) -> None:
-        self._memory = memory
+    def _share(self, arena: Arena, num: int) -> None:
+        self._arena, self._memory = arena, np.frombuffer(arena.buffer, np.uint8).reshape(num, -1)
         self._lent: set[int] = set()
         self._free: list[int] = []
         self.reclaim()
 
-    def __getstate__(self) -> torch.Tensor:
-        return self._memory
+    def __getstate__(self) -> tuple[Arena, int]:
+        return self._arena, len(self._memory)
 
-    def __setstate__(self, memory: torch.Tensor) -> None:
-        self._set(memory)
+    def __setstate__(self, state: tuple[Arena, int]) -> None:
+        self._share(*state)
 
     def memory(self, number: int) -> np.ndarray:
         """(num_bytes,) uint8."""
-        return self._memory[number].numpy()
+        return self._memory[number]
 
     def take(self) -> int | None:
         """The number of a free one, the one that was used last: those that are never needed never become memory."""
