@@ -17,11 +17,12 @@ from multimodal.progress import track
 from multimodal.shards.columns import ColumnWriter, column_path
 from multimodal.shards.ledger import Ledger
 from multimodal.shards.reader import Shard, ShardSet
+from multimodal.shards.remote import RemoteShards, open_shards
 from multimodal.towers import PackageWeights, Trunk
 
 
 def embed(
-    shards: Path,
+    shards: Path | RemoteShards,
     name: str,
     trunk: Trunk | None = None,
     views: int = 1,
@@ -37,7 +38,8 @@ def embed(
     features are there already are not computed again, so a job that was stopped goes on where it was.
 
     Args:
-        shards: the shard set.
+        shards: the shard set; or one at a URL, whose columns lie in its cache, in a file of `--config` or by itself:
+            `--shards '{class_path: multimodal.shards.RemoteShards, init_args: {url: "s3://bucket/set", cache: /scratch/cache}}'`.
         name: of the column, made in `<shards>/columns/<name>`.
         trunk: the network, by its arguments (`--trunk.architecture resnet18 --trunk.weights multimodal.towers.NoWeights`, or
             `--trunk.weights multimodal.towers.FileWeights --trunk.weights.path w.safetensors`); by default EfficientNet-Lite0 with
@@ -56,7 +58,7 @@ def embed(
         raise InputError("a feature column is made by a frozen trunk; set trunk.frozen: true")
     if views < 1:
         raise InputError(f"views={views}: a picture has at least one")
-    source = ShardSet(shards)
+    source = open_shards(shards)
     config = {"trunk": trunk.recipe, "preprocessing": trunk.preprocessing.as_json(), "dim": trunk.dim, "views": views, "seed": seed}
     trunk_fingerprint = trunk.fingerprint
     on = pick_device(device)
