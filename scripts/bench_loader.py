@@ -223,7 +223,12 @@ def litdatas(files: Files, num_workers: int, batch_size: int) -> Epoch:
     path = files.folder.with_name(files.folder.name + "-litdata")
     if not (path / "index.json").is_file():
         encoded = files.encoded()
-        litdata.optimize(partial(_litdata_sample, encoded), list(range(len(encoded))), str(path), chunk_bytes="16MB", num_workers=1)
+        settings: dict[str, Any] = {
+            "chunk_bytes": "16MB",
+            "num_workers": 1,
+            "start_method": "fork",
+        }  # spawn would stay, for all loaders here
+        litdata.optimize(partial(_litdata_sample, encoded), list(range(len(encoded))), str(path), **settings)
     dataset = litdata.StreamingDataset(str(path), transform=_litdata_crop, shuffle=True)
     loader = litdata.StreamingDataLoader(dataset, batch_size=batch_size, num_workers=num_workers, persistent_workers=True)
     return lambda: iter(loader)

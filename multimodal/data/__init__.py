@@ -10,7 +10,7 @@ from multimodal.data.decode import BadPicture
 from multimodal.data.loader import PairLoader
 from multimodal.data.order import Order, random_words
 from multimodal.data.shuffle import BlockShuffle, FullShuffle, Shuffle, how_mixed
-from multimodal.data.sides import Captions, ColumnRows, Pixels, Reader, Rows, Shuffled, Side
+from multimodal.data.sides import Captions, ColumnRows, InPlace, Pixels, Reader, Rows, Shuffled, Side
 
 __all__ = [
     "BadPicture",
@@ -18,6 +18,7 @@ __all__ = [
     "Captions",
     "ColumnRows",
     "FullShuffle",
+    "InPlace",
     "Order",
     "PairLoader",
     "Pixels",

@@ -321,7 +321,8 @@ def _tensor(values: np.ndarray | Sequence[str]) -> Any:
 
 def _pinned_ahead(batches: Iterator[tuple[Batch, Unread]]) -> Iterator[tuple[Batch, Unread]]:
     """The batches in page-locked memory, each copied there by a thread while the one before it is used."""
-    with ThreadPoolExecutor(1, "pin") as pool:
+    device = torch.cuda.current_device()  # a thread begins with the first GPU, and would take memory of it for every rank
+    with ThreadPoolExecutor(1, "pin", torch.cuda.set_device, (device,)) as pool:
         copied: Future[tuple[Batch, Unread]] | None = None
         for batch in batches:
             before, copied = copied, pool.submit(_pinned, *batch)

@@ -43,12 +43,12 @@ one.
 
 
 class InPlace(ABC):
-    """A `Reader` of large rows of one size, which writes them where it is told: in workers, into memory that the training process shares.
+    """A `Reader` of large rows of one size, which writes them where it is told: in workers, into memory that the training process shares."""
 
-    row_bytes: of one row.
-    """
-
-    row_bytes: int
+    @property
+    @abstractmethod
+    def row_bytes(self) -> int:
+        """Of one row."""
 
     @abstractmethod
     def rows_in(self, memory: np.ndarray) -> np.ndarray:
@@ -177,7 +177,7 @@ class _PixelReader(InPlace):
     shards: ShardSet
 
     @property
-    def row_bytes(self) -> int:  # type: ignore[override]
+    def row_bytes(self) -> int:
         return 3 * self.pixels.size**2
 
     def rows_in(self, memory: np.ndarray) -> np.ndarray:
