@@ -43,7 +43,7 @@ one.
 
 
 class InPlace(ABC):
-    """A `Reader` of large rows of one size, which writes them where it is told: in workers, into memory that the training process shares."""
+    """A `Reader` of large rows of one size, which writes them where it is told: in workers, into memory that the trainer shares."""
 
     @property
     @abstractmethod
