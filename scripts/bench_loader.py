@@ -580,11 +580,13 @@ def judged(rows: Sequence[Row]) -> Iterator[str]:
         if row is not None:
             seen = getattr(row, bar.field)
             met = seen >= bar.asked if bar.bound == "at least" else seen <= bar.asked
-            yield f"{bar.case:34}  {bar.system:44}  {bar.field:10}  {bar.bound} {bar.asked:.2f}: {seen:.2f}{'' if met else '   NOT MET'}"
+            told = f"{bar.case:34}  {bar.system:52}  {bar.field:10}  {bar.bound} {bar.asked:.2f}: {seen:.2f}{'' if met else '   NOT MET'}"
+            limit = by_name.get((bar.case, LIMIT)) if bar.field == "ours_to_it" else None
+            yield told + (f"   (the limit: {limit.value / row.value:.2f})" if limit else "")
     for system in ("ours: lookup", "ours: a worker's own memory"):
         values = [row.value for row in rows if row.system == system]
         if values:
-            yield f"{'fewest pairs to most':34}  {system:44}  {'value':10}  grows {values[-1] / values[0]:.2f} times"
+            yield f"{'fewest pairs to most':34}  {system:52}  {'value':10}  grows {values[-1] / values[0]:.2f} times"
 
 
 def line(row: Row) -> str:
