@@ -15,7 +15,7 @@ import numpy as np
 from multimodal.arrays import read_array
 from multimodal.boxes import fingerprint_file
 from multimodal.progress import track
-from multimodal.shards import ColumnWriter, Ledger, Shard, ShardSet
+from multimodal.shards import ColumnWriter, Ledger, RemoteShards, Shard, ShardSet, open_shards
 from multimodal.shards.columns import ROWS, column_path
 from multimodal.text import TextSpace, open_space
 from multimodal.text.space import VOCABULARY, NamesDimensions
@@ -27,7 +27,7 @@ _WORDS_A_DIMENSION = 10
 
 def make_columns(
     space: Path,
-    shards: Path,
+    shards: Path | RemoteShards,
     name: str,
     unit: Literal["pair", "text"] = "pair",
     dtype: Literal["float16", "float32"] = "float16",
@@ -41,13 +41,14 @@ def make_columns(
 
     Args:
         space: the folder of the text space.
-        shards: the shard set.
+        shards: the shard set; or one at a URL, whose columns lie in its cache, in a file of `--config` or by itself:
+            `--shards '{class_path: multimodal.shards.RemoteShards, init_args: {url: "s3://bucket/set", cache: /scratch/cache}}'`.
         name: of the column, made in `<shards>/columns/<name>`.
         unit: pair, one row from the main text of each pair (the first); text, one row from each of its texts.
         dtype: of the rows on disk.
         max_bad_share: fail where more than this share of the texts holds no word that the space knows.
     """
-    opened, source = open_space(space), ShardSet(shards)
+    opened, source = open_space(space), open_shards(shards)
     made_from = {"text-space": opened.fingerprint}
     if (space / VOCABULARY).is_file():
         made_from["vocabulary"] = fingerprint_file(space / VOCABULARY)

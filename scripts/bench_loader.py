@@ -1,22 +1,32 @@
-"""How many pictures a second reach a training step: ours beside its peers, on the same files, the same crops and the same workers.
+"""How many pictures a second reach a training step, and what a loader costs besides: ours beside its peers, in one run.
 
-    python scripts/bench_loader.py --data shards/flickr8k --out /tmp/bench --json loader.json        # about three minutes on two cores
+    python scripts/bench_loader.py --data shards/flickr8k --out /tmp/bench --json loader.json        # about ten minutes on two idle cores
     python scripts/bench_loader.py --data shards/flickr8k --out /tmp/bench --quick
 
-First the work is checked to be equal: our crops against torchvision's of the same rectangles, at least 35 dB. Then every system reads whole
-epochs in turn, and its row has the median. All give batches of uint8 (b, 3, 224, 224): a random resized crop (bicubic, antialiased, scale
-0.35 to 1), half of them mirrored; bringing them to normalised floats is a row of its own. The limit is decoding the same JPEGs whole, with
-simplejpeg, on as many threads as there are workers, and nothing else.
+- Speed. First the work is checked to be equal: our crops against torchvision's of the same rectangles, at least 35 dB. Then every system
+  reads whole epochs in turn, and its row has the median. All give batches of uint8 (b, 3, 224, 224): a random resized crop (bicubic,
+  antialiased, scale 0.35 to 1), half of them mirrored; bringing them to normalised floats is a row of its own. The limit is decoding the
+  same JPEGs whole, with simplejpeg, on as many threads as there are workers, and nothing else.
+- Where ours spends its time: microseconds of all cores for a picture, and their share.
+- The first batch, in fresh processes: from the start of the process, and after the imports. open_clip's loader with the imports of its
+  own trainer, and with those of its data module alone.
+- 10,000 shards of ten pairs: the first batch, the set opened and split. webdataset shuffles the same tars' names and opens the first.
+- Memory of a worker, and the time to find a picture (order, shard, place in it; nothing read), for up to ten million pairs: an index made
+  for it, over links to one tar. Its mapped pages are in the page cache.
+
+The last table holds the figures against what is asked of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import io
 import json
 import math
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,6 +40,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import simplejpeg
 import torch
 from PIL import Image
@@ -37,18 +48,23 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from multimodal.boxes import atomic_write
-from multimodal.data import Captions, PairLoader, Pixels, random_words
+from multimodal.boxes import Manifest, atomic_write, write_manifest
+from multimodal.data import Captions, FullShuffle, PairLoader, Pixels, random_words
 from multimodal.data.decode import crop_box, picture, plain_jpeg_size, random_crop
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import ShardSet, ShardWriter
+from multimodal.shards.table import INDEX, INDEX_SCHEMA, IndexTable, open_table, write_table
 
 SIZE, SCALE, RATIO = 224, (0.35, 1.0), (3 / 4, 4 / 3)
 MIN_DB = 35.0
 NUM_SHARDS = 4
 MODULES = {"pillow": "PIL", "open_clip_torch": "open_clip"}  # whose name differs from the package's
 OURS, LIMIT, NORMALISE = "ours", "decode alone: simplejpeg", "ours: to normalised float32, main process"
+OPEN_CLIP, WEBDATASET = "open_clip's get_wds_dataset", "webdataset and Pillow"
+FIRST, AFTER = "first batch, from process start", "first batch, after imports"
+MANY_SHARDS = 10_000
+NUM_PAIRS = (10**4, 10**5, 10**6, 10**7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +81,7 @@ CASES = (Case("as they are", 1536), Case("500x375", 768, (500, 375)), Case("1024
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table. ours_to_it: how many times as fast ours is; share: of the limit."""
+    """One line of the table. ours_to_it: how many times as fast ours is; share: of the limit, or of the time that ours takes."""
 
     case: str
     system: str
@@ -98,6 +114,10 @@ def bench(data: Path, out: Path, runs: int, num_workers: int, batch_size: int, s
         files = make_files(source, case, num, out)
         yield from check_equal_work(case, files)
         yield from measure(case, files, runs, num_workers, batch_size)
+        if case is CASES[0]:
+            yield from first_batches(files, runs, num_workers, batch_size)
+            num_pairs = [num for num in NUM_PAIRS if share_of_pictures == 1 or num <= 10**5]
+            yield from scale(files.shards, out, num_pairs, runs, num_workers, batch_size)
 
 
 # The pictures -----------------------------------------------------------------------------------------------------------------------------
@@ -204,7 +224,13 @@ def litdatas(files: Files, num_workers: int, batch_size: int) -> Epoch:
     path = files.folder.with_name(files.folder.name + "-litdata")
     if not (path / "index.json").is_file():
         encoded = files.encoded()
-        litdata.optimize(partial(_litdata_sample, encoded), list(range(len(encoded))), str(path), chunk_bytes="16MB", num_workers=1)
+        settings: dict[str, Any] = {
+            "chunk_bytes": "16MB",
+            "num_workers": 1,
+            "start_method": "fork",
+        }  # spawn would stay, for all loaders here
+        with contextlib.redirect_stdout(sys.stderr):  # it tells what it does, which is no row
+            litdata.optimize(partial(_litdata_sample, encoded), list(range(len(encoded))), str(path), **settings)
     dataset = litdata.StreamingDataset(str(path), transform=_litdata_crop, shuffle=True)
     loader = litdata.StreamingDataLoader(dataset, batch_size=batch_size, num_workers=num_workers, persistent_workers=True)
     return lambda: iter(loader)
@@ -224,8 +250,8 @@ def decode_alone(files: Files, num_threads: int, batch_size: int) -> Callable[[]
 
 SYSTEMS: dict[str, tuple[str, Callable[[Files, int, int], Epoch]]] = {
     OURS: ("multimodal", ours),
-    "open_clip's get_wds_dataset": ("open_clip_train", open_clips),
-    "webdataset and Pillow": ("webdataset", plain_webdataset),
+    OPEN_CLIP: ("open_clip_train", open_clips),
+    WEBDATASET: ("webdataset", plain_webdataset),
     "torch DataLoader on a folder": ("torch", folder_of_files),
     "litdata": ("litdata", litdatas),
 }
@@ -284,7 +310,7 @@ def measure(case: Case, files: Files, runs: int, num_workers: int, batch_size: i
         yield Row(case.name, name, value, "pictures/s", medians[OURS] / value, value / medians[LIMIT])
     for name in SYSTEMS.keys() - present.keys():
         print(f"{case.name}: {name} is not installed, and has no row", file=sys.stderr)
-    yield from _parts(case, files, runs, num_workers, batch_size)
+    yield from _parts(case, files, runs, num_workers, batch_size, 1e6 * num_workers / medians[OURS])
 
 
 def _read(epoch: Epoch) -> int:
@@ -296,41 +322,277 @@ def _read(epoch: Epoch) -> int:
     return num
 
 
-def _parts(case: Case, files: Files, runs: int, num_workers: int, batch_size: int) -> Iterator[Row]:
-    """Where one picture's time goes in ours, in one process, in microseconds; and the normalisation, which no system has done so far."""
+def _parts(case: Case, files: Files, runs: int, num_workers: int, batch_size: int, whole_us: float) -> Iterator[Row]:
+    """Where one picture's time goes in ours: CPU in one process, and what is left of whole_us, the microseconds of all workers; and the
+    normalisation, which no system has done so far.
+    """
     encoded = files.encoded()[:128]
     words = random_words(0, 0, np.arange(len(encoded))).tolist()
+    pixels, out = Pixels(SIZE, SCALE, RATIO), np.empty((len(encoded), SIZE, SIZE, 3), np.uint8).transpose(0, 3, 1, 2)
+
+    def crop() -> None:
+        for one, word, row in zip(encoded, words, out, strict=True):
+            pixels.of(one, word, row)
+
+    def decode() -> None:
+        for one in encoded:
+            simplejpeg.decode_jpeg(one)
+
+    def read() -> None:
+        for id in range(len(encoded)):
+            files.shards.image_bytes(id)
+
+    def read_texts() -> None:
+        for id in range(len(encoded)):
+            files.shards.texts(id)
+
+    read_us, text_us, decode_us, crop_us = (
+        1e6 * _seconds(work, runs, time.process_time) / len(encoded) for work in (read, read_texts, decode, crop)
+    )
+    batch_us = 1e6 * _seconds(lambda: _read(ours(files, 0, batch_size)), runs, time.process_time) / len(files.shards)
     parts = {
-        "read": lambda: [files.shards.image_bytes(id) for id in range(len(encoded))],
-        "decode, resize": lambda: [random_crop(one, SIZE, word, SCALE, RATIO) for one, word in zip(encoded, words, strict=True)],
-        "decode whole": lambda: [simplejpeg.decode_jpeg(one) for one in encoded],
-        "batch without workers": lambda: _read(ours(files, 0, batch_size)),
+        "read the file": read_us,
+        "read its texts": text_us,
+        "decode it whole": decode_us,
+        "resize and mirror, less what is decoded smaller": crop_us - decode_us,
+        "order, chance, the batch": batch_us - read_us - text_us - crop_us,
+        "pipes, waiting, the main process": whole_us - batch_us,
     }
-    for name, work in parts.items():
-        num = len(files.shards) if name.startswith("batch") else len(encoded)
-        yield Row(case.name, f"ours: {name}", 1e6 * _seconds(work, runs) / num, "us/picture")
+    for name, value in parts.items():
+        yield Row(case.name, f"ours: {name}", value, "us/picture", share=value / whole_us)
     batch = next(iter(ours(files, 0, batch_size)()))
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    yield Row(case.name, NORMALISE, 1e6 * _seconds(lambda: (batch.float() / 255 - mean) / std, runs) / len(batch), "us/picture")
+    normalise_us = 1e6 * _seconds(lambda: (batch.float() / 255 - mean) / std, runs, time.process_time) / len(batch)
+    yield Row(case.name, NORMALISE, normalise_us, "us/picture")
 
 
-def _seconds(work: Callable[[], Any], runs: int) -> float:
+def _seconds(work: Callable[[], Any], runs: int, clock: Callable[[], float] = time.perf_counter) -> float:
     work()
     taken = []
     for _ in range(runs):
-        begun = time.perf_counter()
+        begun = clock()
         work()
-        taken.append(time.perf_counter() - begun)
+        taken.append(clock() - begun)
     return median(taken)
+
+
+# The first batch --------------------------------------------------------------------------------------------------------------------------
+
+OURS_FIRST = """
+import sys, time
+from multimodal.data import Captions, PairLoader, Pixels
+from multimodal.shards import ShardSet, Split
+imported = time.time()
+folder, size, num_workers, batch_size = sys.argv[1], *map(int, sys.argv[2:])
+shards = ShardSet(folder)
+loader = PairLoader(shards, Split().ids(shards, "train"), Pixels(size), Captions(), batch_size, seed=0, num_workers=num_workers)
+batch = next(iter(loader))
+print(imported, time.time(), tuple(batch.image.shape))
+"""
+PEERS_FIRST = """
+import sys, time
+from pathlib import Path
+from types import SimpleNamespace
+import torch
+from torchvision.transforms import v2
+folder, size, num_workers, batch_size = sys.argv[1], *map(int, sys.argv[2:])
+urls = [str(path) for path in sorted(Path(folder).glob("*.tar"))]
+crop = v2.RandomResizedCrop(size, (0.35, 1), interpolation=v2.InterpolationMode.BICUBIC)
+transform = v2.Compose([crop, v2.RandomHorizontalFlip(), v2.PILToTensor()])
+"""
+OPEN_CLIP_FIRST = (
+    PEERS_FIRST
+    + """
+from open_clip_train.data import get_wds_dataset
+imported = time.time()
+settings = SimpleNamespace(train_data="::".join(urls), train_num_samples=1000, train_data_upsampling_factors=None, seed=0, world_size=1)
+settings.workers, settings.batch_size = num_workers, batch_size
+loader = get_wds_dataset(settings, transform, is_train=True, tokenizer=lambda text: torch.zeros(1, 1)).dataloader
+images = next(iter(loader))[0]
+print(imported, time.time(), tuple(images.shape))
+"""
+)
+WEBDATASET_FIRST = (
+    PEERS_FIRST
+    + """
+import webdataset as wds
+from torch.utils.data import DataLoader
+imported = time.time()
+dataset = wds.WebDataset(urls, shardshuffle=len(urls)).shuffle(1000).decode("pil").to_tuple("jpg").map_tuple(transform)
+(images,) = next(iter(DataLoader(dataset.batched(batch_size), batch_size=None, num_workers=num_workers)))
+print(imported, time.time(), tuple(images.shape))
+"""
+)
+PROGRAMS = {
+    OURS: ("multimodal", OURS_FIRST),
+    "open_clip's, with its trainer's imports": ("open_clip_train", "import open_clip\n" + OPEN_CLIP_FIRST),
+    "open_clip's, with its data module's imports": ("open_clip_train", OPEN_CLIP_FIRST),
+    WEBDATASET: ("webdataset", WEBDATASET_FIRST),
+}
+"""Name -> the module that it needs, and a program that prints when its imports were done and when its first batch was there."""
+
+
+def first_batches(files: Files, runs: int, num_workers: int, batch_size: int) -> Iterator[Row]:
+    """Seconds to the first batch, the median of processes started in turn; ours_to_it: how many times as long theirs takes."""
+    arguments = [str(number) for number in (SIZE, num_workers, batch_size)]
+    yield from _first_batches(FIRST, AFTER, PROGRAMS, [str(files.shards.path), *arguments], runs)
+
+
+def _first_batches(
+    from_start: str, after_imports: str, programs: dict[str, tuple[str, str]], arguments: Sequence[str], runs: int
+) -> Iterator[Row]:
+    present = {name: program for name, (module, program) in programs.items() if importlib.util.find_spec(module)}
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in present}
+    for _ in range(runs):
+        for name, program in present.items():
+            begun = time.time()
+            imported, done = (float(word) for word in _told(program, arguments).split()[:2])
+            taken[name].append((done - begun, done - imported))
+    for place, case in enumerate((from_start, after_imports)):
+        medians = {name: median(seconds[place] for seconds in taken[name]) for name in present}
+        for name, value in medians.items():
+            yield Row(case, name, value, "s", value / medians[OURS])
+
+
+def _told(program: str, arguments: Sequence[str]) -> str:
+    """What a program prints, in a fresh process."""
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise InputError(f"a program of the bench failed. Its end:\n{done.stderr[-2000:]}")
+    return done.stdout
+
+
+# Many shards, many pairs ------------------------------------------------------------------------------------------------------------------
+
+MEMORY = """
+import multiprocessing, re, sys
+from pathlib import Path
+import numpy as np
+from multimodal.data import Captions, PairLoader, Pixels
+from multimodal.shards import ShardSet
+folder, size, num_workers, batch_size = sys.argv[1], *map(int, sys.argv[2:])
+shards = ShardSet(folder)
+loader = PairLoader(shards, np.arange(len(shards)), Pixels(size), Captions(), batch_size, seed=0, num_workers=num_workers)
+batches = iter(loader)
+for _ in range(min(20, len(loader))):
+    next(batches)
+workers = [Path(f"/proc/{child.pid}/smaps_rollup").read_text() for child in multiprocessing.active_children()]
+for field in ("Private_Dirty", "Pss"):
+    print(max(int(re.search(rf"^{field}: +(\\d+) kB", worker, re.MULTILINE)[1]) for worker in workers))
+"""
+
+
+def scale(source: ShardSet, out: Path, num_pairs: Sequence[int], runs: int, num_workers: int, batch_size: int) -> Iterator[Row]:
+    """The first batch of MANY_SHARDS; a worker's memory and the time of a lookup for each number of pairs."""
+    arguments = [str(number) for number in (SIZE, num_workers, batch_size)]
+    many = _many(_one_shard(source, out / "ten", 10), out / f"{MANY_SHARDS}-shards", MANY_SHARDS)
+    programs = {name: PROGRAMS[name] for name in (OURS, WEBDATASET)}
+    cases = (f"{MANY_SHARDS:,} shards, from process start", f"{MANY_SHARDS:,} shards, after imports")
+    yield from _first_batches(*cases, programs, [str(many.path), *arguments], runs)
+    template = _one_shard(source, out / "thousand", 1000)
+    for num in num_pairs:
+        shards = _many(template, out / f"{num}-pairs", num // len(template))
+        own, pss = (int(word) / 1024 for word in _told(MEMORY, [str(shards.path), *arguments]).split())
+        yield Row(f"{num:,} pairs", "ours: a worker's own memory", own, "MiB")
+        yield Row(f"{num:,} pairs", "ours: and its part of what is shared (PSS)", pss, "MiB")
+        yield Row(f"{num:,} pairs", "ours: lookup", _lookup_us(shards, runs), "us/picture")
+
+
+def _one_shard(source: ShardSet, path: Path, num: int) -> ShardSet:
+    """A shard of num pairs with pictures of the source, again from the first where it has fewer."""
+    if not (path / "manifest.json").is_file():
+        with ShardWriter(path, pairs_per_shard=num) as writer:
+            for number in range(num):
+                image = source.image_bytes(number % len(source))
+                writer.write(Pair(name=f"{number}.jpg", image=image, extension="jpg", texts=("a picture",), group=str(number)))
+    return ShardSet(path)
+
+
+def _many(template: ShardSet, path: Path, num_shards: int) -> ShardSet:
+    """As many shards, each a link to the template's only one, and an index of as many times its pairs."""
+    if not (path / "manifest.json").is_file():
+        path.mkdir(parents=True, exist_ok=True)
+        (shard,) = template.shards
+        names = [f"{number:06d}" for number in range(num_shards)]
+        for name in names:
+            (path / f"{name}.tar").unlink(missing_ok=True)
+            (path / f"{name}.tar").symlink_to((template.path / f"{shard.name}.tar").resolve())
+        write_table(path / INDEX, _repeated(open_table(template.index / INDEX), num_shards))
+        part = {"num_pairs": shard.num_pairs, "size_bytes": shard.size_bytes, "fingerprint": shard.fingerprint}
+        counts = {"shards": num_shards, "pairs": num_shards * len(template)}
+        write_manifest(path, Manifest(kind="shards", config={}, counts=counts, parts={f"{name}.tar": part for name in names}))
+    return ShardSet(path)
+
+
+def _repeated(table: IndexTable, num_shards: int) -> IndexTable:
+    num = num_shards * len(table)
+    numbers = pa.array(np.arange(num)).cast(pa.large_string())
+    columns: dict[str, pa.Array] = {name: numbers for name in ("key", "group", "name")}
+    columns |= {name: pa.repeat(pa.scalar(value, pa.large_string()), num) for name, value in (("split", ""), ("extension", "jpg"))}
+    columns["shard"] = pa.array(np.repeat(np.arange(num_shards, dtype=np.int32), len(table)))
+    for name in INDEX_SCHEMA.names:
+        if name not in columns:
+            columns[name] = pa.array(np.tile(table.integers(name), num_shards))
+    return IndexTable(pa.RecordBatch.from_arrays([columns[name] for name in INDEX_SCHEMA.names], schema=INDEX_SCHEMA))
+
+
+def _lookup_us(shards: ShardSet, runs: int, num: int = 8192) -> float:
+    """Microseconds of CPU to find a picture: the order's next ids, and for each its shard, its size and its key."""
+    order = FullShuffle().open(seed=0, sizes=np.array([len(shards)]))
+    shards.image_sizes.sum(), shards.shard_numbers(np.arange(len(shards))).sum()
+
+    def find() -> None:
+        for start in range(0, num, 64):
+            for id in order.ids(0, start, start + 64).tolist():
+                shards.shard_of(id), shards.image_sizes[id], shards.key(id)
+
+    return 1e6 * _seconds(find, runs, time.process_time) / num
 
 
 # The table --------------------------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A figure that is asked for: of which row, and whether it is to be at least or at most so much."""
+
+    case: str
+    system: str
+    field: str
+    bound: str
+    asked: float
+
+
+BARS = (
+    *(Bar(case, OPEN_CLIP, "ours_to_it", "at least", 5) for case in ("as they are", "500x375")),
+    *(Bar(case, OURS, "share", "at least", share) for case, share in (("as they are", 0.45), ("500x375", 0.60), ("1024x768", 0.65))),
+    Bar(FIRST, "open_clip's, with its trainer's imports", "ours_to_it", "at least", 1 / 0.4),
+    Bar(AFTER, "open_clip's, with its trainer's imports", "ours_to_it", "at least", 3),
+    Bar(f"{MANY_SHARDS:,} shards, from process start", OURS, "value", "at most", 5),
+)
+
+
+def judged(rows: Sequence[Row]) -> Iterator[str]:
+    """A line for each bar whose row is there, and for what a lookup and a worker's memory grow by over the numbers of pairs."""
+    by_name = {(row.case, row.system): row for row in rows}
+    for bar in BARS:
+        row = by_name.get((bar.case, bar.system))
+        if row is not None:
+            seen = getattr(row, bar.field)
+            met = seen >= bar.asked if bar.bound == "at least" else seen <= bar.asked
+            told = f"{bar.case:34}  {bar.system:52}  {bar.field:10}  {bar.bound} {bar.asked:.2f}: {seen:.2f}{'' if met else '   NOT MET'}"
+            limit = by_name.get((bar.case, LIMIT)) if bar.field == "ours_to_it" else None
+            yield told + (f"   (the limit: {limit.value / row.value:.2f})" if limit else "")
+    for system in ("ours: lookup", "ours: a worker's own memory"):
+        values = [row.value for row in rows if row.system == system]
+        if values:
+            yield f"{'fewest pairs to most':34}  {system:52}  {'value':10}  grows {values[-1] / values[0]:.2f} times"
+
+
 def line(row: Row) -> str:
     ratio = "" if row.ours_to_it is None else f"{row.ours_to_it:.2f}"
     share = "" if row.share is None else f"{row.share:.0%}"
-    return f"{row.case:12}  {row.system:44}  {row.value:9,.1f}  {row.unit:10}  {ratio:>9}  {share:>8}"
+    return f"{row.case:34}  {row.system:52}  {row.value:9,.1f}  {row.unit:10}  {ratio:>9}  {share:>8}"
 
 
 def setup(num_workers: int, batch_size: int) -> dict[str, Any]:
@@ -352,7 +614,7 @@ if __name__ == "__main__":
     given = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
-    print(f"{'case':12}  {'system':44}  {'value':>9}  {'unit':10}  {'ours/it':>9}  {'of limit':>8}")
+    print(f"{'case':34}  {'system':52}  {'value':>9}  {'unit':10}  {'ours/it':>9}  {'share':>8}")
     try:
         runs, share = (1, 1 / 8) if given.quick else (given.runs, 1.0)
         for row in bench(given.data, given.out, runs, given.workers, given.batch_size, share):
@@ -360,6 +622,7 @@ if __name__ == "__main__":
             rows.append(row)
     except InputError as error:
         sys.exit(f"error: {error}")
+    print(*judged(rows), sep="\n")
     if given.json:
         told = {**setup(given.workers, given.batch_size), "rows": [asdict(row) for row in rows]}
         with atomic_write(given.json) as file:

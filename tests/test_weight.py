@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -60,3 +61,11 @@ def test_only_training_loads_lightning() -> None:
     loaded = loaded_by(*(f"multimodal.{room}" for room in rooms))
     assert "torch" in loaded
     assert not loaded & LIGHTNING
+
+
+def test_opening_a_set_loads_no_pandas() -> None:
+    """pyarrow imports it for some conversions where it is installed, a third of a second before the first batch."""
+    shards = Path(__file__).parent / "data" / "shards" / "golden"
+    code = "import sys; from multimodal.shards import ShardSet; ShardSet(sys.argv[1]).image_bytes(0); print('pandas' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, str(shards)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]

@@ -11,7 +11,7 @@ from multimodal.data.loader import PairLoader
 from multimodal.data.mixture import Mixture
 from multimodal.data.order import Order, random_words
 from multimodal.data.shuffle import BlockShuffle, FullShuffle, Shuffle, how_mixed
-from multimodal.data.sides import Captions, ColumnRows, Pixels, Reader, Rows, Shuffled, Side
+from multimodal.data.sides import Captions, ColumnRows, InPlace, Pixels, Reader, Rows, Shuffled, Side
 
 __all__ = [
     "BadPicture",
@@ -19,6 +19,7 @@ __all__ = [
     "Captions",
     "ColumnRows",
     "FullShuffle",
+    "InPlace",
     "Mixture",
     "Order",
     "PairLoader",

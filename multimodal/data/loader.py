@@ -11,11 +11,12 @@ valid. Workers get positions, and hold no state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,10 +24,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from multimodal.boxes import fingerprint_bytes
 from multimodal.data.ahead import Ahead
+from multimodal.data.buffers import Buffers
 from multimodal.data.mixture import Drawn, MixedOrder, Mixture
 from multimodal.data.order import random_words
 from multimodal.data.shuffle import EpochOrder, FullShuffle, Shuffle
-from multimodal.data.sides import Reader, Rows, Side, open_side, reads_tars
+from multimodal.data.sides import InPlace, Reader, Rows, Side, open_side, reads_tars
 from multimodal.errors import InputError
 from multimodal.pairs import Batch
 from multimodal.shards import JoinedShards, Ledger, ShardSet
@@ -35,6 +37,12 @@ FULL_SHUFFLE = FullShuffle()
 EACH_ONCE = Mixture()
 Unread = list[tuple[int, str]]
 """(id, reason) of pairs that could not be read."""
+PREFETCH = 2
+"""Steps that each worker is ahead, torch's default."""
+SPARE_BUFFERS = 4
+"""More than steps on their way: the batch that is used, the next one, and two that a loop may hold back before others have to be sent by
+pipe.
+"""
 IMAGE, TEXT = 0, 1
 """Purposes of a pair's random words: its crop says nothing of its caption."""
 
@@ -98,6 +106,7 @@ class PairLoader:
         self._resumes = False
         self._starts: list[tuple[int, int]] = []
         self._joined = JoinedShards.of(shards)
+        self._buffers: Buffers | None = None
         self._named: set[int] = set()
         self._is_good = np.zeros(len(shards) if ledger is not None else 0, bool)  # which pairs the ledger has counted as good
 
@@ -151,14 +160,15 @@ class PairLoader:
         epoch, stop = self.epoch, len(self) * self.global_batch
         self._starts[:] = [(epoch, offset) for offset in range(self._position.offset, stop, self.global_batch)]
         # Workers are forked here, before there is a second thread.
-        steps = iter(self._workers) if self.num_workers else map(self._steps.__getitem__, self._starts)
+        steps = iter(self._workers) if self.num_workers else (self._steps[(*start, None)] for start in self._starts)
+        batches = map(self._batch, steps)
         with self._fetching(self._starts.copy()) as reached:
-            for number, (batch, unread) in enumerate(steps):
+            for number, (batch, unread) in enumerate(_pinned_ahead(batches) if self.pin else batches):
                 reached(number)
                 offset = self._position.offset + self.global_batch
                 self._position = Position(epoch, offset) if offset < stop else Position(epoch + 1, 0)
                 self._note(batch, unread)
-                yield _pinned(batch) if self.pin and not self.num_workers else batch
+                yield batch
 
     @contextmanager
     def _fetching(self, starts: list[tuple[int, int]]) -> Iterator[Callable[[int], None]]:
@@ -190,16 +200,27 @@ class PairLoader:
 
     @cached_property
     def _workers(self) -> DataLoader:
+        reader = self._steps.image
+        if isinstance(reader, InPlace):
+            num = PREFETCH * self.num_workers + SPARE_BUFFERS
+            self._buffers = self._steps.buffers = Buffers(num, self.batch_size * reader.row_bytes)
         return DataLoader(
             self._steps,
-            sampler=self._starts,
+            sampler=_Places(self._starts, self._buffers),
             batch_size=None,  # a step is a whole batch already
             collate_fn=_as_it_is,
             num_workers=self.num_workers,
+            prefetch_factor=PREFETCH,
             persistent_workers=True,
-            pin_memory=self.pin,
             generator=torch.Generator(),  # or it would draw from the global one, and dropout would depend on the number of workers
         )
+
+    def _batch(self, step: _Step) -> tuple[Batch, Unread]:
+        image = step.image
+        if image is None:
+            assert self._buffers is not None and step.buffer is not None and isinstance(self._steps.image, InPlace)
+            image = self._buffers.lend(step.buffer, self._steps.image.rows_in)
+        return Batch(torch.from_numpy(step.ids), _tensor(image), _tensor(step.text), torch.from_numpy(step.valid)), step.unread
 
     def _note(self, batch: Batch, unread: Unread) -> None:
         if self.ledger is None:
@@ -213,8 +234,37 @@ class PairLoader:
                 self.ledger.bad(self._joined.where(id), self._joined.key(id), reason)
 
 
+class _Step(NamedTuple):
+    """A batch on its way from a worker: arrays, for which a pipe is quicker than shared memory of their own until they are large."""
+
+    ids: np.ndarray
+    image: np.ndarray | Sequence[str] | None
+    """None where the rows lie in a buffer."""
+    text: np.ndarray | Sequence[str]
+    valid: np.ndarray
+    unread: Unread
+    buffer: int | None
+
+
+class _Places:
+    """What workers are asked for: the starts of an epoch, each with a buffer that is free when its turn comes."""
+
+    def __init__(self, starts: list[tuple[int, int]], buffers: Buffers | None) -> None:
+        self.starts, self.buffers = starts, buffers
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __iter__(self) -> Iterator[tuple[int, int, int | None]]:
+        if self.buffers is not None:  # all steps that were on their way have arrived by now, those of an epoch left early too
+            self.buffers.reclaim()
+        for start in self.starts:
+            yield (*start, self.buffers.take() if self.buffers is not None else None)
+
+
 class _Steps(Dataset):
-    """(epoch, start) -> this rank's rows of the global batch from position start on, and the pairs among them that could not be read.
+    """(epoch, start, buffer) -> this rank's rows of the global batch from position start on, and the pairs among them that could not be
+    read. buffer: the number of the one that the pictures go to, None for an array of their own.
 
     Goes to workers, and keeps nothing from step to step.
     """
@@ -237,20 +287,23 @@ class _Steps(Dataset):
         self.reads_tars = reads_tars(image) or reads_tars(text)
         self.image: Reader = open_side(image, shards, ids)
         self.text: Reader = open_side(text, shards, ids)
+        self.buffers: Buffers | None = None
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[Batch, Unread]:
-        drawn = self.drawn(place)
+    def __getitem__(self, place: tuple[int, int, int | None]) -> _Step:
+        epoch, start, buffer = place
+        drawn = self.drawn((epoch, start))
         ids = drawn.ids
+        memory = None if buffer is None or self.buffers is None else self.buffers.memory(buffer)
         image, text = (
-            read(ids, random_words(self.seed, drawn.passes, ids, purpose) if self.order else None)
-            for read, purpose in ((self.image, IMAGE), (self.text, TEXT))
+            self._read(read, ids, random_words(self.seed, drawn.passes, ids, purpose) if self.order else None, into)
+            for read, purpose, into in ((self.image, IMAGE, memory), (self.text, TEXT, None))
         )
         unread = [(int(id), reason) for side in (image, text) for id, reason in zip(ids[~side.ok], side.reasons, strict=True)]
         valid = np.zeros(self.batch_size, bool)
         valid[: len(ids)] = image.ok & text.ok
         padded_ids = np.full(self.batch_size, -1, np.int64)
         padded_ids[: len(ids)] = ids
-        return Batch(torch.from_numpy(padded_ids), self._padded(image), self._padded(text), torch.from_numpy(valid)), unread
+        return _Step(padded_ids, image.values if buffer is None else None, text.values, valid, unread, buffer)
 
     def drawn(self, place: tuple[int, int]) -> Drawn:
         """This rank's b pairs, fewer in the last step of an epoch."""
@@ -263,14 +316,19 @@ class _Steps(Dataset):
         places = self.order.ids(epoch, start, stop, self.world_size) if self.order else np.arange(start, stop, self.world_size)
         return Drawn(self.ids[places], np.full(len(places), epoch))
 
-    def _padded(self, rows: Rows) -> Any:
-        """The values as a tensor (b, ...), or b strings, with zeros or "" at the end where there are fewer."""
-        missing = self.batch_size - len(rows.values)
-        if not isinstance(rows.values, np.ndarray):
-            return [*rows.values, *[""] * missing]
+    def _read(self, read: Reader, ids: np.ndarray, words: np.ndarray | None, memory: np.ndarray | None) -> Rows:
+        """Rows whose values are (b, ...), or b strings, with zeros or "" at the end where there are fewer."""
+        missing = self.batch_size - len(ids)
+        if isinstance(read, InPlace):
+            values = read.rows_in(np.empty(self.batch_size * read.row_bytes, np.uint8) if memory is None else memory)
+            values[len(ids) :] = 0
+            return read.read(ids, words, values[: len(ids)])._replace(values=values)
+        rows = read(ids, words)
         if not missing:
-            return torch.from_numpy(rows.values)
-        return torch.from_numpy(np.concatenate([rows.values, np.zeros((missing, *rows.values.shape[1:]), rows.values.dtype)]))
+            return rows
+        if not isinstance(rows.values, np.ndarray):
+            return rows._replace(values=[*rows.values, *[""] * missing])
+        return rows._replace(values=np.concatenate([rows.values, np.zeros((missing, *rows.values.shape[1:]), rows.values.dtype)]))
 
 
 def open_order(shards: ShardSet | JoinedShards, ids: np.ndarray, seed: int, shuffle: Shuffle, mixture: Mixture) -> EpochOrder | MixedOrder:
@@ -292,6 +350,23 @@ def _as_it_is(step: Any) -> Any:  # a function with a name, because workers may 
     return step
 
 
-def _pinned(batch: Batch) -> Batch:
+def _tensor(values: np.ndarray | Sequence[str]) -> Any:
+    return torch.from_numpy(values) if isinstance(values, np.ndarray) else values
+
+
+def _pinned_ahead(batches: Iterator[tuple[Batch, Unread]]) -> Iterator[tuple[Batch, Unread]]:
+    """The batches in page-locked memory, each copied there by a thread while the one before it is used."""
+    device = torch.cuda.current_device()  # a thread begins with the first GPU, and would take memory of it for every rank
+    with ThreadPoolExecutor(1, "pin", torch.cuda.set_device, (device,)) as pool:
+        copied: Future[tuple[Batch, Unread]] | None = None
+        for batch in batches:
+            before, copied = copied, pool.submit(_pinned, *batch)
+            if before is not None:
+                yield before.result()
+        if copied is not None:
+            yield copied.result()
+
+
+def _pinned(batch: Batch, unread: Unread) -> tuple[Batch, Unread]:
     text = batch.text.pin_memory() if isinstance(batch.text, torch.Tensor) else batch.text
-    return Batch(batch.id.pin_memory(), batch.image.pin_memory(), text, batch.valid.pin_memory())
+    return Batch(batch.id.pin_memory(), batch.image.pin_memory(), text, batch.valid.pin_memory()), unread

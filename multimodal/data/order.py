@@ -22,6 +22,8 @@ MIN_HALF_BITS = 3
 with 3).
 """
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
+_FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_MASK = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +76,24 @@ def permuted(values: np.ndarray, nums: np.ndarray, keys: np.ndarray) -> np.ndarr
 def random_words(seed: int, epoch: int | np.ndarray, ids: np.ndarray, purpose: int = 0) -> np.ndarray:
     """64 random bits for each id in an epoch: ids (n,) int -> (n,) uint64, each a function of (seed, epoch, id, purpose) alone.
 
-    For the choices made for a sample: its crop, its caption. Choices that must not depend on each other have each a purpose; `uniforms`
-    draws several numbers from one word. epoch: one for all, or (n,) int64, that of each id.
+    For the choices made for a sample: its crop, its caption. Choices that must not depend on each other have each a purpose; `word_from`
+    and `uniform` draw several numbers from one word. epoch: one for all, or (n,) int64, that of each id.
     """
     keys = epoch_keys(seed, epoch) if isinstance(epoch, np.ndarray) else epoch_key(seed, epoch)
     return _mix(_mix(np.asarray(ids).astype(np.uint64) * _GAMMA + keys) + np.array([purpose + 1], dtype=np.uint64) * _GAMMA)
 
 
-def uniforms(word: int | np.uint64, num: int) -> np.ndarray:
-    """(num,) float64 in [0, 1), all drawn from one word; the first numbers do not depend on num."""
-    return (words_from(word, num) >> np.uint64(11)) * 2.0**-53
+def uniform(word: int | np.uint64, number: int) -> float:
+    """A number in [0, 1), the one of that number (from 0) among those drawn from one word."""
+    return (word_from(word, number) >> 11) * 2.0**-53
+
+
+def word_from(word: int | np.uint64, number: int) -> int:
+    """`words_from(word, number + 1)[number]`, by Python's integers: for a few words of one picture an array takes ten times as long."""
+    value = (int(word) + (number + 1) * int(_GAMMA)) & _MASK
+    value = ((value ^ (value >> 30)) * int(_FIRST)) & _MASK
+    value = ((value ^ (value >> 27)) * int(_SECOND)) & _MASK
+    return value ^ (value >> 31)
 
 
 def words_from(word: int | np.uint64, num: int) -> np.ndarray:
@@ -119,6 +129,6 @@ def _mix(words: np.ndarray) -> np.ndarray:
     """SplitMix64's finaliser: a bijection of 64 bits in which every input bit moves about half of the output's. (n,) uint64 -> (n,)
     uint64.
     """
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    words = (words ^ (words >> np.uint64(30))) * _FIRST
+    words = (words ^ (words >> np.uint64(27))) * _SECOND
     return words ^ (words >> np.uint64(31))

@@ -11,15 +11,15 @@ epoch, id). Where sets are mixed a side is opened on each of them, and knows not
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import torch
 
 from multimodal.data.decode import BadPicture, Interpolation, centre, random_crop
-from multimodal.data.order import Order, words_from
+from multimodal.data.order import Order, word_from
 from multimodal.errors import InputError
 from multimodal.shards import BrokenPair, JoinedShards, ShardSet
 from multimodal.shards.columns import Column
@@ -40,6 +40,26 @@ Reader = Callable[[np.ndarray, "np.ndarray | None"], Rows]
 """(ids (n,) int64, words (n,) uint64 or None) -> rows. None asks for no chance at all, for evaluation. n may be 0. Picklable: workers hold
 one.
 """
+
+
+class InPlace(ABC):
+    """A `Reader` of large rows of one size, which writes them where it is told: in workers, into memory that the trainer shares."""
+
+    @property
+    @abstractmethod
+    def row_bytes(self) -> int:
+        """Of one row."""
+
+    @abstractmethod
+    def rows_in(self, memory: np.ndarray) -> np.ndarray:
+        """memory (n * row_bytes,) uint8 -> the rows (n, ...) that lie in it, without a copy."""
+
+    @abstractmethod
+    def read(self, ids: np.ndarray, words: np.ndarray | None, out: np.ndarray) -> Rows:
+        """The rows of ids, as a reader gives them; their values are out (n, ...), of which nothing is left as it was."""
+
+    def __call__(self, ids: np.ndarray, words: np.ndarray | None) -> Rows:
+        return self.read(ids, words, self.rows_in(np.empty(len(ids) * self.row_bytes, np.uint8)))
 
 
 class Side(Protocol):
@@ -93,14 +113,17 @@ class Pixels:
     def open(self, shards: ShardSet, ids: np.ndarray) -> Reader:
         return _PixelReader(self, shards)
 
-    def of(self, encoded: bytes, word: int | None) -> np.ndarray:
-        """(3, size, size) uint8 of one file; BadPicture where it is none."""
-        if word is None:
-            return centre(encoded, self.size, self.crop_share, self.interpolation)
-        crop_word, flip_word = words_from(word, 2)
-        pixels = random_crop(encoded, self.size, int(crop_word), self.scale, self.ratio, self.interpolation, self.exact)
-        # torch mirrors such a batch with vector instructions; numpy's [:, :, ::-1] takes longer to copy than the picture to decode
-        return torch.from_numpy(pixels)[None].flip(3)[0].numpy() if self.flip and int(flip_word) & 1 else pixels
+    def of(self, encoded: bytes, word: int | None, out: np.ndarray | None = None) -> np.ndarray:
+        """(3, size, size) uint8 of one file, written to out where that is given; BadPicture where it is none."""
+        if word is not None:
+            mirrored = self.flip and bool(word_from(word, 1) & 1)
+            crop = word_from(word, 0), self.scale, self.ratio, self.interpolation
+            return random_crop(encoded, self.size, *crop, exact=self.exact, mirrored=mirrored, out=out)
+        middle = centre(encoded, self.size, self.crop_share, self.interpolation)
+        if out is None:
+            return middle
+        out[:] = middle
+        return out
 
 
 @dataclass(frozen=True)
@@ -166,22 +189,29 @@ class _ColumnReader:
 
 
 @dataclass(frozen=True)
-class _PixelReader:
+class _PixelReader(InPlace):
     pixels: Pixels
     shards: ShardSet
 
-    def __call__(self, ids: np.ndarray, words: np.ndarray | None) -> Rows:
+    @property
+    def row_bytes(self) -> int:
+        return 3 * self.pixels.size**2
+
+    def rows_in(self, memory: np.ndarray) -> np.ndarray:
         # in memory the channels lie last, as decoders write them and as the trunk's convolutions want them
-        values = np.zeros((len(ids), self.pixels.size, self.pixels.size, 3), np.uint8).transpose(0, 3, 1, 2)
+        return memory.reshape(-1, self.pixels.size, self.pixels.size, 3).transpose(0, 3, 1, 2)
+
+    def read(self, ids: np.ndarray, words: np.ndarray | None, out: np.ndarray) -> Rows:
         ok = np.ones(len(ids), bool)
         reasons = []
-        for row, id in enumerate(ids.tolist()):
+        for row, (id, word) in enumerate(zip(ids.tolist(), [None] * len(ids) if words is None else words.tolist(), strict=True)):
             try:
-                values[row] = self.pixels.of(self.shards.image_bytes(id), None if words is None else int(words[row]))
+                self.pixels.of(self.shards.image_bytes(id), word, out[row])
             except (BadPicture, BrokenPair) as error:
+                out[row] = 0
                 ok[row] = False
                 reasons.append(_told(error))
-        return Rows(values, ok, reasons)
+        return Rows(out, ok, reasons)
 
 
 def _told(error: BadPicture | BrokenPair) -> str:

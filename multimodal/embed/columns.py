@@ -17,11 +17,12 @@ from multimodal.progress import track
 from multimodal.shards.columns import ColumnWriter, column_path
 from multimodal.shards.ledger import Ledger
 from multimodal.shards.reader import Shard, ShardSet
+from multimodal.shards.remote import RemoteShards, open_shards
 from multimodal.towers import PackageWeights, Trunk
 
 
 def embed(
-    shards: Path,
+    shards: Path | RemoteShards,
     name: str,
     trunk: Trunk | None = None,
     views: int = 1,
@@ -38,7 +39,8 @@ def embed(
     features are there already are not computed again, so a job that was stopped goes on where it was.
 
     Args:
-        shards: the shard set.
+        shards: the shard set; or one at a URL, whose columns lie in its cache, in a file of `--config` or by itself:
+            `--shards '{class_path: multimodal.shards.RemoteShards, init_args: {url: "s3://bucket/set", cache: /scratch/cache}}'`.
         name: of the column, made in `<shards>/columns/<name>`.
         trunk: the network, by its arguments (`--trunk.architecture resnet18 --trunk.weights multimodal.towers.NoWeights`, or
             `--trunk.weights multimodal.towers.FileWeights --trunk.weights.path w.safetensors`); by default EfficientNet-Lite0 with
@@ -59,7 +61,7 @@ def embed(
         raise InputError("a feature column is made by a frozen trunk; set trunk.frozen: true")
     if views < 1:
         raise InputError(f"views={views}: a picture has at least one")
-    source = ShardSet(shards)
+    source = open_shards(shards)
     config = {"trunk": trunk.recipe, "preprocessing": trunk.preprocessing.as_json(), "dim": trunk.dim, "views": views, "seed": seed}
     if not exact:  # named only then: columns made before there was a choice are exact
         config["exact"] = False
@@ -77,7 +79,9 @@ def embed(
         batch_size = pick_batch_size(batch_size, on, views)
         batches = [as_batches(np.array(shard.ids), batch_size) for shard in missing]
         every = [batch for of_one in batches for batch in of_one]
-        embedded = embed_pictures(source.image_bytes, every, trunk, trunk.preprocessing, num_threads, num_views=views, seed=seed, exact=exact)
+        embedded = embed_pictures(
+            source.image_bytes, every, trunk, trunk.preprocessing, num_threads, num_views=views, seed=seed, exact=exact
+        )
         results = track(embedded, f"embedding {source.name}", unit="picture", total=sum(map(len, every)), weight=batch_size)
         for shard, of_one in zip(missing, batches, strict=True):
             rows = _rows([next(results) for _ in of_one], shard, source, ledger)

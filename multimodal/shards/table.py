@@ -99,7 +99,12 @@ class IndexTable:
 
     def integers(self, column: str) -> np.ndarray:
         """(n,) int64 (`shard`: int32), a read-only view of the file."""
-        return self.batch.column(column).to_numpy(zero_copy_only=True)
+        array = self.batch.column(column)
+        # Not array.to_numpy(): pyarrow imports pandas for it where that is installed, a third of a second before the first batch.
+        values = np.frombuffer(array.buffers()[1] or b"", array.type.to_pandas_dtype())
+        values = values[array.offset : array.offset + len(array)]
+        values.flags.writeable = False
+        return values
 
     def strings(self, column: str) -> Strings:
         """One column of strings."""

@@ -246,6 +246,26 @@ def test_a_filter_that_torch_does_not_have_is_pillows(mode: str) -> None:
     assert np.array_equal(random_crop(file, 32, WORDS[0], interpolation=mode), by_torchvision(file, 32, WORDS[0], mode=mode))
 
 
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+@pytest.mark.parametrize("size", [16, 64])
+def test_a_mirrored_crop_is_the_crop_seen_from_behind(format: str, size: int, exact: bool) -> None:
+    file = encoded(scenery(300, 202), format)  # of 16 pixels a JPEG is decoded smaller, and the rectangle begins between its pixels
+    for word in WORDS:
+        crop, mirrored = (random_crop(file, size, word, exact=exact, mirrored=mirrored).astype(int) for mirrored in (False, True))
+        # mirrored before it is resized, where one half may round to another level
+        assert np.abs(mirrored - crop[:, :, ::-1]).max() <= (0 if exact else 1)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_crop_goes_where_it_is_told(exact: bool) -> None:
+    file = encoded(scenery(150, 101), "JPEG")
+    channels_last, planes = np.zeros((2, 32, 32, 3), np.uint8).transpose(0, 3, 1, 2), np.zeros((2, 3, 32, 32), np.uint8)
+    for out in (channels_last, planes):
+        assert random_crop(file, 32, WORDS[0], exact=exact, out=out[1]) is not None
+        assert np.array_equal(out[1], random_crop(file, 32, WORDS[0], exact=exact)) and not out[0].any()
+
+
 JPEGS = {
     "baseline": {},
     "progressive": {"progressive": True},

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multimodal.data.order import Order, random_words, uniforms, words_from
+from multimodal.data.order import Order, random_words, uniform, word_from, words_from
 
 SEEDS = st.integers(min_value=-(2**63), max_value=2**64)
 
@@ -105,7 +105,8 @@ def test_every_bit_of_the_words_is_even() -> None:
 
 @settings(max_examples=30)
 @given(word=st.integers(0, 2**64 - 1), num=st.integers(0, 40))
-def test_uniforms_lie_below_one_and_the_first_do_not_depend_on_how_many(word: int, num: int) -> None:
-    numbers = uniforms(word, num)
-    assert numbers.shape == (num,) and ((0 <= numbers) & (numbers < 1)).all()
-    assert np.array_equal(uniforms(word, 50)[:num], numbers)
+def test_words_one_by_one_are_those_of_the_array_and_their_uniforms_lie_below_one(word: int, num: int) -> None:
+    words = words_from(word, num)
+    assert [word_from(np.uint64(word), number) for number in range(num)] == words.tolist()
+    numbers = np.array([uniform(word, number) for number in range(num)])
+    assert np.array_equal(numbers, (words >> np.uint64(11)) * 2.0**-53) and ((0 <= numbers) & (numbers < 1)).all()

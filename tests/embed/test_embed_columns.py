@@ -17,6 +17,7 @@ from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards.columns import Column, ColumnWriter
 from multimodal.shards.reader import ShardSet
+from multimodal.shards.remote import RemoteShards
 from multimodal.shards.writer import ShardWriter
 from multimodal.towers import NoWeights, Trunk
 
@@ -62,6 +63,15 @@ def test_a_row_is_the_trunks_feature_of_that_picture_whatever_the_batches_and_th
         if number not in BAD:
             # float16 keeps 11 bits; another batch size adds up in another order
             np.testing.assert_allclose(column.rows(number)[0], by_hand(trunk, number), rtol=2e-3, atol=1e-4)
+
+
+def test_a_set_at_a_url_has_the_same_rows(shards: ShardSet, trunk: Trunk, tmp_path: Path) -> None:
+    pytest.importorskip("fsspec", reason="needs fsspec (the remote extra)")
+    remote = RemoteShards(shards.path.as_uri(), tmp_path / "cache")
+    for source in (shards.path, remote):
+        embed(source, "tiny", trunk, batch_size=4, max_bad_share=0.2, device="cpu")
+    here, there = (Column.of(source, "tiny").take(np.arange(NUM)) for source in (shards, remote.open()))
+    assert np.array_equal(here, there, equal_nan=True)
 
 
 def test_a_bad_picture_costs_its_own_row_and_is_named(shards: ShardSet, trunk: Trunk) -> None:
