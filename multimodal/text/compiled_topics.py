@@ -37,9 +37,11 @@ def infer_documents(
 ) -> np.ndarray:
     """(n, K) float64 variational Dirichlet parameters of n documents.
 
-    word_topic: (v, K) float32, C-contiguous, a row a word; alpha: (K,); start: (n, K). iterations, threshold: a document stops after so many
-    steps, or when the mean change of gamma is below the threshold. epsilon: is added to each word's normaliser. A document's result depends on the document alone,
-    and is numpy's to within rounding: both count in float64, and differ in the order of their sums. InputError where numba is missing.
+    word_topic: (v, K) float32, C-contiguous, a row a word. alpha: (K,). start: (n, K). iterations, threshold: a document stops after so
+    many steps, or when the mean change of gamma is below the threshold. epsilon: is added to each word's normaliser.
+
+    A document's result depends on the document alone, and is numpy's to within rounding: both count in float64, and differ in the order of
+    their sums. InputError where numba is missing.
     """
     infer = _compiled()
     result = np.empty_like(start, np.float64)
