@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
@@ -29,10 +29,13 @@ from multimodal.progress import track
 from multimodal.shards import Part, ShardSet, Split
 from multimodal.text import EncoderSpace, Normaliser, topics, words
 from multimodal.text.space import KIND, BoxedSpace, Origin
+from multimodal.text.topic_figures import TopicFigures
 from multimodal.text.words import Pooling
 
 Document = Literal["pair", "text"]
 
+_HELD_OUT_DOCUMENTS = 2000
+_FOUND_OUT = {"figures", "repeatable"}  # what a manifest says of a fit and nobody asked for
 _SPLIT = Split()
 _WORDS = Normaliser()
 _LEMMAS = Normaliser(reduce="lemma")
@@ -55,6 +58,8 @@ def fit_topics(
     alpha: float = 0.1,
     eta: float = 0.1,
     chunk_size: int = 500,
+    held_out: Part | None = "test",
+    num_processes: int = 1,
     overwrite: bool = False,
 ) -> Path:
     """Fit topics (latent Dirichlet allocation, by gensim) and return the space's folder.
@@ -77,6 +82,8 @@ def fit_topics(
         alpha: small values make few topics a document.
         eta: small values make few words a topic.
         chunk_size: documents between two updates of the topics.
+        held_out: the part that the topics are not fitted on and whose perplexity is told, by at most 2,000 of its documents; null for none.
+        num_processes: more than one fit faster, and never twice the same, which the manifest then says.
         overwrite: replace a space in the output folder that was made otherwise.
     """
     settings: dict[str, Any] = {"passes": passes, "seed": seed, "min_count": min_count, "max_share": max_share, "max_words": max_words}
@@ -84,12 +91,17 @@ def fit_topics(
     source = _Texts(ShardSet(shards), part, split, document, extra_texts)
 
     def fit(origin: Origin) -> BoxedSpace:
-        space = topics.fit_topics(source, normaliser, origin=origin, **settings)
+        space = topics.fit_topics(
+            source, normaliser, held_out=source.of_part(held_out), num_processes=num_processes, origin=origin, **settings
+        )
         for number, top in enumerate(space.top_words(8)):
             print(f"topic {number}: {' '.join(top)}", file=sys.stderr)
+        for line in TopicFigures(**space.origin.config["figures"]).lines():
+            print(line, file=sys.stderr)
         return space
 
-    return _make(output, "topics", source, settings | {"normaliser": normaliser.to_json()}, fit, overwrite)
+    repeatable = {} if num_processes == 1 else {"num_processes": num_processes}
+    return _make(output, "topics", source, settings | repeatable | {"normaliser": normaliser.to_json()}, fit, overwrite)
 
 
 def fit_word2vec(
@@ -221,6 +233,7 @@ class _Texts:
         self.shards = shards
         self.settings = {"part": part, "split": asdict(split), "document": document}
         self.made_from = {"shards": shards.fingerprint}
+        self._split = split
         self._joined = document == "pair"
         self._ids: np.ndarray = split.ids(shards, part)
         self._extra_files: list[Path] = []
@@ -233,8 +246,17 @@ class _Texts:
     def __iter__(self) -> Iterator[str]:
         if self._extra_files:
             yield from track(documents(self._extra_files), "extra texts", unit="document")
+        yield from self._documents(track(self._ids.tolist(), f"texts of {self.shards.name}", unit="pair"))
+
+    def of_part(self, part: Part | None) -> Iterator[str]:
+        """At most 2,000 documents of another part, evenly drawn; none of this one's, and none at all of None."""
+        if part is not None:
+            ids = np.setdiff1d(self._split.ids(self.shards, part), self._ids)
+            yield from self._documents(ids[:: -(-len(ids) // _HELD_OUT_DOCUMENTS) or 1].tolist())
+
+    def _documents(self, ids: Iterable[int]) -> Iterator[str]:
         read: set[bytes] = set()  # 8 bytes a document: a million of them in some 60 MB
-        for id in track(self._ids.tolist(), f"texts of {self.shards.name}", unit="pair"):
+        for id in ids:
             texts = self.shards.texts(id)
             for document in ["\n".join(texts)] if self._joined else texts:
                 digest = blake2b(f"{self.shards.groups[id]}\0{document}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
@@ -261,7 +283,8 @@ def _is_there(output: Path, config: Mapping[str, Any], made_from: Mapping[str, s
         return False
     manifest = read_manifest(output, KIND)  # another kind of box is never written over
     parts = {part: None for part in manifest.made_from} | dict(made_from)  # made from a part more than asked for is made otherwise too
-    asked = _flat({**config, "made from": parts, **wanted})
+    chosen = dict.fromkeys(manifest.config.get("fit", {}).keys() - _FOUND_OUT)  # chosen then and not asked for now is made otherwise too
+    asked = _flat({**config, "fit": {**chosen, **config.get("fit", {})}, "made from": parts, **wanted})
     found = _flat({**manifest.config, "made from": dict(manifest.made_from), "fingerprint": manifest.fingerprint})
     different = [f"{name} {found.get(name)!r}, asked for is {value!r}" for name, value in asked.items() if found.get(name) != value]
     if not different:

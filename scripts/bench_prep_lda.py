@@ -29,7 +29,7 @@ from multimodal.boxes import is_whole
 from multimodal.cores import usable_cores
 from multimodal.errors import InputError
 from multimodal.text import Normaliser, TopicSpace, fit_topics
-from multimodal.text.topics import Bag
+from multimodal.text.topic_figures import Bag
 
 NUM_TOPICS, NUM_DOCUMENTS, PORTION = 40, 100_000, 2000
 OURS, NUMPY, GENSIM = "ours: compiled", "ours: numpy, as a query", "gensim LdaModel.inference"

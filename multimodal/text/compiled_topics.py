@@ -14,14 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from multimodal.errors import InputError
-
-if TYPE_CHECKING:
-    from multimodal.text.topics import Bag
+from multimodal.text.topic_figures import Bag
 
 _DOCUMENTS_AT_ONCE = 4096
 

@@ -13,7 +13,8 @@ from it; on a corpus of overlapping artificial topics 5.7e-3 and 6.4e-3. Printed
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from dataclasses import asdict, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -37,15 +38,14 @@ from multimodal.text.space import (
     unknown_words,
     word_files,
 )
+from multimodal.text.topic_figures import Bag, TopicFigures, dealt, halves, npmi, perplexity
 from multimodal.text.vocabulary import Vocabulary
 
 _EPSILON = float(np.finfo(np.float32).eps)  # what gensim adds to each word's normaliser, in its default precision
 _DOCUMENTS_SHOWN = 50_000  # over all passes, unless told otherwise
 _MAX_PASSES = 50
+_COHERENT_WORDS = 10  # of a topic, the usual number
 _MAX_ELEMENTS = 1 << 22  # of words x topics held at once: 32 MB
-
-Bag = tuple[np.ndarray, np.ndarray]
-"""A document: (w,) int64 positions of its distinct words, ascending, and (w,) float64 how often each occurs."""
 
 
 class TopicSpace(BoxedSpace):
@@ -228,25 +228,33 @@ def fit_topics(
     alpha: float = 0.1,
     eta: float = 0.1,
     chunk_size: int = 500,
+    held_out: Iterable[str] = (),
+    num_processes: int = 1,
     origin: Origin | None = None,
 ) -> TopicSpace:
     """Fit by online variational Bayes (Hoffman, Blei and Bach, NIPS 2010) with gensim's `LdaModel`. Same texts and settings, same topics.
 
+    The space's manifest says how good the topics are (`TopicFigures`), under "figures".
+
     texts: one a document. passes: over the corpus; None for as many as show the model 50,000 documents, from 1 to 50. seed: of the start.
     min_count, max_share, max_words: which words count, as in `Corpus.read`. alpha, eta: the priors of a document's topics and of a
     topic's words; small values make few topics a document and few words a topic. chunk_size: documents between two updates of the topics.
+    held_out: texts that the topics are not fitted on, and whose perplexity is told. num_processes: more than one fit faster
+    (`LdaMulticore`), and never twice the same: which chunk is merged first is their race. The manifest then says "repeatable": false.
     origin: what the manifest says of how the space came about; by default these settings. InputError where no word is left.
     """
-    from gensim.models import LdaModel
+    from gensim.models import LdaModel, LdaMulticore
 
-    for name, value in {"num_topics": num_topics, "passes": passes, "alpha": alpha, "eta": eta, "chunk_size": chunk_size}.items():
+    above_zero = {"num_topics": num_topics, "passes": passes, "alpha": alpha, "eta": eta, "chunk_size": chunk_size}
+    for name, value in {**above_zero, "num_processes": num_processes}.items():
         if value is not None and value <= 0:
             raise InputError(f"{name} is {value}, and has to be above 0")
     normaliser = normaliser or Normaliser(reduce="lemma")
     corpus = Corpus.read(texts, normaliser, min_count, max_share, max_words)
     if passes is None:
         passes = int(np.clip(np.ceil(_DOCUMENTS_SHOWN / len(corpus)), 1, _MAX_PASSES))
-    model = LdaModel(
+    kind = LdaModel if num_processes == 1 else partial(LdaMulticore, workers=num_processes)
+    model = kind(
         _Bags(corpus.documents),
         num_topics=num_topics,
         id2word=dict(enumerate(corpus.vocabulary.words)),
@@ -259,7 +267,30 @@ def fit_topics(
     )
     config = {"passes": passes, "seed": seed, "min_count": min_count, "max_share": max_share, "max_words": max_words}
     config |= {"alpha": alpha, "eta": eta, "chunk_size": chunk_size}
-    return TopicSpace(normaliser, corpus.vocabulary, model.expElogbeta, model.alpha, origin=origin or Origin(config))
+    origin = origin or Origin(config)
+    space = TopicSpace(normaliser, corpus.vocabulary, model.expElogbeta, model.alpha, origin=origin)
+    figures = _figures(space, model.get_topics(), model.state.get_lambda().sum(axis=0), corpus, held_out)
+    more = {"figures": asdict(figures)} | ({"num_processes": num_processes, "repeatable": False} if num_processes > 1 else {})
+    space.origin = replace(origin, config={**origin.config, **more})
+    return space
+
+
+def _figures(space: TopicSpace, topics: np.ndarray, word_weights: np.ndarray, corpus: Corpus, held_out: Iterable[str]) -> TopicFigures:
+    """topics: (K, v) float, rows sum to one; word_weights: (v,) how often each word is in the corpus, but for a factor."""
+    documents = [np.array(space.vocabulary.ids(space.normaliser.tokens(text)), np.int64) for text in held_out]
+    split = [halves(ids) for ids in documents if len(ids) > 1]
+    top = np.argsort(-space.topic_word, axis=1, kind="stable")[:, :_COHERENT_WORDS]
+    coherence = [float(npmi(words, corpus.documents).mean()) if top.shape[1] > 1 else 0.0 for words in (top, dealt(top))]
+    if not split:
+        return TopicFigures(None, None, 0, *coherence)
+    gamma, rest = space.infer([first for first, _ in split]), [second for _, second in split]
+    one_topic = (word_weights / word_weights.sum())[None]
+    return TopicFigures(
+        perplexity(topics, gamma / gamma.sum(1, keepdims=True), rest),
+        perplexity(one_topic, np.ones((len(rest), 1)), rest),
+        len(rest),
+        *coherence,
+    )
 
 
 class _Bags:

@@ -99,6 +99,32 @@ def test_a_space_that_is_there_is_kept_and_another_is_an_error_or_replaced(shard
     assert open_space(tmp_path / "space").dim == 4
 
 
+def test_topics_say_how_well_they_foretell_the_held_out_part(shards, tmp_path, capsys):
+    command = ["fit-text-space", "topics", "--shards", str(shards), "--num-topics", "3"]
+    assert main([*command, "--output", str(tmp_path / "space")]) == 0
+    told = capsys.readouterr().err
+    figures = read_manifest(tmp_path / "space", "text-space").config["fit"]["figures"]
+    assert figures["held_out_documents"] == len(Split().ids(ShardSet(shards), "test"))
+    assert figures["perplexity"] < figures["unigrams"] and f"held-out documents: {figures['perplexity']};" in told
+    assert f"top words: {figures['npmi']};" in told
+    assert main([*command, "--output", str(tmp_path / "alone"), "--held-out", "null"]) == 0
+    assert read_manifest(tmp_path / "alone", "text-space").config["fit"]["figures"]["perplexity"] is None
+    one, other = open_space(tmp_path / "space"), open_space(tmp_path / "alone")
+    assert np.array_equal(one.topic_word, other.topic_word)  # what is held out moves no topic
+
+
+def test_topics_fitted_by_several_processes_say_that_they_do_not_repeat(shards, tmp_path):
+    fit_topics(shards, tmp_path / "space", num_topics=3, num_processes=2)
+    space = open_space(tmp_path / "space")
+    assert space.origin.config["repeatable"] is False and space.origin.config["num_processes"] == 2
+    assert {frozenset(top) & {"dog", "beach", "violin"} for top in space.top_words(8)} == {
+        frozenset({word}) for word in ("dog", "beach", "violin")
+    }
+    fit_topics(shards, tmp_path / "space", num_topics=3, num_processes=2)  # is there, and is kept
+    with pytest.raises(InputError, match="num_processes 2, asked for is None"):
+        fit_topics(shards, tmp_path / "space", num_topics=3)
+
+
 def test_a_space_of_other_shards_is_an_error_that_names_both(shards, tmp_path):
     fit_topics(shards, tmp_path / "space", num_topics=3, passes=1)
     other = write_shards(tmp_path / "other", num_pairs=30)
