@@ -77,7 +77,7 @@ def npmi(top_words: np.ndarray, documents: Iterable[np.ndarray]) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         value = np.log(share / np.outer(alone, alone)) / -np.log(share)
     value = np.where(share == 0, -1.0, np.where(share == 1, 1.0, value))
-    upper = np.triu_indices(slots.shape[1], 1)
+    upper = np.triu_indices(top_words.shape[1], 1)
     return np.array([value[np.ix_(row, row)][upper].mean() for row in slots])
 
 

@@ -218,3 +218,26 @@ def test_an_encoder_becomes_a_space_once(tmp_path, capsys):
     assert space.dim == 384 and np.array_equal(space.embed([""]), np.zeros((1, 384)))
     with pytest.raises(InputError, match="one of them"):
         fit_encoder(tmp_path / "other", folder=tmp_path / "space", hub="someone/something")
+
+
+def test_fasttext_and_a_file_of_vectors_become_spaces_and_are_kept(shards, tmp_path, capsys):
+    fasttext = ["fit-text-space", "fasttext", "--shards", str(shards), "--output", str(tmp_path / "fasttext"), "--dim", "8"]
+    assert main([*fasttext, "--num-buckets", "100", "--passes", "1", "--scaling", "range"]) == 0
+    rows = open_space(tmp_path / "fasttext").embed(["puppies"])
+    assert rows.min() == 0 and rows.max() == 1
+
+    file = tmp_path / "glove.txt"
+    file.write_text("dog 1 0\nbeach 0 1\n")
+    command = ["fit-text-space", "vectors", "--file", str(file), "--shards", str(shards), "--output", str(tmp_path / "glove")]
+    assert main(command) == 0
+    space = open_space(tmp_path / "glove")
+    assert list(space.vocabulary.words) == ["dog", "beach"] and (space.vocabulary.document_frequencies > 0).all()
+    assert main(command) == 0 and "is there already" in capsys.readouterr().err
+    file.write_text("dog 1 0\nbeach 1 1\n")
+    assert main(command) == 2 and "vectors" in capsys.readouterr().err  # the file is another one now
+
+
+def test_cbow_is_another_space_than_skip_gram(shards, tmp_path, capsys):
+    command = ["fit-text-space", "word2vec", "--shards", str(shards), "--output", str(tmp_path / "space"), "--dim", "4", "--passes", "1"]
+    assert main([*command, "--cbow", "true"]) == 0
+    assert main(command) == 2 and "cbow True, asked for is None" in capsys.readouterr().err
