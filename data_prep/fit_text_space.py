@@ -62,6 +62,7 @@ def fit_topics(
     chunk_size: int = 500,
     held_out: Part | None = "test",
     num_processes: int = 1,
+    checkpoint_every: int = 100_000,
     overwrite: bool = False,
 ) -> Path:
     """Fit topics (latent Dirichlet allocation, by gensim) and return the space's folder.
@@ -86,15 +87,25 @@ def fit_topics(
         chunk_size: documents between two updates of the topics.
         held_out: the part that the topics are not fitted on and whose perplexity is told, by at most 2,000 of its documents; null for none.
         num_processes: more than one fit faster, and never twice the same, which the manifest then says.
+        checkpoint_every: documents between two notes, in the output folder, of where the fit stands. A fit in one process that was killed
+            goes on from there, by the same command, and gives the same topics; the texts are read again first.
         overwrite: replace a space in the output folder that was made otherwise.
     """
     settings: dict[str, Any] = {"passes": passes, "seed": seed, "min_count": min_count, "max_share": max_share, "max_words": max_words}
     settings |= {"num_topics": num_topics, "alpha": alpha, "eta": eta, "chunk_size": chunk_size}
     source = _Texts(ShardSet(shards), part, split, document, extra_texts)
+    checkpoint = output / "unfinished.npz"
 
     def fit(origin: Origin) -> BoxedSpace:
         space = topics.fit_topics(
-            source, normaliser, held_out=source.of_part(held_out), num_processes=num_processes, origin=origin, **settings
+            source,
+            normaliser,
+            held_out=source.of_part(held_out),
+            num_processes=num_processes,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
+            origin=origin,
+            **settings,
         )
         for number, top in enumerate(space.top_words(8)):
             print(f"topic {number}: {' '.join(top)}", file=sys.stderr)
@@ -103,7 +114,9 @@ def fit_topics(
         return space
 
     repeatable = {} if num_processes == 1 else {"num_processes": num_processes}
-    return _make(output, "topics", source, settings | repeatable | {"normaliser": normaliser.to_json()}, fit, overwrite)
+    made = _make(output, "topics", source, settings | repeatable | {"normaliser": normaliser.to_json()}, fit, overwrite)
+    checkpoint.unlink(missing_ok=True)
+    return made
 
 
 def fit_word2vec(

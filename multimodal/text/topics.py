@@ -12,17 +12,19 @@ from it; on a corpus of overlapping artificial topics 5.7e-3 and 6.4e-3. Printed
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from safetensors.numpy import save as to_safetensors
 
-from multimodal.boxes import Manifest
+from multimodal.boxes import Manifest, atomic_write, fingerprint_json
 from multimodal.errors import InputError
+from multimodal.progress import track
 from multimodal.text.compiled_topics import infer_documents
 from multimodal.text.corpus import Corpus
 from multimodal.text.normalise import Normaliser
@@ -230,6 +232,8 @@ def fit_topics(
     chunk_size: int = 500,
     held_out: Iterable[str] = (),
     num_processes: int = 1,
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 100_000,
     origin: Origin | None = None,
 ) -> TopicSpace:
     """Fit by online variational Bayes (Hoffman, Blei and Bach, NIPS 2010) with gensim's `LdaModel`. Same texts and settings, same topics.
@@ -241,6 +245,8 @@ def fit_topics(
     topic's words; small values make few topics a document and few words a topic. chunk_size: documents between two updates of the topics.
     held_out: texts that the topics are not fitted on, and whose perplexity is told. num_processes: more than one fit faster
     (`LdaMulticore`), and never twice the same: which chunk is merged first is their race. The manifest then says "repeatable": false.
+    checkpoint, checkpoint_every: a file that says where the fit stands, written each time so many documents have gone by; a fit of the same
+    texts and settings goes on from it and gives the same topics. In one process.
     origin: what the manifest says of how the space came about; by default these settings. InputError where no word is left.
     """
     from gensim.models import LdaModel, LdaMulticore
@@ -253,21 +259,17 @@ def fit_topics(
     corpus = Corpus.read(texts, normaliser, min_count, max_share, max_words)
     if passes is None:
         passes = int(np.clip(np.ceil(_DOCUMENTS_SHOWN / len(corpus)), 1, _MAX_PASSES))
-    kind = LdaModel if num_processes == 1 else partial(LdaMulticore, workers=num_processes)
-    model = kind(
-        _Bags(corpus.documents),
-        num_topics=num_topics,
-        id2word=dict(enumerate(corpus.vocabulary.words)),
-        passes=passes,
-        chunksize=chunk_size,
-        alpha=[alpha] * num_topics,
-        eta=eta,
-        eval_every=None,
-        random_state=seed,
-    )
     config = {"passes": passes, "seed": seed, "min_count": min_count, "max_share": max_share, "max_words": max_words}
     config |= {"alpha": alpha, "eta": eta, "chunk_size": chunk_size}
     origin = origin or Origin(config)
+    settings: dict[str, Any] = {"num_topics": num_topics, "alpha": [alpha] * num_topics, "eta": eta, "random_state": seed}
+    settings |= {"id2word": dict(enumerate(corpus.vocabulary.words)), "chunksize": min(chunk_size, len(corpus))}
+    if num_processes > 1:
+        model = LdaMulticore(_Bags(corpus), workers=num_processes, passes=passes, eval_every=None, **settings)
+    else:
+        model = LdaModel(**settings)
+        told = _told(num_topics, config, origin, corpus)
+        _train(model, corpus, passes, None if checkpoint is None else _Checkpoint(checkpoint, checkpoint_every, told))
     space = TopicSpace(normaliser, corpus.vocabulary, model.expElogbeta, model.alpha, origin=origin)
     figures = _figures(space, model.get_topics(), model.state.get_lambda().sum(axis=0), corpus, held_out)
     more = {"figures": asdict(figures)} | ({"num_processes": num_processes, "repeatable": False} if num_processes > 1 else {})
@@ -280,7 +282,7 @@ def _figures(space: TopicSpace, topics: np.ndarray, word_weights: np.ndarray, co
     documents = [np.array(space.vocabulary.ids(space.normaliser.tokens(text)), np.int64) for text in held_out]
     split = [halves(ids) for ids in documents if len(ids) > 1]
     top = np.argsort(-space.topic_word, axis=1, kind="stable")[:, :_COHERENT_WORDS]
-    coherence = [float(npmi(words, corpus.documents).mean()) if top.shape[1] > 1 else 0.0 for words in (top, dealt(top))]
+    coherence = [float(npmi(words, corpus).mean()) if top.shape[1] > 1 else 0.0 for words in (top, dealt(top))]
     if not split:
         return TopicFigures(None, None, 0, *coherence)
     gamma, rest = space.infer([first for first, _ in split]), [second for _, second in split]
@@ -296,16 +298,89 @@ def _figures(space: TopicSpace, topics: np.ndarray, word_weights: np.ndarray, co
 class _Bags:
     """The corpus as gensim reads it, a document at a time, as often as it likes."""
 
-    def __init__(self, documents: Sequence[np.ndarray]) -> None:
-        self._documents = documents
+    def __init__(self, corpus: Corpus) -> None:
+        self._corpus = corpus
 
     def __len__(self) -> int:
-        return len(self._documents)
+        return len(self._corpus)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for document in self._documents:
-            ids, counts = np.unique(document, return_counts=True)
-            yield list(zip(ids.tolist(), counts.tolist(), strict=True))
+        return map(_bow, self._corpus)
+
+
+def _bow(document: np.ndarray) -> list[tuple[int, int]]:
+    ids, counts = np.unique(document, return_counts=True)
+    return list(zip(ids.tolist(), counts.tolist(), strict=True))
+
+
+def _train(model: Any, corpus: Corpus, passes: int, checkpoint: _Checkpoint | None) -> None:
+    """What gensim's `LdaModel.update` does in one process, chunk by chunk: so that it tells how far it is, and goes on where it stopped."""
+    from gensim.models.ldamodel import LdaState
+
+    size = model.chunksize
+    chunks = [(at_pass, start) for at_pass in range(passes) for start in range(0, len(corpus), size)]
+    first = 0 if checkpoint is None else checkpoint.restore(model)
+    model.state.numdocs = len(corpus)
+    done = track(range(first, len(chunks)), "fitting topics", unit="document", total=(len(chunks) - first) * size, weight=size)
+    for number in done:
+        at_pass, start = chunks[number]
+        sums = LdaState(model.eta, model.state.sstats.shape, model.dtype)
+        model.do_estep([_bow(corpus[at]) for at in range(start, min(start + size, len(corpus)))], sums)
+        step_size = pow(model.offset + at_pass + model.num_updates / size, -model.decay)
+        model.do_mstep(step_size, sums, at_pass > 0)
+        if checkpoint is not None:
+            checkpoint.after(model, number, size)
+
+
+class _Checkpoint:
+    """Where a fit stands, in a .npz file: all that the next chunk's arithmetic depends on, so that going on gives the same topics.
+
+    told: a fingerprint of settings and corpus. A file of another one is not read, and is written over.
+    """
+
+    def __init__(self, path: Path, every: int, told: str) -> None:
+        self._path, self._every, self._told = path, every, told
+        self._documents = 0
+
+    def restore(self, model: Any) -> int:
+        """Bring a model that was just made to where the file says; the number of the chunk to go on with, 0 where there is no such file."""
+        if not self._path.is_file():
+            return 0
+        with np.load(self._path, allow_pickle=False) as saved:
+            if str(saved["told"]) != self._told:
+                print(f"{self._path}: of another fit, and is not gone on with", file=sys.stderr)
+                return 0
+            model.state.sstats = saved["sstats"]
+            model.num_updates = int(saved["num_updates"])
+            numbers = (int(saved["position"]), int(saved["has_gauss"]), float(saved["gauss"]))
+            model.random_state.set_state(("MT19937", saved["random"], *numbers))
+            model.sync_state()
+            return int(saved["chunk"]) + 1
+
+    def after(self, model: Any, chunk: int, num_documents: int) -> None:
+        """Write the file where enough documents have gone by since it was last written."""
+        self._documents += num_documents
+        if self._documents < self._every:
+            return
+        self._documents = 0
+        _, random, position, has_gauss, gauss = model.random_state.get_state(legacy=True)
+        with atomic_write(self._path) as file:
+            np.savez(
+                file,
+                told=self._told,
+                sstats=model.state.sstats,
+                num_updates=model.num_updates,
+                random=random,
+                position=position,
+                has_gauss=has_gauss,
+                gauss=gauss,
+                chunk=chunk,
+            )
+
+
+def _told(num_topics: int, config: Mapping[str, Any], origin: Origin, corpus: Corpus) -> str:
+    of_corpus = [corpus.vocabulary.fingerprint, len(corpus), len(corpus.words)]
+    return fingerprint_json([num_topics, config, origin.config, origin.made_from, of_corpus])
 
 
 def _expected_log(gamma: np.ndarray) -> np.ndarray:

@@ -240,7 +240,7 @@ class _Sentences:
     def _parts(self) -> Iterator[np.ndarray]:
         from gensim.models.word2vec import MAX_WORDS_IN_BATCH
 
-        for document in self._corpus.documents:
+        for document in self._corpus:
             for start in range(0, len(document), MAX_WORDS_IN_BATCH):
                 yield document[start : start + MAX_WORDS_IN_BATCH]
 

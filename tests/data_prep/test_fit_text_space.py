@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +114,22 @@ def test_topics_say_how_well_they_foretell_the_held_out_part(shards, tmp_path, c
     assert read_manifest(tmp_path / "alone", "text-space").config["fit"]["figures"]["perplexity"] is None
     one, other = open_space(tmp_path / "space"), open_space(tmp_path / "alone")
     assert np.array_equal(one.topic_word, other.topic_word)  # what is held out moves no topic
+
+
+def test_a_fit_of_topics_that_was_killed_goes_on_to_the_same_bytes(shards, tmp_path):
+    def command(name: str) -> list[str]:
+        settings = ["--num-topics", "3", "--passes", "200", "--chunk-size", "10", "--checkpoint-every", "500"]
+        return ["fit-text-space", "topics", "--shards", str(shards), "--output", str(tmp_path / name), *settings]
+
+    killed = subprocess.Popen([sys.executable, "-m", "data_prep", *command("killed")], stderr=subprocess.DEVNULL)
+    note = tmp_path / "killed" / "unfinished.npz"
+    while not note.is_file() and killed.poll() is None:
+        time.sleep(0.005)
+    killed.kill()
+    killed.wait()
+    assert note.is_file() and not (tmp_path / "killed" / "manifest.json").is_file()
+    assert main(command("killed")) == main(command("undisturbed")) == 0
+    assert files(tmp_path / "killed") == files(tmp_path / "undisturbed")
 
 
 def test_topics_fitted_by_several_processes_say_that_they_do_not_repeat(shards, tmp_path):

@@ -58,7 +58,7 @@ def test_vectors_of_known_and_unknown_words_are_gensims(texts):
     FastText = pytest.importorskip("gensim.models", reason="gensim is the reference (extra: prep)").FastText
     space = fit_fasttext(texts, Normaliser(), dim=8, passes=2, num_buckets=300)
     corpus = Corpus.read(texts, Normaliser(), 5)
-    words = [[corpus.vocabulary.words[position] for position in document] for document in corpus.documents]
+    words = [[corpus.vocabulary.words[position] for position in document] for document in corpus]
     model = FastText(vector_size=8, window=5, min_count=1, sg=1, negative=10, seed=0, workers=1, epochs=2, bucket=300)
     model.build_vocab(words)
     model.train(words, total_examples=len(words), epochs=2)

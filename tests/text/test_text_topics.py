@@ -50,6 +50,28 @@ def test_the_same_seed_fits_the_same_topics_and_another_seed_others(texts):
     assert not np.array_equal(one.topic_word, other.topic_word) and one.fingerprint != other.fingerprint
 
 
+def stopped(*texts: str):
+    """Held-out texts, read when the topics are fitted: here the fit ends before it is whole."""
+    yield from texts
+    raise KeyboardInterrupt
+
+
+def test_a_fit_that_was_stopped_goes_on_to_the_same_topics(texts, tmp_path, capsys):
+    settings = {"normaliser": PLAIN, "num_topics": 3, "passes": 2, "chunk_size": 40}
+    undisturbed = fit_topics(texts, **settings)
+    for every in (120, 350):  # of 2 x 300 documents; the last note is of document 600, and of one in the second pass
+        file = tmp_path / f"{every}.npz"
+        with pytest.raises(KeyboardInterrupt):
+            fit_topics(texts, **settings, held_out=stopped(), checkpoint=file, checkpoint_every=every)
+        note = np.load(file)["chunk"]
+        again = fit_topics(texts, **settings, checkpoint=file, checkpoint_every=every)
+        assert np.array_equal(again.topic_word, undisturbed.topic_word) and note >= 8
+    capsys.readouterr()
+    other = fit_topics(texts, **{**settings, "num_topics": 4}, checkpoint=file, checkpoint_every=10**9)
+    assert "of another fit" in capsys.readouterr().err
+    assert np.array_equal(other.topic_word, fit_topics(texts, **{**settings, "num_topics": 4}).topic_word)
+
+
 def test_unknown_words_are_named_with_near_spellings_and_move_nothing(space):
     assert space.unknown_words("dog and baech") == {"baech": ["beach"]}
     assert np.array_equal(space.embed(["dog baech zxqv"]), space.embed(["dog"]))
