@@ -49,8 +49,8 @@ def make_columns(
 
     A text of which the space knows no word gets a row of NaN, which loaders mark as not valid, and a line in the column's `bad.csv`. Shards
     whose rows are there already are not computed again, so a job that was stopped goes on where it was, and new shards add their own rows.
-    Where the space can say in words what each dimension means (topics can), the column says it too, in `top_words.json`. How words are pooled
-    and rows scaled belongs to the space, since queries have to be treated alike: fit-text-space has --pooling and --scaling.
+    Where the space can say in words what each dimension means (topics can), the column says it too, in `top_words.json`. How words are
+    pooled and rows scaled belongs to the space, since queries have to be treated alike: fit-text-space has --pooling and --scaling.
 
     Args:
         space: the folder of the text space.
