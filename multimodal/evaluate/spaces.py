@@ -187,7 +187,7 @@ def _page(
     rows = [[word, *(f"{one.word} {one.nearness:.2f}" for one in found), *[""] * (longest - len(found))] for word, found in near.items()]
     header = ["word", *map(str, range(1, longest + 1))]
     tables = [Table("Near words", "Nearest first; 1 is the same.", header, rows)] if near else []
-    return render(Report(str(path), facts, [], [], topics, [], [], tables=tables))
+    return render(Report(str(path), facts, [], [], topics, [], [], tables=tables, photographs=True))
 
 
 def _thumbnail(encoded: bytes) -> bytes | None:
