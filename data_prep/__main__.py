@@ -17,6 +17,11 @@ VERBS: Verbs = {
     "fit-text-space": {
         "topics": ("data_prep.fit_text_space:fit_topics", "LDA topics from the texts of shards"),
         "word2vec": ("data_prep.fit_text_space:fit_word2vec", "word vectors from the texts of shards"),
+        "fasttext": ("data_prep.fit_text_space:fit_fasttext", "vectors of words and parts of words, so that any word has one"),
+        "vectors": (
+            "data_prep.fit_text_space:read_vectors",
+            "word vectors of a GloVe, word2vec or FastText file",
+        ),
         "wordllama": ("data_prep.fit_text_space:fit_wordllama", "word vectors that come in a package, weighted by the texts of shards"),
         "encoder": ("data_prep.fit_text_space:fit_encoder", "a frozen sentence encoder"),
     },

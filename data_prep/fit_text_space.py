@@ -3,6 +3,8 @@
 data-prep fit-text-space topics --shards shards/emoji --output spaces/lda40 --num-topics 40
 data-prep fit-text-space wordllama --shards shards/emoji --output spaces/words
 data-prep fit-text-space word2vec --shards shards/emoji --output spaces/word2vec --extra-texts wiki.jsonl.gz
+data-prep fit-text-space fasttext --shards shards/emoji --output spaces/fasttext
+data-prep fit-text-space vectors --file glove.6B.300d.txt --shards shards/emoji --output spaces/glove300
 data-prep fit-text-space encoder --output spaces/minilm
 
 A space that lies in the output folder already, fitted with equal settings on equal texts, is used as it is. Only the part of the set
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
@@ -23,16 +25,19 @@ from typing import Any, Literal
 import numpy as np
 
 from data_prep.extra_texts import documents, text_files, texts_fingerprint
-from multimodal.boxes import is_whole, read_manifest
+from multimodal.boxes import fingerprint_file, is_whole, read_manifest
 from multimodal.errors import InputError
 from multimodal.progress import track
 from multimodal.shards import Part, ShardSet, Split
-from multimodal.text import EncoderSpace, Normaliser, topics, words
+from multimodal.text import EncoderSpace, Normaliser, subwords, topics, vector_files, words
 from multimodal.text.space import KIND, BoxedSpace, Origin
-from multimodal.text.words import Pooling
+from multimodal.text.topic_figures import TopicFigures
+from multimodal.text.words import Pooling, Scaling
 
 Document = Literal["pair", "text"]
 
+_HELD_OUT_DOCUMENTS = 2000
+_FOUND_OUT = {"figures", "repeatable"}  # what a manifest says of a fit and nobody asked for
 _SPLIT = Split()
 _WORDS = Normaliser()
 _LEMMAS = Normaliser(reduce="lemma")
@@ -55,6 +60,9 @@ def fit_topics(
     alpha: float = 0.1,
     eta: float = 0.1,
     chunk_size: int = 500,
+    held_out: Part | None = "test",
+    num_processes: int = 1,
+    checkpoint_every: int = 100_000,
     overwrite: bool = False,
 ) -> Path:
     """Fit topics (latent Dirichlet allocation, by gensim) and return the space's folder.
@@ -77,19 +85,38 @@ def fit_topics(
         alpha: small values make few topics a document.
         eta: small values make few words a topic.
         chunk_size: documents between two updates of the topics.
+        held_out: the part that the topics are not fitted on and whose perplexity is told, by at most 2,000 of its documents; null for none.
+        num_processes: more than one fit faster, and never twice the same, which the manifest then says.
+        checkpoint_every: documents between two notes, in the output folder, of where the fit stands. A fit in one process that was killed
+            goes on from there, by the same command, and gives the same topics; the texts are read again first.
         overwrite: replace a space in the output folder that was made otherwise.
     """
     settings: dict[str, Any] = {"passes": passes, "seed": seed, "min_count": min_count, "max_share": max_share, "max_words": max_words}
     settings |= {"num_topics": num_topics, "alpha": alpha, "eta": eta, "chunk_size": chunk_size}
     source = _Texts(ShardSet(shards), part, split, document, extra_texts)
+    checkpoint = output / "unfinished.npz"
 
     def fit(origin: Origin) -> BoxedSpace:
-        space = topics.fit_topics(source, normaliser, origin=origin, **settings)
+        space = topics.fit_topics(
+            source,
+            normaliser,
+            held_out=source.of_part(held_out),
+            num_processes=num_processes,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
+            origin=origin,
+            **settings,
+        )
         for number, top in enumerate(space.top_words(8)):
             print(f"topic {number}: {' '.join(top)}", file=sys.stderr)
+        for line in TopicFigures(**space.origin.config["figures"]).lines():
+            print(line, file=sys.stderr)
         return space
 
-    return _make(output, "topics", source, settings | {"normaliser": normaliser.to_json()}, fit, overwrite)
+    repeatable = {} if num_processes == 1 else {"num_processes": num_processes}
+    made = _make(output, "topics", source, settings | repeatable | {"normaliser": normaliser.to_json()}, fit, overwrite)
+    checkpoint.unlink(missing_ok=True)
+    return made
 
 
 def fit_word2vec(
@@ -106,10 +133,12 @@ def fit_word2vec(
     window: int = 5,
     min_count: int = 5,
     max_words: int | None = 400_000,
+    cbow: bool = False,
     pooling: Pooling = "tfidf",
+    scaling: Scaling = "length",
     overwrite: bool = False,
 ) -> Path:
-    """Fit word vectors (skip-gram with negative sampling, by gensim, in one thread) and return the space's folder.
+    """Fit word vectors (Word2Vec: skip-gram with negative sampling, or CBOW; by gensim, in one thread) and return the space's folder.
 
     Args:
         shards: the shard set whose texts are read. Some millions of words make good vectors: of fewer, add extra texts, or take
@@ -127,23 +156,122 @@ def fit_word2vec(
         window: words to each side that a word predicts.
         min_count: words in fewer documents have no vector.
         max_words: the most frequent so many have one.
-        pooling: how a text's words count: mean, all alike; tfidf, rare ones more.
+        cbow: the words around foretell a word all at once (continuous bag of words), instead of a word each of them: faster, and weaker for
+            rare words.
+        pooling: how a text's words count: mean, all alike; tfidf, rare ones more; sum, all alike and long texts more.
+        scaling: of a text's row: length, to unit length, where sum is the same as mean; range, from 0 for the smallest number to 1 for the
+            largest, for objectives between 0 and 1; none. Queries are treated as texts are, so it belongs to the space and not to a column.
         overwrite: replace a space in the output folder that was made otherwise.
     """
-    settings: dict[str, Any] = {
-        "dim": dim,
-        "passes": passes,
-        "seed": seed,
-        "window": window,
-        "min_count": min_count,
-        "max_words": max_words,
-    }
+    settings: dict[str, Any] = {"dim": dim, "passes": passes, "seed": seed, "window": window, "min_count": min_count}
+    settings |= {"max_words": max_words} | ({"cbow": True} if cbow else {})
     source = _Texts(ShardSet(shards), part, split, document, extra_texts)
 
     def fit(origin: Origin) -> BoxedSpace:
-        return words.fit_word2vec(source, normaliser, pooling=pooling, origin=origin, **settings)
+        return words.fit_word2vec(source, normaliser, pooling=pooling, scaling=scaling, origin=origin, **settings)
 
-    return _make(output, "word2vec", source, settings | {"pooling": pooling, "normaliser": normaliser.to_json()}, fit, overwrite)
+    return _make(output, "word2vec", source, settings | _pooled(normaliser, pooling, scaling), fit, overwrite)
+
+
+def fit_fasttext(
+    shards: Path,
+    output: Path,
+    dim: int = 300,
+    part: Part = "train",
+    split: Split = _SPLIT,
+    document: Document = "pair",
+    extra_texts: Path | None = None,
+    normaliser: Normaliser = _WORDS,
+    passes: int = 5,
+    seed: int = 0,
+    window: int = 5,
+    min_count: int = 5,
+    max_words: int | None = 400_000,
+    cbow: bool = False,
+    min_letters: int = 3,
+    max_letters: int = 6,
+    num_buckets: int = 200_000,
+    pooling: Pooling = "tfidf",
+    scaling: Scaling = "length",
+    overwrite: bool = False,
+) -> Path:
+    """Fit vectors of words and of parts of words (FastText, by gensim, in one thread), so that any word has one; return the space's folder.
+
+    Args:
+        shards: the shard set whose texts are read.
+        output: the folder of the space.
+        dim: dimensions of a vector.
+        part: of the set: train, test, all, or a split of the source's own.
+        split: which pairs are in which part, where the source says nothing.
+        document: what counts as one document: pair, all its texts together; or text, each by itself.
+        extra_texts: more documents to fit on, of which no pictures are known: JSON Lines with the field text (a title is put before it),
+            or .txt with one document a line, plain or .gz; or a folder of such files.
+        normaliser: from texts to words.
+        passes: over the documents.
+        seed: of the random start.
+        window: words to each side that a word predicts.
+        min_count: words in fewer documents have no vector of their own.
+        max_words: the most frequent so many have one.
+        cbow: the words around foretell a word all at once (continuous bag of words), instead of a word each of them.
+        min_letters: of a part of a word, with a sign for the word's begin and end.
+        max_letters: of a part of a word.
+        num_buckets: vectors that the parts share, by hash.
+        pooling: how a text's words count: mean, all alike; tfidf, rare ones more; sum, all alike and long texts more.
+        scaling: of a text's row: length, to unit length, where sum is the same as mean; range, from 0 for the smallest number to 1 for the
+            largest, for objectives between 0 and 1; none. Queries are treated as texts are, so it belongs to the space and not to a column.
+        overwrite: replace a space in the output folder that was made otherwise.
+    """
+    settings: dict[str, Any] = {"dim": dim, "passes": passes, "seed": seed, "window": window, "min_count": min_count}
+    settings |= {"max_words": max_words, "cbow": cbow, "min_letters": min_letters, "max_letters": max_letters, "num_buckets": num_buckets}
+    source = _Texts(ShardSet(shards), part, split, document, extra_texts)
+
+    def fit(origin: Origin) -> BoxedSpace:
+        return subwords.fit_fasttext(source, normaliser, pooling=pooling, scaling=scaling, origin=origin, **settings)
+
+    return _make(output, "fasttext", source, settings | _pooled(normaliser, pooling, scaling), fit, overwrite)
+
+
+def read_vectors(
+    file: Path,
+    shards: Path,
+    output: Path,
+    part: Part = "train",
+    split: Split = _SPLIT,
+    document: Document = "pair",
+    extra_texts: Path | None = None,
+    normaliser: Normaliser = _WORDS,
+    max_words: int | None = 400_000,
+    pooling: Pooling = "tfidf",
+    scaling: Scaling = "length",
+    overwrite: bool = False,
+) -> Path:
+    """Take the word vectors of a file of GloVe, word2vec or FastText, weighted by the texts, and return the space's folder.
+
+    Args:
+        file: text, a word and its numbers a line (GloVe's .txt; .vec); word2vec's .bin; FastText's .bin, with its parts of words; or .gz.
+        shards: the shard set whose texts are read: they say how rare each word is.
+        output: the folder of the space.
+        part: of the set: train, test, all, or a split of the source's own.
+        split: which pairs are in which part, where the source says nothing.
+        document: what counts as one document: pair, all its texts together; or text, each by itself.
+        extra_texts: more documents that say how rare each word is: JSON Lines with the field text (a title is put before it), or .txt with
+            one document a line, plain or .gz; or a folder of such files.
+        normaliser: from texts to words; words of the file that it never gives are left out.
+        max_words: the first so many of the file, which begins with the most frequent.
+        pooling: how a text's words count: mean, all alike; tfidf, rare ones more; sum, all alike and long texts more.
+        scaling: of a text's row: length, to unit length, where sum is the same as mean; range, from 0 for the smallest number to 1 for the
+            largest, for objectives between 0 and 1; none. Queries are treated as texts are, so it belongs to the space and not to a column.
+        overwrite: replace a space in the output folder that was made otherwise.
+    """
+    source = _Texts(ShardSet(shards), part, split, document, extra_texts)
+    if not file.is_file():
+        raise InputError(f"{file}: there is no such file of word vectors")
+    source.made_from["vectors"] = fingerprint_file(file)
+
+    def fit(origin: Origin) -> BoxedSpace:
+        return vector_files.from_vector_file(file, source, normaliser, pooling, max_words, origin, scaling)
+
+    return _make(output, "vectors", source, {"max_words": max_words, **_pooled(normaliser, pooling, scaling)}, fit, overwrite)
 
 
 def fit_wordllama(
@@ -155,6 +283,7 @@ def fit_wordllama(
     extra_texts: Path | None = None,
     normaliser: Normaliser = _WORDS,
     pooling: Pooling = "tfidf",
+    scaling: Scaling = "length",
     overwrite: bool = False,
 ) -> Path:
     """Take the word vectors of the package wordllama (256 dimensions), weighted by the texts, and return the space's folder.
@@ -168,15 +297,17 @@ def fit_wordllama(
         extra_texts: more documents to fit on, of which no pictures are known: JSON Lines with the field text (a title is put before it),
             or .txt with one document a line, plain or .gz; or a folder of such files.
         normaliser: from texts to words.
-        pooling: how a text's words count: mean, all alike; tfidf, rare ones more.
+        pooling: how a text's words count: mean, all alike; tfidf, rare ones more; sum, all alike and long texts more.
+        scaling: of a text's row: length, to unit length, where sum is the same as mean; range, from 0 for the smallest number to 1 for the
+            largest, for objectives between 0 and 1; none. Queries are treated as texts are, so it belongs to the space and not to a column.
         overwrite: replace a space in the output folder that was made otherwise.
     """
     source = _Texts(ShardSet(shards), part, split, document, extra_texts)
 
     def fit(origin: Origin) -> BoxedSpace:
-        return words.from_wordllama(source, normaliser, pooling, origin)
+        return words.from_wordllama(source, normaliser, pooling, origin, scaling)
 
-    return _make(output, "wordllama", source, {"pooling": pooling, "normaliser": normaliser.to_json()}, fit, overwrite)
+    return _make(output, "wordllama", source, _pooled(normaliser, pooling, scaling), fit, overwrite)
 
 
 def fit_encoder(
@@ -221,6 +352,7 @@ class _Texts:
         self.shards = shards
         self.settings = {"part": part, "split": asdict(split), "document": document}
         self.made_from = {"shards": shards.fingerprint}
+        self._split = split
         self._joined = document == "pair"
         self._ids: np.ndarray = split.ids(shards, part)
         self._extra_files: list[Path] = []
@@ -233,14 +365,28 @@ class _Texts:
     def __iter__(self) -> Iterator[str]:
         if self._extra_files:
             yield from track(documents(self._extra_files), "extra texts", unit="document")
+        yield from self._documents(track(self._ids.tolist(), f"texts of {self.shards.name}", unit="pair"))
+
+    def of_part(self, part: Part | None) -> Iterator[str]:
+        """At most 2,000 documents of another part, evenly drawn; none of this one's, and none at all of None."""
+        if part is not None:
+            ids = np.setdiff1d(self._split.ids(self.shards, part), self._ids)
+            yield from self._documents(ids[:: -(-len(ids) // _HELD_OUT_DOCUMENTS) or 1].tolist())
+
+    def _documents(self, ids: Iterable[int]) -> Iterator[str]:
         read: set[bytes] = set()  # 8 bytes a document: a million of them in some 60 MB
-        for id in track(self._ids.tolist(), f"texts of {self.shards.name}", unit="pair"):
+        for id in ids:
             texts = self.shards.texts(id)
             for document in ["\n".join(texts)] if self._joined else texts:
                 digest = blake2b(f"{self.shards.groups[id]}\0{document}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
                 if digest not in read:
                     read.add(digest)
                     yield document
+
+
+def _pooled(normaliser: Normaliser, pooling: Pooling, scaling: Scaling) -> dict[str, Any]:
+    """What a manifest says of both; of scaling where it is not the default, so that a space fitted before there was a choice is found."""
+    return {"pooling": pooling, "normaliser": normaliser.to_json()} | ({} if scaling == "length" else {"scaling": scaling})
 
 
 def _make(
@@ -261,7 +407,8 @@ def _is_there(output: Path, config: Mapping[str, Any], made_from: Mapping[str, s
         return False
     manifest = read_manifest(output, KIND)  # another kind of box is never written over
     parts = {part: None for part in manifest.made_from} | dict(made_from)  # made from a part more than asked for is made otherwise too
-    asked = _flat({**config, "made from": parts, **wanted})
+    chosen = dict.fromkeys(manifest.config.get("fit", {}).keys() - _FOUND_OUT)  # chosen then and not asked for now is made otherwise too
+    asked = _flat({**config, "fit": {**chosen, **config.get("fit", {})}, "made from": parts, **wanted})
     found = _flat({**manifest.config, "made from": dict(manifest.made_from), "fingerprint": manifest.fingerprint})
     different = [f"{name} {found.get(name)!r}, asked for is {value!r}" for name, value in asked.items() if found.get(name) != value]
     if not different:

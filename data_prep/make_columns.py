@@ -5,8 +5,14 @@ data-prep make-columns --space spaces/lda40 --shards shards/emoji --name lda40
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -14,30 +20,37 @@ import numpy as np
 
 from multimodal.arrays import read_array
 from multimodal.boxes import fingerprint_file
+from multimodal.cores import usable_cores
+from multimodal.errors import InputError
 from multimodal.progress import track
 from multimodal.shards import ColumnWriter, Ledger, RemoteShards, Shard, ShardSet, open_shards
 from multimodal.shards.columns import ROWS, column_path
 from multimodal.text import TextSpace, open_space
-from multimodal.text.space import VOCABULARY, NamesDimensions
+from multimodal.text.space import VOCABULARY, EmbedsMany, NamesDimensions
 
-_TEXTS_AT_ONCE = 512
+_PAIRS_AT_ONCE = 512
+_PAIRS_A_PROCESS = 8192  # a process takes some seconds to start: for fewer pairs than this one is as fast as two
 _TEXT_SHOWN = 60
 _WORDS_A_DIMENSION = 10
+
+Unit = Literal["pair", "text"]
 
 
 def make_columns(
     space: Path,
     shards: Path | RemoteShards,
     name: str,
-    unit: Literal["pair", "text"] = "pair",
+    unit: Unit = "pair",
     dtype: Literal["float16", "float32"] = "float16",
     max_bad_share: float = 0.5,
+    num_processes: int | None = None,
 ) -> Path:
     """Write what a text space makes of every pair's texts as a column of the shard set, and return its folder.
 
     A text of which the space knows no word gets a row of NaN, which loaders mark as not valid, and a line in the column's `bad.csv`. Shards
     whose rows are there already are not computed again, so a job that was stopped goes on where it was, and new shards add their own rows.
-    Where the space can say in words what each dimension means (topics can), the column says it too, in `top_words.json`.
+    Where the space can say in words what each dimension means (topics can), the column says it too, in `top_words.json`. How words are
+    pooled and rows scaled belongs to the space, since queries have to be treated alike: fit-text-space has --pooling and --scaling.
 
     Args:
         space: the folder of the text space.
@@ -47,8 +60,14 @@ def make_columns(
         unit: pair, one row from the main text of each pair (the first); text, one row from each of its texts.
         dtype: of the rows on disk.
         max_bad_share: fail where more than this share of the texts holds no word that the space knows.
+        num_processes: that read texts and turn them into rows; by default one for each core, and fewer for few pairs. The rows are the same
+            with any number. A sentence encoder uses all cores in one process.
     """
     opened, source = open_space(space), open_shards(shards)
+    if num_processes is not None and num_processes < 1:
+        raise InputError(f"num_processes is {num_processes}, and has to be above 0")
+    if num_processes is not None and num_processes > 1 and not isinstance(opened, EmbedsMany):
+        raise InputError(f"{space}: a {type(opened).__name__} runs in one process, whose threads use all cores. Leave out --num-processes")
     made_from = {"text-space": opened.fingerprint}
     if (space / VOCABULARY).is_file():
         made_from["vocabulary"] = fingerprint_file(space / VOCABULARY)
@@ -60,10 +79,11 @@ def make_columns(
         if isinstance(opened, NamesDimensions):
             writer.name_dimensions(opened.top_words(_WORDS_A_DIMENSION))
         missing = writer.missing()
-        for shard in missing:
-            texts = [_texts(source, id, unit) for id in shard.ids]
-            rows = _rows(opened, [text for of_pair in texts for text in of_pair], f"{name} of shard {shard.name}")
-            writer.write(shard, rows, np.array([len(of_pair) for of_pair in texts]) if unit == "text" else None)
+        if num_processes is None and isinstance(opened, EmbedsMany):
+            num_processes = min(len(usable_cores()), 1 + sum(shard.num_pairs for shard in missing) // _PAIRS_A_PROCESS)
+        for shard, rows in _rows(opened, space, source, missing, unit, num_processes or 1, f"column {name}"):
+            counts = source.num_texts[shard.start : shard.start + shard.num_pairs]
+            writer.write(shard, rows, counts if unit == "text" else None)
         if not missing:
             print(f"{folder}: is there already", file=sys.stderr)
         for shard in source.shards:
@@ -71,21 +91,63 @@ def make_columns(
     return folder
 
 
-def _texts(source: ShardSet, id: int, unit: str) -> tuple[str, ...]:
+def _texts(source: ShardSet, id: int, unit: Unit) -> tuple[str, ...]:
     texts = source.texts(id)
     return texts[:1] if unit == "pair" else texts
 
 
-def _rows(space: TextSpace, texts: Sequence[str], label: str) -> np.ndarray:
-    """(n, d) float32, NaN where the space knows no word."""
-    rows = np.empty((len(texts), space.dim), np.float32)
-    for start in track(range(0, len(texts), _TEXTS_AT_ONCE), label, unit="text", total=len(texts), weight=_TEXTS_AT_ONCE):
-        rows[start : start + _TEXTS_AT_ONCE] = space.embed(texts[start : start + _TEXTS_AT_ONCE])
-    rows[~rows.any(axis=1)] = np.nan
-    return rows
+def _rows(
+    opened: TextSpace, space: Path, source: ShardSet, shards: Sequence[Shard], unit: Unit, num_processes: int, label: str
+) -> Iterator[tuple[Shard, np.ndarray]]:
+    """Each shard with its rows (r, d) float32, NaN where the space knows no word, in the shards' order."""
+    if not shards:
+        return
+    portions = {
+        shard: [shard.ids[start : start + _PAIRS_AT_ONCE] for start in range(0, shard.num_pairs, _PAIRS_AT_ONCE)] for shard in shards
+    }
+    num_pairs = sum(shard.num_pairs for shard in shards)
+    with _mapping(opened, space, source, unit, num_processes) as rows_of:
+        made = track(rows_of(list(chain(*portions.values()))), label, unit="pair", total=num_pairs, weight=_PAIRS_AT_ONCE)
+        for shard in shards:
+            rows = [np.empty((0, opened.dim), np.float32), *(next(made) for _ in portions[shard])]
+            yield shard, np.concatenate(rows)
+        next(made, None)  # tells that it is done
 
 
-def _judge(source: ShardSet, shard: Shard, unit: str, folder: Path, ledger: Ledger) -> None:
+@contextmanager
+def _mapping(
+    opened: TextSpace, space: Path, source: ShardSet, unit: Unit, num_processes: int
+) -> Iterator[Callable[[Sequence[range]], Iterator[np.ndarray]]]:
+    """A function from portions of ids to their rows, one after the other, computed here or in processes."""
+    if num_processes == 1:
+        yield partial(map, partial(_rows_of, opened, source, unit))
+        return
+    context = multiprocessing.get_context("spawn")  # what was imported here may hold threads, which a fork would not have
+    with ProcessPoolExecutor(num_processes, context) as pool:
+        try:
+            yield partial(pool.map, partial(_rows_in_process, space, source.path, unit))
+        except BrokenProcessPool:
+            raise InputError("a process was killed (by the system, for want of memory?). Run it again, or with --num-processes 1") from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)  # without it all that wait would still be run
+
+
+def _rows_in_process(space: Path, shards: Path, unit: Unit, ids: range) -> np.ndarray:
+    return _rows_of(*_opened(space, shards), unit, ids)
+
+
+@cache
+def _opened(space: Path, shards: Path) -> tuple[TextSpace, ShardSet]:
+    return open_space(space), ShardSet(shards)
+
+
+def _rows_of(space: TextSpace, source: ShardSet, unit: Unit, ids: range) -> np.ndarray:
+    texts = [text for id in ids for text in _texts(source, id, unit)]
+    rows = space.embed_many(texts) if isinstance(space, EmbedsMany) else space.embed(texts)
+    return np.where(rows.any(axis=1, keepdims=True), rows, np.float32(np.nan))
+
+
+def _judge(source: ShardSet, shard: Shard, unit: Unit, folder: Path, ledger: Ledger) -> None:
     """Read from the finished rows which texts are unknown, so that the ledger is whole after a job that was stopped, too."""
     lost = np.isnan(read_array(folder / f"{shard.name}{ROWS}", mapped=True)[:, 0])
     ledger.good(int((~lost).sum()))

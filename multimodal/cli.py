@@ -30,7 +30,7 @@ VERBS: Verbs = {
         "index": ("multimodal.shards.door:index", "make tars that others wrote readable as a shard set"),
     },
     "text-space": {
-        "show": ("multimodal.text.door:show", "what a text space holds: its topics, or its words"),
+        "show": ("multimodal.evaluate.spaces:show", "what a text space holds: topics with pictures, and what is near a word"),
     },
 }
 

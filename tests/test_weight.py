@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = {"gensim", "lightning", "open_clip", "pytorch_lightning", "timm", "torch", "torchvision", "transformers", "wandb"}
+HEAVY = {"gensim", "lightning", "numba", "open_clip", "pytorch_lightning", "timm", "torch", "torchvision", "transformers", "wandb"}
 LIGHTNING = {"lightning", "pytorch_lightning", "torchmetrics"}
 
 IMPORT_ALL = """

@@ -295,12 +295,14 @@ def _topics(topics: Sequence[Topic]) -> str:
     if not topics:
         return ""
     items = "".join(
-        f"<article><h3>{escape(', '.join(topic.words))}</h3>"
-        f"<p>{100 * topic.share:.1f} % of what the pictures show</p>{_strip(topic.pictures)}</article>"
-        for topic in topics
+        f"<article><h3>{escape(', '.join(topic.words))}</h3>{_share(topic)}{_strip(topic.pictures)}</article>" for topic in topics
     )
-    return f"""<section><h2>Topics</h2><p>Top words of each topic, and the pictures in which the network sees most of it.</p>
+    return f"""<section><h2>Topics</h2><p>Top words of each topic, its share of all pictures, and those that hold most of it.</p>
 <div class="topics">{items}</div></section>"""
+
+
+def _share(topic: Topic) -> str:
+    return "" if topic.share is None else f"<p>{100 * topic.share:.1f} % of all pictures</p>"
 
 
 def _strip(pictures: Sequence[Picture], own: int | None = None) -> str:

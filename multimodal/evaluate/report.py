@@ -48,10 +48,10 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic by its words, the share of the pictures' mass that it holds, and the pictures that hold most of it."""
+    """A topic by its words, the share of the pictures' mass that it holds (None: of no pictures), and the pictures that hold most of it."""
 
     words: Sequence[str]
-    share: float
+    share: float | None
     pictures: Sequence[Picture]
 
 

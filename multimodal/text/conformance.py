@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from multimodal.text.space import TextSpace, open_space
+from multimodal.text.space import EmbedsMany, TextSpace, open_space
 
+_MANY_TOLERANCE = 1e-6
 FAMILIES = ("topic", "wordvec", "contrastive")
 
 _OPEN_AFRESH = """
@@ -67,6 +68,8 @@ def _check_each_row_alone(space: TextSpace, texts: list[str], rows: np.ndarray, 
         _close(np.concatenate(parts), rows, tolerance, f"in batches of {size} the rows are not what they are at once")
     long = " ".join(texts * 20)
     _close(space.embed([long, *texts])[1:], rows, tolerance, "a long text beside them changes rows")
+    if isinstance(space, EmbedsMany):
+        _close(space.embed_many(texts), rows, max(tolerance, _MANY_TOLERANCE), "embed_many gives other rows than embed")
 
 
 def _check_unknown(space: TextSpace, texts: list[str], rows: np.ndarray, tolerance: float) -> None:

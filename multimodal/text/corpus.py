@@ -1,15 +1,21 @@
-"""A corpus while a space is fitted: its words counted once and kept as numbers, four bytes a word.
+"""A corpus while a space is fitted: its words counted once and kept as numbers, four bytes a word, on disk where they are many.
 
 corpus = Corpus.read(texts, Normaliser(), min_count=2)
-corpus.vocabulary, len(corpus), corpus.documents[0]     # (words of document 0,) int32 positions, in order
+corpus.vocabulary, len(corpus), corpus[0]     # (words of document 0,) int32 positions, in order
+
+What stays in memory hardly grows with the corpus: at most 256 MB of words (the rest lies in a file without a name in the folder for
+temporary files, TMPDIR), the counts of at most two million different words, and eight bytes a document.
 """
 
 from __future__ import annotations
 
+import itertools
+import tempfile
 from array import array
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import IO
 
 import numpy as np
 
@@ -18,14 +24,21 @@ from multimodal.text.normalise import Normaliser
 from multimodal.text.vocabulary import Vocabulary
 
 _MORE_WANTED_FROM = (100, 500)  # documents; a word seen twice says little, but among few documents there are only such words
+_WORDS_IN_MEMORY = 1 << 26
+_WORDS_AT_ONCE = 1 << 22
+_MOST_COUNTED = 2_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Corpus:
-    """documents: each (words,) int32 positions in the vocabulary, in reading order; documents without a known word are not among them."""
+    """Documents as positions in the vocabulary, in reading order; those without a known word are not among them.
+
+    words: (t,) int32, one document after the other; ends: (n,) int64, where each document ends.
+    """
 
     vocabulary: Vocabulary
-    documents: list[np.ndarray]
+    words: np.ndarray
+    ends: np.ndarray
 
     @classmethod
     def read(
@@ -33,32 +46,110 @@ class Corpus:
     ) -> Corpus:
         """One pass over the texts. InputError where no word is left. The limits are those of `Vocabulary.count`.
 
-        min_count: None for 1, 2 or 3, in corpora of less than 100, less than 500, or more documents.
+        min_count: None for 1, 2 or 3, in corpora of less than 100, less than 500, or more documents. Whenever more than two million
+        different words are counted the rarest are forgotten, so that in very large corpora the count of a rare word may be too small.
         """
-        numbers: dict[str, int] = {}
-        frequencies: Counter[int] = Counter()
-        read: list[array[int]] = []
+        counted, spool, ends = _Counted(), _Spool(), array("q")
         for text in texts:
-            document = array("i", [numbers.setdefault(word, len(numbers)) for word in normaliser.tokens(text)])
-            frequencies.update(set(document))
-            read.append(document)
-        if not read:
+            spool.append(counted.add(normaliser.tokens(text)))
+            ends.append(len(spool))
+        if not ends:
             raise InputError("there are no texts to fit a space on")
         if min_count is None:
-            min_count = 1 + sum(len(read) >= size for size in _MORE_WANTED_FROM)
-        words = list(numbers)
-        by_word = {words[number]: count for number, count in frequencies.items()}
-        vocabulary = Vocabulary.choose(by_word, len(read), min_count, max_share, max_words)
-        positions = np.full(len(words), -1, np.int32)
-        for position, word in enumerate(vocabulary.words):
-            positions[numbers[word]] = position
-        documents = []
-        for document in read:
-            ids = positions[np.frombuffer(document, np.intc)] if document else positions[:0]
-            ids = ids[ids >= 0]
-            if len(ids):
-                documents.append(ids)
-        return cls(vocabulary, documents)
+            min_count = 1 + sum(len(ends) >= size for size in _MORE_WANTED_FROM)
+        vocabulary = Vocabulary.choose(counted.frequencies_by_word(), len(ends), min_count, max_share, max_words)
+        words, kept_ends = _renumbered(spool.words(), np.frombuffer(ends, np.int64), counted.positions(vocabulary))
+        return cls(vocabulary, words, kept_ends)
 
     def __len__(self) -> int:
-        return len(self.documents)
+        return len(self.ends)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        """(words of the document,) int32."""
+        return self.words[self.ends[number - 1] if number else 0 : self.ends[number]]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return map(self.__getitem__, range(len(self)))
+
+
+class _Counted:
+    """Words by number, in the order in which they came up, and how many documents had each."""
+
+    def __init__(self) -> None:
+        self._next = itertools.count()
+        self._numbers: defaultdict[str, int] = defaultdict(self._next.__next__)
+        self._frequencies: Counter[int] = Counter()
+        self._forgotten_up_to = 0
+
+    def add(self, words: list[str]) -> array[int]:
+        """The numbers of a document's words."""
+        document = array("i", [self._numbers[word] for word in words])
+        self._frequencies.update(set(document))
+        if len(self._numbers) > _MOST_COUNTED:
+            self._forget()
+        return document
+
+    def _forget(self) -> None:
+        """The words in fewest documents go, until a quarter is free; one that comes up again has a new number, and is counted from one."""
+        while len(self._numbers) > 3 * _MOST_COUNTED // 4:
+            self._forgotten_up_to += 1
+            kept = {word: number for word, number in self._numbers.items() if self._frequencies[number] > self._forgotten_up_to}
+            self._numbers = defaultdict(self._next.__next__, kept)
+        self._frequencies = Counter({number: self._frequencies[number] for number in self._numbers.values()})
+
+    def frequencies_by_word(self) -> dict[str, int]:
+        return {word: self._frequencies[number] for word, number in self._numbers.items()}
+
+    def positions(self, vocabulary: Vocabulary) -> np.ndarray:
+        """(numbers,) int32: where the word of each number stands in the vocabulary, -1 where it does not."""
+        positions = np.full(next(self._next), -1, np.int32)
+        for position, word in enumerate(vocabulary.words):
+            positions[self._numbers[word]] = position
+        return positions
+
+
+class _Spool:
+    """Numbers written one after the other, in memory as long as they are few."""
+
+    def __init__(self) -> None:
+        self._buffer = array("i")
+        self._file: IO[bytes] | None = None
+        self._num_written = 0
+
+    def __len__(self) -> int:
+        return self._num_written + len(self._buffer)
+
+    def append(self, numbers: array[int]) -> None:
+        self._buffer.extend(numbers)
+        if len(self._buffer) > _WORDS_IN_MEMORY:
+            self._write()
+
+    def _write(self) -> None:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile()
+        self._buffer.tofile(self._file)
+        self._num_written += len(self._buffer)
+        self._buffer = array("i")
+
+    def words(self) -> np.ndarray:
+        """(t,) int32, which may be written to."""
+        if self._file is None:
+            return np.frombuffer(self._buffer, np.int32) if self._buffer else np.zeros(0, np.int32)
+        self._write()
+        self._file.flush()
+        return np.memmap(self._file, np.int32, "r+")
+
+
+def _renumbered(words: np.ndarray, ends: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The words by position, those without one left out, and where the documents that still have words end. Overwrites `words`."""
+    kept_ends = np.zeros_like(ends)
+    num_kept = 0
+    for start in range(0, len(words), _WORDS_AT_ONCE):
+        found = positions[words[start : start + _WORDS_AT_ONCE]]
+        keep = found >= 0
+        first, last = np.searchsorted(ends, [start, start + len(found)], "right")  # the documents that end in here
+        kept_ends[first:last] = num_kept + np.cumsum(keep)[ends[first:last] - start - 1]
+        kept = found[keep]
+        words[num_kept : num_kept + len(kept)] = kept  # behind what is still to be read
+        num_kept += len(kept)
+    return words[:num_kept], kept_ends[np.diff(kept_ends, prepend=0) > 0]

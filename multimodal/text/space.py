@@ -88,6 +88,15 @@ class NamesDimensions(Protocol):
         ...
 
 
+@runtime_checkable
+class EmbedsMany(Protocol):
+    """A space whose `embed` keeps one core busy, so that very many texts are worth a process for each core."""
+
+    def embed_many(self, texts: Sequence[str]) -> np.ndarray:
+        """What `embed` gives, to within 1e-6; it may take some seconds once (to compile, say) where that makes many texts faster."""
+        ...
+
+
 def open_space(path: str | Path) -> TextSpace:
     """The text space of a box, by the class path in its manifest. InputError where there is none, or where that class is no text space."""
     path = Path(path)

@@ -3,14 +3,17 @@
     space = from_wordllama(texts)
     space.embed(["a dog on the beach"])         # (1, 256), unit length: the words' vectors, weighted, summed
 
-The vectors come from gensim's Word2Vec on one's own texts, or from the `wordllama` package; neither is needed to open the space.
+The vectors come from gensim's Word2Vec on one's own texts, from the `wordllama` package, from a file (`vector_files.py`), or from parts of
+words (`subwords.py`); none of that is needed to open the space. Doc2Vec is not among them: it gets a new text's vector by gradient steps
+from a random start against random words, so that a text would have another row each time, and every query would train.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from safetensors.numpy import save as to_safetensors
@@ -33,8 +36,10 @@ from multimodal.text.space import (
 )
 from multimodal.text.vocabulary import Vocabulary
 
-Pooling = Literal["mean", "tfidf"]
-POOLINGS: tuple[Pooling, ...] = ("mean", "tfidf")
+Pooling = Literal["mean", "tfidf", "sum"]
+POOLINGS: tuple[Pooling, ...] = ("mean", "tfidf", "sum")
+Scaling = Literal["length", "range", "none"]
+SCALINGS: tuple[Scaling, ...] = ("length", "range", "none")
 _MAX_ROWS = 1 << 14  # word vectors gathered at once
 
 
@@ -42,9 +47,11 @@ class WordSpace(BoxedSpace):
     """A vector for each word of a vocabulary, and how those of a text become one.
 
     vectors: (v, d) float16 or float32.
-    pooling: "mean", every occurrence of a word counts alike; "tfidf", one of word w counts idf(w) = 1 + ln((1 + N) / (1 + df(w))), where
-    N documents are in the fitting corpus, df(w) of them with w. A word of the space that the corpus never had gets the largest idf,
-    1 + ln(1 + N). The sum is brought to unit length, so dividing by the number of words first would change nothing.
+    pooling: "mean", every occurrence of a word counts alike; "tfidf", a weighted mean, in which one of word w counts
+    idf(w) = 1 + ln((1 + N) / (1 + df(w))), where N documents are in the fitting corpus, df(w) of them with w, and one that the corpus never
+    had 1 + ln(1 + N); "sum", as mean, not divided by the number of words.
+    scaling: of the result. "length", to unit length, where sum is the same as mean; "range", so that a row's smallest number is 0 and its
+    largest 1, as Gomez et al. (2018) need it for a cross-entropy; "none".
     """
 
     family: ClassVar[str] = "wordvec"
@@ -56,15 +63,19 @@ class WordSpace(BoxedSpace):
         vectors: np.ndarray,
         pooling: Pooling = "tfidf",
         origin: Origin = Origin(),  # noqa: B008 (frozen)
+        scaling: Scaling = "length",
     ) -> None:
         if vectors.ndim != 2 or len(vectors) != len(vocabulary):
             raise InputError(f"vectors must be ({len(vocabulary)} words, d) and are {vectors.shape}: vectors of another vocabulary")
         if pooling not in POOLINGS:
             raise InputError(f"pooling {pooling!r} is none of {', '.join(POOLINGS)}")
+        if scaling not in SCALINGS:
+            raise InputError(f"scaling {scaling!r} is none of {', '.join(SCALINGS)}")
         self.normaliser = normaliser
         self.vocabulary = vocabulary
         self.vectors = vectors
         self.pooling = pooling
+        self.scaling = scaling
         self.origin = origin
 
     @property
@@ -72,19 +83,29 @@ class WordSpace(BoxedSpace):
         return int(self.vectors.shape[1])
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """(n, d) float32, rows of unit length; a text with no known word has a row of zeros."""
-        documents = [np.array(self.vocabulary.ids(self.normaliser.tokens(text)), np.int64) for text in texts]
+        """(n, d) float32, rows pooled and scaled as the space's settings say; a text with no known word has a row of zeros."""
+        documents, vectors_of = self._read(texts)
         sums = np.zeros((len(texts), self.dim))
         for members in _portions([len(document) for document in documents]):
             ids = np.concatenate([documents[member] for member in members])
-            weighted = self.vectors[ids].astype(np.float64) * self._word_weights(ids)[:, None]
+            weights = self._word_weights(ids)[:, None]
             starts = np.cumsum([0, *(len(documents[member]) for member in members[:-1])])
-            sums[members] = np.add.reduceat(weighted, starts, axis=0)  # sums each text by itself, in its own order
-        norms = np.linalg.norm(sums, axis=1, keepdims=True)
-        return np.divide(sums, norms, out=np.zeros_like(sums), where=norms > 0).astype(np.float32)
+            sums[members] = np.add.reduceat(vectors_of(ids) * weights, starts, axis=0)  # sums each text by itself, in its own order
+            if self.pooling != "sum" and self.scaling == "none":  # otherwise a factor of a row changes nothing
+                sums[members] /= np.add.reduceat(weights, starts, axis=0)
+        return _scaled(sums, self.scaling).astype(np.float32)
+
+    def _read(self, texts: Sequence[str]) -> tuple[list[np.ndarray], Callable[[np.ndarray], np.ndarray]]:
+        """The words of each text by number, those of the vocabulary by position; and what gives their vectors, (w,) to (w, d) float64."""
+        documents = [np.array(self.vocabulary.ids(self.normaliser.tokens(text)), np.int64) for text in texts]
+        return documents, lambda ids: self.vectors[ids].astype(np.float64)
+
+    def embed_many(self, texts: Sequence[str]) -> np.ndarray:
+        """The same as `embed`, whose speed does not depend on how many texts there are."""
+        return self.embed(texts)
 
     def _word_weights(self, ids: np.ndarray) -> np.ndarray:
-        if self.pooling == "mean":
+        if self.pooling != "tfidf":
             return np.ones(len(ids))
         frequencies = self.vocabulary.document_frequencies[ids]
         return 1 + np.log((1 + self.vocabulary.num_documents) / (1 + frequencies))
@@ -98,7 +119,8 @@ class WordSpace(BoxedSpace):
         return {**word_files(self.normaliser, self.vocabulary), WEIGHTS: to_safetensors(tensors)}
 
     def _settings(self) -> Mapping[str, object]:
-        return {"pooling": self.pooling}
+        scaling = {} if self.scaling == "length" else {"scaling": self.scaling}  # a space saved before there was a choice stays the same
+        return {"pooling": self.pooling, **scaling}
 
     def _counts(self) -> Mapping[str, int]:
         return {"words": len(self.vocabulary), "dim": self.dim, "documents": self.vocabulary.num_documents}
@@ -110,8 +132,34 @@ class WordSpace(BoxedSpace):
         manifest = open_box(path, cls)
         tensors = open_tensors(path / WEIGHTS)
         vocabulary = read_vocabulary(path, tensors["document_frequencies"], manifest.counts["documents"])
-        space = cls(read_normaliser(path), vocabulary, tensors["vectors"], manifest.config["pooling"], origin_of(manifest))
+        config = manifest.config
+        space = cls(
+            read_normaliser(path),
+            vocabulary,
+            tensors["vectors"],
+            config["pooling"],
+            origin_of(manifest),
+            config.get("scaling", "length"),
+            **cls._more(tensors, config),
+        )
         return space._loaded_from(manifest)
+
+    @classmethod
+    def _more(cls, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> dict[str, Any]:
+        """What a kind of word space needs beside all that, by name."""
+        return {}
+
+
+def _scaled(rows: np.ndarray, scaling: Scaling) -> np.ndarray:
+    """(n, d) -> (n, d); rows of zeros stay so."""
+    if scaling == "none":
+        return rows
+    if scaling == "range":
+        rows = rows - rows.min(axis=1, keepdims=True)
+        size = rows.max(axis=1, keepdims=True)
+    else:
+        size = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows, size, out=np.zeros_like(rows), where=size > 0)
 
 
 def _portions(lengths: Sequence[int]) -> Iterator[list[int]]:
@@ -141,6 +189,8 @@ def fit_word2vec(
     max_words: int | None = 400_000,
     pooling: Pooling = "tfidf",
     origin: Origin | None = None,
+    scaling: Scaling = "length",
+    cbow: bool = False,
 ) -> WordSpace:
     """Skip-gram with negative sampling (Mikolov et al., 2013) by gensim's `Word2Vec`; same texts, settings and seed, same vectors.
 
@@ -148,22 +198,29 @@ def fit_word2vec(
 
     texts: one a document. dim: of the vectors. passes: over the corpus. window: words to each side that a word predicts.
     min_count: words in fewer documents have no vector. max_words: the most frequent so many have one.
+    cbow: the words around foretell a word, all at once, instead of a word each of those around it: faster, and weaker for rare words.
     origin: what the manifest says of how the space came about; by default these settings. InputError where no word is left.
     """
     from gensim.models import Word2Vec
 
+    normaliser = normaliser or Normaliser()
+    corpus = Corpus.read(texts, normaliser, min_count, max_words=max_words)
+    keyed = trained(partial(Word2Vec, sg=0 if cbow else 1), corpus, dim, passes, seed, window)
+    vectors = np.stack([keyed[word] for word in corpus.vocabulary.words]).astype(np.float32)
+    config = {"passes": passes, "seed": seed, "window": window, "min_count": min_count, "max_words": max_words, "cbow": cbow}
+    return WordSpace(normaliser, corpus.vocabulary, vectors, pooling, origin or Origin(config), scaling)
+
+
+def trained(kind: Callable[..., Any], corpus: Corpus, dim: int, passes: int, seed: int, window: int) -> Any:
+    """The keyed vectors that one of gensim's models has after `passes` over the corpus, in one thread. InputError for a count below one."""
     for name, value in {"dim": dim, "passes": passes, "window": window}.items():
         if value <= 0:
             raise InputError(f"{name} is {value}, and has to be above 0")
-    normaliser = normaliser or Normaliser()
-    corpus = Corpus.read(texts, normaliser, min_count, max_words=max_words)
-    model = Word2Vec(vector_size=dim, window=window, min_count=1, sg=1, negative=10, seed=seed, workers=1, epochs=passes)
+    model = kind(vector_size=dim, window=window, min_count=1, negative=10, seed=seed, workers=1, epochs=passes)
     sentences = _Sentences(corpus)
     model.build_vocab(sentences)
     model.train(sentences, total_examples=len(sentences), epochs=passes)
-    vectors = np.stack([model.wv[word] for word in corpus.vocabulary.words]).astype(np.float32)
-    config = {"passes": passes, "seed": seed, "window": window, "min_count": min_count, "max_words": max_words}
-    return WordSpace(normaliser, corpus.vocabulary, vectors, pooling, origin or Origin(config))
+    return model.wv
 
 
 class _Sentences:
@@ -183,7 +240,7 @@ class _Sentences:
     def _parts(self) -> Iterator[np.ndarray]:
         from gensim.models.word2vec import MAX_WORDS_IN_BATCH
 
-        for document in self._corpus.documents:
+        for document in self._corpus:
             for start in range(0, len(document), MAX_WORDS_IN_BATCH):
                 yield document[start : start + MAX_WORDS_IN_BATCH]
 
@@ -193,6 +250,7 @@ def from_wordllama(
     normaliser: Normaliser | None = None,
     pooling: Pooling = "tfidf",
     origin: Origin | None = None,
+    scaling: Scaling = "length",
 ) -> WordSpace:
     """A word space of the 256-d token vectors in the PyPI package `wordllama` (0.4, MIT), which is read as data and never imported.
 
@@ -217,7 +275,7 @@ def from_wordllama(
     encoded = tokenizer.encode_batch(words, add_special_tokens=False)
     vectors = np.stack([token_vectors[one.ids].mean(axis=0, dtype=np.float32) for one in encoded]).astype(np.float16)
     config = {"package": "wordllama", "version": package_version("wordllama")}
-    return WordSpace(normaliser, Vocabulary(words, frequencies, seen.num_documents), vectors, pooling, origin or Origin(config))
+    return WordSpace(normaliser, Vocabulary(words, frequencies, seen.num_documents), vectors, pooling, origin or Origin(config), scaling)
 
 
 _WORD_START = "\u2581"  # SentencePiece's mark of a space

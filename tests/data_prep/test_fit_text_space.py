@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +102,48 @@ def test_a_space_that_is_there_is_kept_and_another_is_an_error_or_replaced(shard
     assert open_space(tmp_path / "space").dim == 4
 
 
+def test_topics_say_how_well_they_foretell_the_held_out_part(shards, tmp_path, capsys):
+    command = ["fit-text-space", "topics", "--shards", str(shards), "--num-topics", "3"]
+    assert main([*command, "--output", str(tmp_path / "space")]) == 0
+    told = capsys.readouterr().err
+    figures = read_manifest(tmp_path / "space", "text-space").config["fit"]["figures"]
+    assert figures["held_out_documents"] == len(Split().ids(ShardSet(shards), "test"))
+    assert figures["perplexity"] < figures["unigrams"] and f"held-out documents: {figures['perplexity']};" in told
+    assert f"top words: {figures['npmi']};" in told
+    assert main([*command, "--output", str(tmp_path / "alone"), "--held-out", "null"]) == 0
+    assert read_manifest(tmp_path / "alone", "text-space").config["fit"]["figures"]["perplexity"] is None
+    one, other = open_space(tmp_path / "space"), open_space(tmp_path / "alone")
+    assert np.array_equal(one.topic_word, other.topic_word)  # what is held out moves no topic
+
+
+def test_a_fit_of_topics_that_was_killed_goes_on_to_the_same_bytes(shards, tmp_path):
+    def command(name: str) -> list[str]:
+        settings = ["--num-topics", "3", "--passes", "200", "--chunk-size", "10", "--checkpoint-every", "500"]
+        return ["fit-text-space", "topics", "--shards", str(shards), "--output", str(tmp_path / name), *settings]
+
+    killed = subprocess.Popen([sys.executable, "-m", "data_prep", *command("killed")], stderr=subprocess.DEVNULL)
+    note = tmp_path / "killed" / "unfinished.npz"
+    while not note.is_file() and killed.poll() is None:
+        time.sleep(0.005)
+    killed.kill()
+    killed.wait()
+    assert note.is_file() and not (tmp_path / "killed" / "manifest.json").is_file()
+    assert main(command("killed")) == main(command("undisturbed")) == 0
+    assert files(tmp_path / "killed") == files(tmp_path / "undisturbed")
+
+
+def test_topics_fitted_by_several_processes_say_that_they_do_not_repeat(shards, tmp_path):
+    fit_topics(shards, tmp_path / "space", num_topics=3, num_processes=2)
+    space = open_space(tmp_path / "space")
+    assert space.origin.config["repeatable"] is False and space.origin.config["num_processes"] == 2
+    assert {frozenset(top) & {"dog", "beach", "violin"} for top in space.top_words(8)} == {
+        frozenset({word}) for word in ("dog", "beach", "violin")
+    }
+    fit_topics(shards, tmp_path / "space", num_topics=3, num_processes=2)  # is there, and is kept
+    with pytest.raises(InputError, match="num_processes 2, asked for is None"):
+        fit_topics(shards, tmp_path / "space", num_topics=3)
+
+
 def test_a_space_of_other_shards_is_an_error_that_names_both(shards, tmp_path):
     fit_topics(shards, tmp_path / "space", num_topics=3, passes=1)
     other = write_shards(tmp_path / "other", num_pairs=30)
@@ -192,3 +237,26 @@ def test_an_encoder_becomes_a_space_once(tmp_path, capsys):
     assert space.dim == 384 and np.array_equal(space.embed([""]), np.zeros((1, 384)))
     with pytest.raises(InputError, match="one of them"):
         fit_encoder(tmp_path / "other", folder=tmp_path / "space", hub="someone/something")
+
+
+def test_fasttext_and_a_file_of_vectors_become_spaces_and_are_kept(shards, tmp_path, capsys):
+    fasttext = ["fit-text-space", "fasttext", "--shards", str(shards), "--output", str(tmp_path / "fasttext"), "--dim", "8"]
+    assert main([*fasttext, "--num-buckets", "100", "--passes", "1", "--scaling", "range"]) == 0
+    rows = open_space(tmp_path / "fasttext").embed(["puppies"])
+    assert rows.min() == 0 and rows.max() == 1
+
+    file = tmp_path / "glove.txt"
+    file.write_text("dog 1 0\nbeach 0 1\n")
+    command = ["fit-text-space", "vectors", "--file", str(file), "--shards", str(shards), "--output", str(tmp_path / "glove")]
+    assert main(command) == 0
+    space = open_space(tmp_path / "glove")
+    assert list(space.vocabulary.words) == ["dog", "beach"] and (space.vocabulary.document_frequencies > 0).all()
+    assert main(command) == 0 and "is there already" in capsys.readouterr().err
+    file.write_text("dog 1 0\nbeach 1 1\n")
+    assert main(command) == 2 and "vectors" in capsys.readouterr().err  # the file is another one now
+
+
+def test_cbow_is_another_space_than_skip_gram(shards, tmp_path, capsys):
+    command = ["fit-text-space", "word2vec", "--shards", str(shards), "--output", str(tmp_path / "space"), "--dim", "4", "--passes", "1"]
+    assert main([*command, "--cbow", "true"]) == 0
+    assert main(command) == 2 and "cbow True, asked for is None" in capsys.readouterr().err

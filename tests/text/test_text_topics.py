@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from multimodal.errors import InputError
 from multimodal.text import Normaliser, TopicSpace, Vocabulary, fit_topics, open_space
+from multimodal.text.compiled_topics import _infer
 from multimodal.text.conformance import check_space
 from multimodal.text.topics import _filled_length, digamma
 
@@ -47,6 +48,28 @@ def test_the_same_seed_fits_the_same_topics_and_another_seed_others(texts):
     one, same, other = (fit_topics(texts[:60], PLAIN, num_topics=5, passes=2, seed=seed) for seed in (7, 7, 8))
     assert np.array_equal(one.topic_word, same.topic_word) and one.fingerprint == same.fingerprint
     assert not np.array_equal(one.topic_word, other.topic_word) and one.fingerprint != other.fingerprint
+
+
+def stopped(*texts: str):
+    """Held-out texts, read when the topics are fitted: here the fit ends before it is whole."""
+    yield from texts
+    raise KeyboardInterrupt
+
+
+def test_a_fit_that_was_stopped_goes_on_to_the_same_topics(texts, tmp_path, capsys):
+    settings = {"normaliser": PLAIN, "num_topics": 3, "passes": 2, "chunk_size": 40}
+    undisturbed = fit_topics(texts, **settings)
+    for every in (120, 350):  # of 2 x 300 documents; the last note is of document 600, and of one in the second pass
+        file = tmp_path / f"{every}.npz"
+        with pytest.raises(KeyboardInterrupt):
+            fit_topics(texts, **settings, held_out=stopped(), checkpoint=file, checkpoint_every=every)
+        note = np.load(file)["chunk"]
+        again = fit_topics(texts, **settings, checkpoint=file, checkpoint_every=every)
+        assert np.array_equal(again.topic_word, undisturbed.topic_word) and note >= 8
+    capsys.readouterr()
+    other = fit_topics(texts, **{**settings, "num_topics": 4}, checkpoint=file, checkpoint_every=10**9)
+    assert "of another fit" in capsys.readouterr().err
+    assert np.array_equal(other.topic_word, fit_topics(texts, **{**settings, "num_topics": 4}).topic_word)
 
 
 def test_unknown_words_are_named_with_near_spellings_and_move_nothing(space):
@@ -101,6 +124,36 @@ def test_inference_equals_the_textbook_written_as_a_loop():
         found = space.infer([(bag[0], bag[1].astype(float))], start[None])
         # gensim adds 1.2e-7 to each word's norm against division by zero, and the textbook does not
         np.testing.assert_allclose(found[0], slow_gamma(space, words, start), rtol=1e-4)
+
+
+@pytest.mark.parametrize("num_topics", [1, 2, 7, 40])
+def test_compiled_inference_is_numpys(num_topics):
+    pytest.importorskip("numba", reason="numba compiles the loops (extra: prep)")
+    space = random_space(num_topics, 20, 3)
+    random = np.random.default_rng(num_topics)
+    bags = [
+        space.bag(" ".join(random.choice(space.vocabulary.words, length))) for length in [*range(12), 200, *random.integers(1, 40, 100)]
+    ]
+    start = random.gamma(100, 0.01, (len(bags), num_topics))
+    for gamma in (None, start):
+        one, other = space.infer(bags, gamma), space.infer_many(bags, gamma)
+        np.testing.assert_allclose(other / other.sum(1, keepdims=True), one / one.sum(1, keepdims=True), atol=1e-9)
+    alone = [space.infer_many([bag], row[None]) for bag, row in zip(bags, start, strict=True)]
+    assert np.array_equal(np.concatenate(alone), space.infer_many(bags, start))
+    assert space.infer_many([]).shape == (0, num_topics)
+
+
+def test_the_loops_say_the_same_before_they_are_compiled(monkeypatch):
+    space = random_space(5, 20, 3)
+    bags = [space.bag(" ".join(space.vocabulary.words[:length])) for length in (0, 1, 6, 20)]
+    monkeypatch.setattr("multimodal.text.compiled_topics._compiled", lambda: _infer)
+    np.testing.assert_allclose(space.infer_many(bags), space.infer(bags), rtol=1e-9)
+
+
+def test_rows_made_in_bulk_are_rows_made_one_by_one(space):
+    pytest.importorskip("numba", reason="numba compiles the loops (extra: prep)")
+    texts = ["dog puppy beach", "zxqv", "", "wave " * 50]
+    np.testing.assert_allclose(space.embed_many(texts), space.embed(texts), atol=1e-6)
 
 
 def test_filled_lengths_hold_the_document_with_at_most_half_as_much_again():

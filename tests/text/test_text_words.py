@@ -17,9 +17,9 @@ PLAIN = Normaliser()
 WORDS = ["dog", "beach", "violin", "comet"]
 
 
-def small_space(pooling: str) -> WordSpace:
+def small_space(pooling: str, scaling: str = "length") -> WordSpace:
     vectors = np.random.default_rng(0).standard_normal((4, 6)).astype(np.float32)
-    return WordSpace(PLAIN, Vocabulary(WORDS, np.array([8, 2, 1, 0]), 9), vectors, pooling)
+    return WordSpace(PLAIN, Vocabulary(WORDS, np.array([8, 2, 1, 0]), 9), vectors, pooling, scaling=scaling)
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,35 @@ def llama():
 @pytest.mark.parametrize("pooling", ["mean", "tfidf"])
 def test_word_spaces_keep_the_contract(pooling, tmp_path):
     check_space(small_space(pooling), ["dog beach", "violin", "dog dog comet"], tmp_path, without=["gensim", "scipy", "torch"])
+
+
+def test_pooling_without_scaling_is_mean_weighted_mean_and_sum():
+    dog, beach = small_space("mean").vectors[:2].astype(float)
+    idf_dog, idf_beach = 1 + math.log(10 / 9), 1 + math.log(10 / 3)
+    wanted = {
+        "mean": (2 * dog + beach) / 3,
+        "sum": 2 * dog + beach,
+        "tfidf": (2 * idf_dog * dog + idf_beach * beach) / (2 * idf_dog + idf_beach),
+    }
+    for pooling, row in wanted.items():
+        space = small_space(pooling, "none")
+        np.testing.assert_allclose(space.embed(["dog beach dog", "zebra"]), [row, np.zeros(6)], atol=1e-6)
+
+
+def test_scaling_to_a_range_puts_each_row_between_zero_and_one_and_keeps_its_order():
+    length, ranged = (small_space("tfidf", scaling).embed(["dog", "dog beach", "zebra"]) for scaling in ("length", "range"))
+    assert ranged.min(axis=1).tolist() == [0, 0, 0] and ranged.max(axis=1).tolist() == [1, 1, 0]
+    assert np.array_equal(length[:2].argsort(axis=1), ranged[:2].argsort(axis=1))
+
+
+def test_a_scaled_space_keeps_the_contract_and_one_without_has_the_manifest_it_always_had(tmp_path):
+    check_space(small_space("sum", "range"), ["dog beach", "violin", "dog dog comet"], tmp_path, without=["gensim"])
+    assert "scaling" not in small_space("mean").manifest.config and small_space("mean", "none").manifest.config["scaling"] == "none"
+
+
+def test_skip_gram_and_cbow_are_different_fits(texts):
+    skip_gram, cbow = (fit_word2vec(texts[:60], dim=8, passes=1, min_count=1, cbow=cbow) for cbow in (False, True))
+    assert skip_gram.vocabulary == cbow.vocabulary and not np.array_equal(skip_gram.vectors, cbow.vectors)
 
 
 def slow_pooling(space: WordSpace, text: str, idf: dict[str, float]) -> np.ndarray:

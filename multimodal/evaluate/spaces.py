@@ -1,0 +1,200 @@
+"""The verb `multimodal text-space show`: what a text space holds, its topics with pictures, and what is near a word.
+
+multimodal text-space show spaces/lda40 --words dog beach
+multimodal text-space show spaces/lda40 --shards shards/wiki --column lda40 --html topics.html
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from multimodal.boxes import atomic_write
+from multimodal.errors import InputError
+from multimodal.shards import Column, ShardSet
+from multimodal.text import FastTextSpace, TextSpace, TopicSpace, WordSpace, open_space
+from multimodal.text.space import NamesDimensions
+
+_ROWS_AT_ONCE = 1 << 14
+_TEXT_SHOWN = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """A word and how near it is, at most 1."""
+
+    word: str
+    nearness: float
+
+
+@dataclass(frozen=True, slots=True)
+class Strongest:
+    """A topic over a column: the mean of its shares, and the ids of the pairs that hold most of it, most first."""
+
+    share: float
+    ids: np.ndarray
+
+
+def show(
+    space: Path,
+    num_words: int = 10,
+    words: list[str] | None = None,
+    shards: Path | None = None,
+    column: str | None = None,
+    num_pairs: int = 6,
+    html: Path | None = None,
+) -> None:
+    """Print what a text space is: class, dimensions, fingerprint, and its topics' top words or its most frequent words.
+
+    Args:
+        space: the folder of the text space.
+        num_words: words shown for each topic, or in all, and near each of `words`.
+        words: show for each the words nearest to it: by the angle between word vectors, or by how alike the topics are that it speaks of.
+        shards: a shard set whose pairs stand for the topics.
+        column: the column of that set which the space made: says how large each topic is, and which pairs hold most of it.
+        num_pairs: pairs shown of each topic.
+        html: write a page with all of it, and the pairs' pictures, to this file too.
+    """
+    opened = open_space(space)
+    facts = list(_facts(space, opened))
+    near = {word: neighbours(opened, word, num_words) for word in words or ()}
+    strongest: list[Strongest] = []
+    if (shards is None) != (column is None):
+        raise InputError("--shards and --column go together: a column of those shards, made by this space, says which pairs hold a topic")
+    source = None if shards is None else ShardSet(shards)
+    if source is not None and column is not None:
+        strongest = strongest_pairs(opened, Column.of(source, column), len(source), num_pairs)
+    tops = opened.top_words(num_words) if isinstance(opened, NamesDimensions) else []
+    print("\n".join(facts))
+    for number, top in enumerate(tops):
+        share = f" {100 * strongest[number].share:5.1f} %" if strongest else ""
+        print(f"  topic {number:3d}{share}: {' '.join(top)}")
+        if source is not None:
+            print(f"      {' | '.join(_text(source, id) for id in strongest[number].ids.tolist())}")
+    for word, found in near.items():
+        print(f"  near {word}: {', '.join(f'{one.word} {one.nearness:.2f}' for one in found)}")
+    if html is not None:
+        with atomic_write(html) as file:
+            file.write(_page(space, facts, tops, strongest, source, near).encode())
+        print(f"{html}: written", file=sys.stderr)
+
+
+def neighbours(space: TextSpace, word: str, k: int) -> list[Near]:
+    """The k words nearest to one, nearest first, itself left out; InputError where the space has no words, or not this one.
+
+    Of word vectors the nearness is the cosine. Of topics it is the Bhattacharyya coefficient, sum over topics of sqrt(p(topic | word)
+    p(topic | other)), each topic being as frequent as any other beforehand.
+    """
+    if not isinstance(space, TopicSpace | WordSpace):
+        raise InputError(f"a {type(space).__name__} reads whole texts and has no list of words; --words is for topics and word vectors")
+    tokens = space.normaliser.tokens(word)
+    named = tokens[0] if len(tokens) == 1 else word
+    query = space.word_vector(named) if isinstance(space, FastTextSpace) and len(tokens) == 1 else None
+    if query is None and named not in space.vocabulary:
+        spelt = ", ".join(space.vocabulary.near(named)) or "none"
+        raise InputError(f"no word {word!r} is in the space ({len(space.vocabulary):,} words). Near spellings: {spelt}")
+    if query is None:
+        query = _word_rows(space, space.vocabulary.position(named), space.vocabulary.position(named) + 1)[0]
+    query = _unit(query[None])[0]
+    starts = range(0, len(space.vocabulary), _ROWS_AT_ONCE)
+    nearness = np.concatenate([_unit(_word_rows(space, start, start + _ROWS_AT_ONCE)) @ query for start in starts])
+    if named in space.vocabulary:
+        nearness[space.vocabulary.position(named)] = -np.inf
+    best = np.argsort(-nearness, kind="stable")[:k]
+    return [Near(space.vocabulary.words[at], float(nearness[at])) for at in best if np.isfinite(nearness[at])]
+
+
+def strongest_pairs(space: TextSpace, column: Column, num: int, k: int) -> list[Strongest]:
+    """For each topic its mean share over a column's rows (the first of each of `num` pairs), and the k pairs with most of it.
+
+    Pairs without a row are left out. InputError where the dimensions have no names, or where another space made the column.
+    """
+    if not isinstance(space, NamesDimensions):
+        raise InputError(f"a {type(space).__name__} has no topics that pairs could stand for; --column is for topics")
+    made_by = column.manifest.made_from.get("text-space")
+    if made_by != space.fingerprint:
+        raise InputError(
+            f"column {column.name}: made by text space {str(made_by)[:12]}, and this is {space.fingerprint[:12]}. "
+            "Name the column of this space, or make one: data-prep make-columns"
+        )
+    rows = column.take(np.arange(num))
+    valid = np.flatnonzero(np.isfinite(rows).all(axis=1))
+    rows = rows[valid]
+    if not len(rows):
+        raise InputError(f"column {column.name}: no pair has a row")
+    best = np.argsort(-rows, axis=0, kind="stable")[:k]
+    return [Strongest(float(rows[:, topic].mean(dtype=np.float64)), valid[best[:, topic]]) for topic in range(rows.shape[1])]
+
+
+def _word_rows(space: TopicSpace | WordSpace, start: int, stop: int) -> np.ndarray:
+    """(w, d) float64 of the words [start, stop), whose cosines are their nearness."""
+    if isinstance(space, WordSpace):
+        return space.vectors[start:stop].astype(np.float64)
+    shares = space.topic_word[:, start:stop].T.astype(np.float64)  # squared, a row of unit length sums to one
+    return np.sqrt(shares / shares.sum(axis=1, keepdims=True))
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
+
+
+def _facts(path: Path, space: TextSpace) -> Iterator[str]:
+    yield f"{path}: {type(space).__name__}, family {space.family}, {space.dim} dimensions, {space.fingerprint[:12]}"
+    if isinstance(space, TopicSpace | WordSpace):
+        yield f"{len(space.vocabulary)} words, fitted on {space.vocabulary.num_documents} documents"
+    if isinstance(space, WordSpace):
+        yield f"pooling {space.pooling}, scaling {space.scaling}; most frequent: {' '.join(space.vocabulary.words[:10])}"
+
+
+def _text(source: ShardSet, id: int) -> str:
+    text = " ".join(next(iter(source.texts(id)), "").split()) or source.names[id]
+    return text if len(text) <= _TEXT_SHOWN else f"{text[:_TEXT_SHOWN]}..."
+
+
+def _page(
+    path: Path,
+    facts: Sequence[str],
+    tops: Sequence[Sequence[str]],
+    strongest: Sequence[Strongest],
+    source: ShardSet | None,
+    near: dict[str, list[Near]],
+) -> str:
+    # Here, because they bring what searches and draws, which to print needs none of.
+    from multimodal.evaluate.page import render
+    from multimodal.evaluate.report import Picture, Report, Table, Topic
+
+    def pictures(ids: np.ndarray) -> list[Picture]:
+        if source is None:
+            return []
+        return [Picture(_thumbnail(source.image_bytes(id)), " ".join(source.texts(id))) for id in ids.tolist()]
+
+    topics = [
+        Topic(
+            [f"{number}: {top[0]}", *top[1:]] if top else [str(number)],
+            strongest[number].share if strongest else None,
+            pictures(strongest[number].ids) if strongest else [],
+        )
+        for number, top in enumerate(tops)
+    ]
+    if strongest:
+        topics.sort(key=lambda topic: -(topic.share or 0))
+    longest = max(map(len, near.values()), default=0)
+    rows = [[word, *(f"{one.word} {one.nearness:.2f}" for one in found), *[""] * (longest - len(found))] for word, found in near.items()]
+    header = ["word", *map(str, range(1, longest + 1))]
+    tables = [Table("Near words", "Nearest first; 1 is the same.", header, rows)] if near else []
+    return render(Report(str(path), facts, [], [], topics, [], [], tables=tables, photographs=True))
+
+
+def _thumbnail(encoded: bytes) -> bytes | None:
+    from multimodal.data.decode import BadPicture
+    from multimodal.embed.stores import thumbnail
+
+    try:
+        return thumbnail(encoded)
+    except BadPicture:
+        return None  # drawn as a blank with its text
