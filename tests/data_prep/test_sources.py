@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from data_prep.conformance import check_broken_items, check_source, read_all
-from data_prep.emoji import drawing_key, pairs_of, thing_key, things_of
+from data_prep.emoji import DrawnThings, drawing_key, thing_key, things_of
 from data_prep.npm import Package, cache_folder, fetch, read_members
 from data_prep.pictures import BadPicture, check_decodes, picture_extension
 from data_prep.sources import find_source, source_names
@@ -330,7 +330,7 @@ def test_emoji_become_pairs_named_by_hexcode_without_signs_and_flags() -> None:
     things = things_of(entries, {"0": "people", "1": "symbols"}, {"0": "roles"})  # type: ignore[arg-type]
     drawings = {"1f469-200d-2695": picture(1, "PNG"), "1f9d1-200d-2695": picture(2, "PNG"), "1f4a7": picture(3, "PNG"), "2665": picture(4)}
     ledger = Ledger(Path("bad.csv"))
-    pairs = list(pairs_of(things, drawings, "drawings", ".png", ledger))
+    pairs = list(DrawnThings.of("drawings", ".png", things, drawings).pairs(None, ledger))
     assert [(pair.name, pair.texts[0], pair.group) for pair in pairs] == [
         ("1f9d1-200d-2695-fe0f.png", "health worker. doctor, nurse", "health worker"),
         ("1f469-200d-2695-fe0f.png", "woman health worker. doctor", "health worker"),
