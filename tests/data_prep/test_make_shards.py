@@ -212,6 +212,7 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written(tmp_path: Path) -> Non
 
     command = [
         sys.executable,
+        "-B",  # bytecode is cut off at the limit without an error, and everything after this would import it
         "-m",
         "data_prep",
         "make-shards",
