@@ -1,7 +1,7 @@
 """What every source must do, as checks that a test of yours can call.
 
     check_source(my_source, {"input": folder})
-    check_parts(my_source, plan, {"input": folder}, pairs_per_shard=3)
+    check_parts(my_source, {"input": folder}, pairs_per_shard=3)
     check_broken_items(my_source, {"input": folder}, {"input": damaged_copy}, lost=["b.jpg"])
 
 A check raises AssertionError with what was wanted and what came.
@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from data_prep.pictures import picture_extension
+from data_prep.plan import plan_of, source_path
 from data_prep.sound import sound
 from data_prep.sources import Source, with_defaults
 from multimodal.pairs import Pair
@@ -48,13 +49,13 @@ def check_source(source: Source, settings: Mapping[str, Any]) -> list[Pair]:
     return pairs
 
 
-def check_parts(
-    source: Source, plan: Callable[..., list[dict[str, Any]]], settings: Mapping[str, Any], pairs_per_shard: int
-) -> list[dict[str, Any]]:
+def check_parts(source: Source, settings: Mapping[str, Any], pairs_per_shard: int) -> list[dict[str, Any]]:
     """The parts, read alone and last first, make what the source makes as a whole: pairs, their order, and lines of the ledger.
 
     They are JSON, the same each time. Returns them. Run it on damaged input too.
     """
+    plan = plan_of(source)
+    assert plan is not None, f"{source_path(source)} has no `plan` beside it, or takes no `part`"
     settings = with_defaults(source, settings)
     parts = plan(pairs_per_shard, **settings)
     assert parts == json.loads(json.dumps(parts)), "a part is changed by being written as JSON"

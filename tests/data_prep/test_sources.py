@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.conformance import check_broken_items, check_source, read_all
+from data_prep.conformance import check_broken_items, check_parts, check_source, read_all
 from data_prep.emoji import DrawnThings, drawing_key, thing_key, things_of
 from data_prep.npm import Package, cache_folder, fetch, read_members
 from data_prep.pictures import BadPicture, check_decodes, picture_extension
@@ -22,6 +22,7 @@ from data_prep.sources import find_source, source_names
 from data_prep.sources.fluent_emoji import DRAWINGS as FLUENT
 from data_prep.sources.fluent_emoji import fluent_emoji
 from data_prep.sources.folder import folder, text_of_name
+from data_prep.sources.folder import plan as folder_plan
 from data_prep.sources.img2dataset import img2dataset
 from data_prep.sources.noto_emoji import DRAWINGS as NOTO
 from data_prep.sources.noto_emoji import noto_emoji
@@ -205,6 +206,29 @@ def img2dataset_folder(root: Path) -> Path:
         write_tar(root / f"{tar:05d}.tar", members)
     write_files(root, {"00000.parquet": b"left alone", "00000_stats.json": "{}"})
     return root
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 9])
+def test_ranges_of_a_folder_make_what_the_folder_makes(tmp_path: Path, size: int) -> None:
+    root = photos(tmp_path)
+    (root / "IMG_7.png").write_bytes(picture(7))  # no text
+    (root / "album" / "broken.png").write_bytes(b"no picture")
+    parts = check_parts(folder, {"input": root}, size)
+    assert [(part["start"], part["stop"]) for part in parts] == [(start, min(start + size, 7)) for start in range(0, 7, size)]
+
+
+def test_a_folder_that_changes_under_a_plan_is_noticed(tmp_path: Path) -> None:
+    [part] = folder_plan(100, photos(tmp_path))
+    (tmp_path / "another cat.png").write_bytes(picture(8))
+    with pytest.raises(InputError, match="has changed since this job was begun. Begin again with --overwrite"):
+        read_all(folder, {"input": tmp_path, "part": part})
+
+
+def test_a_part_of_img2dataset_is_a_tar(tmp_path: Path) -> None:
+    root = img2dataset_folder(tmp_path)
+    (root / "00000.tar").write_bytes((root / "00000.tar").read_bytes()[:3000])
+    assert check_parts(img2dataset, {"input": root}, 2) == [{"tar": "00000.tar"}, {"tar": "00001.tar"}]
+    assert check_parts(img2dataset, {"input": root / "00001.tar"}, 2) == [{"tar": "00001.tar"}]
 
 
 def test_img2dataset_shards_give_text_address_and_key(tmp_path: Path) -> None:
