@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import resource
 import signal
 import sys
@@ -52,8 +53,10 @@ class Engine(Protocol):
     """Where a job's tasks run."""
 
     def run(self, task: Callable[[T], R], items: Sequence[T]) -> Results[R]:
-        """The results, each item's once. What a task raises is raised here, and the others are stopped: it is no matter of one item.
-        A task may have run more than once, or in part, so what it writes has to be whole or absent, and the same every time.
+        """The results, each item's once.
+
+        What a task raises is raised here, and the others are stopped: it is no matter of one item. A task may have run more than once, or
+        in part, so what it writes has to be whole or absent, and the same every time.
         """
         ...
 
@@ -84,7 +87,7 @@ class LocalEngine:
                     number, answer = worker.number, worker.receive()
                     if isinstance(answer, _Raised):
                         raise answer.error
-                    if answer is None:
+                    if answer is None:  # it died: of its item, or before it had one
                         del workers[connection]
                         ended = worker.end()
                         if number is None:
@@ -99,7 +102,7 @@ class LocalEngine:
                         if waiting:
                             _start(workers, task)
                         continue
-                    if waiting:
+                    if waiting:  # before the result is handed on: whoever takes it may take a while
                         worker.give(waiting.popleft(), items)
                     else:
                         del workers[connection]
@@ -270,9 +273,19 @@ def _serve(connection: Connection, task: Callable[[Any], Any]) -> None:
         try:
             answer: _Done | _Raised = _Done(task(item))
         except Exception as error:  # told to the parent, which stops the job with it
-            error.add_note(f"in a worker process:\n{traceback.format_exc()}")
-            answer = _Raised(error)
+            answer = _Raised(_portable(error))
         connection.send(answer)
+
+
+def _portable(error: Exception) -> Exception:
+    """The error as it can travel, with its traceback as a note. A class that takes more than a message does not survive being pickled."""
+    try:
+        pickle.loads(pickle.dumps(error))
+        travels = error
+    except Exception:  # whatever its class does wrong
+        travels = InputError(str(error)) if isinstance(error, InputError) else RuntimeError(f"{type(error).__name__}: {error}")
+    travels.add_note("in a worker process:\n" + "".join(traceback.format_exception(error)))
+    return travels
 
 
 def _end_with_parent() -> None:

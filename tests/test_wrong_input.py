@@ -409,7 +409,9 @@ def test_a_write_that_fails_leaves_nothing_half_written(
 
 def test_a_full_disk_stops_a_job_in_a_process_of_its_own(own_road: Road) -> None:
     arguments = "make-shards folder photos --output new --pairs-per-shard 20"
-    limited = f"ulimit -f 20; exec {shlex.quote(sys.executable)} -B -m data_prep {arguments}"  # -B: bytecode would be cut off, without an error
+    limited = (
+        f"ulimit -f 20; exec {shlex.quote(sys.executable)} -B -m data_prep {arguments}"  # -B: bytecode would be cut off, without an error
+    )
     done = subprocess.run(["bash", "-c", limited], cwd=own_road.folder, capture_output=True, text=True, timeout=60)
     assert_refused(done.returncode, done.stderr, "new/000000.tar: File too large", "run the same command again")
     assert not list((own_road.folder / "new").iterdir())

@@ -29,7 +29,8 @@ def img2dataset(input: Path, part: Mapping[str, Any] | None = None, *, ledger: L
     input: the folder of .tar files, or one of them.
     The text is `texts` of the .json, else the .txt, else `caption` of the .json; a `split` there is the source's own.
     What is damaged goes to the ledger: one sample, or what follows the damage in a tar.
-    Of each tar a shard is made, however many samples it has.
+    Of each tar a shard is made, however many samples it has. Give the most of them as --pairs-per-shard (img2dataset writes 10000): samples
+    beyond that have longer keys.
     """
     for tar in _found(input) if part is None else [input / part["tar"] if input.is_dir() else input]:
         for sample in _samples(tar, ledger):

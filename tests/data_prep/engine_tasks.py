@@ -33,6 +33,18 @@ def refuse_three(n: int) -> int:
     return n * n
 
 
+class Odd(InputError):
+    """Cannot be made of its message alone, and so not unpickled."""
+
+    def __init__(self, message: str, place: int) -> None:
+        super().__init__(message)
+        self.place = place
+
+
+def raise_odd(n: int) -> None:
+    raise Odd(f"{n} is odd", n)
+
+
 def read_nothing(n: int) -> bytes:
     return Path(f"nowhere/{n}").read_bytes()
 

@@ -79,6 +79,13 @@ def test_what_a_task_raises_is_raised_here_as_it_was() -> None:
     assert error.value.filename == "nowhere/5" and "in a worker process" in error.value.__notes__[0]
 
 
+def test_an_error_that_cannot_travel_keeps_its_message_and_its_kind() -> None:
+    with pytest.raises(InputError, match="^5 is odd") as error:
+        list(LocalEngine(1).run(engine_tasks.raise_odd, [5]))
+    assert type(error.value) is InputError and str(error.value) == "5 is odd"
+    assert "engine_tasks.Odd: 5 is odd" in error.value.__notes__[0]
+
+
 def test_a_job_that_is_closed_early_leaves_no_process(tmp_path: Path) -> None:
     def task_runs() -> bool:
         return len(pids_in(tmp_path)) == 1
