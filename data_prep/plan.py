@@ -117,8 +117,10 @@ def write_plan(output: Path, plan: Plan) -> None:
 
 def forget(output: Path) -> None:
     """Take away the plan and the marks, of a job that is finished or is given up."""
-    (output / PLAN).unlink(missing_ok=True)  # first: marks without their plan mean nothing
-    shutil.rmtree(output / PARTS, ignore_errors=True)
+    if (output / PARTS).is_dir():  # looked at first: a finished set may lie where nothing can be written
+        shutil.rmtree(output / PARTS)
+    if (output / PLAN).is_file():
+        (output / PLAN).unlink()
 
 
 def read_done(output: Path, num_parts: int) -> list[PartDone]:
@@ -135,7 +137,7 @@ def make_part(job: ShardJob, part: Part) -> PartDone:
     start = time.monotonic()
     output, name = job.output, shard_name(part.number)
     where = where_of(job.source.rpartition(":")[2], job.settings)
-    ledger = Ledger(output / "bad.csv")  # collects; the job writes those of all parts
+    ledger = Ledger(output / "bad.csv")  # collects only: the job writes what all parts left out
     pairs: Iterator[Pair] = load(job.source)(**job.settings, part=part.range, ledger=ledger)
     if job.max_pairs is not None:
         pairs = islice(pairs, min(job.max_pairs - part.number * job.pairs_per_shard, job.pairs_per_shard))

@@ -18,7 +18,7 @@ from data_prep.conformance import check_broken_items, check_parts, check_source,
 from data_prep.emoji import DrawnThings, drawing_key, thing_key, things_of
 from data_prep.npm import Package, cache_folder, fetch, read_members
 from data_prep.pictures import BadPicture, check_decodes, picture_extension
-from data_prep.sources import find_source, source_names
+from data_prep.sources import cut, find_source, source_names
 from data_prep.sources.fluent_emoji import DRAWINGS as FLUENT
 from data_prep.sources.fluent_emoji import fluent_emoji
 from data_prep.sources.folder import folder, text_of_name
@@ -354,7 +354,9 @@ def test_emoji_become_pairs_named_by_hexcode_without_signs_and_flags() -> None:
     things = things_of(entries, {"0": "people", "1": "symbols"}, {"0": "roles"})  # type: ignore[arg-type]
     drawings = {"1f469-200d-2695": picture(1, "PNG"), "1f9d1-200d-2695": picture(2, "PNG"), "1f4a7": picture(3, "PNG"), "2665": picture(4)}
     ledger = Ledger(Path("bad.csv"))
-    pairs = list(DrawnThings.of("drawings", ".png", things, drawings).pairs(None, ledger))
+    drawn = DrawnThings.of("drawings", ".png", things, drawings)
+    pairs = list(drawn.pairs(None, ledger))
+    assert pairs == [pair for part in cut(len(drawn.things), 2) for pair in drawn.pairs(part, ledger)]
     assert [(pair.name, pair.texts[0], pair.group) for pair in pairs] == [
         ("1f9d1-200d-2695-fe0f.png", "health worker. doctor, nurse", "health worker"),
         ("1f469-200d-2695-fe0f.png", "woman health worker. doctor", "health worker"),
