@@ -1,6 +1,7 @@
 """What every source must do, as checks that a test of yours can call.
 
     check_source(my_source, {"input": folder})
+    check_parts(my_source, {"input": folder}, pairs_per_shard=3)
     check_broken_items(my_source, {"input": folder}, {"input": damaged_copy}, lost=["b.jpg"])
 
 A check raises AssertionError with what was wanted and what came.
@@ -8,14 +9,16 @@ A check raises AssertionError with what was wanted and what came.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_prep.make_shards import sound
 from data_prep.pictures import picture_extension
-from data_prep.sources import Source
+from data_prep.plan import plan_of, source_path
+from data_prep.sound import sound
+from data_prep.sources import Source, with_defaults
 from multimodal.pairs import Pair
 from multimodal.shards import Ledger
 
@@ -44,6 +47,31 @@ def check_source(source: Source, settings: Mapping[str, Any]) -> list[Pair]:
         extension = picture_extension(pair.image)
         assert pair.extension == extension, f"{pair.name}: extension {pair.extension}, and the content is {extension}"
     return pairs
+
+
+def check_parts(source: Source, settings: Mapping[str, Any], pairs_per_shard: int) -> list[dict[str, Any]]:
+    """The parts, read alone and last first, make what the source makes as a whole: pairs, their order, and lines of the ledger.
+
+    They are JSON, the same each time. Returns them. Run it on damaged input too.
+    """
+    plan = plan_of(source)
+    assert plan is not None, f"{source_path(source)} has no `plan` beside it, or takes no `part`"
+    settings = with_defaults(source, settings)
+    parts = plan(pairs_per_shard, **settings)
+    assert parts == json.loads(json.dumps(parts)), "a part is changed by being written as JSON"
+    assert parts == plan(pairs_per_shard, **settings), "two plans of the same input differ"
+    read = [read_all(source, {**settings, "part": part}) for part in reversed(parts)][::-1]
+    whole, ledger = read_all(source, settings)
+    names = [pair.name for pairs, _ in read for pair in pairs]
+    assert names == [pair.name for pair in whole], (
+        f"the parts have {len(names)} pairs, {names[:3]}.., the whole {len(whole)}, or in another order"
+    )
+    assert [pair for pairs, _ in read for pair in pairs] == whole, "a pair differs when it is read in a part"
+    told = [bad for _, one in read for bad in one.entries]
+    assert sorted(map(str, told)) == sorted(map(str, ledger.entries)), (
+        f"the ledgers of the parts say {told[:3]}.., that of the whole {ledger.entries[:3]}.."
+    )
+    return parts
 
 
 def check_broken_items(source: Source, whole: Mapping[str, Any], damaged: Mapping[str, Any], lost: Collection[str]) -> None:

@@ -103,12 +103,27 @@ def read_drawings(package: Package, packages: Path | None, prefix: str, suffix: 
     return {drawing_key(name[len(prefix) : -len(suffix)].replace("_", "-")): content for name, content in sorted(members.items())}
 
 
-def pairs_of(things: Mapping[str, Thing], drawings: Mapping[str, bytes], where: str, suffix: str, ledger: Ledger) -> Iterator[Pair]:
-    """A pair for each thing that is drawn, in the order of the things; called by its hexcode, so that drawing sets can be joined."""
-    for key, thing in things.items():
-        if key in drawings:
-            name = f"{thing.hexcode}{suffix}"
-            yield from offer(ledger, where, name, drawings[key], [thing.text], thing.group, metadata=thing.metadata)
+@dataclass(frozen=True, slots=True)
+class DrawnThings:
+    """The things that a set has a drawing of, in the order of the things, and the drawings. where: the package, for the ledger."""
+
+    where: str
+    suffix: str
+    things: tuple[Thing, ...]
+    drawings: tuple[bytes, ...]
+
+    @classmethod
+    def of(cls, where: str, suffix: str, things: Mapping[str, Thing], drawings: Mapping[str, bytes]) -> DrawnThings:
+        """From drawing key -> thing and drawing key -> picture."""
+        keys = [key for key in things if key in drawings]
+        return cls(where, suffix, tuple(things[key] for key in keys), tuple(drawings[key] for key in keys))
+
+    def pairs(self, part: Mapping[str, Any] | None, ledger: Ledger) -> Iterator[Pair]:
+        """A pair for each, called by its hexcode, so that drawing sets can be joined. part: {"start", "stop"}, or None for all."""
+        span = slice(None) if part is None else slice(part["start"], part["stop"])
+        for thing, drawing in zip(self.things[span], self.drawings[span], strict=True):
+            name = f"{thing.hexcode}{self.suffix}"
+            yield from offer(ledger, self.where, name, drawing, [thing.text], thing.group, metadata=thing.metadata)
 
 
 def things_of(entries: list[dict[str, Any]], groups: Mapping[str, str], subgroups: Mapping[str, str]) -> dict[str, Thing]:

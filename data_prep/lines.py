@@ -11,6 +11,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -27,21 +28,35 @@ class BadLine(ValueError):
     """A line is not what was wanted; the message is the reason, for the ledger of a source or for an InputError."""
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """number: from 1. start: the byte at which it begins, of a gzipped file in what is unpacked."""
+
+    number: int
+    start: int
+    content: bytes
+
+
 def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """(number, line) for each line that is not blank, counted from 1; a byte order mark at the start is taken away.
 
     Whether the file is gzipped is told by its first bytes. InputError: it is not there, or its gzip is damaged.
     """
+    return ((line.number, line.content) for line in lines_from(path))
+
+
+def lines_from(path: Path, start: int = 0, number: int = 1) -> Iterator[Line]:
+    """As `numbered_lines`, from the line of that number, which begins at that byte. A gzipped file is unpacked up to there."""
     if not path.is_file():
         raise InputError(f"{path}: is a folder; a file of lines is wanted" if path.is_dir() else f"{path}: does not exist")
-    number = 0
     with _open(path) as file:
         try:
-            for number, line in enumerate(file, 1):
-                if number == 1:
-                    line = line.removeprefix(codecs.BOM_UTF8)
-                if line.strip():
-                    yield number, line
+            file.seek(start)
+            for number, line in enumerate(file, number):  # noqa: B020  # goes on from the number given
+                content = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+                if content.strip():
+                    yield Line(number, start, content)
+                start += len(line)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise InputError(f"{path}: its gzip is damaged after line {number}: {error}. Get the file again") from None
 

@@ -1,32 +1,62 @@
 """Turn a source of pairs into shards. What is broken costs itself, is named in `bad.csv`, and shifts nothing.
 
-data-prep make-shards folder photos --output shards/photos
-make_shards(folder, {"input": Path("photos")}, Path("shards/photos"))
+    data-prep make-shards folder photos --output shards/photos
+    make_shards(folder, {"input": Path("photos")}, Path("shards/photos"))
+
+A source that has a `plan` is read in parts, by several processes or a Ray cluster, a shard each; a job that was stopped, however hard,
+goes on with the shards that are not done, and the set is the same to the byte. Other sources are read from their start, in this process.
 """
 
 from __future__ import annotations
 
-import inspect
+import csv
+import json as json_format
 import sys
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from hashlib import blake2b
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from data_prep.pictures import BadPicture, check_decodes
-from data_prep.sources import Source, find_source, input_fingerprint, source_names
+from data_prep.engine import Engine, Failed, LocalEngine, engine_of, peak_rss_bytes
+from data_prep.plan import (
+    Part,
+    PartDone,
+    Plan,
+    ShardJob,
+    begin_again,
+    forget,
+    make_part,
+    plan_of,
+    read_done,
+    read_plan,
+    repeated_names,
+    source_path,
+    where_of,
+    write_plan,
+)
+from data_prep.sound import sound
+from data_prep.sources import Source, find_source, input_fingerprint, source_names, with_defaults
 from multimodal.arguments import parse
 from multimodal.boxes import MANIFEST, is_whole, read_manifest
-from multimodal.cores import usable_cores
 from multimodal.errors import InputError
-from multimodal.pairs import Pair
 from multimodal.progress import track
-from multimodal.shards import Ledger, ShardSet, ShardWriter
+from multimodal.shards import Ledger, ShardSet, ShardWriter, finish
+from multimodal.shards.format import shard_name
 
-DECODE_AHEAD = 64  # pictures on their way through the decoder; bounds the memory, not the speed
+BAD = "bad.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What one run did. peak_rss_bytes: of the process, of all that made shards, that had the most memory at a time."""
+
+    num_shards: int
+    num_bad: int
+    peak_rss_bytes: int
 
 
 def make_shards(
@@ -37,86 +67,231 @@ def make_shards(
     max_bad_share: float = 0.05,
     overwrite: bool = False,
     max_pairs: int | None = None,
+    json: bool = False,
+    workers: Engine = LocalEngine(),  # noqa: B008  # frozen
 ) -> ShardSet:
     """Write the pairs of a source as a shard set, every picture checked to decode; a set that was made so already is used as it is.
 
     source, settings: a function from its settings, and a `ledger`, to an iterator of pairs.
     output: the folder of the set; what was left out is listed in its bad.csv.
-    pairs_per_shard: pairs in one tar, the last one may have fewer.
+    pairs_per_shard: pairs that are read for one tar; it holds those that are sound. The last tar may have fewer.
     max_bad_share: the job fails where more than this share of all samples is broken.
+    overwrite: replace what was made from something else, finished or not, in the output folder.
     max_pairs: take only so many pairs, the first ones, to try something out.
-    overwrite: replace a set in the output folder that was made from something else.
+    json: print what was made on stdout, as one JSON object.
+    workers: where the parts of a source are read that has a `plan`.
+    A command that was stopped goes on where it was when it is given again.
     InputError: the source is empty, nothing good is left or too much is bad, or the folder holds something else.
     """
-    settings = _with_defaults(source, settings)
+    start = time.monotonic()
+    output = Path(output)
+    for name, value in (("pairs_per_shard", pairs_per_shard), ("max_pairs", max_pairs)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}; at least 1 is needed")
+    settings = with_defaults(source, settings)
     config = {
-        "source": f"{source.__module__}:{source.__qualname__}",
+        "source": source_path(source),
         "settings": {name: value for name, value in settings.items() if not isinstance(value, Path | None)},  # a box names no paths
         "inputs": _inputs(source, settings),
         "max_pairs": max_pairs,
+        "pairs_per_shard": pairs_per_shard,
     }
-    if max_pairs is not None and max_pairs < 1:
-        raise InputError(f"max_pairs is {max_pairs}; at least 1 is needed")
-    if is_whole(output):
-        differences = _differences(read_manifest(output, "shards").config, config | {"pairs_per_shard": pairs_per_shard})
+    if _is_made(output, config, overwrite):
+        shards = ShardSet(output)
+        print(f"{output}: is there already, {len(shards)} pairs", file=sys.stderr)
+        made = _Made(0, _num_rows(output / BAD), peak_rss_bytes())
+    else:
+        plan = _settled_plan(source, settings, output, config, overwrite)
+        if plan is None:
+            made = _make_in_turn(source, settings, output, config, max_bad_share)
+        else:
+            job = ShardJob(source_path(source), settings, output, pairs_per_shard, max_pairs)
+            made = _make_by_plan(job, plan, Ledger(output / BAD, max_bad_share), workers)
+        shards = ShardSet(output)
+        left_out = f", {made.num_bad} left out: {output / BAD}" if made.num_bad else ""
+        took = f"{time.monotonic() - start:.1f} s, at most {made.peak_rss_bytes / 1e6:.0f} MB of memory a process"
+        print(f"{output}: {len(shards)} pairs{left_out}\n{made.num_shards} shards made in {took}", file=sys.stderr)
+    if json:
+        print(json_format.dumps(_summary(shards, made, time.monotonic() - start)))
+    return shards
+
+
+def _summary(shards: ShardSet, made: _Made, seconds: float) -> dict[str, Any]:
+    """All that is counted is of the whole set, but for shards_made, seconds and peak_rss_bytes, which are of this run."""
+    return {
+        "output": str(shards.path),
+        "pairs": len(shards),
+        "bad": made.num_bad,
+        "shards": len(shards.shards),
+        "bytes": shards.manifest.counts["size_bytes"],
+        "shards_made": made.num_shards,
+        "seconds": round(seconds, 3),
+        "peak_rss_bytes": made.peak_rss_bytes,
+    }
+
+
+def _is_made(output: Path, config: Mapping[str, Any], overwrite: bool) -> bool:
+    """Whether the finished set is there. One made otherwise becomes unfinished where it may be overwritten; InputError where it may not."""
+    if not is_whole(output):
+        return False
+    differences = _differences(read_manifest(output, "shards").config, config)
+    if not differences:
+        forget(output)  # of a job that was killed between its last two steps
+        return True
+    if not overwrite:
+        raise InputError(f"{output}: holds shards made otherwise: {differences}. Choose another --output, or replace them with --overwrite")
+    (output / MANIFEST).unlink()
+    forget(output)
+    return False
+
+
+def _settled_plan(source: Source, settings: Mapping[str, Any], output: Path, config: Mapping[str, Any], overwrite: bool) -> Plan | None:
+    """The plan to go by: the one that is there, or a new one; None for a source that has none.
+
+    InputError where the folder holds the plan of something else, and it may not be overwritten.
+    """
+    old = read_plan(output)
+    if old is not None:
+        differences = _differences(old.config, config)
         if not differences:
-            shards = ShardSet(output)
-            print(f"{output}: is there already, {len(shards)} pairs", file=sys.stderr)
-            return shards
+            return old
         if not overwrite:
             raise InputError(
-                f"{output}: holds shards made otherwise: {differences}. Choose another --output, or replace them with --overwrite"
+                f"{output}: holds the unfinished shards of another job: {differences}. Finish that with its own command, "
+                "choose another --output, or replace them with --overwrite"
             )
-        (output / MANIFEST).unlink()  # from here on the folder is an unfinished set, which the writer replaces
-    where = str(settings.get("input", source.__name__))
-    with ShardWriter(output, pairs_per_shard, config) as writer, Ledger(output / "bad.csv", max_bad_share) as ledger:
-        pairs = islice(sound(source(**settings, ledger=ledger), where, ledger), max_pairs)
-        for pair in track(pairs, f"shards of {source.__name__}", unit="pair"):
-            try:
-                writer.write(pair)
-            except InputError as error:
-                ledger.bad(where, pair.name, str(error))
-            else:
-                ledger.good()
-    print(
-        f"{output}: {writer.num_pairs} pairs" + (f", {ledger.num_bad} left out: {ledger.path}" if ledger.num_bad else ""), file=sys.stderr
-    )
-    return ShardSet(output)
+        forget(output)
+    planned = plan_of(source)
+    if planned is None:
+        return None
+    parts = planned(config["pairs_per_shard"], **settings)
+    if config["max_pairs"] is not None:
+        parts = parts[: -(-config["max_pairs"] // config["pairs_per_shard"])]
+    plan = Plan(config, parts)
+    write_plan(output, plan)
+    return plan
 
 
-def sound(pairs: Iterable[Pair], where: str, ledger: Ledger) -> Iterator[Pair]:
-    """The pairs whose picture decodes and whose name is new, in their order; the others go to the ledger.
+def _make_in_turn(source: Source, settings: Mapping[str, Any], output: Path, config: Mapping[str, Any], max_bad_share: float) -> _Made:
+    """One pair after the other, in this process; a shard is cut wherever it is full."""
+    where = where_of(source.__name__, settings)
+    with ShardWriter(output, config["pairs_per_shard"], config) as writer, Ledger(output / BAD, max_bad_share) as ledger:
+        pairs = islice(sound(source(**settings, ledger=ledger), where, ledger), config["max_pairs"])
+        for pair in track(pairs, f"shards of {source.__name__}", unit="pair", note=lambda: _left_out(ledger.num_bad)):
+            writer.write(pair)
+            ledger.good()
+    return _Made(-(-writer.num_pairs // writer.pairs_per_shard), ledger.num_bad, peak_rss_bytes())
 
-    Decoded by as many threads as there are cores: Pillow lets go of the interpreter while it decodes.
-    """
-    seen: set[bytes] = set()  # 8 bytes a name: a million names in some 60 MB, and one false alarm in 10^7 runs of that size
-    with ThreadPoolExecutor(len(usable_cores())) as threads:
-        waiting: deque[tuple[Pair, Future[None]]] = deque()
 
-        def finished() -> Iterator[Pair]:
-            pair, check = waiting.popleft()
-            try:
-                check.result()
-            except BadPicture as error:
-                ledger.bad(where, pair.name, str(error))
-            else:
-                yield pair
+def _make_by_plan(job: ShardJob, plan: Plan, ledger: Ledger, workers: Engine) -> _Made:
+    """Make the parts that are not done yet, wherever the engine runs them, and finish the set once all are."""
+    output = job.output
+    done = {one.number: one for one in read_done(output, len(plan.parts))}
+    if done:
+        print(f"{output}: going on, {len(done)} of {len(plan.parts)} shards are there", file=sys.stderr)
+    run = _Run(job, plan, ledger.max_bad_share, done)
+    try:
+        run.make([Part(number, part) for number, part in enumerate(plan.parts) if number not in done], workers)
+        run.make(run.parts_to_repeat(), workers)
+    except BaseException:  # an interrupt is one: what the workers were writing has to go
+        if not read_done(output, len(plan.parts)):
+            forget(output)  # there is nothing to go on with
+        raise
+    where = where_of(job.source.rpartition(":")[2], job.settings)
+    for number in range(len(plan.parts)):
+        if number in run.given_up:
+            ledger.bad(where, f"shard {shard_name(number)}", run.given_up[number], job.pairs_per_shard)
+        elif number in run.done:
+            for bad in run.done[number].bad:
+                ledger.bad(bad.where, bad.key, bad.reason)
+            ledger.good(run.done[number].num_pairs)
+    if not ledger.num_good:
+        forget(output)
+    ledger.close()
+    finish(output, plan.config)
+    forget(output)
+    return _Made(run.num_made, ledger.num_bad, run.peak_rss_bytes)
 
-        for pair in pairs:
-            digest = blake2b(pair.name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-            if digest in seen:
-                ledger.bad(where, pair.name, "a pair of this name came before")
-                continue
-            seen.add(digest)
-            waiting.append((pair, threads.submit(check_decodes, pair.image)))
-            if len(waiting) >= DECODE_AHEAD:
-                yield from finished()
-        while waiting:
-            yield from finished()
+
+class _Run:
+    """The parts of a job as they come in: which are done, which were given up, and whether the set can still be good enough."""
+
+    def __init__(self, job: ShardJob, plan: Plan, max_bad_share: float, done: Mapping[int, PartDone]) -> None:
+        self._job, self._plan, self._max_bad_share = job, plan, max_bad_share
+        self.done: dict[int, PartDone] = {}
+        self.given_up: dict[int, str] = {}
+        self.num_made = 0
+        self.peak_rss_bytes = 0
+        self._num_pairs = self._num_bad = 0
+        self._largest = job.pairs_per_shard
+        for one in done.values():
+            self._add(one)
+        self._start, self._pairs_before = time.monotonic(), self._num_pairs
+
+    def make(self, parts: Sequence[Part], workers: Engine) -> None:
+        """Make these parts; stops early where the bad ones are too many already, however good the others may be."""
+        if not parts:
+            return
+        label = f"shards of {self._job.output.name}"
+        with closing(workers.run(partial(make_part, self._job), parts)) as results:
+            for position, result in track(results, label, unit="shard", total=len(parts), note=self._note):
+                number = parts[position].number
+                if isinstance(result, Failed):
+                    self.given_up[number] = result.reason
+                    self._num_bad += self._job.pairs_per_shard
+                else:
+                    self._add(result)
+                    self.num_made += 1
+                    self.peak_rss_bytes = max(self.peak_rss_bytes, result.peak_rss_bytes)
+                if self.is_hopeless:
+                    break
+
+    def parts_to_repeat(self) -> list[Part]:
+        """Those with names that an earlier part has, which are to be made without them; none while the set is not whole.
+
+        Looked for once all are there, and the same whatever the order in which they ended.
+        """
+        if self.is_hopeless:
+            return []
+        repeated = repeated_names(self._job.output, [number for number, one in self.done.items() if one.num_pairs])
+        for number in repeated:
+            begin_again(self._job.output, number)
+            one = self.done.pop(number)
+            self._num_pairs -= one.num_pairs
+            self._num_bad -= len(one.bad)
+        return [Part(number, self._plan.parts[number], names) for number, names in repeated.items()]
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether too much is bad even if all that is still to come were good, taken for as much as the largest part so far."""
+        num_left = len(self._plan.parts) - len(self.done) - len(self.given_up)
+        return self._num_bad > self._max_bad_share * (self._num_bad + self._num_pairs + num_left * self._largest)
+
+    def _add(self, one: PartDone) -> None:
+        self.done[one.number] = one
+        self._num_pairs += one.num_pairs
+        self._num_bad += len(one.bad)
+        self._largest = max(self._largest, one.num_pairs)
+
+    def _note(self) -> str:
+        rate = (self._num_pairs - self._pairs_before) / max(time.monotonic() - self._start, 1e-9)
+        return ", ".join(filter(None, [f"{self._num_pairs} pairs, {rate:.0f}/s", _left_out(self._num_bad)]))
+
+
+def _left_out(num: int) -> str:
+    return f"{num} left out" if num else ""
+
+
+def _num_rows(path: Path) -> int:
+    """Of a ledger, without its header; none where there is no file."""
+    if not path.is_file():
+        return 0
+    with open(path, newline="", encoding="utf-8") as file:
+        return sum(1 for _ in csv.DictReader(file))
 
 
 def make_shards_verb(args: Sequence[str]) -> None:
-    """`data-prep make-shards <source> ...`: the settings of the source and those of `make_shards` on one command line."""
+    """`data-prep make-shards <source> ...`: the settings of the source, of `make_shards` and of the engine on one command line."""
     prog = "data-prep make-shards"
     if not args or args[0] in ("-h", "--help"):
         width = max(map(len, source_names()))
@@ -130,20 +305,11 @@ def make_shards_verb(args: Sequence[str]) -> None:
         return
     source = find_source(args[0])
     try:
-        settings, options = parse(f"{prog} {args[0]}", args[1:], source, make_shards, skip={"ledger", "source", "settings"})
+        filled = {"ledger", "part", "source", "settings", "workers"}
+        settings, options, engine = parse(f"{prog} {args[0]}", args[1:], source, make_shards, engine_of, skip=filled)
     except SystemExit:  # the help was asked for, and printed
         return
-    make_shards(source, settings, **options)
-
-
-def _with_defaults(source: Source, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Every setting of the source, so that one given as its default equals one left out."""
-    try:
-        bound = inspect.signature(source).bind(**settings, ledger=None)
-    except TypeError as error:
-        raise InputError(f"source {source.__name__}: {error}") from None
-    bound.apply_defaults()
-    return {name: value for name, value in bound.arguments.items() if name != "ledger"}
+    make_shards(source, settings, workers=engine_of(**engine), **options)
 
 
 def _inputs(source: Source, settings: Mapping[str, Any]) -> Any:

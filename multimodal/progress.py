@@ -54,7 +54,15 @@ def track(
 def _line(label: str, unit: str, done: int, total: int | None, elapsed_s: float, note: str) -> str:
     rate = done / max(elapsed_s, 1e-9)
     more = f", {note}" if note else ""
+    pace = f"{rate:.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min"
     if total is None:
-        return f"{label}: {done} {unit}s, {rate:.1f}/s{more}"
-    left_s = (total - done) / rate if rate else float("inf")
-    return f"{label}: {done}/{total} {unit}s, {rate:.1f}/s, " + ("done" if done >= total else f"{left_s:.0f} s left") + more
+        return f"{label}: {done} {unit}s, {pace}{more}"
+    left = "done" if done >= total else f"{_duration((total - done) / rate)} left" if rate else "nothing yet"
+    return f"{label}: {done}/{total} {unit}s, {pace}, {left}{more}"
+
+
+def _duration(seconds: float) -> str:
+    """In the unit that a person would plan with: "90 s", "12 min", "7.5 h"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -8,6 +8,8 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
@@ -18,7 +20,7 @@ from multimodal.errors import InputError
 class Images:
     """A folder of pictures, a folder of tars whose members are found by full path or by bare name, or one tar.
 
-    path: names are relative to it. Tars in the folder and plain files serve side by side.
+    path: names are relative to it. Tars in the folder and plain files serve side by side. What the tars hold is looked up once a process.
     """
 
     def __init__(self, path: Path) -> None:
@@ -26,42 +28,66 @@ class Images:
             raise InputError(f"{path}: does not exist; the folder or the .tar with the pictures is wanted (--images)")
         self.path = path
         self._open = ExitStack()
-        self._members: dict[str, tuple[IO[bytes], int, int]] = {}
-        self._paths_of: dict[str, list[str]] = {}
-        """Full path, and bare name -> the members' full paths that it may mean, one for each member."""
+        self._files: dict[Path, IO[bytes]] = {}
+        self._index = _Index({}, {})
 
     def __enter__(self) -> Images:
-        for path in _tars(self.path):
-            file = self._open.enter_context(open(path, "rb"))
-            try:
-                with tarfile.open(fileobj=file, mode="r:") as tar:
-                    for member in tar:
-                        if member.isfile():
-                            self._add(member.name.removeprefix("./"), (file, member.offset_data, member.size))
-            except tarfile.TarError as error:
-                raise InputError(f"{path}: is not a whole, uncompressed tar: {error}") from None
+        facts = ((tar, tar.stat()) for tar in _tars(self.path))
+        self._index = _index(tuple((tar, stat.st_size, stat.st_mtime_ns) for tar, stat in facts))
         return self
 
     def __exit__(self, *error: object) -> None:
         self._open.close()
 
-    def _add(self, name: str, where: tuple[IO[bytes], int, int]) -> None:
-        self._members[name] = where
-        for called in {name, name.rpartition("/")[2]}:
-            self._paths_of.setdefault(called, []).append(name)
-
     def read(self, name: str) -> bytes | None:
         """The picture's bytes, None where there is none of that name. InputError where several members could be meant."""
-        meant = self._paths_of.get(name, [])
+        meant = self._index.paths_of.get(name, [])
         exact = [path for path in meant if path == name]
         if len(exact or meant) > 1:
             raise InputError(f"{self.path}: several members of its tars are called {name}; give their folders with the names")
         if meant:
-            file, offset, size = self._members[(exact or meant)[0]]
-            file.seek(offset)
-            return file.read(size)
+            member = self._index.members[(exact or meant)[0]]
+            if member.tar not in self._files:
+                self._files[member.tar] = self._open.enter_context(open(member.tar, "rb"))
+            self._files[member.tar].seek(member.offset)
+            return self._files[member.tar].read(member.size_bytes)
         path = self.path / name
         return path.read_bytes() if self.path.is_dir() and path.is_file() else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """Where a file lies in a tar."""
+
+    tar: Path
+    offset: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """members: by full path. paths_of: full path, and bare name -> the members' full paths that it may mean, one for each member."""
+
+    members: dict[str, _Member]
+    paths_of: dict[str, list[str]]
+
+
+@lru_cache(maxsize=1)
+def _index(tars: tuple[tuple[Path, int, int], ...]) -> _Index:
+    """What is in the tars: (path, size in bytes, time of the last change), by which one that has changed is read again."""
+    index = _Index({}, {})
+    for path, _, _ in tars:
+        try:
+            with tarfile.open(path, mode="r:") as tar:
+                for member in tar:
+                    if member.isfile():
+                        name = member.name.removeprefix("./")
+                        index.members[name] = _Member(path, member.offset_data, member.size)
+                        for called in {name, name.rpartition("/")[2]}:
+                            index.paths_of.setdefault(called, []).append(name)
+        except tarfile.TarError as error:
+            raise InputError(f"{path}: is not a whole, uncompressed tar: {error}") from None
+    return index
 
 
 def images_fingerprint(path: Path, names: Iterable[str]) -> str:

@@ -10,13 +10,13 @@ Any other field of an article or of a picture, such as `subject`, becomes metada
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from data_prep.lines import BadLine, document_of, json_object, numbered_lines, string_of
+from data_prep.lines import BadLine, document_of, json_object, lines_from, numbered_lines, string_of
 from data_prep.pictures import offer
-from data_prep.sources import input_fingerprint
+from data_prep.sources import check_listing, input_fingerprint
 from data_prep.sources._images import Images, images_fingerprint
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
@@ -28,7 +28,9 @@ _ARTICLE_FIELDS = frozenset({"id", "title", "text", "images", "split"})
 _PICTURE_FIELDS = frozenset({"file", "caption"})
 
 
-def articles(input: Path, images: Path | None = None, text: Text = "article", *, ledger: Ledger) -> Iterator[Pair]:
+def articles(
+    input: Path, images: Path | None = None, text: Text = "article", part: Mapping[str, Any] | None = None, *, ledger: Ledger
+) -> Iterator[Pair]:
     """The pictures of articles, in the order of the lines and of each article's list; pictures of one article share a group.
 
     input: the .jsonl or .jsonl.gz file; an object a line with id, title, text, and images: a list of objects with file and caption.
@@ -40,7 +42,11 @@ def articles(input: Path, images: Path | None = None, text: Text = "article", *,
     it would stand on both sides of a split, under groups that nothing connects.
     """
     with Images(images or input.parent) as pictures:
-        for one in _illustrations(input, text, ledger):
+        for candidate in _whole(input, text) if part is None else _of_part(input, text, part):
+            one = candidate.found
+            if isinstance(one, str):
+                ledger.bad(f"{input.name} line {candidate.line}", candidate.file, one)
+                continue
             image = pictures.read(one.file)
             if image is None:
                 ledger.bad(one.where, one.file, f"no such picture in {pictures.path}")
@@ -48,9 +54,28 @@ def articles(input: Path, images: Path | None = None, text: Text = "article", *,
             yield from offer(ledger, one.where, one.file, image, one.texts, one.group, one.split, one.metadata)
 
 
+def plan(pairs_per_shard: int, input: Path, images: Path | None, text: Text) -> list[dict[str, Any]]:
+    """Ranges of the pictures in the order of the lines: from one place, [line, position in its `images`], to before another.
+
+    offset: the byte at which the first line begins. repeated: [line, position, line where that picture came before].
+    """
+    parts: list[dict[str, Any]] = []
+    num = 0
+    for candidate in _whole(input, text):
+        place = [candidate.line, candidate.position]
+        if num % pairs_per_shard == 0:
+            if parts:
+                parts[-1]["stop"] = place
+            parts.append({"offset": candidate.offset, "start": place, "stop": None, "repeated": [], "size_bytes": input.stat().st_size})
+        if candidate.first_line is not None:
+            parts[-1]["repeated"].append([*place, candidate.first_line])
+        num += 1
+    return parts
+
+
 def inputs(input: Path, images: Path | None, text: Text) -> dict[str, str]:
     """The articles and the pictures beside them, for telling a set that was made of them."""
-    names = (one.file for one in _illustrations(input, text, Ledger(Path())))  # what is bad is written down when the pairs are read
+    names = (candidate.file for candidate in _whole(input, text) if isinstance(candidate.found, _Illustration))
     return {"input": input_fingerprint(input), "images": images_fingerprint(images or input.parent, names)}
 
 
@@ -76,37 +101,73 @@ class _Illustration:
     metadata: Mapping[str, Any]
 
 
-def _illustrations(input: Path, text: Text, ledger: Ledger) -> Iterator[_Illustration]:
-    """What the lines say, each picture once; what is broken goes to the ledger. InputError where they name no picture."""
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A picture that a line names, or a line that names none: what it makes, or why it cannot be used.
+
+    offset: the byte at which the line begins. position: in the list `images`. first_line: where the same picture came before.
+    """
+
+    line: int
+    offset: int
+    position: int
+    file: str
+    found: _Illustration | str
+    first_line: int | None = None
+
+    def after(self, first_line: int) -> _Candidate:
+        """The same, found to be a repetition."""
+        return replace(self, first_line=first_line, found=f"came in line {first_line}, and stays with that article alone")
+
+
+def _whole(input: Path, text: Text) -> Iterator[_Candidate]:
+    """All of the file, each picture once. InputError where it names none."""
     line_of: dict[str, int] = {}
     is_empty = True
-    for number, line in numbered_lines(input):
-        where = f"{input.name} line {number}"
+    for candidate in _candidates(input, text):
+        is_empty = False
+        if candidate.file in line_of:
+            candidate = candidate.after(line_of[candidate.file])
+        elif isinstance(candidate.found, _Illustration):
+            line_of[candidate.file] = candidate.line
+        yield candidate
+    if is_empty:
+        raise InputError(f"{input}: names no picture; one JSON object a line is wanted, with a list `images` of objects with `file`")
+
+
+def _of_part(input: Path, text: Text, part: Mapping[str, Any]) -> Iterator[_Candidate]:
+    """One range of the plan; what came before it is known from the plan alone."""
+    check_listing(input, input.stat().st_size, part["size_bytes"])
+    start, stop = part["start"], part["stop"]
+    first_lines = {(line, position): first_line for line, position, first_line in part["repeated"]}
+    for candidate in _candidates(input, text, part["offset"], start[0]):
+        place = [candidate.line, candidate.position]
+        if stop is not None and place >= stop:
+            return
+        if place >= start:
+            first_line = first_lines.get((candidate.line, candidate.position))
+            yield candidate if first_line is None else candidate.after(first_line)
+
+
+def _candidates(input: Path, text: Text, offset: int = 0, number: int = 1) -> Iterator[_Candidate]:
+    for line in lines_from(input, offset, number):
         try:
-            article = json_object(line)
+            article = json_object(line.content)
             pictures = article.get("images")
             if not isinstance(pictures, list):
                 raise BadLine(f"has no list `images`; its fields are {', '.join(article) or 'none'}")
         except BadLine as error:
-            is_empty = False
-            ledger.bad(where, "", str(error))
+            yield _Candidate(line.number, line.start, 0, "", str(error))
             continue
-        for picture in pictures:
-            is_empty = False
+        for position, picture in enumerate(pictures):
             file = _file_of(picture)
             try:
                 if not file:
                     raise BadLine("a picture of its `images` names no `file`")
-                if file in line_of:
-                    raise BadLine(f"came in line {line_of[file]}, and stays with that article alone")
-                one = _illustration(where, file, article, picture, text)
+                found: _Illustration | str = _illustration(f"{input.name} line {line.number}", file, article, picture, text)
             except BadLine as error:
-                ledger.bad(where, file, str(error))
-            else:
-                line_of[file] = number
-                yield one
-    if is_empty:
-        raise InputError(f"{input}: names no picture; one JSON object a line is wanted, with a list `images` of objects with `file`")
+                found = str(error)
+            yield _Candidate(line.number, line.start, position, file, found)
 
 
 def _illustration(where: str, file: str, article: Mapping[str, Any], picture: Mapping[str, Any], text: Text) -> _Illustration:

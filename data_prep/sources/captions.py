@@ -13,18 +13,21 @@ What a name ends in says how the file is read (all text is UTF-8):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from data_prep.pictures import offer
-from data_prep.sources import input_fingerprint
-from data_prep.sources._caption_entries import Columns, Entries
+from data_prep.sources import check_listing, cut, input_fingerprint
+from data_prep.sources._caption_entries import Columns, Entries, Entry
 from data_prep.sources._caption_json import read_json
 from data_prep.sources._caption_tables import read_json_lines, read_parquet, read_text
 from data_prep.sources._images import Images, images_fingerprint
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import Ledger
+from multimodal.shards.ledger import Bad
 
 _READERS: dict[str, Callable[[Path, Columns, Entries], None]] = {
     ".tsv": read_text,
@@ -45,6 +48,7 @@ def captions(
     file_column: str = "file",
     caption_column: str = "caption",
     split_column: str | None = None,
+    part: Mapping[str, Any] | None = None,
     *,
     ledger: Ledger,
 ) -> Iterator[Pair]:
@@ -57,7 +61,12 @@ def captions(
     caption_column: what that of the captions is called.
     split_column: what that of the source's own split is called; by default `split` where there is one.
     """
-    entries = read_captions(input, Columns(file_column, caption_column, split_column), ledger)
+    columns = Columns(file_column, caption_column, split_column)
+    entries, unusable = _read(input, columns) if part is None else _listed(input, columns, part["listing"])
+    if part is not None:
+        entries, unusable = entries[part["start"] : part["stop"]], unusable if part["start"] == 0 else []
+    for bad in unusable:  # rows that belong to no picture
+        ledger.bad(bad.where, bad.key, bad.reason)
     with Images(images or input.parent) as pictures:
         for entry in entries:
             where = f"{input.name} {entry.place}"
@@ -68,11 +77,32 @@ def captions(
             yield from offer(ledger, where, entry.file, image, entry.captions, entry.file, entry.split)
 
 
+def plan(
+    pairs_per_shard: int, input: Path, images: Path | None, file_column: str, caption_column: str, split_column: str | None
+) -> list[dict[str, Any]]:
+    """Ranges of the pictures in the order of their first mention. The whole file is read for that: captions may lie anywhere in it."""
+    entries, _ = _read(input, Columns(file_column, caption_column, split_column))
+    return cut(len(entries), pairs_per_shard, listing=input_fingerprint(input))
+
+
 def inputs(input: Path, images: Path | None, file_column: str, caption_column: str, split_column: str | None) -> dict[str, str]:
     """The file and the pictures beside it, for telling a set that was made of them."""
     columns = Columns(file_column, caption_column, split_column)
     entries = read_captions(input, columns, Ledger(Path()))  # what is bad is written down when the pairs are read
     return {"input": input_fingerprint(input), "images": images_fingerprint(images or input.parent, (entry.file for entry in entries))}
+
+
+def _read(input: Path, columns: Columns) -> tuple[list[Entry], list[Bad]]:
+    """The pictures that the file names, and the rows that cannot be used."""
+    ledger = Ledger(Path())
+    return list(read_captions(input, columns, ledger)), ledger.entries
+
+
+@lru_cache(maxsize=1)
+def _listed(input: Path, columns: Columns, listing: str) -> tuple[list[Entry], list[Bad]]:
+    """As `_read`, once a process. InputError where the file has changed since the plan was made."""
+    check_listing(input, input_fingerprint(input), listing)
+    return _read(input, columns)
 
 
 def read_captions(input: Path, columns: Columns, ledger: Ledger) -> Entries:

@@ -7,11 +7,14 @@ These are illustrations with keywords, not photographs with captions: enough to 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from data_prep.emoji import WORDS, pairs_of, read_drawings, read_things
+from data_prep.emoji import WORDS, DrawnThings, read_drawings, read_things
 from data_prep.npm import Package
+from data_prep.sources import cut
 from multimodal.pairs import Pair
 from multimodal.shards import Ledger
 
@@ -20,12 +23,17 @@ DRAWINGS = Package(
 )
 
 
-def fluent_emoji(packages: Path | None = None, *, ledger: Ledger) -> Iterator[Pair]:
+def fluent_emoji(packages: Path | None = None, part: Mapping[str, Any] | None = None, *, ledger: Ledger) -> Iterator[Pair]:
     """Fluent emoji with their labels and tags as text, in Unicode's order; man, woman and person of one thing share a group.
 
     packages: a folder that holds the npm archives already; by default they are fetched with npm into the user's cache.
     """
-    yield from pairs_of(read_things(packages), read_fluent(packages), str(DRAWINGS), ".webp", ledger)
+    yield from _drawn(packages).pairs(part, ledger)
+
+
+def plan(pairs_per_shard: int, packages: Path | None) -> list[dict[str, Any]]:
+    """Ranges of the things that are drawn."""
+    return cut(len(_drawn(packages).things), pairs_per_shard)
 
 
 def inputs(packages: Path | None) -> list[str]:
@@ -36,3 +44,8 @@ def inputs(packages: Path | None) -> list[str]:
 def read_fluent(packages: Path | None) -> dict[str, bytes]:
     """drawing key -> WebP bytes."""
     return read_drawings(DRAWINGS, packages, "package/assets/", ".webp")
+
+
+@lru_cache(maxsize=1)  # archives that are checked against a pinned hash do not change
+def _drawn(packages: Path | None) -> DrawnThings:
+    return DrawnThings.of(str(DRAWINGS), ".webp", read_things(packages), read_fluent(packages))

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from data_prep.pictures import PICTURE_SUFFIXES, offer
-from data_prep.sources import input_fingerprint
+from data_prep.sources import check_listing, cut, input_fingerprint
+from multimodal.boxes import fingerprint_bytes
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import Ledger
@@ -24,25 +27,15 @@ _CAMERA_NAME = re.compile(
 )
 
 
-def folder(input: Path, *, ledger: Ledger) -> Iterator[Pair]:
+def folder(input: Path, part: Mapping[str, Any] | None = None, *, ledger: Ledger) -> Iterator[Pair]:
     """The pictures in a folder and below it, in the order of their paths; files and folders that begin with a dot are passed over.
 
     input: the folder.
     Pictures that share a folder and the words of their name share a group (`dress-001.jpg`, `dress-002.jpg`: nothing but the number tells
     them apart); a picture with a .txt of its own stands alone.
     """
-    if not input.is_dir():
-        raise InputError(f"{input}: is not a folder" if input.exists() else f"{input}: does not exist; a folder of pictures is wanted")
-    pictures = list(_pictures(input))
-    if not pictures:
-        hint = (
-            f". It holds .tar files: use the source img2dataset, or: multimodal shards index {input}"
-            if any(input.glob("*.tar"))
-            else ". Give the folder that holds them"
-        )
-        raise InputError(f"{input}: no picture (jpg, png, webp, avif) lies in it or below it{hint}")
-    for picture in pictures:
-        name = picture.relative_to(input).as_posix()
+    for name in _names(input) if part is None else _listed(input, part["listing"])[part["start"] : part["stop"]]:
+        picture = input / name
         try:
             text, is_own = _text(picture)
         except UnicodeDecodeError as error:
@@ -56,6 +49,12 @@ def folder(input: Path, *, ledger: Ledger) -> Iterator[Pair]:
             continue
         group = name.removesuffix(picture.suffix) if is_own else (Path(name).parent / text.lower()).as_posix()
         yield from offer(ledger, str(input), name, picture.read_bytes(), [text], group)
+
+
+def plan(pairs_per_shard: int, input: Path) -> list[dict[str, Any]]:
+    """Ranges of the sorted paths."""
+    names = _names(input)
+    return cut(len(names), pairs_per_shard, listing=_digest(names))
 
 
 def inputs(input: Path) -> dict[str, str]:
@@ -72,6 +71,33 @@ def text_of_name(stem: str) -> str:
     while words and not re.search(r"[^\W\d]", words[-1]):
         words.pop()
     return " ".join(word for word in words if word)
+
+
+def _names(input: Path) -> list[str]:
+    """The pictures' paths below the folder, in order. InputError where there is none."""
+    if not input.is_dir():
+        raise InputError(f"{input}: is not a folder" if input.exists() else f"{input}: does not exist; a folder of pictures is wanted")
+    names = [picture.relative_to(input).as_posix() for picture in _pictures(input)]
+    if not names:
+        hint = (
+            f". It holds .tar files: use the source img2dataset, or: multimodal shards index {input}"
+            if any(input.glob("*.tar"))
+            else ". Give the folder that holds them"
+        )
+        raise InputError(f"{input}: no picture (jpg, png, webp, avif) lies in it or below it{hint}")
+    return names
+
+
+@lru_cache(maxsize=1)
+def _listed(input: Path, listing: str) -> list[str]:
+    """As `_names`, walked once a process. InputError where pictures came or went since the plan was made."""
+    names = _names(input)
+    check_listing(input, _digest(names), listing)
+    return names
+
+
+def _digest(names: list[str]) -> str:
+    return fingerprint_bytes(*(os.fsencode(name) + b"\0" for name in names))[:16]
 
 
 def _text(picture: Path) -> tuple[str, bool]:

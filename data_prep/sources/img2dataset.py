@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,26 +23,37 @@ from multimodal.shards import Ledger
 _METADATA = ("key", "url")
 
 
-def img2dataset(input: Path, *, ledger: Ledger) -> Iterator[Pair]:
+def img2dataset(input: Path, part: Mapping[str, Any] | None = None, *, ledger: Ledger) -> Iterator[Pair]:
     """The samples of a folder of tars, in the order of the tars' names and of their members; samples of one address share a group.
 
     input: the folder of .tar files, or one of them.
     The text is `texts` of the .json, else the .txt, else `caption` of the .json; a `split` there is the source's own.
     What is damaged goes to the ledger: one sample, or what follows the damage in a tar.
+    Of each tar a shard is made, however many samples it has. Give the most of them as --pairs-per-shard (img2dataset writes 10000): samples
+    beyond that have longer keys.
     """
-    tars = _tars(input)
-    if not input.exists():
-        raise InputError(f"{input}: does not exist; a folder of .tar files is wanted")
-    if not tars:
-        raise InputError(f"{input}: no .tar file lies in it")
-    for tar in tars:
+    for tar in _found(input) if part is None else [input / part["tar"] if input.is_dir() else input]:
         for sample in _samples(tar, ledger):
             yield from _pair(tar, sample, ledger)
+
+
+def plan(pairs_per_shard: int, input: Path) -> list[dict[str, Any]]:
+    """The tars, by name: where a sample begins is known only once what lies before it was read."""
+    return [{"tar": tar.name} for tar in _found(input)]
 
 
 def inputs(input: Path) -> dict[str, str]:
     """The tars, for telling a set that was made of them."""
     return {"input": input_fingerprint(input, _tars(input))}
+
+
+def _found(input: Path) -> list[Path]:
+    tars = _tars(input)
+    if not input.exists():
+        raise InputError(f"{input}: does not exist; a folder of .tar files is wanted")
+    if not tars:
+        raise InputError(f"{input}: no .tar file lies in it")
+    return tars
 
 
 def _tars(input: Path) -> list[Path]:

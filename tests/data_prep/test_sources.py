@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.conformance import check_broken_items, check_source, read_all
-from data_prep.emoji import drawing_key, pairs_of, thing_key, things_of
+from data_prep.conformance import check_broken_items, check_parts, check_source, read_all
+from data_prep.emoji import DrawnThings, drawing_key, thing_key, things_of
 from data_prep.npm import Package, cache_folder, fetch, read_members
 from data_prep.pictures import BadPicture, check_decodes, picture_extension
-from data_prep.sources import find_source, source_names
+from data_prep.sources import cut, find_source, source_names
 from data_prep.sources.fluent_emoji import DRAWINGS as FLUENT
 from data_prep.sources.fluent_emoji import fluent_emoji
 from data_prep.sources.folder import folder, text_of_name
+from data_prep.sources.folder import plan as folder_plan
 from data_prep.sources.img2dataset import img2dataset
 from data_prep.sources.noto_emoji import DRAWINGS as NOTO
 from data_prep.sources.noto_emoji import noto_emoji
@@ -207,6 +208,29 @@ def img2dataset_folder(root: Path) -> Path:
     return root
 
 
+@pytest.mark.parametrize("size", [1, 2, 5, 9])
+def test_ranges_of_a_folder_make_what_the_folder_makes(tmp_path: Path, size: int) -> None:
+    root = photos(tmp_path)
+    (root / "IMG_7.png").write_bytes(picture(7))  # no text
+    (root / "album" / "broken.png").write_bytes(b"no picture")
+    parts = check_parts(folder, {"input": root}, size)
+    assert [(part["start"], part["stop"]) for part in parts] == [(start, min(start + size, 7)) for start in range(0, 7, size)]
+
+
+def test_a_folder_that_changes_under_a_plan_is_noticed(tmp_path: Path) -> None:
+    [part] = folder_plan(100, photos(tmp_path))
+    (tmp_path / "another cat.png").write_bytes(picture(8))
+    with pytest.raises(InputError, match="has changed since this job was begun. Begin again with --overwrite"):
+        read_all(folder, {"input": tmp_path, "part": part})
+
+
+def test_a_part_of_img2dataset_is_a_tar(tmp_path: Path) -> None:
+    root = img2dataset_folder(tmp_path)
+    (root / "00000.tar").write_bytes((root / "00000.tar").read_bytes()[:3000])
+    assert check_parts(img2dataset, {"input": root}, 2) == [{"tar": "00000.tar"}, {"tar": "00001.tar"}]
+    assert check_parts(img2dataset, {"input": root / "00001.tar"}, 2) == [{"tar": "00001.tar"}]
+
+
 def test_img2dataset_shards_give_text_address_and_key(tmp_path: Path) -> None:
     pairs = check_source(img2dataset, {"input": img2dataset_folder(tmp_path)})
     assert [pair.texts for pair in pairs] == [(f"text {n}",) for n in range(6)]
@@ -330,7 +354,9 @@ def test_emoji_become_pairs_named_by_hexcode_without_signs_and_flags() -> None:
     things = things_of(entries, {"0": "people", "1": "symbols"}, {"0": "roles"})  # type: ignore[arg-type]
     drawings = {"1f469-200d-2695": picture(1, "PNG"), "1f9d1-200d-2695": picture(2, "PNG"), "1f4a7": picture(3, "PNG"), "2665": picture(4)}
     ledger = Ledger(Path("bad.csv"))
-    pairs = list(pairs_of(things, drawings, "drawings", ".png", ledger))
+    drawn = DrawnThings.of("drawings", ".png", things, drawings)
+    pairs = list(drawn.pairs(None, ledger))
+    assert pairs == [pair for part in cut(len(drawn.things), 2) for pair in drawn.pairs(part, ledger)]
     assert [(pair.name, pair.texts[0], pair.group) for pair in pairs] == [
         ("1f9d1-200d-2695-fe0f.png", "health worker. doctor, nurse", "health worker"),
         ("1f469-200d-2695-fe0f.png", "woman health worker. doctor", "health worker"),

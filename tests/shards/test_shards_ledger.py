@@ -41,6 +41,14 @@ def test_too_many_bad_ones_fail_with_share_limit_and_first_reasons(tmp_path: Pat
     assert len(rows(tmp_path / "bad.csv")) == 6
 
 
+def test_one_line_may_stand_for_many_and_they_count_in_the_share(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"4 of 10 are bad \(40.0%\).*: photos shard 3: lost. All of them"):
+        with Ledger(tmp_path / "bad.csv", max_bad_share=0.3) as ledger:
+            ledger.good(6)
+            ledger.bad("photos", "shard 3", "lost", count=4)
+    assert rows(tmp_path / "bad.csv")[1:] == [["photos", "shard 3", "lost"]]
+
+
 def test_the_share_may_be_at_the_limit_but_not_above(tmp_path: Path) -> None:
     with Ledger(tmp_path / "bad.csv", max_bad_share=0.5) as ledger:
         ledger.good()

@@ -1,0 +1,61 @@
+"""Which pairs a shard takes: those whose picture decodes, whose name is new and whose texts can be stored.
+
+for pair in sound(source(input=path, ledger=ledger), "photos", ledger): ...
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from hashlib import blake2b
+
+from data_prep.pictures import BadPicture, check_decodes
+from multimodal.cores import usable_cores
+from multimodal.errors import InputError
+from multimodal.pairs import Pair
+from multimodal.shards import Ledger
+from multimodal.shards.writer import encode_members
+
+DECODE_AHEAD = 64  # pictures on their way through the decoder; bounds the memory, not the speed
+
+
+def sound(pairs: Iterable[Pair], where: str, ledger: Ledger, num_threads: int | None = None) -> Iterator[Pair]:
+    """The pairs that a shard can take, in their order; the others go to the ledger, with the reason.
+
+    num_threads: how many decode; by default as many as there are cores, since Pillow lets go of the interpreter while it decodes.
+    """
+    seen: set[bytes] = set()
+    with ThreadPoolExecutor(num_threads or len(usable_cores())) as threads:
+        waiting: deque[tuple[Pair, Future[None]]] = deque()
+
+        def finished() -> Iterator[Pair]:
+            pair, check = waiting.popleft()
+            try:
+                check.result()
+            except (BadPicture, InputError) as error:
+                ledger.bad(where, pair.name, str(error))
+            else:
+                yield pair
+
+        for pair in pairs:
+            digest = name_digest(pair.name)
+            if digest in seen:
+                ledger.bad(where, pair.name, "a pair of this name came before")
+                continue
+            seen.add(digest)
+            waiting.append((pair, threads.submit(_check, pair)))
+            if len(waiting) >= DECODE_AHEAD:
+                yield from finished()
+        while waiting:
+            yield from finished()
+
+
+def name_digest(name: str) -> bytes:
+    """8 bytes that stand for a name: a million names in some 60 MB, and one false alarm in 10^7 sets of that size."""
+    return blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+def _check(pair: Pair) -> None:
+    check_decodes(pair.image)
+    encode_members(pair)
