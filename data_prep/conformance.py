@@ -2,12 +2,15 @@
 
     check_source(my_source, {"input": folder})
     check_broken_items(my_source, {"input": folder}, {"input": damaged_copy}, lost=["b.jpg"])
+    check_parts(my_source, {"input": folder})                      # where it has a `plan`
 
 A check raises AssertionError with what was wanted and what came.
 """
 
 from __future__ import annotations
 
+import json
+import sys
 from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -61,3 +64,22 @@ def check_broken_items(source: Source, whole: Mapping[str, Any], damaged: Mappin
     for name in lost:
         named = [bad for bad in ledger.entries if Path(bad.key).stem == Path(name).stem and bad.reason]
         assert named, f"{name} is lost, and the ledger does not name it"
+
+
+def check_parts(source: Source, settings: Mapping[str, Any], sizes: Collection[int] = (1, 2, 3, 1000)) -> None:
+    """The parts of its `plan`, whatever their size, read in any order and put one after the other, are what the source yields whole.
+
+    Each part is read from its JSON values, with a ledger of its own.
+    """
+    plan = sys.modules[source.__module__].plan
+    whole, ledger = read_all(source, settings)
+    for size in sizes:
+        parts = plan(size, **settings)
+        planned = json.loads(json.dumps(parts))
+        assert planned == parts, f"parts of {size} are not JSON values: {parts[:3]}"
+        read = [read_all(source, {**settings, "part": part}) for part in reversed(planned)][::-1]
+        assert [pair for pairs, _ in read for pair in pairs] == whole, f"parts of {size} hold other pairs than the whole"
+        bad = Counter(entry for _, own in read for entry in own.entries)  # their order tells how far ahead was decoded
+        assert bad == Counter(ledger.entries), f"parts of {size} call other things bad than the whole does"
+        largest = max(len(pairs) + own.num_bad for pairs, own in read)
+        assert largest <= size, f"a part of {size} has {largest} pairs"

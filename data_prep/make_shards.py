@@ -130,7 +130,7 @@ def make_shards_verb(args: Sequence[str]) -> None:
         return
     source = find_source(args[0])
     try:
-        settings, options = parse(f"{prog} {args[0]}", args[1:], source, make_shards, skip={"ledger", "source", "settings"})
+        settings, options = parse(f"{prog} {args[0]}", args[1:], source, make_shards, skip={"ledger", "part", "source", "settings"})
     except SystemExit:  # the help was asked for, and printed
         return
     make_shards(source, settings, **options)
@@ -143,7 +143,7 @@ def _with_defaults(source: Source, settings: Mapping[str, Any]) -> dict[str, Any
     except TypeError as error:
         raise InputError(f"source {source.__name__}: {error}") from None
     bound.apply_defaults()
-    return {name: value for name, value in bound.arguments.items() if name != "ledger"}
+    return {name: value for name, value in bound.arguments.items() if name not in ("ledger", "part")}
 
 
 def _inputs(source: Source, settings: Mapping[str, Any]) -> Any:
