@@ -1,8 +1,8 @@
 """What every source must do, as checks that a test of yours can call.
 
     check_source(my_source, {"input": folder})
+    check_parts(my_source, plan, {"input": folder}, pairs_per_shard=3)
     check_broken_items(my_source, {"input": folder}, {"input": damaged_copy}, lost=["b.jpg"])
-    check_parts(my_source, {"input": folder})                      # where it has a `plan`
 
 A check raises AssertionError with what was wanted and what came.
 """
@@ -10,9 +10,8 @@ A check raises AssertionError with what was wanted and what came.
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +48,30 @@ def check_source(source: Source, settings: Mapping[str, Any]) -> list[Pair]:
     return pairs
 
 
+def check_parts(
+    source: Source, plan: Callable[..., list[dict[str, Any]]], settings: Mapping[str, Any], pairs_per_shard: int
+) -> list[dict[str, Any]]:
+    """The parts, read alone and last first, make what the source makes as a whole: pairs, order, and lines of the ledger. Returns the parts.
+
+    They are JSON, the same each time. Run it on damaged input too.
+    """
+    parts = plan(pairs_per_shard, **settings)
+    assert parts == json.loads(json.dumps(parts)), "a part is changed by being written as JSON"
+    assert parts == plan(pairs_per_shard, **settings), "two plans of the same input differ"
+    read = [read_all(source, {**settings, "part": part}) for part in reversed(parts)][::-1]
+    whole, ledger = read_all(source, settings)
+    names = [pair.name for pairs, _ in read for pair in pairs]
+    assert names == [pair.name for pair in whole], (
+        f"the parts have {len(names)} pairs, {names[:3]}.., the whole {len(whole)}, or in another order"
+    )
+    assert [pair for pairs, _ in read for pair in pairs] == whole, "a pair differs when it is read in a part"
+    told = [bad for _, one in read for bad in one.entries]
+    assert sorted(map(str, told)) == sorted(map(str, ledger.entries)), (
+        f"the ledgers of the parts say {told[:3]}.., that of the whole {ledger.entries[:3]}.."
+    )
+    return parts
+
+
 def check_broken_items(source: Source, whole: Mapping[str, Any], damaged: Mapping[str, Any], lost: Collection[str]) -> None:
     """On input where some items are damaged: the ledger names each with a reason, and the others are as they were, in their places.
 
@@ -64,22 +87,3 @@ def check_broken_items(source: Source, whole: Mapping[str, Any], damaged: Mappin
     for name in lost:
         named = [bad for bad in ledger.entries if Path(bad.key).stem == Path(name).stem and bad.reason]
         assert named, f"{name} is lost, and the ledger does not name it"
-
-
-def check_parts(source: Source, settings: Mapping[str, Any], sizes: Collection[int] = (1, 2, 3, 1000)) -> None:
-    """The parts of its `plan`, whatever their size, read in any order and put one after the other, are what the source yields whole.
-
-    Each part is read from its JSON values, with a ledger of its own.
-    """
-    plan = sys.modules[source.__module__].plan
-    whole, ledger = read_all(source, settings)
-    for size in sizes:
-        parts = plan(size, **settings)
-        planned = json.loads(json.dumps(parts))
-        assert planned == parts, f"parts of {size} are not JSON values: {parts[:3]}"
-        read = [read_all(source, {**settings, "part": part}) for part in reversed(planned)][::-1]
-        assert [pair for pairs, _ in read for pair in pairs] == whole, f"parts of {size} hold other pairs than the whole"
-        bad = Counter(entry for _, own in read for entry in own.entries)  # their order tells how far ahead was decoded
-        assert bad == Counter(ledger.entries), f"parts of {size} call other things bad than the whole does"
-        largest = max(len(pairs) + own.num_bad for pairs, own in read)
-        assert largest <= size, f"a part of {size} has {largest} pairs"

@@ -132,6 +132,7 @@ def make_shards_verb(args: Sequence[str]) -> None:
     try:
         settings, options = parse(f"{prog} {args[0]}", args[1:], source, make_shards, skip={"ledger", "part", "source", "settings"})
     except SystemExit:  # the help was asked for, and printed
+        print(f"\n{inspect.getdoc(sys.modules[source.__module__])}")
         return
     make_shards(source, settings, **options)
 

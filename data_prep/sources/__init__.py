@@ -7,6 +7,11 @@ To add one, put a file here, or name a function of your own by its dotted path: 
 same order every time, names each once, sets groups, writes what is broken into the ledger and goes on, and knows nothing of shards.
 `make_shards` checks that pictures decode; `data_prep.conformance` holds a source to the rest.
 
+A source that can be cut has, beside it, `plan(pairs_per_shard, <its settings>)`, a list of JSON objects that each name a range of the input
+(file and offset, positions in a sorted listing) of about pairs_per_shard pairs, and takes one of them as its setting `part`; by None it
+reads all of them, one after the other. A part is read without the others, by any process of any machine, and becomes a shard. Where
+something has to be listed first, its digest goes into the parts (`check_listing`), and each process may keep the listing.
+
 Shards that were made already are told from others by their settings and by what these lead to: the fingerprint of every path among them,
 or what a function `inputs` beside the source, of the same settings, returns (JSON values).
 """
@@ -17,6 +22,7 @@ import ast
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from multimodal.arguments import near_names
 from multimodal.boxes import fingerprint_bytes, fingerprint_file
@@ -51,6 +57,17 @@ def input_fingerprint(path: Path, files: Iterable[Path] | None = None) -> str:
 
 def _text_fingerprint(file: Path) -> str:
     return fingerprint_file(file) if file.suffix.lower() in TEXT_SUFFIXES else ""
+
+
+def cut(num: int, pairs_per_shard: int, **same: Any) -> list[dict[str, Any]]:
+    """The parts of a listing of num items: {"start": 0, "stop": 1000, **same}, ... One that is empty where nothing is listed."""
+    return [{"start": start, "stop": min(start + pairs_per_shard, num), **same} for start in range(0, max(num, 1), pairs_per_shard)]
+
+
+def check_listing(path: Path, found: Any, wanted: Any) -> None:
+    """InputError where what is listed, or its digest, is not what a plan was made with."""
+    if found != wanted:
+        raise InputError(f"{path}: has changed since this job was begun. Begin again with --overwrite")
 
 
 def source_names() -> dict[str, str]:

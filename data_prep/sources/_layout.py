@@ -1,22 +1,20 @@
-"""Data sets in the folders that their owners ship: what has to lie there, listings of large folders, and the ranges a job is cut into.
+"""Data sets in the folders that their owners ship: what has to lie there, and listings of large folders.
 
 check_layout(Path("InstaCities1M"), "InstaCities1M", ["img_resized_1M/cities_instagram"])
 names = file_names(Path("InstaCities1M/img_resized_1M/cities_instagram/london"), (".jpg",))     # 100,000 of them in some 0.1 s
-list(ranges(len(names), pairs_per_shard=1000))                                                  # [(0, 1000), (1000, 2000), ...]
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
+from multimodal.boxes import fingerprint_bytes
 from multimodal.errors import InputError
 
 _NAMES_TOLD = 8
-_FOLDERS_KEPT = 4  # listings a process keeps: parts are read folder by folder, of pictures and of texts
 
 
 def check_layout(input: Path, called: str, wanted: Sequence[str]) -> None:
@@ -48,23 +46,20 @@ def folder_names(folder: Path) -> list[str]:
     return sorted(path.name for path in _folders(folder))
 
 
-def file_names(folder: Path, suffixes: tuple[str, ...]) -> tuple[str, ...]:
-    """The names of the files in a folder that end in one of the suffixes, sorted by code point; () where there is no folder.
+def file_names(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
+    """The names of the files in a folder that end in one of the suffixes, sorted by code point; [] where there is no folder.
 
-    No file is looked at, and a process keeps the listing: every part of the same folder asks for it. A file that comes or goes changes
-    the folder's own time, by which the listing is then made anew.
+    No file is looked at. Those that begin with a dot are passed over.
     """
-    try:
-        changed_ns = folder.stat().st_mtime_ns
-    except FileNotFoundError:
-        return ()
-    return _file_names(folder, suffixes, changed_ns)
-
-
-@lru_cache(_FOLDERS_KEPT)
-def _file_names(folder: Path, suffixes: tuple[str, ...], changed_ns: int) -> tuple[str, ...]:
+    if not folder.is_dir():
+        return []
     with os.scandir(folder) as entries:
-        return tuple(sorted(entry.name for entry in entries if entry.name.endswith(suffixes) and not entry.name.startswith(".")))
+        return sorted(entry.name for entry in entries if entry.name.endswith(suffixes) and not entry.name.startswith("."))
+
+
+def names_digest(names: Iterable[str]) -> str:
+    """Of a listing, for a plan: whoever reads one of its parts lists again, and has to find the same."""
+    return fingerprint_bytes(*(os.fsencode(name) + b"\0" for name in names))[:16]
 
 
 def listing_fingerprint(folders: Iterable[tuple[str, Path]]) -> str:
@@ -78,14 +73,6 @@ def listing_fingerprint(folders: Iterable[tuple[str, Path]]) -> str:
             sizes = sorted((os.fsencode(entry.name), entry.stat().st_size) for entry in entries if entry.is_file())
         digest.update(repr((called, sizes)).encode())
     return digest.hexdigest()
-
-
-def ranges(num: int, pairs_per_shard: int) -> Iterator[tuple[int, int]]:
-    """(start, stop) of consecutive runs of `pairs_per_shard` positions, the last one shorter. InputError below 1."""
-    if pairs_per_shard < 1:
-        raise InputError(f"pairs_per_shard is {pairs_per_shard}; at least 1 is needed")
-    for start in range(0, num, pairs_per_shard):
-        yield start, min(start + pairs_per_shard, num)
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -27,7 +28,8 @@ from PIL import Image
 
 from data_prep.lines import BadLine
 from data_prep.pictures import offer
-from data_prep.sources._layout import check_layout, file_names, folder_names, listing_fingerprint, ranges, told_names
+from data_prep.sources import check_listing, cut
+from data_prep.sources._layout import check_layout, file_names, folder_names, listing_fingerprint, names_digest, told_names
 from data_prep.sources._markup import plain_text
 from data_prep.sources._xml import BadXml, parse_xml
 from data_prep.sources.articles import Text
@@ -65,7 +67,7 @@ def imageclef_wikipedia(
     """
     for one in plan(_PICTURES_AT_ONCE, input, text, language, min_side_px) if part is None else [part]:
         folder = one["folder"]
-        for file in file_names(input / IMAGES / folder, SUFFIXES)[one["start"] : one["stop"]]:
+        for file in _listed(input, folder, one["listing"])[one["start"] : one["stop"]]:
             yield from _picture(input, f"{folder}/{file}", text, language, min_side_px, ledger)
 
 
@@ -74,11 +76,10 @@ def plan(
 ) -> list[dict[str, Any]]:
     """Runs of pictures, each within one folder: its name, and positions among its sorted pictures."""
     check_layout(input, "ImageCLEF's Wikipedia", [IMAGES, METADATA])
-    parts = [
-        {"folder": folder, "start": start, "stop": stop}
-        for folder in _folders(input)
-        for start, stop in ranges(len(file_names(input / IMAGES / folder, SUFFIXES)), pairs_per_shard)
-    ]
+    parts = []
+    for folder in _folders(input):
+        if files := file_names(input / IMAGES / folder, SUFFIXES):
+            parts += cut(len(files), pairs_per_shard, folder=folder, listing=names_digest(files))
     if not parts:
         raise InputError(
             f"{input}: no picture ({', '.join(SUFFIXES)}) lies in the folders of {IMAGES}, which holds {told_names(input / IMAGES)}"
@@ -166,6 +167,14 @@ def _is_small(image: bytes, min_side_px: int) -> bool:
             return min(picture.size) < min_side_px
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
         return False
+
+
+@lru_cache(maxsize=1)
+def _listed(input: Path, folder: str, listing: str) -> list[str]:
+    """The pictures of a folder, listed once a process for all its parts. InputError where some came or went since the plan was made."""
+    files = file_names(input / IMAGES / folder, SUFFIXES)
+    check_listing(input, names_digest(files), listing)
+    return files
 
 
 def _folders(input: Path) -> list[str]:

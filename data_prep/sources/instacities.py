@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.pictures import offer
-from data_prep.sources._layout import check_layout, file_names, folder_names, listing_fingerprint, ranges, told_names
+from data_prep.sources import check_listing, cut
+from data_prep.sources._layout import check_layout, file_names, folder_names, listing_fingerprint, names_digest, told_names
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import Ledger
@@ -53,7 +54,10 @@ def instacities(
     InputError: the folders are not there, a city has only pictures or only captions, or its posts are all held out.
     """
     for one in plan(_POSTS_AT_ONCE, input, test_per_city, val_per_city) if part is None else [part]:
-        yield from _posts_of(input, test_per_city, val_per_city, one["city"], one["start"], one["stop"], ledger)
+        ids = _listed(input, one["city"], one["listing"])
+        for position in range(one["start"], one["stop"]):
+            split = _split(position, test_per_city, val_per_city)
+            yield from _post(input, one["city"], ids[position], split, ledger)
 
 
 def plan(pairs_per_shard: int, input: Path, test_per_city: int = TEST_PER_CITY, val_per_city: int = VAL_PER_CITY) -> list[dict[str, Any]]:
@@ -63,14 +67,15 @@ def plan(pairs_per_shard: int, input: Path, test_per_city: int = TEST_PER_CITY, 
     parts = []
     num_held_out = test_per_city + val_per_city
     for city in _cities(input):
-        num_posts = len(_ids(input, city))
+        ids = _ids(input, city)
+        num_posts = len(ids)
         if num_held_out and num_posts <= num_held_out:
             raise InputError(
                 f"{input}: {city} has {num_posts} posts, and the first {test_per_city} of a city are test and the next {val_per_city} val, "
                 "which leaves none to train on. Give the whole data set, or smaller numbers to --test-per-city and --val-per-city (both 0: "
                 "split by hash)"
             )
-        parts += [{"city": city, "start": start, "stop": stop} for start, stop in ranges(num_posts, pairs_per_shard)]
+        parts += cut(num_posts, pairs_per_shard, city=city, listing=names_digest(ids))
     return parts
 
 
@@ -80,20 +85,24 @@ def inputs(input: Path, test_per_city: int, val_per_city: int) -> dict[str, str]
     return {"input": listing_fingerprint(folders)}
 
 
-def _posts_of(input: Path, num_test: int, num_val: int, city: str, start: int, stop: int, ledger: Ledger) -> Iterator[Pair]:
-    for position, id in enumerate(_ids(input, city)[start:stop], start):
-        name = f"{city}/{id}.jpg"
-        try:
-            caption = (input / CAPTIONS / city / f"{id}.txt").read_bytes().decode("utf-8")
-            image = (input / IMAGES / city / f"{id}.jpg").read_bytes()
-        except FileNotFoundError as error:
-            ledger.bad(str(input), name, f"has no {Path(error.filename).relative_to(input).as_posix()}")
-            continue
-        except UnicodeDecodeError as error:
-            ledger.bad(str(input), name, f"its caption is not UTF-8 (byte {error.start})")
-            continue
-        split = "" if not num_test + num_val else "test" if position < num_test else "val" if position < num_test + num_val else "train"
-        yield from offer(ledger, str(input), name, image, [caption], f"{city}/{id}", split, {"city": city})
+def _split(position: int, num_test: int, num_val: int) -> str:
+    if not num_test + num_val:
+        return ""
+    return "test" if position < num_test else "val" if position < num_test + num_val else "train"
+
+
+def _post(input: Path, city: str, id: str, split: str, ledger: Ledger) -> Iterator[Pair]:
+    name = f"{city}/{id}.jpg"
+    try:
+        caption = (input / CAPTIONS / city / f"{id}.txt").read_bytes().decode("utf-8")
+        image = (input / IMAGES / city / f"{id}.jpg").read_bytes()
+    except FileNotFoundError as error:
+        ledger.bad(str(input), name, f"has no {Path(error.filename).relative_to(input).as_posix()}")
+        return
+    except UnicodeDecodeError as error:
+        ledger.bad(str(input), name, f"its caption is not UTF-8 (byte {error.start})")
+        return
+    yield from offer(ledger, str(input), name, image, [caption], f"{city}/{id}", split, {"city": city})
 
 
 def _cities(input: Path) -> list[str]:
@@ -108,11 +117,15 @@ def _cities(input: Path) -> list[str]:
     return pictured
 
 
-def _ids(input: Path, city: str) -> tuple[str, ...]:
+@lru_cache(maxsize=1)
+def _listed(input: Path, city: str, listing: str) -> list[str]:
+    """As `_ids`, listed once a process for all parts of a city. InputError where posts came or went since the plan was made."""
+    ids = _ids(input, city)
+    check_listing(input, names_digest(ids), listing)
+    return ids
+
+
+def _ids(input: Path, city: str) -> list[str]:
     """The ids of a city's posts in order, those too of which only the picture or only the caption is there."""
-    return _merged(file_names(input / IMAGES / city, (".jpg",)), file_names(input / CAPTIONS / city, (".txt",)))
-
-
-@lru_cache(1)
-def _merged(pictures: tuple[str, ...], captions: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(sorted({name[:-4] for name in pictures} | {name[:-4] for name in captions}))
+    pictures, captions = file_names(input / IMAGES / city, (".jpg",)), file_names(input / CAPTIONS / city, (".txt",))
+    return sorted({name[:-4] for name in (*pictures, *captions)})

@@ -23,10 +23,11 @@ from typing import Any
 
 from data_prep.lines import BadLine, text_of_line
 from data_prep.pictures import offer
-from data_prep.sources import input_fingerprint
-from data_prep.sources._layout import check_layout, ranges, told_names
+from data_prep.sources import check_listing, cut, input_fingerprint
+from data_prep.sources._layout import check_layout, told_names
 from data_prep.sources._markup import plain_text
 from data_prep.sources._xml import BadXml, parse_xml
+from multimodal.boxes import fingerprint_bytes
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import Ledger
@@ -49,14 +50,17 @@ def ucsd_wikipedia(input: Path, part: Mapping[str, Any] | None = None, *, ledger
     """
     texts, images = _folder(input, TEXT_FOLDERS), _pictures(_folder(input, IMAGE_FOLDERS))
     lines = _lines(input)
+    listing = _digest(lines)
     for one in plan(_DOCUMENTS_AT_ONCE, input) if part is None else [part]:
+        check_listing(input, listing, one["listing"])
         for split, number, line in lines[one["start"] : one["stop"]]:
             yield from _document(split, number, line, texts, images, ledger)
 
 
 def plan(pairs_per_shard: int, input: Path) -> list[dict[str, Any]]:
     """Runs of lines, those of the test list counted on from those of the train list."""
-    return [{"start": start, "stop": stop} for start, stop in ranges(len(_lines(input)), pairs_per_shard)]
+    lines = _lines(input)
+    return cut(len(lines), pairs_per_shard, listing=_digest(lines))
 
 
 def inputs(input: Path) -> dict[str, str]:
@@ -109,6 +113,10 @@ def _lines(input: Path) -> list[tuple[str, int, bytes]]:
     if not lines:
         raise InputError(f"{input}: its lists {' and '.join(LISTS.values())} name no document")
     return lines
+
+
+def _digest(lines: list[tuple[str, int, bytes]]) -> str:
+    return fingerprint_bytes(*(line + b"\n" for _, _, line in lines))[:16]
 
 
 def _folder(input: Path, names: tuple[str, ...]) -> Path:

@@ -28,8 +28,8 @@ from typing import Any, Literal
 
 from data_prep.lines import BadLine, string_of, text_of_line
 from data_prep.pictures import offer
-from data_prep.sources import input_fingerprint
-from data_prep.sources._layout import check_layout, ranges, told_names
+from data_prep.sources import check_listing, input_fingerprint
+from data_prep.sources._layout import check_layout, told_names
 from multimodal.boxes import fingerprint_json
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
@@ -59,12 +59,14 @@ def webvision(
     A picture of val has no text of the web: it is paired with the name of its class. InputError: a list, or what it leads to, is not
     there, or the two lists of a name differ in length.
     """
+    lists = _Lists.of(input, filelist)
     for one in plan(_PAIRS_AT_ONCE, input, filelist, text) if part is None else [part]:
-        yield from _pairs_of(input, _Lists.of(input, filelist), text, one, ledger)
+        check_listing(input, lists.sizes, one["list_bytes"])
+        yield from _pairs_of(input, lists, text, one, ledger)
 
 
 def plan(pairs_per_shard: int, input: Path, filelist: Filelist = "all", text: Text = "joined") -> list[dict[str, Any]]:
-    """Runs of lines: number of the first, how many, and the byte at which each of the lists has it.
+    """Runs of lines: number of the first, how many, the byte at which each of the lists has it, and how long these are.
 
     A run ends where the next JSON file begins, unless that alone has more rows than a shard: a JSON file is parsed for one part, and
     not for as many as it has rows in.
@@ -104,6 +106,11 @@ class _Lists:
     texts: Path | None
     split: str
 
+    @property
+    def sizes(self) -> list[int]:
+        """In bytes, of each list."""
+        return [path.stat().st_size for path in (self.files, self.texts) if path is not None]
+
     @classmethod
     def of(cls, input: Path, filelist: Filelist) -> _Lists:
         if filelist == "val":
@@ -118,9 +125,9 @@ def _runs(lists: _Lists, pairs_per_shard: int) -> Iterator[dict[str, Any]]:
     """Lines of one JSON file that follow each other, cut where they are more than a shard takes."""
     for _, run in groupby(_lines(lists, 0, 0, 0), key=lambda line: line.json):
         lines = list(run)
-        for start, stop in ranges(len(lines), pairs_per_shard):
-            first = lines[start]
-            yield {"line": first.number, "num": stop - start, "files_at": first.files_at, "texts_at": first.texts_at}
+        for start in range(0, len(lines), pairs_per_shard):
+            first, num = lines[start], min(pairs_per_shard, len(lines) - start)
+            yield {"line": first.number, "num": num, "files_at": first.files_at, "texts_at": first.texts_at, "list_bytes": lists.sizes}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from PIL import Image
 
 from data_prep.__main__ import main
 from data_prep.conformance import check_broken_items, check_parts, check_source, read_all
-from data_prep.sources._layout import file_names
 from data_prep.sources.instacities import CAPTIONS, IMAGES, TEST_PER_CITY, VAL_PER_CITY, instacities, plan
 from multimodal.errors import InputError
 from multimodal.shards import ShardSet
@@ -59,7 +58,8 @@ def test_posts_come_city_by_city_in_the_order_of_their_ids_with_the_authors_spli
         ("miami/7.jpg", "train"),
     ]
     assert all(pair.group == pair.name.removesuffix(".jpg") and pair.metadata == {"city": pair.name.split("/")[0]} for pair in pairs)
-    check_parts(instacities, {"input": tmp_path, **SMALL})
+    for pairs_per_shard in (1, 2, 1000):
+        assert check_parts(instacities, plan, {"input": tmp_path, **SMALL}, pairs_per_shard)
 
 
 def test_a_caption_keeps_its_lines_and_hashtags_which_a_normaliser_reads(tmp_path: Path) -> None:
@@ -95,7 +95,8 @@ def test_broken_posts_cost_themselves_and_move_no_other_into_another_split(tmp_p
     (damaged / IMAGES / "miami" / "14.jpg").write_bytes(picture(1)[:60])
     lost = ["london/0.jpg", "london/14.jpg", "london/21.jpg", "miami/0.jpg", "miami/14.jpg"]
     check_broken_items(instacities, {"input": whole, **SMALL}, {"input": damaged, **SMALL}, lost)
-    check_parts(instacities, {"input": damaged, **SMALL})
+    for pairs_per_shard in (1, 2, 1000):
+        assert check_parts(instacities, plan, {"input": damaged, **SMALL}, pairs_per_shard)
     _, ledger = read_all(instacities, {"input": damaged, **SMALL})
     reasons = {bad.key: bad.reason for bad in ledger.entries}
     assert reasons["london/0.jpg"] == f"has no {IMAGES}/london/0.jpg"
@@ -125,13 +126,11 @@ def test_a_city_of_which_half_was_unpacked_is_an_error(tmp_path: Path) -> None:
         plan(10, tmp_path)
 
 
-def test_a_listing_is_kept_until_the_folder_changes(tmp_path: Path) -> None:
-    (tmp_path / "b.jpg").write_bytes(b"")
-    first = file_names(tmp_path, (".jpg",))
-    assert file_names(tmp_path, (".jpg",)) is first == ("b.jpg",)
-    (tmp_path / "a.jpg").write_bytes(b"")
-    assert file_names(tmp_path, (".jpg",)) == ("a.jpg", "b.jpg")
-    assert file_names(tmp_path / "nowhere", (".jpg",)) == ()
+def test_a_part_of_a_folder_that_changed_since_the_plan_is_an_error(tmp_path: Path) -> None:
+    part = plan(2, data_set(tmp_path), **SMALL)[1]
+    (tmp_path / IMAGES / "london" / "8.jpg").write_bytes(picture(8))
+    with pytest.raises(InputError, match="has changed since this job was begun"):
+        read_all(instacities, {"input": tmp_path, **SMALL, "part": part})
 
 
 def test_the_command_makes_shards_of_it_and_notices_a_new_post(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

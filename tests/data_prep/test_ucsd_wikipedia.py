@@ -17,7 +17,9 @@ from multimodal.errors import InputError
 from multimodal.shards import ShardSet
 
 DOCUMENTS = {"train": [("aa-1", "p1", 10), ("bb-3", "p2", 1), ("aa-2.4", "p3", 10)], "test": [("aa-7", "p4", 10)]}
-TEXT = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<article><text>\n'''{0}''' is [[sea|by the sea]].\n\n{{{{cite}}}}So it is.</text></article>"
+TEXT = (
+    "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<article><text>\n'''{0}''' is [[sea|by the sea]].\n\n{{{{a}}}}So it is.</text></article>"
+)
 
 
 def picture(seed: int) -> bytes:
@@ -49,7 +51,8 @@ def test_documents_come_in_the_order_of_the_lists_with_their_split_and_category(
         ("p3.jpg", ("aa-2.4 is by the sea.\nSo it is.",), "aa-2.4", "train", {"category": "warfare", "article": "aa"}),
         ("p4.jpg", ("aa-7 is by the sea.\nSo it is.",), "aa-7", "test", {"category": "warfare", "article": "aa"}),
     ]
-    check_parts(ucsd_wikipedia, {"input": tmp_path})
+    for pairs_per_shard in (1, 2, 1000):
+        assert check_parts(ucsd_wikipedia, plan, {"input": tmp_path}, pairs_per_shard)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +72,8 @@ def test_a_broken_document_costs_only_itself(tmp_path: Path, file: str, content:
     else:
         (damaged / file).write_text(content)
     check_broken_items(ucsd_wikipedia, {"input": whole}, {"input": damaged}, ["p2.jpg"])
-    check_parts(ucsd_wikipedia, {"input": damaged})
+    for pairs_per_shard in (1, 2, 1000):
+        assert check_parts(ucsd_wikipedia, plan, {"input": damaged}, pairs_per_shard)
     _, ledger = read_all(ucsd_wikipedia, {"input": damaged})
     assert ledger.entries[0].reason.startswith(reason), ledger.entries
 

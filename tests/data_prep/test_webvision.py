@@ -80,7 +80,8 @@ def test_pictures_come_with_their_row_of_text_and_their_class(tmp_path: Path, la
         ("google/q0002/a.jpg", ("Shark\nsea, fish",), "train", "google/q0002/a.jpg", {"label": 2, "class": "great white shark"}),
         ("flickr/q0001/f.jpg", ("DSC1\ntench, pond",), "train", "flickr/q0001/f.jpg", {"label": 0, "class": "tench, Tinca tinca"}),
     ]
-    check_parts(webvision, {"input": tmp_path})
+    for pairs_per_shard in (1, 2, 1000):
+        assert check_parts(webvision, plan, {"input": tmp_path}, pairs_per_shard)
 
 
 def test_the_lists_of_google_and_flickr_are_those_of_all_one_after_the_other(tmp_path: Path) -> None:
@@ -101,7 +102,8 @@ def test_pictures_of_val_are_paired_with_the_name_of_their_class(tmp_path: Path)
         ("val000001.jpg", ("great white shark",), "val"),
         ("val000002.jpg", ("tench, Tinca tinca",), "val"),
     ]
-    check_parts(webvision, settings)
+    for pairs_per_shard in (1, 2, 1000):
+        assert check_parts(webvision, plan, settings, pairs_per_shard)
     (tmp_path / "info/synsets.txt").unlink()
     with pytest.raises(InputError, match="looked for info/synsets.txt, and found"):
         plan(10, **settings)
@@ -157,7 +159,8 @@ def test_what_is_broken_costs_the_pictures_it_speaks_of(tmp_path: Path, path: st
     settings = [{"input": root, "filelist": "google"} for root in (whole, damaged)]
     names = NAMES["google"][:2][-lost:] if "q0001" in path else NAMES["google"][2:]
     check_broken_items(webvision, *settings, names)
-    check_parts(webvision, settings[1])
+    for pairs_per_shard in (1, 2, 1000):
+        assert check_parts(webvision, plan, settings[1], pairs_per_shard)
     _, ledger = read_all(webvision, settings[1])
     assert all(bad.reason.startswith(reason) for bad in ledger.entries), ledger.entries
 
