@@ -51,7 +51,7 @@ def check_source(source: Source, settings: Mapping[str, Any]) -> list[Pair]:
 def check_parts(
     source: Source, plan: Callable[..., list[dict[str, Any]]], settings: Mapping[str, Any], pairs_per_shard: int
 ) -> list[dict[str, Any]]:
-    """The parts, read alone and last first, make what the source makes as a whole: pairs, order, and lines of the ledger. Returns the parts.
+    """The parts, read alone and last first, make what the source makes whole: pairs, order, lines of the ledger. Returns the parts.
 
     They are JSON, the same each time. Run it on damaged input too.
     """
