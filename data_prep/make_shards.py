@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.pictures import BadPicture, check_decodes
+from data_prep.scene_text import add_scene_text, describe_reader, find_reader
 from data_prep.sources import Source, find_source, input_fingerprint, source_names
 from multimodal.arguments import parse
 from multimodal.boxes import MANIFEST, is_whole, read_manifest
@@ -37,6 +38,7 @@ def make_shards(
     max_bad_share: float = 0.05,
     overwrite: bool = False,
     max_pairs: int | None = None,
+    ocr: str | None = None,
 ) -> ShardSet:
     """Write the pairs of a source as a shard set, every picture checked to decode; a set that was made so already is used as it is.
 
@@ -45,6 +47,7 @@ def make_shards(
     pairs_per_shard: pairs in one tar, the last one may have fewer.
     max_bad_share: the job fails where more than this share of all samples is broken.
     max_pairs: take only so many pairs, the first ones, to try something out.
+    ocr: add what can be read in each picture to its main text: rapidocr (extra `ocr`), or a reader of your own, package.module:function.
     overwrite: replace a set in the output folder that was made from something else.
     InputError: the source is empty, nothing good is left or too much is bad, or the folder holds something else.
     """
@@ -55,6 +58,8 @@ def make_shards(
         "inputs": _inputs(source, settings),
         "max_pairs": max_pairs,
     }
+    if ocr is not None:
+        config["ocr"] = describe_reader(ocr)
     if max_pairs is not None and max_pairs < 1:
         raise InputError(f"max_pairs is {max_pairs}; at least 1 is needed")
     if is_whole(output):
@@ -70,7 +75,10 @@ def make_shards(
         (output / MANIFEST).unlink()  # from here on the folder is an unfinished set, which the writer replaces
     where = str(settings.get("input", source.__name__))
     with ShardWriter(output, pairs_per_shard, config) as writer, Ledger(output / "bad.csv", max_bad_share) as ledger:
-        pairs = islice(sound(source(**settings, ledger=ledger), where, ledger), max_pairs)
+        read = source(**settings, ledger=ledger)
+        if ocr is not None:
+            read = add_scene_text(read, find_reader(ocr))
+        pairs = islice(sound(read, where, ledger), max_pairs)
         for pair in track(pairs, f"shards of {source.__name__}", unit="pair"):
             try:
                 writer.write(pair)
