@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.pictures import BadPicture, check_decodes
-from data_prep.scene_text import add_scene_text, describe_reader, find_reader
+from data_prep.scene_text import describe_reader, with_scene_text
 from data_prep.sources import Source, find_source, input_fingerprint, source_names
 from multimodal.arguments import parse
 from multimodal.boxes import MANIFEST, is_whole, read_manifest
@@ -75,10 +75,7 @@ def make_shards(
         (output / MANIFEST).unlink()  # from here on the folder is an unfinished set, which the writer replaces
     where = str(settings.get("input", source.__name__))
     with ShardWriter(output, pairs_per_shard, config) as writer, Ledger(output / "bad.csv", max_bad_share) as ledger:
-        read = source(**settings, ledger=ledger)
-        if ocr is not None:
-            read = add_scene_text(read, find_reader(ocr))
-        pairs = islice(sound(read, where, ledger), max_pairs)
+        pairs = islice(sound(with_scene_text(source(**settings, ledger=ledger), ocr), where, ledger), max_pairs)
         for pair in track(pairs, f"shards of {source.__name__}", unit="pair"):
             try:
                 writer.write(pair)

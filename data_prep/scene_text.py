@@ -48,6 +48,11 @@ def describe_reader(name: str) -> str:
     return f"{RAPIDOCR} {version(RAPIDOCR)}" if name == RAPIDOCR else name
 
 
+def with_scene_text(pairs: Iterator[Pair], ocr: str | None) -> Iterator[Pair]:
+    """The pairs with what the reader of that name finds added; as they are where none is named."""
+    return pairs if ocr is None else add_scene_text(pairs, find_reader(ocr))
+
+
 def add_scene_text(pairs: Iterable[Pair], read: Reader) -> Iterator[Pair]:
     """The pairs, the lines that a reader finds in each picture added to the main text, below it.
 
