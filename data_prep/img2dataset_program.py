@@ -1,8 +1,8 @@
 """img2dataset, the downloader of the field, run as a program in an environment of its own: its requirements exclude ours (pandas below 3,
 webdataset below 0.3, albumentations below 2).
 
-program = find_program(None, Path("i2d"))          # i2d/bin/img2dataset; make_environment(Path("i2d")) makes it, from PyPI
-fetch(program, Path("list.parquet"), Path("downloads"), num_rows=120_000, urls_per_tar=1000, settings=FetchSettings())
+program = find_program(None, Path("i2d"), create=True)          # i2d/bin/img2dataset; made where it is not there, from PyPI
+fetch(program, Path("list.parquet"), Path("downloads"), num_rows=120_000, rows_a_tar=1000, settings=FetchSettings())
 
 R. Beaumont, img2dataset, 2021: github.com/rom1504/img2dataset.
 """
@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,8 +57,11 @@ class FetchSettings:
                 raise InputError(f"{name} is {value}; at least 1 is needed")
 
 
-def find_program(program: Path | None, environment: Path | None) -> Path:
-    """The program given, or the one in the environment. InputError, with what to run, where it is not there."""
+def find_program(program: Path | None, environment: Path | None, create: bool = False) -> Path:
+    """The program given, or the one in the environment. InputError, with what to run, where it is not there.
+
+    create: make the environment where it is not there. Fetches from PyPI.
+    """
     if (program is None) == (environment is None):
         raise InputError("say where img2dataset is: either --img2dataset PATH/TO/img2dataset or --environment DIR, a Python environment")
     if program is not None:
@@ -67,6 +70,8 @@ def find_program(program: Path | None, environment: Path | None) -> Path:
     else:
         assert environment is not None
         found = environment / "bin" / "img2dataset"
+        if create and not found.exists():
+            make_environment(environment)
         advice = (
             f"Add --create-environment, which fetches it from PyPI into {environment} (700 MB on disk), or run: {_commands(environment)}"
         )
@@ -87,22 +92,36 @@ def make_environment(environment: Path) -> None:
             raise InputError(f"uv {command[0]} failed with status {done.returncode}: {_last_lines(done.stderr)}")
 
 
-def fetch(program: Path, listed: Path, downloads: Path, num_rows: int, urls_per_tar: int, settings: FetchSettings) -> list[str]:
-    """Let img2dataset fetch what a list names into <downloads>/tars, a tar for each run of `urls_per_tar` rows; their names, all finished.
+def tar_names(num_rows: int, rows_a_tar: int) -> list[str]:
+    """What img2dataset calls the tars of a list, without their suffix."""
+    return [f"{number:05d}" for number in range(-(-num_rows // rows_a_tar))]
+
+
+def unfinished(downloads: Path, num_rows: int, rows_a_tar: int) -> list[str]:
+    """The tars that are not done. img2dataset writes the statistics of a tar last."""
+    folder = downloads / TARS
+    there = set(os.listdir(folder)) if folder.is_dir() else set()
+    return [name for name in tar_names(num_rows, rows_a_tar) if f"{name}_stats.json" not in there]
+
+
+def fetch(program: Path, listed: Path, downloads: Path, num_rows: int, rows_a_tar: int, settings: FetchSettings) -> None:
+    """Let img2dataset fetch what a list names into <downloads>/tars, a tar for each run of `rows_a_tar` rows.
 
     Tars that were finished before are not fetched again, so a call that was stopped goes on. listed: Parquet with the columns url, caption
     and `ADDITIONAL_COLUMNS`. InputError: another call is fetching into the folder, or img2dataset ended before all tars were done.
     """
-    names = [f"{number:05d}" for number in range(-(-num_rows // urls_per_tar))]
-    if not _unfinished(downloads, names):
-        return [f"{name}.tar" for name in names]
     # The program holds the lock as well as we do: where we are killed it goes on alone, and a second one would write the same tars.
     with open(downloads / LOCK, "w") as lock, open(downloads / LOG, "ab") as log:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"{downloads}: an img2dataset is fetching into this folder already. Wait for it, or end it") from None
-        command = [str(program), *_arguments(listed, downloads, urls_per_tar, settings)]
+        command = [str(program), *_arguments(listed, downloads, rows_a_tar, settings)]
+        num_tars = len(tar_names(num_rows, rows_a_tar))
+
+        def num_done() -> int:
+            return num_tars - len(unfinished(downloads, num_rows, rows_a_tar))
+
         with subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -113,22 +132,20 @@ def fetch(program: Path, listed: Path, downloads: Path, num_rows: int, urls_per_
             start_new_session=True,  # it starts processes of its own, which have to end with it
         ) as process:
             try:
-                for _ in track(_finishing(process, downloads, names), f"fetching {downloads.name}", unit="tar", total=len(names)):
+                for _ in track(_finishing(process, num_done), f"fetching {downloads.name}", unit="tar", total=num_tars):
                     pass
             except BaseException:  # an interrupt is one
                 os.killpg(process.pid, signal.SIGTERM)
                 raise
-        unfinished = _unfinished(downloads, names)
-        if process.returncode or unfinished:
+        if process.returncode or num_done() < num_tars:
             told = _last_lines((downloads / LOG).read_text(errors="replace"))
             raise InputError(
-                f"{downloads}: img2dataset ended with status {process.returncode}, and {len(unfinished)} of {len(names)} tars are not "
+                f"{downloads}: img2dataset ended with status {process.returncode}, and {num_tars - num_done()} of {num_tars} tars are not "
                 f"done. Run the same command again to go on. It said, in {downloads / LOG}: {told}"
             )
-    return [f"{name}.tar" for name in names]
 
 
-def _arguments(listed: Path, downloads: Path, urls_per_tar: int, settings: FetchSettings) -> list[str]:
+def _arguments(listed: Path, downloads: Path, rows_a_tar: int, settings: FetchSettings) -> list[str]:
     as_sent = ["--resize_mode=no", "--disable_all_reencoding=True"]
     resized = ["--resize_mode=keep_ratio", f"--image_size={settings.side_px}", "--resize_only_if_bigger=True", "--encode_quality=95"]
     return [
@@ -139,7 +156,7 @@ def _arguments(listed: Path, downloads: Path, urls_per_tar: int, settings: Fetch
         f"--save_additional_columns=[{','.join(ADDITIONAL_COLUMNS)}]",
         "--output_format=webdataset",
         f"--output_folder={downloads / TARS}",
-        f"--number_sample_per_shard={urls_per_tar}",
+        f"--number_sample_per_shard={rows_a_tar}",
         f"--processes_count={len(usable_cores())}",
         f"--thread_count={settings.threads}",
         f"--timeout={settings.timeout_s}",
@@ -148,22 +165,17 @@ def _arguments(listed: Path, downloads: Path, urls_per_tar: int, settings: Fetch
     ]
 
 
-def _finishing(process: subprocess.Popen[bytes], downloads: Path, names: list[str]) -> Iterator[None]:
+def _finishing(process: subprocess.Popen[bytes], num_done: Callable[[], int]) -> Iterator[None]:
     """One item for each tar that is done, as it gets done, until the program ends."""
     told = 0
     while True:
         ended = process.poll() is not None
-        done = len(names) - len(_unfinished(downloads, names))
+        done = num_done()
         yield from (None for _ in range(done - told))
         told = done
         if ended:
             return
         time.sleep(_POLL_S)
-
-
-def _unfinished(downloads: Path, names: list[str]) -> list[str]:
-    """img2dataset writes the statistics of a tar last."""
-    return [name for name in names if not (downloads / TARS / f"{name}_stats.json").is_file()]
 
 
 def _environment() -> dict[str, str]:

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 from xml.etree.ElementTree import Element
 
 from PIL import Image
@@ -37,6 +37,8 @@ from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import Ledger
 
+Language = Literal["en", "de", "fr"]
+
 IMAGES, METADATA = "images", "metadata"
 SUFFIXES = (".jpg", ".jpeg")
 MIN_SIDE_PX = 256
@@ -48,7 +50,7 @@ _PICTURES_AT_ONCE = 1000
 def imageclef_wikipedia(
     input: Path,
     text: Text = "article",
-    language: str = "en",
+    language: Language = "en",
     min_side_px: int = MIN_SIDE_PX,
     part: Mapping[str, Any] | None = None,
     *,
@@ -58,7 +60,7 @@ def imageclef_wikipedia(
 
     input: the folder that holds images and metadata.
     text: what a picture is paired with: article, the text of its article; caption; or both, two texts, caption first.
-    language: of the caption and the article: en, de or fr.
+    language: of the caption and the article.
     min_side_px: pictures whose width or height is less are passed over, as are those without a caption of the language that names an
         article: the collection has many, and they are not broken.
 
@@ -72,7 +74,7 @@ def imageclef_wikipedia(
 
 
 def plan(
-    pairs_per_shard: int, input: Path, text: Text = "article", language: str = "en", min_side_px: int = MIN_SIDE_PX
+    pairs_per_shard: int, input: Path, text: Text = "article", language: Language = "en", min_side_px: int = MIN_SIDE_PX
 ) -> list[dict[str, Any]]:
     """Runs of pictures, each within one folder: its name, and positions among its sorted pictures."""
     check_layout(input, "ImageCLEF's Wikipedia", [IMAGES, METADATA])
@@ -87,7 +89,7 @@ def plan(
     return parts
 
 
-def inputs(input: Path, text: Text, language: str, min_side_px: int) -> dict[str, str]:
+def inputs(input: Path, text: Text, language: Language, min_side_px: int) -> dict[str, str]:
     """Names and sizes of the pictures and their metadata; the articles they lead to are not looked at for telling a set made of them."""
     check_layout(input, "ImageCLEF's Wikipedia", [IMAGES, METADATA])
     folders = ((f"{kind}/{folder}", input / kind / folder) for folder in _folders(input) for kind in (IMAGES, METADATA))
@@ -103,7 +105,7 @@ class _Caption:
     title: str
 
 
-def _picture(input: Path, name: str, text: Text, language: str, min_side_px: int, ledger: Ledger) -> Iterator[Pair]:
+def _picture(input: Path, name: str, text: Text, language: Language, min_side_px: int, ledger: Ledger) -> Iterator[Pair]:
     where = str(PurePosixPath(METADATA, name).with_suffix(".xml"))
     try:
         caption = _caption(input / where, language)
@@ -125,7 +127,7 @@ def _picture(input: Path, name: str, text: Text, language: str, min_side_px: int
     yield from offer(ledger, where, name, image, texts, caption.article, metadata=metadata)
 
 
-def _caption(path: Path, language: str) -> _Caption | None:
+def _caption(path: Path, language: Language) -> _Caption | None:
     """The first caption of the language that names an article; None where there is none. BadLine, BadXml: the file is broken."""
     try:
         root = parse_xml(path.read_bytes())

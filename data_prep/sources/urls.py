@@ -10,8 +10,9 @@ that sends X-Robots-Tag: noai, noimageai, noindex or noimageindex is obeyed). Ad
     list.tsv      url <TAB> text, with a header line, or without and --columns to name them; or .csv; or .parquet (LAION)
     downloads/    tars/00000.tar, 00000.parquet, 00000_stats.json, ... as img2dataset writes them; list.parquet, what it was given
 
-The downloads are a data set of their own, kept: a command that was stopped goes on with the tars that are missing, and shards made again
-are made of the same pictures. What the web gives differs from day to day; which addresses failed, and why, is in the set's bad.csv.
+img2dataset holds the list in memory: cut one of more than some ten million rows. The downloads are a data set of their own, kept: a
+command that was stopped goes on with the tars that are missing, and shards made again are made of the same pictures. What the web gives
+differs from day to day; which addresses failed, and why, is in the set's bad.csv.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from data_prep.img2dataset_program import ADDITIONAL_COLUMNS, TARS, FetchSettings, fetch, find_program, make_environment
+from data_prep.img2dataset_program import ADDITIONAL_COLUMNS, TARS, FetchSettings, fetch, find_program, tar_names, unfinished
 from data_prep.sources import input_fingerprint
 from data_prep.sources.img2dataset import img2dataset as adopt
 from multimodal.boxes import atomic_write
@@ -33,7 +34,7 @@ from multimodal.pairs import Pair
 from multimodal.shards import Ledger
 
 SUFFIXES = (".parquet", ".tsv", ".csv")
-LIST, RECORD = "list.parquet", "list.json"
+LIST, BEGUN = "list.parquet", "list.json"
 SCHEMES = ("http://", "https://")
 
 _ROWS_AT_ONCE = 10_000
@@ -117,42 +118,73 @@ def plan(
     threads: int = 32,
 ) -> list[dict[str, Any]]:
     """The tars, once all are fetched: which pictures there are is not known before."""
-    held: dict[str, Any] = {
-        "list": inputs(input, url_column=url_column, text_column=text_column, columns=columns),
-        "max_urls": max_urls,
-        "side_px": side_px,
-    }
-    record = _read_record(downloads)
-    if record is None:
-        downloads.mkdir(parents=True, exist_ok=True)
-        num_rows = _write_list(islice(_rows(input, url_column, text_column, columns), max_urls), downloads / LIST)
-        if not num_rows:
-            raise InputError(f"{input}: names no address; a row a picture is wanted, with {url_column} and {text_column}")
-        record = held | {"num_rows": num_rows, "rows_a_tar": pairs_per_shard}
-        with atomic_write(downloads / RECORD) as file:
-            file.write(json.dumps(record, indent=1).encode())
-    elif different := [name for name, value in held.items() if record.get(name) != value]:
+    wanted = _Job(input_fingerprint(input), url_column, text_column, columns, max_urls, side_px)
+    begun = _read_begun(downloads, wanted)
+    if begun is None or unfinished(downloads, begun.num_rows, begun.rows_a_tar):
+        program = find_program(img2dataset, environment, create_environment)
+        if begun is None:
+            begun = _begin(_rows(input, url_column, text_column, columns), downloads, wanted, pairs_per_shard)
+        fetch(program, downloads / LIST, downloads, begun.num_rows, begun.rows_a_tar, FetchSettings(side_px, timeout_s, threads))
+    return [{"tar": f"{name}.tar"} for name in tar_names(begun.num_rows, begun.rows_a_tar)]
+
+
+def inputs(input: Path, **others: Any) -> dict[str, str]:
+    """The list; what the web gave for it lies in the downloads."""
+    return {"input": input_fingerprint(input)}
+
+
+# -- the downloads -------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What decides which pictures there are. input: fingerprint of the list."""
+
+    input: str
+    url_column: str
+    text_column: str
+    columns: list[str] | None
+    max_urls: int | None
+    side_px: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """Downloads that were begun, as the folder says it in `list.json`."""
+
+    job: _Job
+    num_rows: int
+    rows_a_tar: int
+
+
+def _begin(rows: Iterator[_Row], downloads: Path, job: _Job, rows_a_tar: int) -> _Begun:
+    downloads.mkdir(parents=True, exist_ok=True)
+    num_rows = _write_list(islice(rows, job.max_urls), downloads / LIST)
+    if not num_rows:
+        raise InputError(f"the list names no address; a row a picture is wanted, with {job.url_column} and {job.text_column}")
+    begun = _Begun(job, num_rows, rows_a_tar)
+    with atomic_write(downloads / BEGUN) as file:
+        file.write(json.dumps(asdict(begun), indent=1).encode())
+    return begun
+
+
+def _read_begun(downloads: Path, wanted: _Job) -> _Begun | None:
+    """What the downloads in the folder are of, None where there are none. InputError where they are another job's."""
+    try:
+        held = json.loads((downloads / BEGUN).read_bytes())
+    except FileNotFoundError:
+        if downloads.exists() and any(path.name != LIST for path in downloads.iterdir()):
+            raise InputError(
+                f"{downloads}: is not a folder of downloads that was begun here. Give other --downloads; tars that img2dataset wrote are "
+                f"read by: data-prep make-shards img2dataset {downloads}"
+            ) from None
+        return None
+    begun = _Begun(_Job(**held["job"]), held["num_rows"], held["rows_a_tar"])
+    if different := [name for name, value in asdict(wanted).items() if asdict(begun.job)[name] != value]:
         raise InputError(
-            f"{downloads}: holds the downloads of another job ({' and '.join(different)} differ). Give the same settings, or other "
-            "--downloads"
+            f"{downloads}: holds the downloads of another job ({', '.join(different)} was another). Give the same, or other --downloads"
         )
-    program = environment / "bin" / "img2dataset" if environment else None
-    if create_environment and environment and program and not program.exists():
-        make_environment(environment)
-    tars = fetch(
-        find_program(img2dataset, environment),
-        downloads / LIST,
-        downloads,
-        record["num_rows"],
-        record["rows_a_tar"],
-        FetchSettings(side_px, timeout_s, threads),
-    )
-    return [{"tar": tar} for tar in tars]
-
-
-def inputs(input: Path, url_column: str, text_column: str, columns: list[str] | None, **others: Any) -> dict[str, Any]:
-    """The list, and how it is read; what the web gave for it lies in the downloads."""
-    return {"input": input_fingerprint(input), "columns": columns, "url_column": url_column, "text_column": text_column}
+    return begun
 
 
 # -- the list ------------------------------------------------------------------------------------------------------------------------------
@@ -245,19 +277,6 @@ def _write_list(rows: Iterator[_Row], path: Path) -> int:
             writer.write_table(pa.Table.from_pylist([asdict(row) for row in batch], schema))
             num_rows += len(batch)
     return num_rows
-
-
-def _read_record(downloads: Path) -> dict[str, Any] | None:
-    """What the downloads in the folder are of. InputError where they are somebody else's."""
-    if (downloads / RECORD).is_file():
-        record: dict[str, Any] = json.loads((downloads / RECORD).read_bytes())
-        return record
-    if downloads.exists() and any(path for path in downloads.iterdir() if path.name != LIST):
-        raise InputError(
-            f"{downloads}: is not a folder of downloads that was begun here. Give other --downloads; tars that img2dataset wrote are "
-            f"read by: data-prep make-shards img2dataset {downloads}"
-        )
-    return None
 
 
 # -- what came of it -----------------------------------------------------------------------------------------------------------------------

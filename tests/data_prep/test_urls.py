@@ -5,9 +5,12 @@ from __future__ import annotations
 import fcntl
 import io
 import os
+import signal
+import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -41,13 +44,14 @@ TSV = "url\ttext\n" + "".join(f"{url}\t{text}\n" for url, text in ROWS)
 def stand_in(tmp_path: Path) -> Path:
     """A program that writes what img2dataset writes, without a network: a picture for each address with /ok/ in it.
 
-    It counts its calls in `calls`, and ends with status 3 after the first tar where there is a file `fail`.
+    It counts its calls in `calls`, ends with status 3 after the first tar where there is a file `fail`, and where there is a file `hang` it
+    starts another process, says both numbers in it, and waits.
     """
     program = tmp_path / "bin" / "img2dataset"
     program.parent.mkdir()
     body = f"""\
         #!{sys.executable}
-        import io, json, sys, tarfile
+        import io, json, os, subprocess, sys, tarfile, time
         from pathlib import Path
         import pyarrow as pa, pyarrow.parquet as pq
         from PIL import Image
@@ -59,6 +63,11 @@ def stand_in(tmp_path: Path) -> Path:
             calls.write("called\\n")
         output, size = Path(options["output_folder"]), int(options["number_sample_per_shard"])
         output.mkdir(exist_ok=True)
+        if (here / "hang").exists():
+            worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"])
+            (here / "hang.part").write_text(f"{{os.getpid()}} {{worker.pid}}")
+            (here / "hang.part").rename(here / "hang")
+            time.sleep(120)
         rows = pq.read_table(options["url_list"]).to_pylist()
         for number in range(-(-len(rows) // size)):
             name = output / f"{{number:05d}}"
@@ -151,13 +160,51 @@ def test_a_folder_that_is_being_fetched_into_is_left_alone(tmp_path: Path, stand
             plan(2, **settings(tmp_path, stand_in))
 
 
-def test_downloads_of_another_list_size_or_program_are_refused(tmp_path: Path, stand_in: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupt_ends_the_program_and_a_kill_leaves_the_folder_to_it(tmp_path: Path, stand_in: Path, how: signal.Signals) -> None:
+    (stand_in.parent / "hang").touch()
+    given = settings(tmp_path, stand_in)
+    options = ["--downloads", given["downloads"], "--img2dataset", stand_in, "--output", tmp_path / "set"]
+    ours = subprocess.Popen([sys.executable, "-m", "data_prep", "make-shards", "urls", given["input"], *options])
+    while not (numbers := (stand_in.parent / "hang").read_text().split()):
+        time.sleep(0.05)
+    ours.send_signal(how)
+    assert ours.wait() == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    program, worker = map(int, numbers)
+    if how == signal.SIGKILL:
+        with pytest.raises(InputError, match="is fetching into this folder already"):
+            plan(2, **given)
+        os.killpg(program, signal.SIGKILL)
+    assert not stays(program) and not stays(worker)
+
+
+def stays(number: int, seconds: float = 20) -> bool:
+    """Whether the process is still there after so long; one that has ended and that nobody has asked about counts as gone."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return False
+        if state == "Z":
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_downloads_that_are_finished_need_no_program(tmp_path: Path, stand_in: Path) -> None:
+    parts = plan(2, **settings(tmp_path, stand_in))
+    stand_in.unlink()
+    assert plan(2, **settings(tmp_path, stand_in)) == parts
+
+
+def test_downloads_of_another_list_or_size_are_refused(tmp_path: Path, stand_in: Path) -> None:
     plan(2, **settings(tmp_path, stand_in))
-    with pytest.raises(InputError, match=r"holds the downloads of another job \(side_px differ\)"):
+    with pytest.raises(InputError, match=r"holds the downloads of another job \(side_px was another\)"):
         plan(2, **settings(tmp_path, stand_in, side_px=None))
     changed = settings(tmp_path, stand_in)
     changed["input"].write_text(TSV + "http://h/ok/8\teight\n")
-    with pytest.raises(InputError, match=r"\(list differ\)"):
+    with pytest.raises(InputError, match=r"\(input was another\)"):
         plan(2, **changed)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "00000.tar").write_bytes(b"")
