@@ -1,4 +1,4 @@
-"""Text of articles out of wiki markup.
+"""Text of articles out of wiki markup, until `data_prep.wikitext` reads it, which knows all of it.
 
 plain_text("'''Tides''' are [[sea|of the sea]].{{cite}}")     # "Tides are of the sea."
 """

@@ -17,6 +17,7 @@ Retrieval", ACM Multimedia 2010.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ IMAGE_FOLDERS = ("images_wd_256", "images_wd", "images")
 CATEGORIES = ("art", "biology", "geography", "history", "literature", "media", "music", "royalty", "sport", "warfare")
 
 _DOCUMENTS_AT_ONCE = 1000
+_TEXT = re.compile(rb"<text\b[^<>]*>(.*)</text>", re.DOTALL)
 
 
 def ucsd_wikipedia(input: Path, part: Mapping[str, Any] | None = None, *, ledger: Ledger) -> Iterator[Pair]:
@@ -94,13 +96,21 @@ def _fields(line: bytes) -> tuple[str, str, int]:
 
 
 def _text(texts: Path, document: str) -> str:
-    """The section's words: what its <text> elements hold, or the whole file where it has none."""
+    """The section's words: what its <text> elements hold, or the whole file where it has none.
+
+    What is not well-formed (a bare & among the words) is read as the field reads these files: from <text> to </text>.
+    """
     try:
-        root = parse_xml((texts / f"{document}.xml").read_bytes())
+        content = (texts / f"{document}.xml").read_bytes()
     except FileNotFoundError:
         raise BadLine(f"has no {texts.name}/{document}.xml") from None
+    try:
+        root = parse_xml(content)
     except BadXml as error:
-        raise BadXml(f"its text, {texts.name}/{document}.xml, {error}") from None
+        found = _TEXT.search(content)
+        if found is None:
+            raise BadXml(f"its text, {texts.name}/{document}.xml, {error}") from None
+        return plain_text(text_of_line(found[1]))
     elements = list(root.iter("text")) or [root]
     return plain_text("\n".join("".join(element.itertext()) for element in elements))
 

@@ -93,6 +93,11 @@ def test_a_text_without_a_text_element_is_taken_whole(tmp_path: Path) -> None:
     assert check_source(ucsd_wikipedia, {"input": tmp_path})[1].texts == ("Words, more words.",)
 
 
+def test_a_text_that_is_not_well_formed_is_read_from_tag_to_tag(tmp_path: Path) -> None:
+    (data_set(tmp_path) / "texts_wd" / "bb-3.xml").write_text("<article><text>\nR&B, caf\u00e9 &amp; 3 < 4</text><p></article>")
+    assert check_source(ucsd_wikipedia, {"input": tmp_path})[1].texts == ("R&B, caf\u00e9 & 3 < 4",)
+
+
 def test_a_wrong_folder_says_what_was_looked_for_and_what_lies_there(tmp_path: Path) -> None:
     root = data_set(tmp_path / "archive" / "wikipedia_dataset")
     with pytest.raises(InputError, match=rf"looked for .*, and found wikipedia_dataset/. They lie in {root}"):
