@@ -10,6 +10,7 @@ goes on with the shards that are not done, and the set is the same to the byte. 
 from __future__ import annotations
 
 import csv
+import inspect
 import json as json_format
 import sys
 import time
@@ -38,6 +39,7 @@ from data_prep.plan import (
     where_of,
     write_plan,
 )
+from data_prep.scene_text import describe_reader, with_scene_text
 from data_prep.sound import sound
 from data_prep.sources import Source, find_source, input_fingerprint, source_names, with_defaults
 from multimodal.arguments import parse
@@ -67,6 +69,7 @@ def make_shards(
     max_bad_share: float = 0.05,
     overwrite: bool = False,
     max_pairs: int | None = None,
+    ocr: str | None = None,
     json: bool = False,
     workers: Engine = LocalEngine(),  # noqa: B008  # frozen
 ) -> ShardSet:
@@ -78,6 +81,7 @@ def make_shards(
     max_bad_share: the job fails where more than this share of all samples is broken.
     overwrite: replace what was made from something else, finished or not, in the output folder.
     max_pairs: take only so many pairs, the first ones, to try something out.
+    ocr: add what can be read in each picture to its main text: rapidocr (extra `ocr`), or a reader of your own, package.module:function.
     json: print what was made on stdout, as one JSON object.
     workers: where the parts of a source are read that has a `plan`.
     A command that was stopped goes on where it was when it is given again.
@@ -96,6 +100,8 @@ def make_shards(
         "max_pairs": max_pairs,
         "pairs_per_shard": pairs_per_shard,
     }
+    if ocr is not None:
+        config["ocr"] = describe_reader(ocr)
     if _is_made(output, config, overwrite):
         shards = ShardSet(output)
         print(f"{output}: is there already, {len(shards)} pairs", file=sys.stderr)
@@ -103,9 +109,9 @@ def make_shards(
     else:
         plan = _settled_plan(source, settings, output, config, overwrite)
         if plan is None:
-            made = _make_in_turn(source, settings, output, config, max_bad_share)
+            made = _make_in_turn(source, settings, output, config, max_bad_share, ocr)
         else:
-            job = ShardJob(source_path(source), settings, output, pairs_per_shard, max_pairs)
+            job = ShardJob(source_path(source), settings, output, pairs_per_shard, max_pairs, ocr)
             made = _make_by_plan(job, plan, Ledger(output / BAD, max_bad_share), workers)
         shards = ShardSet(output)
         left_out = f", {made.num_bad} left out: {output / BAD}" if made.num_bad else ""
@@ -172,11 +178,13 @@ def _settled_plan(source: Source, settings: Mapping[str, Any], output: Path, con
     return plan
 
 
-def _make_in_turn(source: Source, settings: Mapping[str, Any], output: Path, config: Mapping[str, Any], max_bad_share: float) -> _Made:
+def _make_in_turn(
+    source: Source, settings: Mapping[str, Any], output: Path, config: Mapping[str, Any], max_bad_share: float, ocr: str | None
+) -> _Made:
     """One pair after the other, in this process; a shard is cut wherever it is full."""
     where = where_of(source.__name__, settings)
     with ShardWriter(output, config["pairs_per_shard"], config) as writer, Ledger(output / BAD, max_bad_share) as ledger:
-        pairs = islice(sound(source(**settings, ledger=ledger), where, ledger), config["max_pairs"])
+        pairs = islice(sound(with_scene_text(source(**settings, ledger=ledger), ocr), where, ledger), config["max_pairs"])
         for pair in track(pairs, f"shards of {source.__name__}", unit="pair", note=lambda: _left_out(ledger.num_bad)):
             writer.write(pair)
             ledger.good()
@@ -308,6 +316,7 @@ def make_shards_verb(args: Sequence[str]) -> None:
         filled = {"ledger", "part", "source", "settings", "workers"}
         settings, options, engine = parse(f"{prog} {args[0]}", args[1:], source, make_shards, engine_of, skip=filled)
     except SystemExit:  # the help was asked for, and printed
+        print(f"\n{inspect.getdoc(sys.modules[source.__module__])}")
         return
     make_shards(source, settings, workers=engine_of(**engine), **options)
 

@@ -5,7 +5,7 @@
 
 - Every parameter is an option, `pairs_per_shard` being `--pairs-per-shard`; one without a default may also be given by place, in its order.
 - A bool is a flag (`--json`, or `--json false`); a list takes one value or several (`--names a b`).
-- `--config settings.yaml` gives any of them from a file; a key it does not know is an error.
+- `--config settings.yaml` gives any of them from a file, or from a shipped recipe of that name; a key it does not know is an error.
 - The fields of a frozen dataclass are options of their own: `--split.seed 1`.
 - An object is made from its class's arguments: `--trunk.architecture resnet18 --trunk.weights multimodal.towers.NoWeights`.
 - The docstring's first part is the description, and what follows `name: ` in it is the help of that parameter.
@@ -163,7 +163,10 @@ def _description(function: Callable[..., Any]) -> str:
 def _help(prog: str, description: str, parameters: list[_Parameter]) -> str:
     required = [f"[{parameter.option}] {parameter.placeholder}" for parameter in parameters if parameter.is_required]
     rows = [(f"{parameter.option} {parameter.placeholder}", _meaning_and_default(parameter)) for parameter in parameters]
-    rows += [("--config YAML", "a file that gives any of these settings"), ("--help", "show this and stop")]
+    rows += [
+        ("--config YAML", "a file, or a shipped recipe, that gives any of these settings"),
+        ("--help", "show this and stop"),
+    ]
     column = min(max(len(left) for left, _ in rows), 34) + 4
     width = min(HELP_WIDTH, shutil.get_terminal_size().columns)
     lines = [" ".join(["usage:", prog, *required, "[options]"]), "", description, ""]
@@ -261,13 +264,15 @@ def _typed(given: _Given, parameters: list[_Parameter]) -> dict[str, Any]:
 
     from jsonargparse import ArgumentParser
 
+    from multimodal import recipes
+
     parser = ArgumentParser(exit_on_error=False, add_help=False)
     if not any(parameter.name == "config" for parameter in parameters):
         parser.add_argument("--config", action="config")
     for parameter in parameters:
         default = {"required": True} if parameter.is_required else {"default": parameter.default}
         parser.add_argument(parameter.option, type=parameter.type, **default)
-    line = [f"--config={file}" for file in given.configs]
+    line = [f"--config={recipes.find(file)}" for file in given.configs]
     for parameter in parameters:
         values = given.values.get(parameter.name, [])
         if parameter.is_list and values and not values[0].startswith("["):

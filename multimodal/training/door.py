@@ -32,9 +32,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.utilities.seed import isolate_rng
 
+from multimodal import recipes
 from multimodal.boxes import write_manifest
 from multimodal.errors import InputError
-from multimodal.training import recipes, runs
+from multimodal.training import runs
 from multimodal.training.callbacks import (
     CHECKPOINTS,
     LAST,

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from multimodal.training import PairData, PairModule, recipes
+from multimodal import recipes
+from multimodal.training import PairData, PairModule
 from multimodal.training.door import build
 
 EXPERIMENTS = [name for name in recipes.names() if name.startswith("experiment/")]

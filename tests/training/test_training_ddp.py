@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from multimodal import recipes
 from multimodal.boxes import read_manifest
 from multimodal.data import ColumnRows
 from multimodal.shards import Split
-from multimodal.training import recipes
 from multimodal.training.datamodule import PairData
 from multimodal.training.door import fit
 from multimodal.training.offline_wandb import OfflineRun

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from multimodal import recipes
 from multimodal.cli import main
 from multimodal.errors import InputError
-from multimodal.training import recipes
 from multimodal.training.door import fit
 
 Arguments = Callable[..., list[str]]

@@ -16,11 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from multimodal import recipes
 from multimodal.data.decode import picture
 from multimodal.errors import InputError
 from multimodal.shards import Column, ShardSet
 from multimodal.text import TopicSpace, open_space
-from multimodal.training import PairData, PairModule, recipes
+from multimodal.training import PairData, PairModule
 from multimodal.training.door import build, fit
 from multimodal.training.loggers import Pace
 from multimodal.training.offline_wandb import OfflineRun, read_offline, records

@@ -1,6 +1,7 @@
 """Recipes by name: the configs that are shipped with the package, found where no file of that name lies here.
 
 find("experiment/topic_emoji.yaml")          # the user's own file if there is one, else the shipped one
+names("prep")                                # those that data-prep takes; without a folder, those of multimodal fit
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import multimodal
-from multimodal.door import near_names
+from multimodal.arguments import near_names
 from multimodal.errors import InputError
 
 OPTIONS = ("--config", "-c")
+PREP = "prep"
 
 
 def folder() -> Path:
@@ -22,9 +24,10 @@ def folder() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
-def names() -> list[str]:
-    """The shipped recipes, as `--config` takes them."""
-    return sorted(path.relative_to(folder()).as_posix() for path in folder().rglob("*.yaml"))
+def names(under: str | None = None) -> list[str]:
+    """The shipped recipes of a folder as `--config` takes them; by default those of `multimodal fit`, which are all but `prep`."""
+    every = sorted(path.relative_to(folder()).as_posix() for path in folder().rglob("*.yaml"))
+    return [name for name in every if (name.split("/")[0] == under if under else name.split("/")[0] != PREP)]
 
 
 def find(name: str) -> Path:
@@ -34,9 +37,8 @@ def find(name: str) -> Path:
     shipped = folder() / name.removeprefix("configs/")
     if shipped.is_file():
         return shipped
-    raise InputError(
-        f"--config {name}: no such file here, and no shipped recipe of that name. {near_names(name.removeprefix('configs/'), names())}"
-    )
+    near = near_names(name.removeprefix("configs/"), [*names(), *names(PREP)])
+    raise InputError(f"--config {name}: no such file here, and no shipped recipe of that name. {near}")
 
 
 def with_found_recipes(args: Sequence[str]) -> list[str]:

@@ -1,0 +1,184 @@
+"""ImageCLEF's Wikipedia collection of 2010: 237,434 pictures and the articles they illustrate, on which TextTopicNet was trained.
+
+    data-prep make-shards imageclef_wikipedia ImageCLEF_Wikipedia --output shards/imageclef
+
+    ImageCLEF_Wikipedia/images/25/244845.jpg       or .jpeg; other formats, mostly diagrams, are passed over, as in the paper
+    ImageCLEF_Wikipedia/metadata/25/244845.xml     <image><text xml:lang="en"><caption article="text/en/1/302038">Low tide.</caption> ...
+    ImageCLEF_Wikipedia/text/en/1/302038           an article, in wiki markup; captions name it by its path from the top
+
+Had from www.imageclef.org/wikidata (on registration, 24 GB), or as the smaller copy that TextTopicNet's authors give at
+github.com/lluisgomez/TextTopicNet (2.3 GB: JPEG of 256 x 256 and English articles alone).
+
+T. Tsikrika, A. Popescu, J. Kludas, "Overview of the Wikipedia Image Retrieval Task at ImageCLEF 2011", CLEF 2011.
+L. Gomez, Y. Patel, M. Rusinol, D. Karatzas, C. V. Jawahar, "Self-Supervised Learning of Visual Features through Embedding Images into Text
+Topic Spaces", CVPR 2017.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+from xml.etree.ElementTree import Element
+
+from PIL import Image
+
+from data_prep.lines import BadLine
+from data_prep.pictures import offer
+from data_prep.sources import check_listing, cut
+from data_prep.sources._layout import check_layout, file_names, folder_names, listing_fingerprint, names_digest, told_names
+from data_prep.sources._markup import plain_text
+from data_prep.sources._xml import BadXml, parse_xml
+from data_prep.sources.articles import Text
+from multimodal.errors import InputError
+from multimodal.pairs import Pair
+from multimodal.shards import Ledger
+
+Language = Literal["en", "de", "fr"]
+
+IMAGES, METADATA = "images", "metadata"
+SUFFIXES = (".jpg", ".jpeg")
+MIN_SIDE_PX = 256
+"""What TextTopicNet leaves out: pictures that are narrower or lower."""
+
+_PICTURES_AT_ONCE = 1000
+
+
+def imageclef_wikipedia(
+    input: Path,
+    text: Text = "article",
+    language: Language = "en",
+    min_side_px: int = MIN_SIDE_PX,
+    part: Mapping[str, Any] | None = None,
+    *,
+    ledger: Ledger,
+) -> Iterator[Pair]:
+    """The pictures that illustrate an article of the language, folder by folder; pictures of one article share a group.
+
+    input: the folder that holds images and metadata.
+    text: what a picture is paired with: article, the text of its article; caption; or both, two texts, caption first.
+    language: of the caption and the article.
+    min_side_px: pictures whose width or height is less are passed over, as are those without a caption of the language that names an
+        article: the collection has many, and they are not broken.
+
+    A picture that several articles show stays with the first that its metadata name, as in the paper. Caption, article and the picture's
+    title are metadata in any case.
+    """
+    for one in plan(_PICTURES_AT_ONCE, input, text, language, min_side_px) if part is None else [part]:
+        folder = one["folder"]
+        for file in _listed(input, folder, one["listing"])[one["start"] : one["stop"]]:
+            yield from _picture(input, f"{folder}/{file}", text, language, min_side_px, ledger)
+
+
+def plan(
+    pairs_per_shard: int, input: Path, text: Text = "article", language: Language = "en", min_side_px: int = MIN_SIDE_PX
+) -> list[dict[str, Any]]:
+    """Runs of pictures, each within one folder: its name, and positions among its sorted pictures."""
+    check_layout(input, "ImageCLEF's Wikipedia", [IMAGES, METADATA])
+    parts = []
+    for folder in _folders(input):
+        if files := file_names(input / IMAGES / folder, SUFFIXES):
+            parts += cut(len(files), pairs_per_shard, folder=folder, listing=names_digest(files))
+    if not parts:
+        raise InputError(
+            f"{input}: no picture ({', '.join(SUFFIXES)}) lies in the folders of {IMAGES}, which holds {told_names(input / IMAGES)}"
+        )
+    return parts
+
+
+def inputs(input: Path, text: Text, language: Language, min_side_px: int) -> dict[str, str]:
+    """Names and sizes of the pictures and their metadata; the articles they lead to are not looked at for telling a set made of them."""
+    check_layout(input, "ImageCLEF's Wikipedia", [IMAGES, METADATA])
+    folders = ((f"{kind}/{folder}", input / kind / folder) for folder in _folders(input) for kind in (IMAGES, METADATA))
+    return {"input": listing_fingerprint((called, folder) for called, folder in folders if folder.is_dir())}
+
+
+@dataclass(frozen=True, slots=True)
+class _Caption:
+    """What the metadata of a picture say: its caption and article in a language, and the title of the picture."""
+
+    text: str
+    article: str
+    title: str
+
+
+def _picture(input: Path, name: str, text: Text, language: Language, min_side_px: int, ledger: Ledger) -> Iterator[Pair]:
+    where = str(PurePosixPath(METADATA, name).with_suffix(".xml"))
+    try:
+        caption = _caption(input / where, language)
+        if caption is None:
+            return
+        image = (input / IMAGES / name).read_bytes()
+        if _is_small(image, min_side_px):
+            return
+        texts = [] if text == "article" else [caption.text]
+        if text != "article" and not caption.text:
+            raise BadLine("has no caption")
+        if text != "caption":
+            texts.append(_article(input, caption.article))
+    except (BadLine, BadXml) as error:
+        ledger.bad(where, name, str(error))
+        return
+    said = {"title": caption.title, "caption": caption.text, "article": caption.article}
+    metadata = {field: value for field, value in said.items() if value}
+    yield from offer(ledger, where, name, image, texts, caption.article, metadata=metadata)
+
+
+def _caption(path: Path, language: Language) -> _Caption | None:
+    """The first caption of the language that names an article; None where there is none. BadLine, BadXml: the file is broken."""
+    try:
+        root = parse_xml(path.read_bytes())
+    except FileNotFoundError:
+        raise BadLine("has no metadata") from None
+    except BadXml as error:
+        raise BadXml(f"its metadata {error}") from None
+    for of_language in (child for child in root if child.get("xml:lang") == language):
+        for caption in of_language.iter("caption"):
+            if article := caption.get("article", "").strip():
+                return _Caption(_words(caption), article, _words(root.find("name")))
+    return None
+
+
+def _words(element: Element | None) -> str:
+    return "" if element is None else " ".join("".join(element.itertext()).split())
+
+
+def _article(input: Path, named: str) -> str:
+    """The running text of an article. BadLine where it is not there, not in the collection, not UTF-8, or nothing is left of it."""
+    path = PurePosixPath(named)
+    if path.is_absolute() or ".." in path.parts:
+        raise BadLine(f"its article, {named}, lies outside the collection")
+    try:
+        text = plain_text((input / path).read_bytes().decode("utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise BadLine(f"its article, {named}, is not there") from None
+    except UnicodeDecodeError as error:
+        raise BadLine(f"its article, {named}, is not UTF-8 (byte {error.start})") from None
+    if not text:
+        raise BadLine(f"its article, {named}, has no text")
+    return text
+
+
+def _is_small(image: bytes, min_side_px: int) -> bool:
+    """By the header alone. What does not open is not small: whoever decodes it says what is wrong."""
+    try:
+        with Image.open(io.BytesIO(image)) as picture:
+            return min(picture.size) < min_side_px
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
+        return False
+
+
+@lru_cache(maxsize=1)
+def _listed(input: Path, folder: str, listing: str) -> list[str]:
+    """The pictures of a folder, listed once a process for all its parts. InputError where some came or went since the plan was made."""
+    files = file_names(input / IMAGES / folder, SUFFIXES)
+    check_listing(input, names_digest(files), listing)
+    return files
+
+
+def _folders(input: Path) -> list[str]:
+    """The numbered folders in the order of their numbers, then any others."""
+    return sorted(folder_names(input / IMAGES), key=lambda name: (int(name) if name.isdecimal() else float("inf"), name))

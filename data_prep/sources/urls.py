@@ -1,0 +1,302 @@
+"""A list of addresses and texts (CC3M, CC12M, LAION): the pictures are fetched by img2dataset, and what it wrote is adopted.
+
+    data-prep make-shards urls cc12m.tsv --columns url caption --text-column caption --downloads cc12m --environment i2d \\
+        --create-environment --output shards/cc12m
+
+ACCESSES THE NETWORK: every http and https address of the list is asked for its picture, from this machine, as img2dataset does it (a server
+that sends X-Robots-Tag: noai, noimageai, noindex or noimageindex is obeyed). Addresses of other kinds, as file:, are refused. With
+--create-environment, img2dataset and what it needs are fetched from PyPI by uv, into an environment of its own, since it cannot share ours.
+
+    list.tsv      url <TAB> text, with a header line, or without and --columns to name them; or .csv; or .parquet (LAION)
+    downloads/    tars/00000.tar, 00000.parquet, 00000_stats.json, ... as img2dataset writes them; list.parquet, what it was given
+
+img2dataset holds the list in memory: cut one of more than some ten million rows. The downloads are a data set of their own, kept: a
+command that was stopped goes on with the tars that are missing, and shards made again are made of the same pictures. What the web gives
+differs from day to day; which addresses failed, and why, is in the set's bad.csv.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from data_prep.img2dataset_program import ADDITIONAL_COLUMNS, TARS, FetchSettings, fetch, find_program, tar_names, unfinished
+from data_prep.sources import input_fingerprint
+from data_prep.sources.img2dataset import img2dataset as adopt
+from multimodal.boxes import atomic_write
+from multimodal.errors import InputError
+from multimodal.pairs import Pair
+from multimodal.shards import Ledger
+
+SUFFIXES = (".parquet", ".tsv", ".csv")
+LIST, BEGUN = "list.parquet", "list.json"
+SCHEMES = ("http://", "https://")
+
+_ROWS_AT_ONCE = 10_000
+_ROWS_A_TAR = 1000
+_URL_TOLD = 80
+
+
+def urls(
+    input: Path,
+    downloads: Path,
+    url_column: str = "url",
+    text_column: str = "text",
+    columns: list[str] | None = None,
+    img2dataset: Path | None = None,
+    environment: Path | None = None,
+    create_environment: bool = False,
+    max_urls: int | None = None,
+    side_px: int | None = 256,
+    timeout_s: int = 10,
+    threads: int = 32,
+    part: Mapping[str, Any] | None = None,
+    *,
+    ledger: Ledger,
+) -> Iterator[Pair]:
+    """The pictures of a list of addresses, each with its text; pictures of one address share a group.
+
+    input: the list: .parquet, .tsv or .csv.
+    downloads: the folder that the pictures are fetched into; what is there already is not fetched again.
+    url_column: what the column of the addresses is called. text_column: what that of the texts is called.
+    columns: the names of the columns of a .tsv or .csv that has no header line, in their order.
+    img2dataset: the program, where it is installed already.
+    environment: or the Python environment that holds it.
+    create_environment: make that environment where it is not there (network: PyPI).
+    max_urls: fetch only so many, the first ones, to try something out (--max-pairs limits the shards, and not what is fetched).
+    side_px: pictures whose shorter side is longer are brought to this, as JPEG; null keeps every file as it was sent.
+    timeout_s: a server that sends nothing for so long is given up.
+    threads: connections at once, for each core.
+
+    A shard is made of each tar that img2dataset writes, of as many addresses as a shard has pairs when the downloads are begun.
+    InputError: the list cannot be read, the downloads are those of another list, or img2dataset is not there or ends early.
+    """
+    parts = (
+        plan(
+            _ROWS_A_TAR,
+            input,
+            downloads,
+            url_column,
+            text_column,
+            columns,
+            img2dataset,
+            environment,
+            create_environment,
+            max_urls,
+            side_px,
+            timeout_s,
+            threads,
+        )
+        if part is None
+        else [part]
+    )
+    for one in parts:
+        tar = downloads / TARS / one["tar"]
+        for failed in _failures(tar.with_suffix(".parquet")):
+            ledger.bad(f"{input.name} {failed.place}", failed.url, failed.reason)
+        yield from adopt(tar, ledger=ledger)
+
+
+def plan(
+    pairs_per_shard: int,
+    input: Path,
+    downloads: Path,
+    url_column: str = "url",
+    text_column: str = "text",
+    columns: list[str] | None = None,
+    img2dataset: Path | None = None,
+    environment: Path | None = None,
+    create_environment: bool = False,
+    max_urls: int | None = None,
+    side_px: int | None = 256,
+    timeout_s: int = 10,
+    threads: int = 32,
+) -> list[dict[str, Any]]:
+    """The tars, once all are fetched: which pictures there are is not known before."""
+    wanted = _Job(input_fingerprint(input), url_column, text_column, columns, max_urls, side_px)
+    begun = _read_begun(downloads, wanted)
+    if begun is None or unfinished(downloads, begun.num_rows, begun.rows_a_tar):
+        program = find_program(img2dataset, environment, create_environment)
+        if begun is None:
+            begun = _begin(_rows(input, url_column, text_column, columns), downloads, wanted, pairs_per_shard)
+        fetch(program, downloads / LIST, downloads, begun.num_rows, begun.rows_a_tar, FetchSettings(side_px, timeout_s, threads))
+    return [{"tar": f"{name}.tar"} for name in tar_names(begun.num_rows, begun.rows_a_tar)]
+
+
+def inputs(input: Path, **others: Any) -> dict[str, str]:
+    """The list; what the web gave for it lies in the downloads."""
+    return {"input": input_fingerprint(input)}
+
+
+# -- the downloads -------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What decides which pictures there are. input: fingerprint of the list."""
+
+    input: str
+    url_column: str
+    text_column: str
+    columns: list[str] | None
+    max_urls: int | None
+    side_px: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """Downloads that were begun, as the folder says it in `list.json`."""
+
+    job: _Job
+    num_rows: int
+    rows_a_tar: int
+
+
+def _begin(rows: Iterator[_Row], downloads: Path, job: _Job, rows_a_tar: int) -> _Begun:
+    downloads.mkdir(parents=True, exist_ok=True)
+    num_rows = _write_list(islice(rows, job.max_urls), downloads / LIST)
+    if not num_rows:
+        raise InputError(f"the list names no address; a row a picture is wanted, with {job.url_column} and {job.text_column}")
+    begun = _Begun(job, num_rows, rows_a_tar)
+    with atomic_write(downloads / BEGUN) as file:
+        file.write(json.dumps(asdict(begun), indent=1).encode())
+    return begun
+
+
+def _read_begun(downloads: Path, wanted: _Job) -> _Begun | None:
+    """What the downloads in the folder are of, None where there are none. InputError where they are another job's."""
+    try:
+        held = json.loads((downloads / BEGUN).read_bytes())
+    except FileNotFoundError:
+        if downloads.exists() and any(path.name != LIST for path in downloads.iterdir()):
+            raise InputError(
+                f"{downloads}: is not a folder of downloads that was begun here. Give other --downloads; tars that img2dataset wrote are "
+                f"read by: data-prep make-shards img2dataset {downloads}"
+            ) from None
+        return None
+    begun = _Begun(_Job(**held["job"]), held["num_rows"], held["rows_a_tar"])
+    if different := [name for name, value in asdict(wanted).items() if asdict(begun.job)[name] != value]:
+        raise InputError(
+            f"{downloads}: holds the downloads of another job ({', '.join(different)} was another). Give the same, or other --downloads"
+        )
+    return begun
+
+
+# -- the list ------------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row of the list as img2dataset is given it. One that is not to be fetched keeps its place, without its address.
+
+    place: "line 2" of a table, "row 1" of Parquet. refused: why it is not fetched, None where it is.
+    """
+
+    place: str
+    url: str
+    caption: str
+    refused: str | None = None
+
+    @classmethod
+    def of(cls, place: str, url: Any, text: Any) -> _Row:
+        url, text = (value.strip() if isinstance(value, str) else "" for value in (url, text))
+        if not url.lower().startswith(SCHEMES):
+            return cls(place, "", text, f"its address is not http or https: {url[:_URL_TOLD]!r}" if url else "has no address")
+        return cls(place, url, text) if text else cls(place, "", text, f"has no text: {url[:_URL_TOLD]}")
+
+
+def _rows(input: Path, url_column: str, text_column: str, columns: Sequence[str] | None) -> Iterator[_Row]:
+    if input.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{input}: is no list of addresses by its name. They end in {', '.join(SUFFIXES)}")
+    if not input.is_file():
+        raise InputError(f"{input}: is a folder; the list of addresses is wanted" if input.is_dir() else f"{input}: does not exist")
+    read = _read_parquet if input.suffix.lower() == ".parquet" else _read_table
+    yield from read(input, url_column, text_column, columns)
+
+
+def _read_parquet(input: Path, url_column: str, text_column: str, columns: Sequence[str] | None) -> Iterator[_Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if columns is not None:
+        raise InputError(f"{input}: is Parquet, whose columns have names of their own; leave out --columns")
+    try:
+        with pq.ParquetFile(input) as table:
+            _check_columns(input, table.schema_arrow.names, url_column, text_column)
+            rows = (row for batch in table.iter_batches(_ROWS_AT_ONCE, columns=[url_column, text_column]) for row in batch.to_pylist())
+            for number, row in enumerate(rows, 1):
+                yield _Row.of(f"row {number}", row[url_column], row[text_column])
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{input}: is not a whole Parquet file: {error}") from None
+
+
+def _read_table(input: Path, url_column: str, text_column: str, columns: Sequence[str] | None) -> Iterator[_Row]:
+    """Fields of a .tsv are taken as they are, those of a .csv may be quoted."""
+    dialect: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if input.suffix.lower() == ".tsv" else {"strict": True}
+    with open(input, encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file, **dialect)
+        try:
+            header = list(columns) if columns is not None else next(rows, [])
+            _check_columns(input, header, url_column, text_column)
+            url_at, text_at = header.index(url_column), header.index(text_column)
+            for row in rows:
+                place = f"line {rows.line_num}"
+                if len(row) == len(header):
+                    yield _Row.of(place, row[url_at], row[text_at])
+                elif row:
+                    yield _Row(place, "", "", f"{len(row)} fields where there are {len(header)} columns: {', '.join(header)}")
+        except csv.Error as error:
+            raise InputError(f"{input} line {rows.line_num}: {error}") from None
+        except UnicodeDecodeError as error:
+            raise InputError(f"{input}: is not UTF-8 behind line {rows.line_num} (byte 0x{error.object[error.start]:02x})") from None
+
+
+def _check_columns(input: Path, names: Sequence[str], url_column: str, text_column: str) -> None:
+    for name, option in ((url_column, "--url-column"), (text_column, "--text-column")):
+        if list(names).count(name) != 1:
+            raise InputError(
+                f"{input}: has no column {name!r}; the columns are {', '.join(names)[:200]}. Name yours with {option}; where that is not a "
+                "header but the first row, name the columns with --columns"
+            )
+
+
+def _write_list(rows: Iterator[_Row], path: Path) -> int:
+    """The rows as Parquet, by and by; how many there were."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([(name, pa.string()) for name in ("url", "caption", *ADDITIONAL_COLUMNS)])
+    num_rows = 0
+    with atomic_write(path) as file, pq.ParquetWriter(file, schema) as writer:
+        while batch := list(islice(rows, _ROWS_AT_ONCE)):
+            writer.write_table(pa.Table.from_pylist([asdict(row) for row in batch], schema))
+            num_rows += len(batch)
+    return num_rows
+
+
+# -- what came of it -----------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    place: str
+    url: str
+    reason: str
+
+
+def _failures(path: Path) -> list[_Failure]:
+    """The rows of a tar that have no picture in it, in the order of the list."""
+    import pyarrow.parquet as pq
+
+    names = ["key", "url", "place", "refused", "status", "error_message"]
+    rows = sorted(pq.read_table(path, columns=names).to_pylist(), key=lambda row: row["key"])
+    return [
+        _Failure(row["place"], row["url"], row["refused"] or f"{row['status'].replace('_', ' ')}: {row['error_message']}")
+        for row in rows
+        if row["status"] != "success"
+    ]
