@@ -1,0 +1,331 @@
+"""Wiki markup to what a reader sees: an article's text, and its pictures with their captions.
+
+    article = read_wikitext("'''Tides''' rise.<ref>{{cite|Moon}}</ref>\\n[[File:Low tide.jpg|thumb|A [[beach]] at low tide.]]")
+    article.text              # "Tides rise.\\nA beach at low tide."
+    article.illustrations     # (Illustration(file="Low_tide.jpg", caption="A beach at low tide."),)
+
+Three passes, each linear in the length of the markup whatever it holds: what begins with `<` (comments, references, tags); templates and
+links, which nest, on a stack; and the lines (tables, headings, lists). Templates go, as there is nothing to expand them with; so do
+references, formulas, categories and the links to other languages. Links keep their label, pictures and galleries their captions, tables the
+content of their cells. What never ends (a template without its closing braces) is taken for text, as MediaWiki does.
+
+Beside gensim's `filter_wiki` (4.4), which removes markup by regular expressions applied over and over, the words are the same but for:
+- the names and options of files: gensim keeps `File`, `jpg`, `thumb` or `px` where a link to a file has no caption, and each line of a gallery;
+- captions that hold links: gensim loses what stands before the last `|` of the first link in them;
+- words that a tag, a reference or a template parts: `one<br>two` is "onetwo" in gensim, and a word of bold parts is two;
+- what unbalanced braces lead to: gensim drops the rest of the article behind a `{{` that never ends, and counts single braces too;
+- `<` that begins no tag (`p < 0.05`): gensim removes all up to the next `>`; references that hold a self-closing tag, of which it keeps the end;
+- links to other languages that are not the very end of the markup, and categories in other languages than English, which gensim keeps;
+- `&amp;lt;`, `<nowiki>`, `<timeline>` and the like: text that shows markup stays text here; drawings given as code go.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import md5
+
+_MAX_NESTING = 20  # pictures within captions of pictures; each level of them is read once more
+
+
+@dataclass(frozen=True, slots=True)
+class Namespaces:
+    """The names that a wiki has for two of its namespaces, beside the English ones, which hold everywhere."""
+
+    file: tuple[str, ...] = ()
+    category: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Illustration:
+    """A picture in an article. file: its name as in `file_name`; caption: as a reader sees it, "" where there is none."""
+
+    file: str
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Article:
+    """What a reader sees of an article. text: a line for each paragraph, heading, list item or cell; no blank ones."""
+
+    text: str
+    illustrations: tuple[Illustration, ...]
+
+
+def read_wikitext(markup: str, namespaces: Namespaces = Namespaces()) -> Article:
+    """The text and the pictures of an article, in the order of the markup; a picture that comes twice, with its first caption that is not blank."""
+    found: list[Illustration] = []
+    text = _LANGUAGE_LINK.sub("", _without_tags(markup, namespaces))
+    text = _lines(_without_templates_and_links(text, _tokens(namespaces), found.append))
+    captions: dict[str, str] = {}
+    for one in found:
+        captions[one.file] = captions.get(one.file) or _lines(one.caption).replace("\n", " ")
+    return Article(text, tuple(Illustration(file, caption) for file, caption in captions.items()))
+
+
+def file_name(written: str) -> str:
+    """The name of a file as MediaWiki stores it: underscores for blanks, the first letter upper case. "" where nothing is left.
+
+    file_name("low tide.jpg") == "Low_tide.jpg"
+    """
+    name = "_".join(html.unescape(written).replace("_", " ").split())
+    return name[:1].upper() + name[1:]
+
+
+def hashed_path(name: str) -> str:
+    """Where MediaWiki keeps a file of that (stored) name: below two folders named after the MD5 of the name, "a/a9/Example.jpg"."""
+    digest = md5(name.encode(), usedforsecurity=False).hexdigest()
+    return f"{digest[0]}/{digest[:2]}/{name}"
+
+
+# Words ------------------------------------------------------------------------------------------------------------------------------------
+
+_LETTERS = re.compile(r"[^\W\d]+")
+
+
+def words_of(text: str) -> list[str]:
+    """Lower-case runs of letters, 2 to 15 of them: what `gensim.corpora.wikicorpus.tokenize` counts an article's length in."""
+    return [word for word in _LETTERS.findall(text.lower()) if 2 <= len(word) <= 15 and word[0] != "_"]
+
+
+# What begins with < -----------------------------------------------------------------------------------------------------------------------
+
+_TAG = re.compile(r"<(?:!--|(/?)([A-Za-z][A-Za-z0-9]*)(?![A-Za-z0-9])([^<>]*)>)")
+_GONE = frozenset("ref math chem ce score timeline graph mapframe maplink templatedata templatestyles hiero inputbox indicator".split())
+_LITERAL = frozenset("nowiki pre source syntaxhighlight".split())
+_BREAKS = frozenset("br hr p div li dt dd ul ol dl tr td th table caption blockquote center gallery h1 h2 h3 h4 h5 h6".split())
+_OPAQUE = _GONE | _LITERAL | {"gallery", "imagemap"}
+"""Elements whose content is not markup of the page around it: it ends where the closing tag stands, whatever braces are in between."""
+_END_OF = {name: re.compile(rf"</{name}\s*+>", re.IGNORECASE) for name in _OPAQUE}
+_MARKS = re.compile(r"[\[\]{}|!<>&'=*#:;_-]")
+
+
+def _without_tags(markup: str, namespaces: Namespaces) -> str:
+    pieces: list[str] = []
+    endless: set[str] = set()  # elements that never end from here on, so that each is looked for to the end of the page once
+    at = 0
+    while tag := _TAG.search(markup, at):
+        pieces.append(markup[at : tag.start()])
+        at = tag.end()
+        if tag[2] is None:
+            end = markup.find("-->", at)
+            at = len(markup) if end < 0 else end + 3
+            continue
+        name = tag[2].lower()
+        pieces.append("\n" if name in _BREAKS else _SEAM if name in _GONE else "")
+        if tag[1] or name not in _OPAQUE or name in endless or tag[3].endswith("/"):
+            continue
+        closing = _END_OF[name].search(markup, at)
+        if closing is None:
+            endless.add(name)
+            continue
+        pieces.append(_content(name, markup[at : closing.start()], namespaces))
+        at = closing.end()
+    pieces.append(markup[at:])
+    return "".join(pieces)
+
+
+def _content(name: str, content: str, namespaces: Namespaces) -> str:
+    """What stays of an opaque element, as markup."""
+    if name in _LITERAL:  # written so that the passes to come see no markup in it
+        return _MARKS.sub(lambda mark: mark[0] if mark[0] == "&" else f"&#{ord(mark[0])};", content)
+    if name == "gallery":
+        return "\n".join(_gallery_line(line.strip(), namespaces) for line in content.split("\n") if line.strip())
+    if name == "imagemap":
+        return _gallery_line(content.strip().partition("\n")[0], namespaces)
+    return ""
+
+
+def _gallery_line(line: str, namespaces: Namespaces) -> str:
+    return f"[[{line}]]" if _tokens(namespaces).match(f"[[{line}") else f"[[File:{line}]]"
+
+
+# Templates and links ----------------------------------------------------------------------------------------------------------------------
+
+_LANGUAGE_LINK = re.compile(r"\n\[\[[a-z][a-z][\w-]*+:[^:\[\]|\n]++\]\][ \t]*+(?=\n|\Z)")
+
+
+@lru_cache
+def _tokens(namespaces: Namespaces) -> re.Pattern[str]:
+    """Everything that opens or closes; a link that holds no other markup is one token."""
+    file, category = (
+        "|".join(re.escape(name).replace(r"\ ", "[ _]") for name in names)
+        for names in (("File", "Image", *namespaces.file), ("Category", *namespaces.category))
+    )
+    # Each branch begins with a plain character, for which Python's re then looks quickly.
+    return re.compile(
+        rf"\[\[(?:(?P<file>[ _]*+(?i:{file})[ _]*+:)"
+        rf"|(?P<category>[ _]*+(?i:{category})[ _]*+:)"
+        r"|(?P<link>(?:[^\[\]{}|\n]*+\|)*+(?P<label>[^\[\]{}|]*+)\]\])"
+        r"|(?P<open>))|\](?P<close>\])|\{(?P<braces>\{++)|\}(?P<unbraces>\}++)"
+    )
+
+
+@dataclass(slots=True)
+class _Open:
+    """Something that was opened: a template (braces: how many) or a link (files: links to files around it, and itself).
+
+    start: how many pieces came before it.
+    """
+
+    kind: str
+    start: int
+    files: int = 0
+    braces: int = 0
+
+
+def _without_templates_and_links(text: str, tokens: re.Pattern[str], found: Callable[[Illustration], None]) -> str:
+    """Pieces of text lie in one list, and a stack says where in it something was opened: what never ends leaves its pieces where they are."""
+    pieces: list[str] = []
+    stack: list[_Open] = []
+    at = 0
+    for token in tokens.finditer(text):
+        pieces.append(text[at : token.start()])
+        at = token.end()
+        kind = token.lastgroup
+        if kind == "link":
+            pieces.append(token["label"].lstrip(":"))
+        elif kind == "braces":
+            stack.append(_Open(kind, len(pieces), stack[-1].files if stack else 0, token.end() - token.start()))
+        elif kind == "unbraces":
+            _close_templates(stack, pieces, token.end() - token.start(), found)
+        elif kind == "close":
+            if stack and stack[-1].kind != "braces":
+                _close_link(stack.pop(), pieces, found)
+        elif kind is not None:
+            if stack and stack[-1].kind in ("open", "category"):
+                stack.pop()  # links do not nest but in captions, so the one before was no link
+            files = stack[-1].files if stack else 0
+            is_file = kind == "file" and files < _MAX_NESTING
+            stack.append(_Open("file" if is_file else "category" if kind == "category" else "open", len(pieces), files + is_file))
+    pieces.append(text[at:])
+    return "".join(pieces)
+
+
+def _close_templates(stack: list[_Open], pieces: list[str], num_braces: int, found: Callable[[Illustration], None]) -> None:
+    """Close as many templates and parameters as the braces do, with the links in them that never end. Braces too many are dropped."""
+    while num_braces >= 2:
+        depth = next((depth for depth in range(len(stack) - 1, -1, -1) if stack[depth].kind == "braces"), None)
+        if depth is None:
+            return
+        opened = stack[depth]
+        del stack[depth + 1 :]
+        for one in _pictures_of_template("".join(pieces[opened.start :])):
+            found(one)
+        pieces[opened.start :] = [_SEAM]
+        matched = min(num_braces, opened.braces, 3)
+        num_braces -= matched
+        opened.braces -= matched
+        if opened.braces < 2:
+            stack.pop()
+
+
+def _close_link(opened: _Open, pieces: list[str], found: Callable[[Illustration], None]) -> None:
+    content = "".join(pieces[opened.start :])
+    if opened.kind == "category":
+        label = ""
+    elif opened.kind == "open":
+        label = content.rpartition("|")[2]
+    else:
+        name, *options = content.split("|")
+        caption = next((option for option in reversed(options) if not _FILE_OPTION.fullmatch(option)), "").strip()
+        if file := file_name(name):
+            found(Illustration(file, caption))
+        label = f"\n{caption}\n"
+    pieces[opened.start :] = [label]
+
+
+_FILE_OPTION = re.compile(
+    r"\s*+(?:(?:thumb|thumbnail|frame|framed|frameless|border|left|right|center|centre|none|baseline|middle|sub|super|sup|top|text-top|bottom"
+    r"|text-bottom|upright|\d*x?\d+\s*px)\s*+|(?:thumb|thumbnail|frame|upright|alt|link|page|class|lang|start|end|thumbtime)\s*+=.*)|\s*+",
+    re.IGNORECASE | re.DOTALL,
+)
+"""mediawiki.org/wiki/Help:Images, the English words; what is none of them is the caption, of several the last."""
+
+_PICTURE_PARAMETER = re.compile(
+    r"\|\s*+(image|photo|picture|img)([\w -]*?)\s*=\s*+(?:(?:file|image)\s*:\s*+)?([^|\n=]+\.(?:jpe?g|png|webp|avif))\s*+(?=$|\|)", re.IGNORECASE
+)
+_CAPTION_PARAMETER = re.compile(r"\|\s*+([\w -]*?caption[\w -]*?)\s*=([^|]*+)", re.IGNORECASE)
+
+
+def _pictures_of_template(content: str) -> Iterator[Illustration]:
+    """`image = Name.jpg` and `caption = ...` of an infobox, `image2` and `caption2`, `image_map` and `image_map_caption` and the like.
+
+    content: the template without the templates and links in it, so that a | parts parameters.
+    """
+    if "=" not in content:
+        return
+    pictures = list(_PICTURE_PARAMETER.finditer(content))
+    if not pictures:
+        return
+    captions = {_plain_key(match[1]): match[2].strip() for match in _CAPTION_PARAMETER.finditer(content)}
+    for match in pictures:
+        base, rest = match[1].lower(), _plain_key(match[2])
+        keys = [f"{base}{rest}caption", f"{base}caption{rest}", f"caption{rest}"]
+        if not rest.isdigit():  # the second picture of several does not have the caption of the first
+            keys += [f"{base}caption", "caption"]
+        yield Illustration(file_name(match[3]), next((captions[key] for key in keys if captions.get(key)), ""))
+
+
+def _plain_key(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+# Lines ------------------------------------------------------------------------------------------------------------------------------------
+
+_SEAM = "\0"  # where something went that parts words; no XML holds it
+_BETWEEN_WORDS = re.compile(rf"{_SEAM}(?<=\w{_SEAM})(?=\w)")
+_SEAMS = re.compile(f"{_SEAM}{{2,}}+")
+_BLANKS = f" \t\r{_SEAM}"
+_QUOTES = re.compile(r"'{2,}+")
+_ADDRESS = re.compile(r"\[(?:[A-Za-z]++:)?//[^\s\[\]]*+[ \t]*+([^\[\]\n]*+)\]")
+_SWITCH = re.compile(r"__[A-Z]++__")
+_ENTITY = re.compile(r"&#?\w{1,31};")
+
+
+def _lines(text: str) -> str:
+    """The lines without marks of tables, headings, lists, bold and italics; entities last, as what they stand for is no markup."""
+    text = _SWITCH.sub("", _QUOTES.sub("", text))
+    text = _ADDRESS.sub(r"\1", text).replace("[", "").replace("]", "")
+    text = "\n".join(seen for line in text.split("\n") for seen in _seen(line.strip(_BLANKS)))
+    text = _BETWEEN_WORDS.sub(" ", _SEAMS.sub(_SEAM, text)).replace(_SEAM, "")
+    if "&" in text:
+        text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
+    return "\n".join(line for line in (" ".join(line.split()) for line in text.split("\n")) if line)
+
+
+def _seen(line: str) -> Sequence[str]:
+    """What a reader sees of a line: of a row of a table, a line for each cell."""
+    mark = line[:1]
+    if mark in "*#:;":
+        line = line.lstrip("*#:;" + _BLANKS)
+        mark = line[:1]
+    if mark == "=":
+        return (line.strip("=" + _BLANKS),)
+    if mark == "{" and line.startswith("{|"):
+        return ()
+    if mark == "|" and line.startswith("|}"):
+        return _seen(line[2:].lstrip("}" + _BLANKS))
+    if mark == "|" and line.startswith("|-"):
+        return ()
+    if mark in ("|", "!"):
+        cells = line.lstrip("|!+").replace("!!", "||") if mark == "!" else line.lstrip("|+")
+        return [_content_of_cell(cell) for cell in cells.split("||")]
+    if mark == "-":
+        return (line.lstrip("-"),)
+    return (line,)
+
+
+_ATTRIBUTES = re.compile(
+    r"(?:\s*+(?:align|bgcolor|border|class|colspan|height|id|rowspan|scope|style|valign|width)\s*+=\s*+(?:\"[^\"]*+\"|'[^']*+'|[^\s\"']++))++\s*+",
+    re.IGNORECASE,
+)
+
+
+def _content_of_cell(cell: str) -> str:
+    """Without the attributes before a |, or those alone: their content may have been a template."""
+    attributes, bar, content = cell.rpartition("|")
+    return content if bar or not _ATTRIBUTES.fullmatch(content.strip(_BLANKS)) else ""
