@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import md5
 
+_SEAM, _BREAK = "\0", "\1"  # where something went that parts words, where a new line begins; no XML holds these
 _MAX_NESTING = 20  # pictures within captions of pictures; each level of them is read once more
 
 
@@ -58,6 +59,7 @@ class Article:
 def read_wikitext(markup: str, namespaces: Namespaces = Namespaces()) -> Article:
     """The text and the pictures of an article, in the order of the markup; a picture that comes twice, with its first caption that is not blank."""
     found: list[Illustration] = []
+    markup = markup.replace(_SEAM, "").replace(_BREAK, "")
     text = _LANGUAGE_LINK.sub("", _without_tags(markup, namespaces))
     text = _lines(_without_templates_and_links(text, _tokens(namespaces), found.append))
     captions: dict[str, str] = {}
@@ -115,7 +117,7 @@ def _without_tags(markup: str, namespaces: Namespaces) -> str:
             at = len(markup) if end < 0 else end + 3
             continue
         name = tag[2].lower()
-        pieces.append("\n" if name in _BREAKS else _SEAM if name in _GONE else "")
+        pieces.append(_BREAK if name in _BREAKS else _SEAM if name in _GONE else "")
         if tag[1] or name not in _OPAQUE or name in endless or tag[3].endswith("/"):
             continue
         closing = _END_OF[name].search(markup, at)
@@ -140,7 +142,8 @@ def _content(name: str, content: str, namespaces: Namespaces) -> str:
 
 
 def _gallery_line(line: str, namespaces: Namespaces) -> str:
-    return f"[[{line}]]" if _tokens(namespaces).match(f"[[{line}") else f"[[File:{line}]]"
+    named = _tokens(namespaces).match(f"[[{line}")
+    return f"[[{line}]]" if named and named.lastgroup == "file" else f"[[File:{line}]]"
 
 
 # Templates and links ----------------------------------------------------------------------------------------------------------------------
@@ -234,21 +237,20 @@ def _close_link(opened: _Open, pieces: list[str], found: Callable[[Illustration]
         caption = next((option for option in reversed(options) if not _FILE_OPTION.fullmatch(option)), "").strip()
         if file := file_name(name):
             found(Illustration(file, caption))
-        label = f"\n{caption}\n"
+        label = f"{_BREAK}{caption}{_BREAK}"
     pieces[opened.start :] = [label]
 
 
 _FILE_OPTION = re.compile(
     r"\s*+(?:(?:thumb|thumbnail|frame|framed|frameless|border|left|right|center|centre|none|baseline|middle|sub|super|sup|top|text-top|bottom"
-    r"|text-bottom|upright|\d*x?\d+\s*px)\s*+|(?:thumb|thumbnail|frame|upright|alt|link|page|class|lang|start|end|thumbtime)\s*+=.*)|\s*+",
+    r"|text-bottom|upright|(?:\d++(?:x\d++)?|x\d++)\s*+px)\s*+|(?:thumb|thumbnail|frame|upright|alt|link|page|class|lang|start|end|thumbtime)\s*+=.*)|\s*+",
     re.IGNORECASE | re.DOTALL,
 )
 """mediawiki.org/wiki/Help:Images, the English words; what is none of them is the caption, of several the last."""
 
-_PICTURE_PARAMETER = re.compile(
-    r"\|\s*+(image|photo|picture|img)([\w -]*?)\s*=\s*+(?:(?:file|image)\s*:\s*+)?([^|\n=]+\.(?:jpe?g|png|webp|avif))\s*+(?=$|\|)", re.IGNORECASE
-)
-_CAPTION_PARAMETER = re.compile(r"\|\s*+([\w -]*?caption[\w -]*?)\s*=([^|]*+)", re.IGNORECASE)
+_PARAMETER = re.compile(r"\|\s*+([\w -]*+)=([^|]*+)")
+_PICTURE_KEY = re.compile(r"(image|photo|picture|img)([\w -]*+)", re.IGNORECASE)
+_PICTURE_VALUE = re.compile(r"(?:(?:file|image)\s*+:)?([^|\n=:]+\.(?:jpe?g|png|webp|avif))", re.IGNORECASE)
 
 
 def _pictures_of_template(content: str) -> Iterator[Illustration]:
@@ -258,16 +260,16 @@ def _pictures_of_template(content: str) -> Iterator[Illustration]:
     """
     if "=" not in content:
         return
-    pictures = list(_PICTURE_PARAMETER.finditer(content))
-    if not pictures:
-        return
-    captions = {_plain_key(match[1]): match[2].strip() for match in _CAPTION_PARAMETER.finditer(content)}
-    for match in pictures:
-        base, rest = match[1].lower(), _plain_key(match[2])
+    parameters = {match[1].strip().lower(): match[2].strip(_BLANKS + "\n") for match in _PARAMETER.finditer(content)}
+    pictures = {key: name for key, value in parameters.items() if _PICTURE_KEY.match(key) and (name := _PICTURE_VALUE.fullmatch(value))}
+    captions = {_plain_key(key): value for key, value in parameters.items() if "caption" in key} if pictures else {}
+    for key, name in pictures.items():
+        match = _PICTURE_KEY.fullmatch(key)
+        base, rest = (match[1], _plain_key(match[2])) if match else (key, "")
         keys = [f"{base}{rest}caption", f"{base}caption{rest}", f"caption{rest}"]
         if not rest.isdigit():  # the second picture of several does not have the caption of the first
             keys += [f"{base}caption", "caption"]
-        yield Illustration(file_name(match[3]), next((captions[key] for key in keys if captions.get(key)), ""))
+        yield Illustration(file_name(name[1]), next((captions[key] for key in keys if captions.get(key)), ""))
 
 
 def _plain_key(name: str) -> str:
@@ -276,10 +278,9 @@ def _plain_key(name: str) -> str:
 
 # Lines ------------------------------------------------------------------------------------------------------------------------------------
 
-_SEAM = "\0"  # where something went that parts words; no XML holds it
 _BETWEEN_WORDS = re.compile(rf"{_SEAM}(?<=\w{_SEAM})(?=\w)")
 _SEAMS = re.compile(f"{_SEAM}{{2,}}+")
-_BLANKS = f" \t\r{_SEAM}"
+_BLANKS = f" \t\r{_SEAM}{_BREAK}"
 _QUOTES = re.compile(r"'{2,}+")
 _ADDRESS = re.compile(r"\[(?:[A-Za-z]++:)?//[^\s\[\]]*+[ \t]*+([^\[\]\n]*+)\]")
 _SWITCH = re.compile(r"__[A-Z]++__")
@@ -294,6 +295,7 @@ def _lines(text: str) -> str:
     text = _BETWEEN_WORDS.sub(" ", _SEAMS.sub(_SEAM, text)).replace(_SEAM, "")
     if "&" in text:
         text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
+    text = text.replace(_BREAK, "\n")
     return "\n".join(line for line in (" ".join(line.split()) for line in text.split("\n")) if line)
 
 
