@@ -97,7 +97,10 @@ def _marks(file: IO[bytes], start: int) -> Iterator[tuple[int, int]]:
             at = window.find(pattern)
             while at >= 0:
                 first = at - (shift > 0)
-                if first >= 0 and int.from_bytes(window[first : first + 7].ljust(7, b"\0")) >> (8 - shift) & ((1 << _MARK_BITS) - 1) == mark:
+                if (
+                    first >= 0
+                    and int.from_bytes(window[first : first + 7].ljust(7, b"\0")) >> (8 - shift) & ((1 << _MARK_BITS) - 1) == mark
+                ):
                     found.append(((offset + first) * 8 + shift, mark))
                 at = window.find(pattern, at + 1)
         # A mark may reach over the end of the window: those that begin in its last 7 bytes are looked for again, with what follows.

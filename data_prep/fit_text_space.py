@@ -67,7 +67,7 @@ def fit_topics(
         split: which pairs are in which part, where the source says nothing.
         document: what counts as one document: pair, all its texts together; or text, each by itself.
         extra_texts: more documents to fit on, of which no pictures are known: JSON Lines with the field text (a title is put before it),
-            or .txt with one document a line, plain or .gz; or a folder of such files.
+            or .txt with one document a line, plain or .gz; a MediaWiki dump (.xml.bz2); or a folder of such files.
         normaliser: from texts to words.
         passes: over the documents; by default as many as show 50,000 of them, from 1 to 50.
         seed: of the random start.
@@ -120,7 +120,7 @@ def fit_word2vec(
         split: which pairs are in which part, where the source says nothing.
         document: what counts as one document: pair, all its texts together; or text, each by itself.
         extra_texts: more documents to fit on, of which no pictures are known: JSON Lines with the field text (a title is put before it),
-            or .txt with one document a line, plain or .gz; or a folder of such files.
+            or .txt with one document a line, plain or .gz; a MediaWiki dump (.xml.bz2); or a folder of such files.
         normaliser: from texts to words.
         passes: over the documents.
         seed: of the random start.
@@ -166,7 +166,7 @@ def fit_wordllama(
         split: which pairs are in which part, where the source says nothing.
         document: what counts as one document: pair, all its texts together; or text, each by itself.
         extra_texts: more documents to fit on, of which no pictures are known: JSON Lines with the field text (a title is put before it),
-            or .txt with one document a line, plain or .gz; or a folder of such files.
+            or .txt with one document a line, plain or .gz; a MediaWiki dump (.xml.bz2); or a folder of such files.
         normaliser: from texts to words.
         pooling: how a text's words count: mean, all alike; tfidf, rare ones more.
         overwrite: replace a space in the output folder that was made otherwise.

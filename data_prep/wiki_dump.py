@@ -26,7 +26,7 @@ from data_prep.lines import BadLine, json_object, numbered_lines, string_of, tex
 from data_prep.wikitext import Namespaces
 from multimodal.errors import InputError
 
-DUMP_SUFFIXES = (".xml", ".xml.bz2")
+_DUMP = re.compile(r".*\.xml(-[\w-]+)?(\.bz2)?", re.IGNORECASE)  # also one of several files: enwiki-...-articles1.xml-p1p41242.bz2
 
 _PLAIN_BYTES = 1 << 20  # in a plain file, cuts are so far apart
 _HEAD_BYTES = 1 << 24  # the siteinfo is some 10 kB
@@ -149,18 +149,23 @@ class Dump:
 
 
 def is_dump(path: Path) -> bool:
-    return path.name.lower().endswith(DUMP_SUFFIXES)
+    """By its name."""
+    return _DUMP.fullmatch(path.name) is not None
+
+
+def is_extracted(path: Path) -> bool:
+    """Whether WikiExtractor calls its files so."""
+    return _EXTRACTED.fullmatch(path.name) is not None
 
 
 # Where streams begin ----------------------------------------------------------------------------------------------------------------------
 
 
 def _index_beside(path: Path) -> Path | None:
-    name = path.name.removesuffix(".xml.bz2")
-    if not name.endswith("-multistream"):
-        return None
-    beside = (path.with_name(f"{name}-index.txt{suffix}") for suffix in (".bz2", ""))
-    return next((index for index in beside if index.is_file()), None)
+    """`...-multistream-index.txt.bz2`, or of one of several files `...-multistream-index1.txt-p1p41242.bz2`; unpacked ones too."""
+    name, num_replaced = re.subn(r"-multistream(\d*)\.xml", r"-multistream-index\1.txt", path.name)
+    names = (name, name.removesuffix(".bz2")) if num_replaced else ()
+    return next((path.with_name(name) for name in names if path.with_name(name).is_file()), None)
 
 
 def _stream_starts(path: Path, index: Path) -> list[int]:
@@ -177,7 +182,9 @@ def _stream_starts(path: Path, index: Path) -> list[int]:
         for start in starts:
             file.seek(start)
             if file.read(3) != b"BZh":
-                raise InputError(f"{index}: says that a stream begins at byte {start} of {path}, where none does. Get the index of this dump")
+                raise InputError(
+                    f"{index}: says that a stream begins at byte {start} of {path}, where none does. Get the index of this dump"
+                )
     return [8 * start for start in sorted(starts)]
 
 
@@ -311,7 +318,7 @@ class ExtractedArticle:
 
 def extracted_files(folder: Path) -> list[Path]:
     """WikiExtractor's files below a folder (`AA/wiki_00`, ...), sorted."""
-    return sorted(file for file in folder.glob("**/wiki_*") if _EXTRACTED.fullmatch(file.name) and file.is_file())
+    return sorted(file for file in folder.glob("*/wiki_*") if is_extracted(file) and file.is_file())
 
 
 def extracted_articles(file: Path, bad: Bad) -> Iterator[ExtractedArticle]:
@@ -335,7 +342,8 @@ def extracted_articles(file: Path, bad: Bad) -> Iterator[ExtractedArticle]:
                 continue
             else:
                 id, url, title = open_doc.groups()
-                text = "\n".join(lines[1:] if lines[:1] == [title] else lines)
+                is_repeated = bool(lines) and html.unescape(lines[0]) == html.unescape(title)
+                text = "\n".join(lines[1:] if is_repeated else lines)
                 open_doc = None
         except BadLine as error:
             bad(where, "", str(error))

@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 from PIL import Image, UnidentifiedImageError
 
-from data_prep.lines import numbered_lines, text_of_line
+from data_prep.lines import numbered_lines
 from data_prep.pictures import offer
 from data_prep.sources import input_fingerprint
 from data_prep.sources._images import Images
@@ -30,7 +30,13 @@ from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import Ledger
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif")  # what shards hold; articles also link drawings, sounds and films, which are no pairs
+_SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".webp",
+    ".avif",
+)  # what shards hold; articles also link drawings, sounds and films, which are no pairs
 _SAMPLED_PIECES = 8
 _PIECES_WITHOUT_PAIRS = 64  # in a part, where no sampled piece had a pair
 
@@ -217,12 +223,13 @@ def _read_wit(path: Path, language: str) -> Links:
     The caption is the one under the picture; where there is none, what the picture's own page says of it; then the text for the blind.
     """
     csv.field_size_limit(sys.maxsize)
-    lines = (text_of_line(line) for _, line in numbered_lines(path))
-    rows = csv.reader(lines, delimiter="\t")
+    rows = csv.reader(_decoded(path), delimiter="\t")
     header = next(rows, [])
     missing = [name for name in _WIT_COLUMNS if name not in header]
     if missing:
-        raise InputError(f"{path}: has no column {', '.join(missing)}; its first line should be that of WIT, and is: {', '.join(header)[:200]}")
+        raise InputError(
+            f"{path}: has no column {', '.join(missing)}; its first line should be that of WIT, and is: {', '.join(header)[:200]}"
+        )
     links: dict[str, dict[str, str]] = {}
     for row in rows:
         record = dict(zip(header, row, strict=False))
@@ -231,3 +238,11 @@ def _read_wit(path: Path, language: str) -> Links:
             caption = next((" ".join(record[name].split()) for name in _WIT_CAPTIONS if record.get(name, "").strip()), "")
             links.setdefault(record.get("page_title", "").replace("_", " "), {}).setdefault(file, caption)
     return {title: tuple(Illustration(*one) for one in captions.items()) for title, captions in links.items()}
+
+
+def _decoded(path: Path) -> Iterator[str]:
+    for number, line in numbered_lines(path):
+        try:
+            yield line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path} line {number}: is not UTF-8 (byte {error.start + 1}). Get the table again") from None

@@ -30,7 +30,10 @@ def text(markup: str) -> str:
         ("<math>x^2</math> squared <timeline>bar:a</timeline>", "squared"),
         ("<nowiki>[[as]] {{it}} ''is''</nowiki> &amp; &lt;b&gt; &eacute;&nbsp;&#8211; AT&T;", "[[as]] {{it}} ''is'' & <b> é – AT&T;"),
         ("<pre>\n| a {{b}}\n</pre>", "| a {{b}}"),
-        ("== Head ==\n=== Of [[level]] 3 ===\n* one\n** two\n# three\n; term\n: said\n----\nend", "Head\nOf level 3\none\ntwo\nthree\nterm\nsaid\nend"),
+        (
+            "== Head ==\n=== Of [[level]] 3 ===\n* one\n** two\n# three\n; term\n: said\n----\nend",
+            "Head\nOf level 3\none\ntwo\nthree\nterm\nsaid\nend",
+        ),
         ("a\n\n\n  b   c \n__NOTOC__", "a\nb c"),
         ("{| class=x\n|+ Title\n|-\n! A !! scope=col | B\n|-\n| 1 || style='a' | 2\n|align=left|[[x|3]]<br>y || 4\n|}\nafter", None),
         (":{|\n|a\n{|\n|inner\n|}\n|b\n|}", "a\ninner\nb"),
@@ -135,11 +138,17 @@ def test_balanced_markup_never_leaks(markup: str) -> None:
         assert not re.search(r"\{\{|\}\}|\{\||\|\}|\[|\]|<|>|''|[\0\1]|class=|target|http", seen), seen
 
 
-_SIGNS = st.sampled_from("{{ }} {{{ }}} [[ ]] [ ] | || {| |} |- <ref> </ref> <ref/> <!-- --> <nowiki> </nowiki> <gallery> \n ! = == ' '' & &lt; \0 a".split(" "))
+_SIGNS = st.sampled_from(
+    "{{ }} {{{ }}} [[ ]] [ ] | || {| |} |- <ref> </ref> <ref/> <!-- --> <nowiki> </nowiki> <gallery> \n ! = == ' '' & &lt; \0 a".split(" ")
+)
 
 
 @settings(deadline=None, max_examples=500)
-@given(st.lists(st.one_of(_SIGNS, st.sampled_from(["[[File:", "[[Category:", "image=a.jpg", "\n* ", " ", "http://"])), max_size=30).map("".join))
+@given(
+    st.lists(st.one_of(_SIGNS, st.sampled_from(["[[File:", "[[Category:", "image=a.jpg", "\n* ", " ", "http://"])), max_size=30).map(
+        "".join
+    )
+)
 def test_no_markup_whatever_raises_and_lines_come_out_tidy(markup: str) -> None:
     for line in text(markup).split("\n"):
         assert line == " ".join(line.split())
@@ -152,7 +161,9 @@ def test_no_text_whatever_raises(markup: str) -> None:
     text(markup)
 
 
-_HOSTILE = """{{ {{{ {{a| {| [[ [[a| [[File: [[File:a|{{ [[Category: }} ]] <ref> <a <!-- </ref '' [http://a __A &amp; ||| == ! <gallery> <nowiki>[""".split(" ")
+_HOSTILE = """{{ {{{ {{a| {| [[ [[a| [[File: [[File:a|{{ [[Category: }} ]] <ref> <a <!-- </ref '' [http://a __A &amp; ||| == ! <gallery> <nowiki>[""".split(
+    " "
+)
 _ONCE_AND_LONG = ["{{x| image|", "[[File:a|1|", "[http://a", "\n|a=b c|", "[[ab:c|", "<ref name=|", "=|", "{{x|image=a.jpg|"]
 
 
