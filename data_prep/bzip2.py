@@ -3,8 +3,9 @@
     starts = block_starts(Path("enwiki.xml.bz2"))                    # where blocks begin, in bits
     for block in read_blocks(path, starts[10], starts[20]): ...      # ten of them, decompressed; a Damage in the place of a broken one
 
-A stream is a row of blocks of at most 900 kB that know nothing of each other. Each begins with 48 bits that are the digits of pi, at any bit of a
-byte, and its checksum; a stream ends with 48 bits that are those of the square root of pi. A block is decompressed as a stream of its own.
+A stream is a row of blocks of about 900 kB that know nothing of each other. Each begins, at any bit of a byte, with 48 bits that are the
+digits of pi, and its checksum; a stream ends with 48 bits that are those of the square root of pi. A block is decompressed as a stream of
+its own. Hadoop cuts such files in the same way.
 The chance that such bits lie inside a block is 1 in 1,600 for a file of 22 GB, and would cost that block, named as damaged.
 """
 
@@ -74,7 +75,7 @@ def _decompress(file: IO[bytes], start: int, stop: int) -> bytes | Damage:
 
 
 def _patterns() -> list[tuple[bytes, int, int]]:
-    """For each mark and each bit of a byte that it may begin at: the bytes that it fills whole, which of its bytes they begin at, the bit."""
+    """For each mark and each bit of a byte that it may begin at: the bytes that it fills whole, the mark, the bit."""
     found = []
     for mark in (_BLOCK, _END):
         for shift in range(8):

@@ -1,6 +1,6 @@
 """Texts of which no pictures are known, for a text space to be fitted on besides those of its shards: an encyclopaedia, say.
 
-files = text_files(Path("wiki"))              # its .jsonl, .jsonl.gz, .txt and .txt.gz, its dumps, what WikiExtractor wrote; or the one file
+files = text_files(Path("wiki"))              # its .jsonl, .txt, both also as .gz, its dumps, what WikiExtractor wrote; or the one file
 for text in documents(files): ...             # a stream, in the order of the files and of their lines
 """
 

@@ -63,7 +63,7 @@ class Dump:
     def cuts(self) -> list[int]:
         """Where the file can be cut, ascending, with its start and its end: at least two. In bits of a .bz2 file, in bytes of another.
 
-        At the streams that an index lists, at the blocks of a .bz2 file, each MB of a plain one; UTF-16, which is in no real dump, is not cut.
+        At an index's streams, at the blocks of a .bz2 file, at each MB of a plain one. UTF-16, which no real dump is in, is one piece.
         """
         size = self.path.stat().st_size
         end = 8 * size if self._is_bzip2 else size
@@ -76,7 +76,7 @@ class Dump:
         return [0, *starts[1:], end]
 
     def articles(self, start: int = 0, stop: int | None = None, *, bad: Bad) -> Iterator[Page]:
-        """The articles that begin in a range of the file; `bad` is told of damaged blocks, and of pages that they cost or that cannot be read.
+        """The articles that begin in a range of the file; `bad` is told of damaged blocks, pages that they cost, and broken pages.
 
         start, stop: two of the cuts. Ranges that follow one another give each article once.
         """
@@ -254,7 +254,7 @@ def _raw_pages(own: Iterator[bytes | None], after: Iterator[bytes | None], cut_o
 
 def _whole_pages(content: bytes, cut_off: Callable[[bytes], None]) -> tuple[list[bytes], bytes]:
     """The pages that end in it, and the rest: a page that does not, or what may be the beginning of its tag."""
-    pages = []
+    pages: list[bytes] = []
     at = 0
     while (begin := content.find(_OPEN, at)) >= 0:
         end = content.find(_CLOSE, begin)
@@ -322,7 +322,7 @@ def extracted_files(folder: Path) -> list[Path]:
 
 
 def extracted_articles(file: Path, bad: Bad) -> Iterator[ExtractedArticle]:
-    """The articles of one such file, `<doc ...>` elements or JSON Lines; articles without text are passed over, as the redirects are there."""
+    """The articles of one such file, `<doc ...>` elements or JSON Lines; those without text, as redirects are there, are passed over."""
     open_doc: re.Match[str] | None = None
     lines: list[str] = []
     for number, raw in numbered_lines(file):

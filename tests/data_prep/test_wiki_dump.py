@@ -182,8 +182,8 @@ def test_a_damaged_block_costs_the_pages_that_lie_in_it_wherever_the_file_is_cut
 def small_dump(pages: Sequence[tuple[str, str, str]]) -> str:
     """A dump of (id, title, what stands in <text>)."""
     entries = "".join(
-        f'  <page>\n    <title>{title}</title>\n    <ns>0</ns>\n    <id>{id}</id>\n    <revision>\n      <id>9{id}</id>\n      <text bytes="7">{text}</text>\n'
-        "    </revision>\n  </page>\n"
+        f"  <page>\n    <title>{title}</title>\n    <ns>0</ns>\n    <id>{id}</id>\n"
+        f'    <revision>\n      <id>9{id}</id>\n      <text bytes="7">{text}</text>\n    </revision>\n  </page>\n'
         for id, title, text in pages
     )
     return f'<mediawiki xml:lang="en">\n  <siteinfo><namespaces></namespaces></siteinfo>\n{entries}</mediawiki>\n'
@@ -252,7 +252,8 @@ def test_what_is_no_dump_or_not_its_index_is_an_error(tmp_path: Path, multistrea
 def test_what_wikiextractor_wrote_is_read_as_elements_and_as_json(tmp_path: Path) -> None:
     (tmp_path / "AA").mkdir()
     url = "https://en.wikipedia.org/wiki?curid="
-    elements = f'<doc id="1" url="{url}1" title="A &amp; "B"">\nA & "B"\n\nOne &lt;1&gt;.\nTwo.\n</doc>\n<doc id="2" url="{url}2" title="Moved">\nMoved\n\n</doc>\n'
+    elements = f'<doc id="1" url="{url}1" title="A &amp; "B"">\nA & "B"\n\nOne &lt;1&gt;.\nTwo.\n</doc>\n'
+    elements += f'<doc id="2" url="{url}2" title="Moved">\nMoved\n\n</doc>\n'
     (tmp_path / "AA" / "wiki_00").write_text(elements)
     record = {"id": "3", "revid": "7", "url": f"{url}3", "title": "C", "text": "Three."}
     (tmp_path / "AA" / "wiki_01").write_text(json.dumps(record) + "\n" + "no article\n" + '<doc id="4" url="" title="D">\nFour')

@@ -146,20 +146,19 @@ def test_a_broken_picture_and_a_broken_page_cost_only_themselves(tmp_path: Path)
     assert "wiki.xml.bz2 Shore: the page has no id" in map(str, ledger.entries)
 
 
+WIT_COLUMNS = "language page_url image_url page_title caption_reference_description caption_alt_text_description".split()
+COMMONS = "https://upload.wikimedia.org/wikipedia/commons"
 WIT = [
-    {"language": "en", "page_title": "Tides", "image_url": "https://upload.wikimedia.org/wikipedia/commons/a/ab/Moss.jpg", "caption_reference_description": "Of the table"},
-    {"language": "de", "page_title": "Tides", "image_url": "https://upload.wikimedia.org/x/High_tide.jpg", "caption_reference_description": "Auf Deutsch"},
-    {"language": "en", "page_title": "Shore", "image_url": "https://upload.wikimedia.org/x/Low%20tide.png", "caption_alt_text_description": "For the blind"},
-    {"language": "en", "page_title": "Shore", "image_url": "https://upload.wikimedia.org/x/Low_tide.png", "caption_reference_description": "Twice"},
-    {"language": "en", "page_title": "Not there", "image_url": "https://upload.wikimedia.org/x/Low_tide.png"},
-]  # fmt: skip
+    ("en", "", f"{COMMONS}/a/ab/Moss.jpg", "Tides", "Of the table", "For the blind"),
+    ("de", "", f"{COMMONS}/c/cd/High_tide.jpg", "Tides", "Auf Deutsch", ""),
+    ("en", "", f"{COMMONS}/e/ef/Low%20tide.png", "Shore", "", "For the blind"),
+    ("en", "", f"{COMMONS}/e/ef/Low_tide.png", "Shore", "Twice", ""),
+    ("en", "", f"{COMMONS}/e/ef/Low_tide.png", "Not there", "", ""),
+]
 
 
 def write_wit(path: Path) -> Path:
-    columns = ["language", "page_url", "image_url", "page_title", "caption_reference_description", "caption_attribution_description"]
-    columns += ["caption_alt_text_description"]
-    rows = [columns, *([row.get(name, "") for name in columns] for row in WIT)]
-    content = "".join("\t".join(row) + "\n" for row in rows).encode()
+    content = "".join("\t".join(row) + "\n" for row in (WIT_COLUMNS, *WIT)).encode()
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
     return path
 
@@ -179,7 +178,8 @@ def test_text_of_wikiextractor_needs_such_a_table(tmp_path: Path) -> None:
     settings = write(tmp_path)
     for folder, page in zip(("AA", "AB"), (PAGES[0], PAGES[-1]), strict=True):
         (tmp_path / "text" / folder).mkdir(parents=True)
-        lines = f'<doc id="{page.id}" url="https://en.wikipedia.org/wiki?curid={page.id}" title="{page.title}">\n{page.title}\n\n{WORDS}\n</doc>\n'
+        url = f"https://en.wikipedia.org/wiki?curid={page.id}"
+        lines = f'<doc id="{page.id}" url="{url}" title="{page.title}">\n{page.title}\n\n{WORDS}\n</doc>\n'
         (tmp_path / "text" / folder / "wiki_00").write_text(lines)
     settings |= {"input": tmp_path / "text"}
     with pytest.raises(InputError, match="does not say which pictures it had: give a table, --wit"):

@@ -161,9 +161,8 @@ def test_no_text_whatever_raises(markup: str) -> None:
     text(markup)
 
 
-_HOSTILE = """{{ {{{ {{a| {| [[ [[a| [[File: [[File:a|{{ [[Category: }} ]] <ref> <a <!-- </ref '' [http://a __A &amp; ||| == ! <gallery> <nowiki>[""".split(
-    " "
-)
+_HOSTILE = "{{ {{{ {{a| {| [[ [[a| [[File: [[File:a|{{ [[Category: }} ]] <ref> <a <!-- </ref".split(" ")
+_HOSTILE += "'' [http://a __A &amp; ||| == ! <gallery> <nowiki>[".split(" ")
 _ONCE_AND_LONG = ["{{x| image|", "[[File:a|1|", "[http://a", "\n|a=b c|", "[[ab:c|", "<ref name=|", "=|", "{{x|image=a.jpg|"]
 
 
