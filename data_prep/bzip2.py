@@ -19,7 +19,7 @@ from typing import IO
 
 _BLOCK, _END = 0x314159265359, 0x177245385090
 _MARK_BITS, _CHECK_BITS = 48, 32
-_READ_BYTES = 1 << 20
+_READ_BYTES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)

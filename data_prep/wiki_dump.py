@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from xml.parsers import expat
 
 from data_prep.bzip2 import Damage, block_starts, is_bzip2, read_blocks
 from data_prep.lines import BadLine, json_object, numbered_lines, string_of, text_of_line
@@ -29,6 +30,7 @@ from multimodal.errors import InputError
 _DUMP = re.compile(r".*\.xml(-[\w-]+)?(\.bz2)?", re.IGNORECASE)  # also one of several files: enwiki-...-articles1.xml-p1p41242.bz2
 
 _PLAIN_BYTES = 1 << 20  # in a plain file, cuts are so far apart
+_TOP_BYTES = 1 << 12  # <mediawiki> is the first element
 _HEAD_BYTES = 1 << 24  # the siteinfo is some 10 kB
 _MAX_PAGE_BYTES = 1 << 26  # MediaWiki's own limit for a page is 2 MB
 _FILE, _CATEGORY = 6, 14
@@ -84,7 +86,7 @@ class Dump:
         own = damaged.without(self._chunks(start, stop))
         after = damaged.without(self._chunks(stop, None)) if stop is not None else iter(())
         for raw in _raw_pages(own, after, damaged.cut_off):
-            if _NAMESPACE_OTHER.search(raw) or _REDIRECT.search(raw):
+            if _NOT_ARTICLE.search(raw, 0, max(raw.find(b"<revision>"), 0)):
                 continue
             try:
                 page = _page(raw)
@@ -97,7 +99,7 @@ class Dump:
     def namespaces(self) -> Namespaces:
         """What the wiki calls its namespaces of files and categories, from the head of the dump; names of older days are not in it."""
         names = {int(key): name for key, name in re.findall(r'<namespace key="(-?\d+)"[^>]*>([^<]*)<', self._head)}
-        file, category = (tuple(_unescaped(names[key]) for key in (number,) if names.get(key)) for number in (_FILE, _CATEGORY))
+        file, category = (tuple(html.unescape(names[key]) for key in (number,) if names.get(key)) for number in (_FILE, _CATEGORY))
         return Namespaces(file, category)
 
     @cached_property
@@ -108,25 +110,25 @@ class Dump:
 
     @cached_property
     def _head(self) -> str:
-        """All up to the end of <siteinfo>; InputError where the file is no dump."""
+        """All up to the end of <siteinfo>."""
         head = b""
         for chunk in self._chunks(0, None):
             head += chunk if isinstance(chunk, bytes) else b""
             if b"</siteinfo>" in head or b"<page>" in head or len(head) > _HEAD_BYTES:
                 break
-        if b"<mediawiki" not in head:
-            raise InputError(f"{self.path}: is no MediaWiki dump: it does not begin with <mediawiki>")
         return re.split(b"</siteinfo>|<page>", head)[0].decode("utf-8", "replace")
 
     @cached_property
     def _encoding(self) -> str:
+        """InputError where the file is no dump."""
         start = next((chunk for chunk in self._stored(0, None) if isinstance(chunk, bytes)), b"")
-        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            return "utf-16"
+        encoding = "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
         declared = re.match(rb"""(?:\xef\xbb\xbf)?<\?xml[^>]*encoding=["']([\w-]+)""", start)
         if declared and declared[1].lower() != b"utf-8":
             raise InputError(f"{self.path}: its XML is in {declared[1].decode()}; UTF-8 or UTF-16 is wanted, as MediaWiki writes it")
-        return "utf-8"
+        if "<mediawiki" not in start[:_TOP_BYTES].decode(encoding, "replace"):
+            raise InputError(f"{self.path}: is no MediaWiki dump: it does not begin with <mediawiki>")
+        return encoding
 
     def _where(self, at: int) -> str:
         return f"{self.path.name} at {'bit' if self._is_bzip2 else 'byte'} {at}"
@@ -179,12 +181,10 @@ def _stream_starts(path: Path, index: Path) -> list[int]:
             if int(byte) != starts[-1]:
                 starts.append(int(byte))
     with open(path, "rb") as file:
-        for start in starts:
+        for start in starts[:: max(len(starts) // 100, 1)] + starts[-1:]:
             file.seek(start)
             if file.read(3) != b"BZh":
-                raise InputError(
-                    f"{index}: says that a stream begins at byte {start} of {path}, where none does. Get the index of this dump"
-                )
+                raise InputError(f"{index}: names a stream at byte {start} of {path}, where none begins. Get the index of this very dump")
     return [8 * start for start in sorted(starts)]
 
 
@@ -200,8 +200,7 @@ def _read_plain(path: Path, start: int, stop: int | None) -> Iterator[bytes]:
 # Pages ------------------------------------------------------------------------------------------------------------------------------------
 
 _OPEN, _CLOSE = b"<page>", b"</page>"
-_NAMESPACE_OTHER = re.compile(rb"<ns>(?!0</ns>)")
-_REDIRECT = re.compile(rb"<redirect\b")
+_NOT_ARTICLE = re.compile(rb"<(?:ns>(?!0</ns>)|redirect\b)")
 _TITLE = re.compile(rb"<title>([^<]*)</title>")
 _ID = re.compile(rb"<id>(\d+)</id>")
 _TEXT = re.compile(rb"<text\b[^>]*?(?:/>|>([^<]*)</text>)")
@@ -276,27 +275,31 @@ def _page(raw: bytes) -> Page:
     missing = [name for name, found in (("title", title), ("id", id), ("text", text)) if found is None]
     if title is None or id is None or text is None:
         raise BadLine(f"the page has no {', '.join(missing)}")
-    return Page(id[1].decode(), _unescaped(text_of_line(title[1])), _unescaped(text_of_line(text[1] or b"")))
+    return Page(id[1].decode(), _said(title[1]), _said(text[1] or b""))
 
 
 def _name(raw: bytes) -> str:
     """The title, for the ledger."""
     title = _TITLE.search(raw)
-    return _unescaped(title[1].decode("utf-8", "replace")) if title else ""
+    return html.unescape(title[1].decode("utf-8", "replace")) if title else ""
 
 
-_REFERENCE = re.compile(r"&#x?[0-9A-Fa-f]+;")
+def _said(xml: bytes) -> str:
+    """What the text of an element says, without blanks around it. BadLine where it is not UTF-8 or not XML.
 
-
-def _unescaped(text: str) -> str:
-    """What XML text says; `&amp;nbsp;` becomes `&nbsp;`, which is for the wikitext to read."""
-    if "\r" in text:  # as every XML parser does
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if "&" not in text:
-        return text
-    if "&#" in text:
-        text = _REFERENCE.sub(lambda reference: html.unescape(reference[0]).replace("&", "&amp;"), text)
-    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", '"').replace("&apos;", "'").replace("&amp;", "&")
+    `&amp;nbsp;` becomes `&nbsp;`, which is for the wikitext to read.
+    """
+    found: list[str] = []
+    parser = expat.ParserCreate("utf-8")
+    parser.buffer_text = True
+    parser.buffer_size = max(len(xml), 1)
+    parser.CharacterDataHandler = found.append
+    try:
+        parser.Parse(b"<text>%b</text>" % xml, True)
+    except expat.ExpatError as error:
+        text_of_line(xml)
+        raise BadLine(f"its XML is broken: {error}") from None
+    return "".join(found).strip()
 
 
 # WikiExtractor ----------------------------------------------------------------------------------------------------------------------------

@@ -63,7 +63,8 @@ def read_wikitext(markup: str, namespaces: Namespaces = Namespaces()) -> Article
     """The text and the pictures of an article, in the order of the markup; a picture that comes twice has its first caption not blank."""
     found: list[Illustration] = []
     markup = markup.replace(_SEAM, "").replace(_BREAK, "")
-    text = _LANGUAGE_LINK.sub("", _without_tags(markup, namespaces))
+    text = _plain_link(namespaces).sub(r"\1", _LANGUAGE_LINK.sub("", _without_tags(markup, namespaces)))
+    text = _ADDRESS.sub(r"\1", text)  # before the stack, which would take the first two brackets of `[http://x y]]]`
     text = _lines(_without_templates_and_links(text, _tokens(namespaces), found.append))
     captions: dict[str, str] = {}
     for one in found:
@@ -88,12 +89,18 @@ def hashed_path(name: str) -> str:
 
 # Words ------------------------------------------------------------------------------------------------------------------------------------
 
-_LETTERS = re.compile(r"[^\W\d]+")
+_LETTERS = re.compile(r"[^\W\d]{2,}")
+_MAX_LETTERS = 15
 
 
 def words_of(text: str) -> list[str]:
     """Lower-case runs of letters, 2 to 15 of them: what `gensim.corpora.wikicorpus.tokenize` counts an article's length in."""
-    return [word for word in _LETTERS.findall(text.lower()) if 2 <= len(word) <= 15 and word[0] != "_"]
+    words: list[str] = _LETTERS.findall(text.lower())
+    if "_" in text:
+        words = [word for word in words if word[0] != "_"]
+    if max(map(len, words), default=0) > _MAX_LETTERS:
+        words = [word for word in words if len(word) <= _MAX_LETTERS]
+    return words
 
 
 # What begins with < -----------------------------------------------------------------------------------------------------------------------
@@ -151,21 +158,29 @@ def _gallery_line(line: str, namespaces: Namespaces) -> str:
 
 # Templates and links ----------------------------------------------------------------------------------------------------------------------
 
+_ADDRESS = re.compile(r"\[(?:[A-Za-z]++:)?//[^\s\[\]{}]*+[ \t]*+([^\[\]\n]*+)\]")
 _LANGUAGE_LINK = re.compile(r"\n\[\[[a-z][a-z][\w-]*+:[^:\[\]|\n]++\]\][ \t]*+(?=\n|\Z)")
+
+
+def _any_of(*names: str) -> str:
+    return "|".join(re.escape(name).replace(r"\ ", "[ _]") for name in names)
+
+
+@lru_cache
+def _plain_link(namespaces: Namespaces) -> re.Pattern[str]:
+    """A link to a page that holds no other markup; its label is the first group. Most are such, and this is quicker than the stack."""
+    special = _any_of("File", "Image", "Category", *namespaces.file, *namespaces.category)
+    return re.compile(rf"\[\[(?![ _]*+(?i:{special})[ _]*+:)(?:[^\[\]{{}}|\n]*+\|)*+:?+([^\[\]{{}}|]*+)\]\]")
 
 
 @lru_cache
 def _tokens(namespaces: Namespaces) -> re.Pattern[str]:
-    """Everything that opens or closes; a link that holds no other markup is one token."""
-    file, category = (
-        "|".join(re.escape(name).replace(r"\ ", "[ _]") for name in names)
-        for names in (("File", "Image", *namespaces.file), ("Category", *namespaces.category))
-    )
+    """Everything that opens or closes."""
+    file, category = _any_of("File", "Image", *namespaces.file), _any_of("Category", *namespaces.category)
     # Each branch begins with a plain character, for which Python's re then looks quickly.
     return re.compile(
         rf"\[\[(?:(?P<file>[ _]*+(?i:{file})[ _]*+:)"
         rf"|(?P<category>[ _]*+(?i:{category})[ _]*+:)"
-        r"|(?P<link>(?:[^\[\]{}|\n]*+\|)*+(?P<label>[^\[\]{}|]*+)\]\])"
         r"|(?P<open>))|\](?P<close>\])|\{(?P<braces>\{++)|\}(?P<unbraces>\}++)"
     )
 
@@ -192,9 +207,7 @@ def _without_templates_and_links(text: str, tokens: re.Pattern[str], found: Call
         pieces.append(text[at : token.start()])
         at = token.end()
         kind = token.lastgroup
-        if kind == "link":
-            pieces.append(token["label"].lstrip(":"))
-        elif kind == "braces":
+        if kind == "braces":
             stack.append(_Open(kind, len(pieces), stack[-1].files if stack else 0, token.end() - token.start()))
         elif kind == "unbraces":
             _close_templates(stack, pieces, token.end() - token.start(), found)
@@ -214,8 +227,10 @@ def _without_templates_and_links(text: str, tokens: re.Pattern[str], found: Call
 def _close_templates(stack: list[_Open], pieces: list[str], num_braces: int, found: Callable[[Illustration], None]) -> None:
     """Close as many templates and parameters as the braces do, with the links in them that never end. Braces too many are dropped."""
     while num_braces >= 2:
-        depth = next((depth for depth in range(len(stack) - 1, -1, -1) if stack[depth].kind == "braces"), None)
-        if depth is None:
+        depth = len(stack) - 1
+        while depth >= 0 and stack[depth].kind != "braces":
+            depth -= 1
+        if depth < 0:
             return
         opened = stack[depth]
         del stack[depth + 1 :]
@@ -234,7 +249,7 @@ def _close_link(opened: _Open, pieces: list[str], found: Callable[[Illustration]
     if opened.kind == "category":
         label = ""
     elif opened.kind == "open":
-        label = content.rpartition("|")[2]
+        label = content.rpartition("|")[2].removeprefix(":")
     else:
         name, *options = content.split("|")
         caption = next((option for option in reversed(options) if not _FILE_OPTION.fullmatch(option)), "").strip()
@@ -252,8 +267,9 @@ _FILE_OPTION = re.compile(
 """mediawiki.org/wiki/Help:Images, the English words; what is none of them is the caption, of several the last."""
 
 _PARAMETER = re.compile(r"\|\s*+([\w -]*+)=([^|]*+)")
+_PICTURE_SUFFIX = re.compile(r"\.(?i:jpg|jpeg|png|webp|avif)")
 _PICTURE_KEY = re.compile(r"(image|photo|picture|img)([\w -]*+)", re.IGNORECASE)
-_PICTURE_VALUE = re.compile(r"(?:(?:file|image)\s*+:)?([^|\n=:]+\.(?:jpe?g|png|webp|avif))", re.IGNORECASE)
+_PICTURE_VALUE = re.compile(r"(?:(?:file|image)\s*+:)?([^|\n=:]+\.(?:jpg|jpeg|png|webp|avif))", re.IGNORECASE)
 
 
 def _pictures_of_template(content: str) -> Iterator[Illustration]:
@@ -261,7 +277,7 @@ def _pictures_of_template(content: str) -> Iterator[Illustration]:
 
     content: the template without the templates and links in it, so that a | parts parameters.
     """
-    if "=" not in content:
+    if not _PICTURE_SUFFIX.search(content):
         return
     parameters = {match[1].strip().lower(): match[2].strip(_BLANKS + "\n") for match in _PARAMETER.finditer(content)}
     pictures = {key: name for key, value in parameters.items() if _PICTURE_KEY.match(key) and (name := _PICTURE_VALUE.fullmatch(value))}
@@ -282,24 +298,44 @@ def _plain_key(name: str) -> str:
 # Lines ------------------------------------------------------------------------------------------------------------------------------------
 
 _BETWEEN_WORDS = re.compile(rf"{_SEAM}(?<=\w{_SEAM})(?=\w)")
-_SEAMS = re.compile(f"{_SEAM}{{2,}}+")
-_BLANKS = f" \t\r{_SEAM}{_BREAK}"
-_QUOTES = re.compile(r"'{2,}+")
-_ADDRESS = re.compile(r"\[(?:[A-Za-z]++:)?//[^\s\[\]]*+[ \t]*+([^\[\]\n]*+)\]")
+_BLANKS = f" \t\r\xa0{_SEAM}{_BREAK}"
+_LINE_MARKS = frozenset("*#:;={|!-")
 _SWITCH = re.compile(r"__[A-Z]++__")
 _ENTITY = re.compile(r"&#?\w{1,31};")
 
 
 def _lines(text: str) -> str:
     """The lines without marks of tables, headings, lists, bold and italics; entities last, as what they stand for is no markup."""
-    text = _SWITCH.sub("", _QUOTES.sub("", text))
+    text = _SWITCH.sub("", text.replace("'''", "").replace("''", ""))
     text = _ADDRESS.sub(r"\1", text).replace("[", "").replace("]", "")
-    text = "\n".join(seen for line in text.split("\n") for seen in _seen(line.strip(_BLANKS)))
-    text = _BETWEEN_WORDS.sub(" ", _SEAMS.sub(_SEAM, text)).replace(_SEAM, "")
+    lines: list[str] = []
+    for line in text.split("\n"):
+        line = line.strip(_BLANKS)
+        if line[:1] in _LINE_MARKS:
+            lines += _seen(line)
+        else:
+            lines.append(line)
+    text = _without_seams("\n".join(lines)).replace(_BREAK, "\n")
     if "&" in text:
         text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
-    text = text.replace(_BREAK, "\n")
-    return "\n".join(line for line in (" ".join(line.split()) for line in text.split("\n")) if line)
+    return _tidy(text)
+
+
+def _without_seams(text: str) -> str:
+    """A blank stays where words would be joined."""
+    pieces = [""]
+    for piece in text.split(_SEAM):
+        if piece:
+            pieces += (" ", piece) if piece[0].isalnum() and pieces[-1][-1:].isalnum() else (piece,)
+    return "".join(pieces)
+
+
+def _tidy(text: str) -> str:
+    """No blank lines, no blanks around lines, and no two of them together."""
+    text = text.replace("\t", " ").replace("\xa0", " ")
+    while "  " in text:
+        text = text.replace("  ", " ")
+    return "\n".join(filter(None, map(str.strip, text.split("\n"))))
 
 
 def _seen(line: str) -> Sequence[str]:

@@ -114,7 +114,15 @@ def plan(
     return [{"start": start, "stop": stop} for start, stop in zip(borders, borders[1:], strict=False)]
 
 
-def inputs(input: Path, images: Path, wit: Path | None, index: Path | None, min_side: int, min_words: int, **_: Any) -> dict[str, str]:
+def inputs(
+    input: Path,
+    images: Path,
+    wit: Path | None,
+    index: Path | None,
+    min_side: int,
+    min_words: int,
+    part: Mapping[str, Any] | None = None,
+) -> dict[str, str]:
     """The dump, the pictures and the table, for telling a set that was made of them; an index only says where the dump may be cut."""
     paths = {"input": input, "images": images} | ({"wit": wit} if wit is not None else {})
     return {name: input_fingerprint(path) for name, path in paths.items()}

@@ -231,14 +231,14 @@ def test_redirects_and_other_namespaces_are_passed_over(tmp_path: Path) -> None:
 def test_what_is_no_dump_or_not_its_index_is_an_error(tmp_path: Path, multistream: Path) -> None:
     (tmp_path / "a.xml").write_text("<html>")
     with pytest.raises(InputError, match=r"a.xml: is no MediaWiki dump: it does not begin with <mediawiki>"):
-        _ = Dump(tmp_path / "a.xml").namespaces
+        read(Dump(tmp_path / "a.xml"))
     (tmp_path / "b.xml").write_text('<?xml version="1.0" encoding="ISO-8859-1"?><mediawiki>')
     with pytest.raises(InputError, match="b.xml: its XML is in ISO-8859-1"):
         Dump(tmp_path / "b.xml").cuts()
     with pytest.raises(InputError, match="nowhere.xml: does not exist"):
         Dump(tmp_path / "nowhere.xml")
     for content, message in {
-        "7:1:A\n": "says that a stream begins at byte 7",
+        "7:1:A\n": "names a stream at byte 7",
         "A:1\n": "line 1: does not begin with a byte offset",
     }.items():
         (tmp_path / "index.txt").write_text(content)
