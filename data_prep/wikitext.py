@@ -63,8 +63,8 @@ def read_wikitext(markup: str, namespaces: Namespaces = Namespaces()) -> Article
     """The text and the pictures of an article, in the order of the markup; a picture that comes twice has its first caption not blank."""
     found: list[Illustration] = []
     markup = markup.replace(_SEAM, "").replace(_BREAK, "")
-    text = _plain_link(namespaces).sub(r"\1", _LANGUAGE_LINK.sub("", _without_tags(markup, namespaces)))
-    text = _ADDRESS.sub(r"\1", text)  # before the stack, which would take the first two brackets of `[http://x y]]]`
+    text = _labels(_plain_link(namespaces), _LANGUAGE_LINK.sub("", _without_tags(markup, namespaces)))
+    text = _labels(_ADDRESS, text)  # before the stack, which would take the first two brackets of `[http://x y]]]`
     text = _lines(_without_templates_and_links(text, _tokens(namespaces), found.append))
     captions: dict[str, str] = {}
     for one in found:
@@ -89,13 +89,22 @@ def hashed_path(name: str) -> str:
 
 # Words ------------------------------------------------------------------------------------------------------------------------------------
 
-_LETTERS = re.compile(r"[^\W\d]{2,}")
+_SLOW_WORD = re.compile(r"[^\W\d]{2,}")
 _MAX_LETTERS = 15
+
+
+@lru_cache
+def _quick_word() -> re.Pattern[str]:
+    """The same for the first 65,536 characters, spelled out: `re` finds those in a table, and works out \\W and \\d for each letter."""
+    runs = re.findall(r"[^\W\d]+", "".join(map(chr, range(1 << 16))))
+    return re.compile(f"[{''.join(f'{run[0]}-{run[-1]}' for run in runs)}]{{2,}}")
 
 
 def words_of(text: str) -> list[str]:
     """Lower-case runs of letters, 2 to 15 of them: what `gensim.corpora.wikicorpus.tokenize` counts an article's length in."""
-    words: list[str] = _LETTERS.findall(text.lower())
+    text = text.lower()
+    is_quick = len(text.encode("utf-16-le", "surrogatepass")) == 2 * len(text)
+    words: list[str] = (_quick_word() if is_quick else _SLOW_WORD).findall(text)
     if "_" in text:
         words = [word for word in words if word[0] != "_"]
     if max(map(len, words), default=0) > _MAX_LETTERS:
@@ -171,6 +180,11 @@ def _plain_link(namespaces: Namespaces) -> re.Pattern[str]:
     """A link to a page that holds no other markup; its label is the first group. Most are such, and this is quicker than the stack."""
     special = _any_of("File", "Image", "Category", *namespaces.file, *namespaces.category)
     return re.compile(rf"\[\[(?![ _]*+(?i:{special})[ _]*+:)(?:[^\[\]{{}}|\n]*+\|)*+:?+([^\[\]{{}}|]*+)\]\]")
+
+
+def _labels(link: re.Pattern[str], text: str) -> str:
+    """The first group of a link in its place: what `link.sub(r"\\1", text)` does, without a call for each."""
+    return "".join(link.split(text))
 
 
 @lru_cache
@@ -297,9 +311,8 @@ def _plain_key(name: str) -> str:
 
 # Lines ------------------------------------------------------------------------------------------------------------------------------------
 
-_BETWEEN_WORDS = re.compile(rf"{_SEAM}(?<=\w{_SEAM})(?=\w)")
 _BLANKS = f" \t\r\xa0{_SEAM}{_BREAK}"
-_LINE_MARKS = frozenset("*#:;={|!-")
+_LINE_MARKS = frozenset(f"*#:;={{|!-{_BLANKS}")
 _SWITCH = re.compile(r"__[A-Z]++__")
 _ENTITY = re.compile(r"&#?\w{1,31};")
 
@@ -307,43 +320,40 @@ _ENTITY = re.compile(r"&#?\w{1,31};")
 def _lines(text: str) -> str:
     """The lines without marks of tables, headings, lists, bold and italics; entities last, as what they stand for is no markup."""
     text = _SWITCH.sub("", text.replace("'''", "").replace("''", ""))
-    text = _ADDRESS.sub(r"\1", text).replace("[", "").replace("]", "")
+    text = _labels(_ADDRESS, text).replace("[", "").replace("]", "")
     lines: list[str] = []
     for line in text.split("\n"):
-        line = line.strip(_BLANKS)
         if line[:1] in _LINE_MARKS:
-            lines += _seen(line)
+            lines += _seen(line.strip(_BLANKS))
         else:
             lines.append(line)
     text = _without_seams("\n".join(lines)).replace(_BREAK, "\n")
     if "&" in text:
-        text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
-    return _tidy(text)
+        text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), text).replace("\xa0", " ")
+    return "\n".join(filter(None, map(str.strip, text.split("\n"))))
 
 
 def _without_seams(text: str) -> str:
-    """A blank stays where words would be joined."""
+    """With a blank where words would be joined, and without one of the two that stood around what went."""
     pieces = [""]
     for piece in text.split(_SEAM):
+        if not piece:
+            continue
+        before = pieces[-1][-1:]
+        if piece[0] == " " and before in ("", " ", "\n"):
+            piece = piece[1:]
+        elif piece[0].isalnum() and before.isalnum():
+            pieces.append(" ")
         if piece:
-            pieces += (" ", piece) if piece[0].isalnum() and pieces[-1][-1:].isalnum() else (piece,)
+            pieces.append(piece)
     return "".join(pieces)
-
-
-def _tidy(text: str) -> str:
-    """No blank lines, no blanks around lines, and no two of them together."""
-    text = text.replace("\t", " ").replace("\xa0", " ")
-    while "  " in text:
-        text = text.replace("  ", " ")
-    return "\n".join(filter(None, map(str.strip, text.split("\n"))))
 
 
 def _seen(line: str) -> Sequence[str]:
     """What a reader sees of a line: of a row of a table, a line for each cell."""
-    mark = line[:1]
-    if mark in "*#:;":
+    if line[:1] in "*#:;":
         line = line.lstrip("*#:;" + _BLANKS)
-        mark = line[:1]
+    mark = line[:1]
     if mark == "=":
         return (line.strip("=" + _BLANKS),)
     if mark == "{" and line.startswith("{|"):
