@@ -82,10 +82,13 @@ class Dump:
 
         start, stop: two of the cuts. Ranges that follow one another give each article once.
         """
-        damaged = _Damaged(self.path, bad, self._where)
-        own = damaged.without(self._chunks(start, stop))
-        after = damaged.without(self._chunks(stop, None)) if stop is not None else iter(())
-        for raw in _raw_pages(own, after, damaged.cut_off):
+
+        def cut_off(raw: bytes) -> None:
+            bad(self.path.name, _name(raw), "the page has no end: the dump is damaged or cut off there")
+
+        own = self._told_of_damage(self._chunks(start, stop), bad)
+        after = (None if isinstance(chunk, Damage) else chunk for chunk in self._chunks(stop, None)) if stop is not None else iter(())
+        for raw in _raw_pages(own, after, cut_off):
             if _NOT_ARTICLE.search(raw, 0, max(raw.find(b"<revision>"), 0)):
                 continue
             try:
@@ -130,8 +133,14 @@ class Dump:
             raise InputError(f"{self.path}: is no MediaWiki dump: it does not begin with <mediawiki>")
         return encoding
 
-    def _where(self, at: int) -> str:
-        return f"{self.path.name} at {'bit' if self._is_bzip2 else 'byte'} {at}"
+    def _told_of_damage(self, chunks: Iterator[bytes | Damage], bad: Bad) -> Iterator[bytes | None]:
+        """The chunks, None in the place of a damaged one, of which the range that it begins in tells."""
+        for chunk in chunks:
+            if isinstance(chunk, Damage):
+                bad(f"{self.path.name} at bit {chunk.start}", "", f"its bzip2 is damaged: {chunk.reason}")
+                yield None
+            else:
+                yield chunk
 
     def _chunks(self, start: int, stop: int | None) -> Iterator[bytes | Damage]:
         """A range, decompressed, as UTF-8."""
@@ -204,25 +213,6 @@ _NOT_ARTICLE = re.compile(rb"<(?:ns>(?!0</ns>)|redirect\b)")
 _TITLE = re.compile(rb"<title>([^<]*)</title>")
 _ID = re.compile(rb"<id>(\d+)</id>")
 _TEXT = re.compile(rb"<text\b[^>]*?(?:/>|>([^<]*)</text>)")
-
-
-class _Damaged:
-    """Tells of damaged blocks, and of the pages that they cost."""
-
-    def __init__(self, path: Path, bad: Bad, where: Callable[[int], str]) -> None:
-        self._path, self._bad, self._where = path, bad, where
-
-    def without(self, chunks: Iterator[bytes | Damage]) -> Iterator[bytes | None]:
-        """The chunks, None in the place of a damaged one."""
-        for chunk in chunks:
-            if isinstance(chunk, Damage):
-                self._bad(self._where(chunk.start), "", f"its bzip2 is damaged: {chunk.reason}")
-                yield None
-            else:
-                yield chunk
-
-    def cut_off(self, raw: bytes) -> None:
-        self._bad(self._path.name, _name(raw), "the page has no end: the dump is damaged or cut off there")
 
 
 def _raw_pages(own: Iterator[bytes | None], after: Iterator[bytes | None], cut_off: Callable[[bytes], None]) -> Iterator[bytes]:

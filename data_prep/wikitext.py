@@ -121,7 +121,7 @@ _BREAKS = frozenset("br hr p div li dt dd ul ol dl tr td th table caption blockq
 _OPAQUE = _GONE | _LITERAL | {"gallery", "imagemap"}
 """Elements whose content is not markup of the page around it: it ends where the closing tag stands, whatever braces are in between."""
 _END_OF = {name: re.compile(rf"</{name}\s*+>", re.IGNORECASE) for name in _OPAQUE}
-_MARKS = re.compile(r"[\[\]{}|!<>&'=*#:;_-]")
+_MARKS = re.compile(r"[\[\]{}|!<>'=*#:;_-]")
 
 
 def _without_tags(markup: str, namespaces: Namespaces) -> str:
@@ -152,7 +152,7 @@ def _without_tags(markup: str, namespaces: Namespaces) -> str:
 def _content(name: str, content: str, namespaces: Namespaces) -> str:
     """What stays of an opaque element, as markup."""
     if name in _LITERAL:  # written so that the passes to come see no markup in it
-        return _MARKS.sub(lambda mark: mark[0] if mark[0] == "&" else f"&#{ord(mark[0])};", content)
+        return _MARKS.sub(lambda mark: f"&#{ord(mark[0])};", content)
     if name == "gallery":
         return "\n".join(_gallery_line(line.strip(), namespaces) for line in content.split("\n") if line.strip())
     if name == "imagemap":
@@ -282,7 +282,7 @@ _FILE_OPTION = re.compile(
 
 _PARAMETER = re.compile(r"\|\s*+([\w -]*+)=([^|]*+)")
 _PICTURE_SUFFIX = re.compile(r"\.(?i:jpg|jpeg|png|webp|avif)")
-_PICTURE_KEY = re.compile(r"(image|photo|picture|img)([\w -]*+)", re.IGNORECASE)
+_PICTURE_KEY = re.compile(r"(image|photo|picture|img)([\w -]*+)")
 _PICTURE_VALUE = re.compile(r"(?:(?:file|image)\s*+:)?([^|\n=:]+\.(?:jpg|jpeg|png|webp|avif))", re.IGNORECASE)
 
 
@@ -294,15 +294,15 @@ def _pictures_of_template(content: str) -> Iterator[Illustration]:
     if not _PICTURE_SUFFIX.search(content):
         return
     parameters = {match[1].strip().lower(): match[2].strip(_BLANKS + "\n") for match in _PARAMETER.finditer(content)}
-    pictures = {key: name for key, value in parameters.items() if _PICTURE_KEY.match(key) and (name := _PICTURE_VALUE.fullmatch(value))}
-    captions = {_plain_key(key): value for key, value in parameters.items() if "caption" in key} if pictures else {}
-    for key, name in pictures.items():
-        match = _PICTURE_KEY.fullmatch(key)
-        base, rest = (match[1], _plain_key(match[2])) if match else (key, "")
-        keys = [f"{base}{rest}caption", f"{base}caption{rest}", f"caption{rest}"]
-        if not rest.isdigit():  # the second picture of several does not have the caption of the first
-            keys += [f"{base}caption", "caption"]
-        yield Illustration(file_name(name[1]), next((captions[key] for key in keys if captions.get(key)), ""))
+    captions = {_plain_key(key): value for key, value in parameters.items() if "caption" in key}
+    for key, value in parameters.items():
+        named, picture = _PICTURE_KEY.fullmatch(key), _PICTURE_VALUE.fullmatch(value)
+        if named and picture:
+            base, rest = named[1], _plain_key(named[2])
+            keys = [f"{base}{rest}caption", f"{base}caption{rest}", f"caption{rest}"]
+            if not rest.isdigit():  # the second picture of several does not have the caption of the first
+                keys += [f"{base}caption", "caption"]
+            yield Illustration(file_name(picture[1]), next((captions[key] for key in keys if captions.get(key)), ""))
 
 
 def _plain_key(name: str) -> str:

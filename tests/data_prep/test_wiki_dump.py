@@ -71,6 +71,10 @@ def in_parts(dump: Dump, cuts: Sequence[int]) -> list[Page]:
     return [page for start, stop in zip(cuts, cuts[1:], strict=False) for page in read(dump, start, stop)[0]]
 
 
+def bad_in_parts(dump: Dump, cuts: Sequence[int]) -> Bad:
+    return [entry for start, stop in zip(cuts, cuts[1:], strict=False) for entry in read(dump, start, stop)[1]]
+
+
 # bzip2 ------------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -169,6 +173,7 @@ def test_a_damaged_block_costs_the_pages_that_lie_in_it_wherever_the_file_is_cut
     articles, bad = read(Dump(damaged))
     assert in_parts(Dump(damaged), cuts) == articles and articles == [page for page in whole if page in articles]
     assert 50 < len(articles) < len(whole)
+    assert sorted(bad_in_parts(Dump(damaged), cuts)) == sorted(bad)
     assert [reason for _, _, reason in bad] == [
         "its bzip2 is damaged: Invalid data stream",
         "the page has no end: the dump is damaged or cut off there",

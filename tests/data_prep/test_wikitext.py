@@ -53,7 +53,7 @@ def test_a_reader_sees(markup: str, seen: str | None) -> None:
     ("markup", "seen"),
     [
         ("A {{b never ends. [[C]] stays.", "A b never ends. C stays."),
-        ("A }} and ]] of nothing", "A and of nothing"),
+        ("A }}and ]]of nothing", "A and of nothing"),
         ("A [[link never ends, [[b|c]] stays", "A link never ends, c stays"),
         ("{{a|[[b}} after", "after"),
         ("<ref>never ends, <ref>a</ref> stays", "stays"),
