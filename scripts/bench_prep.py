@@ -10,7 +10,7 @@ work is equal, then lets every system take its turn. What it measures, and again
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
@@ -20,7 +20,8 @@ from typing import Any
 from bench_rows import Row, tell
 
 PREFIX = "bench_prep_"
-PACKAGES = ("numpy", "gensim", "pillow", "simplejpeg")
+PACKAGES = {"gensim": "gensim", "numba": "numba", "numpy": "numpy", "pillow": "PIL", "simplejpeg": "simplejpeg"}
+"""Those whose releases matter, and the module of each."""
 
 
 def cases() -> list[str]:
@@ -36,7 +37,8 @@ def bench(names: Sequence[str], data: Path, out: Path, runs: int) -> Iterator[Ro
 
 def setup(runs: int) -> dict[str, Any]:
     """What the figures hold for."""
-    return {"runs": runs, "cores": len(os.sched_getaffinity(0)), "versions": {name: version(name) for name in PACKAGES}}
+    versions = {name: version(name) for name, module in PACKAGES.items() if importlib.util.find_spec(module)}
+    return {"runs": runs, "cores": len(os.sched_getaffinity(0)), "versions": versions}
 
 
 if __name__ == "__main__":

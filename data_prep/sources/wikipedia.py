@@ -12,8 +12,9 @@ import csv
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
@@ -100,18 +101,18 @@ def plan(
     min_side: int = 256,
     min_words: int = 50,
 ) -> list[dict[str, Any]]:
-    """Ranges of the dump, {"start": ..., "stop": ...}, of about so many pairs each: as many as eight places of the dump let expect."""
-    cuts = _open(input, wit, index).cuts()
-    num = len(cuts) - 1
-    sampled = sorted({round((number + 0.5) * num / _SAMPLED_PIECES - 0.5) for number in range(min(num, _SAMPLED_PIECES))})
-    found = 0
-    for piece in sampled:
-        part = {"start": cuts[piece], "stop": cuts[piece + 1]}
-        found += sum(1 for _ in wikipedia(input, images, wit, index, min_side, min_words, part, ledger=Ledger(Path())))
+    """Ranges of the dump, {"start": ..., "stop": ...}, or files of WikiExtractor's, of about so many pairs each: as eight places of the
+    input let expect, which are read for that.
+    """
+    documents = _open(input, wit, index)
+    num = documents.num_pieces
+    num_sampled = min(num, _SAMPLED_PIECES)
+    sampled = [(2 * number + 1) * num // (2 * num_sampled) for number in range(num_sampled)]
+    parts = (documents.part(piece, piece + 1) for piece in sampled)
+    found = sum(1 for part in parts for _ in wikipedia(input, images, wit, index, min_side, min_words, part, ledger=Ledger(Path())))
     pieces_a_part = max(round(pairs_per_shard * len(sampled) / found), 1) if found else _PIECES_WITHOUT_PAIRS
     num_parts = -(-num // pieces_a_part)
-    borders = [cuts[number * num // num_parts] for number in range(num_parts + 1)]
-    return [{"start": start, "stop": stop} for start, stop in zip(borders, borders[1:], strict=False)]
+    return [documents.part(*both) for both in pairwise(number * num // num_parts for number in range(num_parts + 1))]
 
 
 def inputs(
@@ -158,7 +159,13 @@ class _Article:
 
 
 class _Documents(Protocol):
-    def cuts(self) -> list[int]: ...
+    """Articles, in pieces that can be read by themselves."""
+
+    @property
+    def num_pieces(self) -> int: ...
+
+    def part(self, start: int, stop: int) -> dict[str, Any]:
+        """The pieces [start, stop), as JSON that says where they are."""
 
     def read(self, part: Mapping[str, Any] | None, bad: Bad) -> Iterator[_Article]: ...
 
@@ -175,7 +182,8 @@ def _open(input: Path, wit: Path | None, index: Path | None) -> _Documents:
     if not files:
         raise InputError(f"{input}: is a folder without WikiExtractor's files (AA/wiki_00). Give them, or a dump (.xml.bz2)")
     first = next((article for file in files for article in extracted_articles(file, lambda *_: None)), None)
-    return _OfExtractor(tuple(files), _read_wit(wit, first.language if first is not None else ""))
+    names = tuple(file.relative_to(input).as_posix() for file in files)
+    return _OfExtractor(input, names, _read_wit(wit, first.language if first is not None else ""))
 
 
 Links = Mapping[str, tuple[Illustration, ...]]
@@ -187,11 +195,19 @@ class _OfDump:
     dump: Dump
     links: Links | None
 
-    def cuts(self) -> list[int]:
+    @cached_property
+    def _cuts(self) -> list[int]:
         return self.dump.cuts()
 
+    @property
+    def num_pieces(self) -> int:
+        return len(self._cuts) - 1
+
+    def part(self, start: int, stop: int) -> dict[str, Any]:
+        return {"start": self._cuts[start], "stop": self._cuts[stop]}
+
     def read(self, part: Mapping[str, Any] | None, bad: Bad) -> Iterator[_Article]:
-        for page in self.dump.articles(*_range(part), bad=bad):
+        for page in self.dump.articles(**(part or {}), bad=bad):
             if self.links is not None and page.title not in self.links:
                 continue
             article = read_wikitext(page.markup, self.dump.namespaces)
@@ -201,22 +217,22 @@ class _OfDump:
 
 @dataclass(frozen=True)
 class _OfExtractor:
-    files: tuple[Path, ...]
+    folder: Path
+    files: tuple[str, ...]
     links: Links
 
-    def cuts(self) -> list[int]:
-        return list(range(len(self.files) + 1))
+    @property
+    def num_pieces(self) -> int:
+        return len(self.files)
+
+    def part(self, start: int, stop: int) -> dict[str, Any]:
+        return {"files": list(self.files[start:stop])}
 
     def read(self, part: Mapping[str, Any] | None, bad: Bad) -> Iterator[_Article]:
-        start, stop = _range(part)
-        for file in self.files[start:stop]:
-            for one in extracted_articles(file, bad):
+        for name in self.files if part is None else part["files"]:
+            for one in extracted_articles(self.folder / name, bad):
                 if one.title in self.links:
                     yield _Article(one.id, one.title, one.text, self.links[one.title])
-
-
-def _range(part: Mapping[str, Any] | None) -> tuple[int, int | None]:
-    return (0, None) if part is None else (part["start"], part["stop"])
 
 
 # WIT --------------------------------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.bzip2 import Damage, block_starts, read_blocks
-from data_prep.wiki_dump import Dump, Page, extracted_articles, extracted_files
+from data_prep.wiki_dump import Dump, Page, extracted_articles, extracted_files, is_dump
 from data_prep.wikitext import Namespaces
 from multimodal.errors import InputError
 
@@ -223,6 +223,22 @@ def test_a_dump_that_is_cut_off_names_the_page_it_ends_in(tmp_path: Path) -> Non
     articles, bad = read(Dump(tmp_path / "a.xml"))
     assert [page.title for page in articles] == ["A"]
     assert bad == [("a.xml", "B", "the page has no end: the dump is damaged or cut off there")]
+
+
+@pytest.mark.parametrize(
+    ("dump", "index"),
+    [
+        ("enwiki-20250101-pages-articles-multistream.xml.bz2", "enwiki-20250101-pages-articles-multistream-index.txt.bz2"),
+        ("enwiki-latest-pages-articles-multistream1.xml-p1p41242.bz2", "enwiki-latest-pages-articles-multistream-index1.txt-p1p41242.bz2"),
+        ("bgwiki-pages-articles-multistream.xml.bz2", "bgwiki-pages-articles-multistream-index.txt"),
+        ("enwiki-20250101-pages-articles.xml.bz2", None),
+    ],
+)
+def test_the_index_beside_a_multistream_dump_is_found(tmp_path: Path, dump: str, index: str | None) -> None:
+    (tmp_path / dump).write_bytes(bz2.compress(b"<mediawiki>"))
+    assert Dump(tmp_path / dump).index is None
+    (tmp_path / (index or "other-multistream-index.txt.bz2")).touch()
+    assert Dump(tmp_path / dump).index == (tmp_path / index if index else None) and is_dump(tmp_path / dump)
 
 
 def test_redirects_and_other_namespaces_are_passed_over(tmp_path: Path) -> None:
