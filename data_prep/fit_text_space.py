@@ -75,7 +75,7 @@ def fit_topics(
         split: which pairs are in which part, where the source says nothing.
         document: what counts as one document: pair, all its texts together; or text, each by itself.
         extra_texts: more documents to fit on, of which no pictures are known: JSON Lines with the field text (a title is put before it),
-            or .txt with one document a line, plain or .gz; or a folder of such files.
+            or .txt with one document a line, plain or .gz; a MediaWiki dump (.xml.bz2); or a folder of such files.
         normaliser: from texts to words.
         passes: over the documents; by default as many as show 50,000 of them, from 1 to 50.
         seed: of the random start.
@@ -149,7 +149,7 @@ def fit_word2vec(
         split: which pairs are in which part, where the source says nothing.
         document: what counts as one document: pair, all its texts together; or text, each by itself.
         extra_texts: more documents to fit on, of which no pictures are known: JSON Lines with the field text (a title is put before it),
-            or .txt with one document a line, plain or .gz; or a folder of such files.
+            or .txt with one document a line, plain or .gz; a MediaWiki dump (.xml.bz2); or a folder of such files.
         normaliser: from texts to words.
         passes: over the documents.
         seed: of the random start.
@@ -295,7 +295,7 @@ def fit_wordllama(
         split: which pairs are in which part, where the source says nothing.
         document: what counts as one document: pair, all its texts together; or text, each by itself.
         extra_texts: more documents to fit on, of which no pictures are known: JSON Lines with the field text (a title is put before it),
-            or .txt with one document a line, plain or .gz; or a folder of such files.
+            or .txt with one document a line, plain or .gz; a MediaWiki dump (.xml.bz2); or a folder of such files.
         normaliser: from texts to words.
         pooling: how a text's words count: mean, all alike; tfidf, rare ones more; sum, all alike and long texts more.
         scaling: of a text's row: length, to unit length, where sum is the same as mean; range, from 0 for the smallest number to 1 for the

@@ -23,7 +23,6 @@ import argparse
 import contextlib
 import importlib.util
 import io
-import json
 import math
 import os
 import subprocess
@@ -31,7 +30,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -43,12 +42,13 @@ import numpy as np
 import pyarrow as pa
 import simplejpeg
 import torch
+from bench_rows import Row, alternate, compare, seconds, tell
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from multimodal.boxes import Manifest, atomic_write, write_manifest
+from multimodal.boxes import Manifest, write_manifest
 from multimodal.data import Captions, FullShuffle, PairLoader, Pixels, random_words
 from multimodal.data.decode import crop_box, picture, plain_jpeg_size, random_crop
 from multimodal.errors import InputError
@@ -77,18 +77,6 @@ class Case:
 
 
 CASES = (Case("as they are", 1536), Case("500x375", 768, (500, 375)), Case("1024x768", 384, (1024, 768)))
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the table. ours_to_it: how many times as fast ours is; share: of the limit, or of the time that ours takes."""
-
-    case: str
-    system: str
-    value: float
-    unit: str
-    ours_to_it: float | None = None
-    share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,19 +286,11 @@ def measure(case: Case, files: Files, runs: int, num_workers: int, batch_size: i
         name: partial(_read, open_it(files, num_workers, batch_size)) for name, open_it in present.items()
     }
     readers[LIMIT] = decode_alone(files, num_workers, batch_size)
-    speeds: dict[str, list[float]] = {name: [] for name in readers}
-    for run in range(runs + 1):
-        for name, read in readers.items():
-            begun = time.perf_counter()
-            num = read()
-            if run:
-                speeds[name].append(num / (time.perf_counter() - begun))
-    medians = {name: median(values) for name, values in speeds.items()}
-    for name, value in medians.items():
-        yield Row(case.name, name, value, "pictures/s", medians[OURS] / value, value / medians[LIMIT])
+    speeds = alternate(readers, runs)
+    yield from compare(case.name, speeds, "pictures/s", OURS, LIMIT)
     for name in SYSTEMS.keys() - present.keys():
         print(f"{case.name}: {name} is not installed, and has no row", file=sys.stderr)
-    yield from _parts(case, files, runs, num_workers, batch_size, 1e6 * num_workers / medians[OURS])
+    yield from _parts(case, files, runs, num_workers, batch_size, 1e6 * num_workers / speeds[OURS])
 
 
 def _read(epoch: Epoch) -> int:
@@ -347,9 +327,9 @@ def _parts(case: Case, files: Files, runs: int, num_workers: int, batch_size: in
             files.shards.texts(id)
 
     read_us, text_us, decode_us, crop_us = (
-        1e6 * _seconds(work, runs, time.process_time) / len(encoded) for work in (read, read_texts, decode, crop)
+        1e6 * seconds(work, runs, time.process_time) / len(encoded) for work in (read, read_texts, decode, crop)
     )
-    batch_us = 1e6 * _seconds(lambda: _read(ours(files, 0, batch_size)), runs, time.process_time) / len(files.shards)
+    batch_us = 1e6 * seconds(lambda: _read(ours(files, 0, batch_size)), runs, time.process_time) / len(files.shards)
     parts = {
         "read the file": read_us,
         "read its texts": text_us,
@@ -362,18 +342,8 @@ def _parts(case: Case, files: Files, runs: int, num_workers: int, batch_size: in
         yield Row(case.name, f"ours: {name}", value, "us/picture", share=value / whole_us)
     batch = next(iter(ours(files, 0, batch_size)()))
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    normalise_us = 1e6 * _seconds(lambda: (batch.float() / 255 - mean) / std, runs, time.process_time) / len(batch)
+    normalise_us = 1e6 * seconds(lambda: (batch.float() / 255 - mean) / std, runs, time.process_time) / len(batch)
     yield Row(case.name, NORMALISE, normalise_us, "us/picture")
-
-
-def _seconds(work: Callable[[], Any], runs: int, clock: Callable[[], float] = time.perf_counter) -> float:
-    work()
-    taken = []
-    for _ in range(runs):
-        begun = clock()
-        work()
-        taken.append(clock() - begun)
-    return median(taken)
 
 
 # The first batch --------------------------------------------------------------------------------------------------------------------------
@@ -449,7 +419,7 @@ def _first_batches(
             imported, done = (float(word) for word in _told(program, arguments).split()[:2])
             taken[name].append((done - begun, done - imported))
     for place, case in enumerate((from_start, after_imports)):
-        medians = {name: median(seconds[place] for seconds in taken[name]) for name in present}
+        medians = {name: median(one[place] for one in taken[name]) for name in present}
         for name, value in medians.items():
             yield Row(case, name, value, "s", value / medians[OURS])
 
@@ -546,7 +516,7 @@ def _lookup_us(shards: ShardSet, runs: int, num: int = 8192) -> float:
             for id in order.ids(0, start, start + 64).tolist():
                 shards.shard_of(id), shards.image_sizes[id], shards.key(id)
 
-    return 1e6 * _seconds(find, runs, time.process_time) / num
+    return 1e6 * seconds(find, runs, time.process_time) / num
 
 
 # The table --------------------------------------------------------------------------------------------------------------------------------
@@ -589,12 +559,6 @@ def judged(rows: Sequence[Row]) -> Iterator[str]:
             yield f"{'fewest pairs to most':34}  {system:52}  {'value':10}  grows {values[-1] / values[0]:.2f} times"
 
 
-def line(row: Row) -> str:
-    ratio = "" if row.ours_to_it is None else f"{row.ours_to_it:.2f}"
-    share = "" if row.share is None else f"{row.share:.0%}"
-    return f"{row.case:34}  {row.system:52}  {row.value:9,.1f}  {row.unit:10}  {ratio:>9}  {share:>8}"
-
-
 def setup(num_workers: int, batch_size: int) -> dict[str, Any]:
     """What the figures hold for."""
     packages = ("torch", "torchvision", "pillow", "simplejpeg", "webdataset", "open_clip_torch", "litdata")
@@ -613,17 +577,7 @@ if __name__ == "__main__":
     parser.add_argument("--batch-size", type=int, default=64)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
-    print(f"{'case':34}  {'system':52}  {'value':>9}  {'unit':10}  {'ours/it':>9}  {'share':>8}")
-    try:
-        runs, share = (1, 1 / 8) if given.quick else (given.runs, 1.0)
-        for row in bench(given.data, given.out, runs, given.workers, given.batch_size, share):
-            print(line(row), flush=True)
-            rows.append(row)
-    except InputError as error:
-        sys.exit(f"error: {error}")
+    runs, share = (1, 1 / 8) if given.quick else (given.runs, 1.0)
+    told = setup(given.workers, given.batch_size)
+    rows = tell(bench(given.data, given.out, runs, given.workers, given.batch_size, share), given.json, told)
     print(*judged(rows), sep="\n")
-    if given.json:
-        told = {**setup(given.workers, given.batch_size), "rows": [asdict(row) for row in rows]}
-        with atomic_write(given.json) as file:
-            file.write(json.dumps(told, indent=1).encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
 from itertools import islice
@@ -102,3 +103,28 @@ def test_wikipedia_goes_through_whole(shared_data: Path) -> None:
         pytest.skip(f"the Wikipedia articles are absent: {wiki}")
     texts = list(documents(text_files(wiki.parent)))
     assert len(texts) == 4224 and texts[0].startswith("Albedo\nAlbedo ()")
+
+
+def test_the_articles_of_a_dump_and_of_wikiextractor_are_documents(tmp_path: Path) -> None:
+    entry = "<page><title>{}</title><ns>{}</ns><id>1</id><revision><text>{}</text></revision></page>"
+    pages = (
+        entry.format("Tides", 0, "The [[Moon|moon]] ''pulls''.{{cite}}")
+        + entry.format("Talk:Tides", 1, "No")
+        + entry.format("Bare", 0, "{{x}}")
+    )
+    (tmp_path / "wiki.xml.bz2").write_bytes(bz2.compress(f"<mediawiki>{pages}</mediawiki>".encode()))
+    (tmp_path / "AA").mkdir()
+    (tmp_path / "AA" / "wiki_00").write_text('<doc id="2" url="" title="Moss">\nMoss\n\nIt is green.\n</doc>\n')
+    (tmp_path / "AA" / "vocab.txt").write_text("no")
+    assert list(documents(text_files(tmp_path))) == ["Tides\nThe moon pulls.", "Moss\nIt is green."]
+    (tmp_path / "AA" / "wiki_00").write_text("plain\n")
+    with pytest.raises(InputError, match="AA/wiki_00 line 1: is neither <doc"):
+        list(documents(text_files(tmp_path)))
+
+
+def test_a_real_dump_goes_through_whole(shared_data: Path) -> None:
+    dumps = shared_data / "wikidump"
+    if not dumps.is_dir():
+        pytest.skip(f"the real dumps are absent: {dumps}")
+    texts = list(documents(text_files(dumps)))
+    assert len(texts) == 1 + 106 + 5 and sum(text.startswith("Anarchism\n") for text in texts) == 1

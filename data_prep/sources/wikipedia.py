@@ -1,0 +1,272 @@
+"""Pictures of Wikipedia's articles, each with the article and its caption, from a MediaWiki dump and a folder of pictures.
+
+    data-prep make-shards wikipedia enwiki-20250101-pages-articles-multistream.xml.bz2 --images commons --output shards/wikipedia
+
+Which picture belongs to which article is said by the wikitext (`[[File:Name.jpg|thumb|caption]]`, galleries, infoboxes) or by the table of
+WIT (Srinivasan et al., "WIT: Wikipedia-based Image Text Dataset", SIGIR 2021), of which also the text that WikiExtractor wrote makes use.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from io import BytesIO
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+from PIL import Image, UnidentifiedImageError
+
+from data_prep.lines import numbered_lines
+from data_prep.pictures import offer
+from data_prep.sources import input_fingerprint
+from data_prep.sources._images import Images
+from data_prep.wiki_dump import Bad, Dump, extracted_articles, extracted_files
+from data_prep.wikitext import Illustration, file_name, hashed_path, read_wikitext, words_of
+from multimodal.errors import InputError
+from multimodal.pairs import Pair
+from multimodal.shards import Ledger
+
+_SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".webp",
+    ".avif",
+)  # what shards hold; articles also link drawings, sounds and films, which are no pairs
+_SAMPLED_PIECES = 8
+_PIECES_WITHOUT_PAIRS = 64  # in a part, where no sampled piece had a pair
+
+
+def wikipedia(
+    input: Path,
+    images: Path,
+    wit: Path | None = None,
+    index: Path | None = None,
+    min_side: int = 256,
+    min_words: int = 50,
+    part: Mapping[str, Any] | None = None,
+    *,
+    ledger: Ledger,
+) -> Iterator[Pair]:
+    """The pictures of each article, in the order of the dump and of the article; pictures of one article share a group.
+
+    input: the dump, pages-articles as .xml.bz2 (multistream or not) or .xml; or the folder that WikiExtractor wrote, together with `wit`.
+    images: a folder with the pictures under their names on the wiki, with blanks or underscores, or below MediaWiki's hashed folders
+        (a/a9/Example.jpg), or in tars. A picture that is not there is passed over: nobody has all of them.
+    wit: a table of WIT (.tsv or .tsv.gz) that says which pictures an article has, with which captions, in place of the wikitext.
+    index: the index of a multistream dump; by default the one beside it.
+    min_side: pictures whose shorter side has fewer pixels are passed over, as flags and icons.
+    min_words: articles with fewer words are passed over.
+    part: one of those that `plan` made; by default all of the dump.
+
+    The texts are the article, its title before it, and then the caption where there is one. A picture of several articles comes with each
+    of them, named "article id/file name": what is in another part of the dump is not known here, and `data-prep dedup` finds it.
+    """
+    documents = _open(input, wit, index)
+    with Images(images) as pictures:
+        for article in documents.read(part, ledger.bad):
+            where = f"{input.name} article {article.id}"
+            long_enough: bool | None = None
+            for one in article.illustrations:
+                if not one.file.lower().endswith(_SUFFIXES):
+                    continue
+                name = f"{article.id}/{one.file}"
+                try:
+                    image = _read(pictures, one.file)
+                except InputError as error:
+                    ledger.bad(where, name, str(error))
+                    continue
+                if image is None or not _is_large(image, min_side):
+                    continue
+                if long_enough is None:
+                    long_enough = len(words_of(article.text)) >= min_words
+                if not long_enough:
+                    break
+                texts = [f"{article.title}\n{article.text}", one.caption]
+                metadata = {"title": article.title, "article": article.id} | ({"caption": one.caption} if one.caption else {})
+                yield from offer(ledger, where, name, image, texts, article.id, metadata=metadata)
+
+
+def plan(
+    pairs_per_shard: int,
+    input: Path,
+    images: Path,
+    wit: Path | None = None,
+    index: Path | None = None,
+    min_side: int = 256,
+    min_words: int = 50,
+) -> list[dict[str, Any]]:
+    """Ranges of the dump, {"start": ..., "stop": ...}, or files of WikiExtractor's, of about so many pairs each: as eight places of the
+    input let expect, which are read for that.
+    """
+    documents = _open(input, wit, index)
+    num = documents.num_pieces
+    num_sampled = min(num, _SAMPLED_PIECES)
+    sampled = [(2 * number + 1) * num // (2 * num_sampled) for number in range(num_sampled)]
+    parts = (documents.part(piece, piece + 1) for piece in sampled)
+    found = sum(1 for part in parts for _ in wikipedia(input, images, wit, index, min_side, min_words, part, ledger=Ledger(Path())))
+    pieces_a_part = max(round(pairs_per_shard * len(sampled) / found), 1) if found else _PIECES_WITHOUT_PAIRS
+    num_parts = -(-num // pieces_a_part)
+    return [documents.part(*both) for both in pairwise(number * num // num_parts for number in range(num_parts + 1))]
+
+
+def inputs(
+    input: Path,
+    images: Path,
+    wit: Path | None,
+    index: Path | None,
+    min_side: int,
+    min_words: int,
+    part: Mapping[str, Any] | None = None,
+) -> dict[str, str]:
+    """The dump, the pictures and the table, for telling a set that was made of them; an index only says where the dump may be cut."""
+    paths = {"input": input, "images": images} | ({"wit": wit} if wit is not None else {})
+    return {name: input_fingerprint(path) for name, path in paths.items()}
+
+
+# Pictures ---------------------------------------------------------------------------------------------------------------------------------
+
+
+def _read(pictures: Images, file: str) -> bytes | None:
+    """By its stored name, by the name with blanks, or where MediaWiki keeps it."""
+    names = dict.fromkeys((file, file.replace("_", " "), hashed_path(file)))
+    return next((image for name in names if (image := pictures.read(name)) is not None), None)
+
+
+def _is_large(image: bytes, min_side: int) -> bool:
+    """Of what cannot be opened also, so that the ledger names it."""
+    try:
+        with Image.open(BytesIO(image)) as picture:
+            return min(picture.size) >= min_side
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return True
+
+
+# Articles ---------------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Article:
+    id: str
+    title: str
+    text: str
+    illustrations: tuple[Illustration, ...]
+
+
+class _Documents(Protocol):
+    """Articles, in pieces that can be read by themselves."""
+
+    @property
+    def num_pieces(self) -> int: ...
+
+    def part(self, start: int, stop: int) -> dict[str, Any]:
+        """The pieces [start, stop), as JSON that says where they are."""
+
+    def read(self, part: Mapping[str, Any] | None, bad: Bad) -> Iterator[_Article]: ...
+
+
+@lru_cache(maxsize=4)
+def _open(input: Path, wit: Path | None, index: Path | None) -> _Documents:
+    """Kept by a process for all its parts."""
+    if not input.is_dir():
+        dump = Dump(input, index)
+        return _OfDump(dump, _read_wit(wit, dump.language) if wit is not None else None)
+    if wit is None:
+        raise InputError(f"{input}: is a folder; text that WikiExtractor wrote does not say which pictures it had: give a table, --wit")
+    files = extracted_files(input)
+    if not files:
+        raise InputError(f"{input}: is a folder without WikiExtractor's files (AA/wiki_00). Give them, or a dump (.xml.bz2)")
+    first = next((article for file in files for article in extracted_articles(file, lambda *_: None)), None)
+    names = tuple(file.relative_to(input).as_posix() for file in files)
+    return _OfExtractor(input, names, _read_wit(wit, first.language if first is not None else ""))
+
+
+Links = Mapping[str, tuple[Illustration, ...]]
+"""Title of an article -> its pictures."""
+
+
+@dataclass(frozen=True)
+class _OfDump:
+    dump: Dump
+    links: Links | None
+
+    @cached_property
+    def _cuts(self) -> list[int]:
+        return self.dump.cuts()
+
+    @property
+    def num_pieces(self) -> int:
+        return len(self._cuts) - 1
+
+    def part(self, start: int, stop: int) -> dict[str, Any]:
+        return {"start": self._cuts[start], "stop": self._cuts[stop]}
+
+    def read(self, part: Mapping[str, Any] | None, bad: Bad) -> Iterator[_Article]:
+        for page in self.dump.articles(**(part or {}), bad=bad):
+            if self.links is not None and page.title not in self.links:
+                continue
+            article = read_wikitext(page.markup, self.dump.namespaces)
+            illustrations = article.illustrations if self.links is None else self.links[page.title]
+            yield _Article(page.id, page.title, article.text, illustrations)
+
+
+@dataclass(frozen=True)
+class _OfExtractor:
+    folder: Path
+    files: tuple[str, ...]
+    links: Links
+
+    @property
+    def num_pieces(self) -> int:
+        return len(self.files)
+
+    def part(self, start: int, stop: int) -> dict[str, Any]:
+        return {"files": list(self.files[start:stop])}
+
+    def read(self, part: Mapping[str, Any] | None, bad: Bad) -> Iterator[_Article]:
+        for name in self.files if part is None else part["files"]:
+            for one in extracted_articles(self.folder / name, bad):
+                if one.title in self.links:
+                    yield _Article(one.id, one.title, one.text, self.links[one.title])
+
+
+# WIT --------------------------------------------------------------------------------------------------------------------------------------
+
+_WIT_COLUMNS = ("language", "page_title", "image_url")
+_WIT_CAPTIONS = ("caption_reference_description", "caption_attribution_description", "caption_alt_text_description")
+
+
+def _read_wit(path: Path, language: str) -> Links:
+    """The rows of a language ("": of all), each picture of an article once; some 300 bytes a row stay in memory, of English 1.6 GB.
+
+    The caption is the one under the picture; where there is none, what the picture's own page says of it; then the text for the blind.
+    """
+    csv.field_size_limit(sys.maxsize)
+    rows = csv.reader(_decoded(path), delimiter="\t")
+    header = next(rows, [])
+    missing = [name for name in _WIT_COLUMNS if name not in header]
+    if missing:
+        raise InputError(
+            f"{path}: has no column {', '.join(missing)}; its first line should be that of WIT, and is: {', '.join(header)[:200]}"
+        )
+    links: dict[str, dict[str, str]] = {}
+    for row in rows:
+        record = dict(zip(header, row, strict=False))
+        file = file_name(unquote(record.get("image_url", "").rpartition("/")[2]))
+        if file and language in ("", record["language"]):
+            caption = next((" ".join(record[name].split()) for name in _WIT_CAPTIONS if record.get(name, "").strip()), "")
+            links.setdefault(record.get("page_title", "").replace("_", " "), {}).setdefault(file, caption)
+    return {title: tuple(Illustration(*one) for one in captions.items()) for title, captions in links.items()}
+
+
+def _decoded(path: Path) -> Iterator[str]:
+    for number, line in numbered_lines(path):
+        try:
+            yield line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path} line {number}: is not UTF-8 (byte {error.start + 1}). Get the table again") from None

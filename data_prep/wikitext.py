@@ -1,0 +1,382 @@
+"""Wiki markup to what a reader sees: an article's text, and its pictures with their captions.
+
+    article = read_wikitext("'''Tides''' rise.<ref>{{cite|Moon}}</ref>\\n[[File:Low tide.jpg|thumb|A [[beach]] at low tide.]]")
+    article.text              # "Tides rise.\\nA beach at low tide."
+    article.illustrations     # (Illustration(file="Low_tide.jpg", caption="A beach at low tide."),)
+
+Three passes, each linear in the length of the markup whatever it holds: what begins with `<` (comments, references, tags); templates and
+links, which nest, on a stack; and the lines (tables, headings, lists). Templates go, as there is nothing to expand them with; so do
+references, formulas, categories and the links to other languages. Links keep their label, pictures and galleries their captions, tables the
+content of their cells. What never ends (a template without its closing braces) is taken for text, as MediaWiki does.
+
+Beside `filter_wiki` of gensim 4.4, which applies regular expressions over and over, the same articles have 50 words, and of gensim's words
+99.7 % are the same (tests/parity/test_wikitext.py, real articles). What differs:
+- gensim keeps names and options of files (`File`, `jpg`, `px`, alternative texts) where a link has no caption, and all lines of galleries;
+- gensim loses of a caption with links what stands before the last | of the first of them;
+- gensim joins words that a tag, a template or a reference parted: `one<br>two` is "onetwo"; here words in bold or in small print are joined
+  to the rest of the word: `''K''<sub>a</sub>` is "Ka";
+- gensim drops the rest of the article behind a template that never ends, and counts single braces too; here what never ends is text;
+- gensim takes what stands between any < and the next > for a tag (`p < 0.05`), and ends a reference at the first /> in it;
+- gensim keeps links to other languages that are not the very end of the markup, and the names of categories in other languages;
+- gensim decodes entities first, so that `&amp;lt;` begins a tag; here they, `<nowiki>` and the like are text that shows markup;
+- gensim keeps drawings given as code (`<timeline>`, `<score>`).
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import md5
+
+_SEAM, _BREAK = "\0", "\1"  # where something went that parts words, where a new line begins; no XML holds these
+_MAX_NESTING = 20  # pictures within captions of pictures; each level of them is read once more
+
+
+@dataclass(frozen=True, slots=True)
+class Namespaces:
+    """The names that a wiki has for two of its namespaces, beside the English ones, which hold everywhere."""
+
+    file: tuple[str, ...] = ()
+    category: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Illustration:
+    """A picture in an article. file: its name as in `file_name`; caption: as a reader sees it, "" where there is none."""
+
+    file: str
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Article:
+    """What a reader sees of an article. text: a line for each paragraph, heading, list item or cell; no blank ones."""
+
+    text: str
+    illustrations: tuple[Illustration, ...]
+
+
+def read_wikitext(markup: str, namespaces: Namespaces = Namespaces()) -> Article:
+    """The text and the pictures of an article, in the order of the markup; a picture that comes twice has its first caption not blank."""
+    found: list[Illustration] = []
+    markup = markup.replace(_SEAM, "").replace(_BREAK, "")
+    text = _labels(_plain_link(namespaces), _LANGUAGE_LINK.sub("", _without_tags(markup, namespaces)))
+    text = _labels(_ADDRESS, text)  # before the stack, which would take the first two brackets of `[http://x y]]]`
+    text = _lines(_without_templates_and_links(text, _tokens(namespaces), found.append))
+    captions: dict[str, str] = {}
+    for one in found:
+        captions[one.file] = captions.get(one.file) or _lines(one.caption).replace("\n", " ")
+    return Article(text, tuple(Illustration(file, caption) for file, caption in captions.items()))
+
+
+def file_name(written: str) -> str:
+    """The name of a file as MediaWiki stores it: underscores for blanks, the first letter upper case. "" where nothing is left.
+
+    file_name("low tide.jpg") == "Low_tide.jpg"
+    """
+    name = "_".join(html.unescape(written).replace("_", " ").split())
+    return name[:1].upper() + name[1:]
+
+
+def hashed_path(name: str) -> str:
+    """Where MediaWiki keeps a file of that (stored) name: below two folders named after the MD5 of the name, "a/a9/Example.jpg"."""
+    digest = md5(name.encode(), usedforsecurity=False).hexdigest()
+    return f"{digest[0]}/{digest[:2]}/{name}"
+
+
+# Words ------------------------------------------------------------------------------------------------------------------------------------
+
+_SLOW_WORD = re.compile(r"[^\W\d]{2,}")
+_MAX_LETTERS = 15
+
+
+@lru_cache
+def _quick_word() -> re.Pattern[str]:
+    """The same for the first 65,536 characters, spelled out: `re` finds those in a table, and works out \\W and \\d for each letter."""
+    runs = re.findall(r"[^\W\d]+", "".join(map(chr, range(1 << 16))))
+    return re.compile(f"[{''.join(f'{run[0]}-{run[-1]}' for run in runs)}]{{2,}}")
+
+
+def words_of(text: str) -> list[str]:
+    """Lower-case runs of letters, 2 to 15 of them: what `gensim.corpora.wikicorpus.tokenize` counts an article's length in."""
+    text = text.lower()
+    is_quick = len(text.encode("utf-16-le", "surrogatepass")) == 2 * len(text)
+    words: list[str] = (_quick_word() if is_quick else _SLOW_WORD).findall(text)
+    if "_" in text:
+        words = [word for word in words if word[0] != "_"]
+    if max(map(len, words), default=0) > _MAX_LETTERS:
+        words = [word for word in words if len(word) <= _MAX_LETTERS]
+    return words
+
+
+# What begins with < -----------------------------------------------------------------------------------------------------------------------
+
+_TAG = re.compile(r"<(?:!--|(/?)([A-Za-z][A-Za-z0-9]*)(?![A-Za-z0-9])([^<>]*)>)")
+_GONE = frozenset("ref math chem ce score timeline graph mapframe maplink templatedata templatestyles hiero inputbox indicator".split())
+_LITERAL = frozenset("nowiki pre source syntaxhighlight".split())
+_BREAKS = frozenset("br hr p div li dt dd ul ol dl tr td th table caption blockquote center gallery h1 h2 h3 h4 h5 h6".split())
+_OPAQUE = _GONE | _LITERAL | {"gallery", "imagemap"}
+"""Elements whose content is not markup of the page around it: it ends where the closing tag stands, whatever braces are in between."""
+_END_OF = {name: re.compile(rf"</{name}\s*+>", re.IGNORECASE) for name in _OPAQUE}
+_MARKS = re.compile(r"[\[\]{}|!<>'=*#:;_-]")
+
+
+def _without_tags(markup: str, namespaces: Namespaces) -> str:
+    pieces: list[str] = []
+    endless: set[str] = set()  # elements that never end from here on, so that each is looked for to the end of the page once
+    at = 0
+    while tag := _TAG.search(markup, at):
+        pieces.append(markup[at : tag.start()])
+        at = tag.end()
+        if tag[2] is None:
+            end = markup.find("-->", at)
+            at = len(markup) if end < 0 else end + 3
+            continue
+        name = tag[2].lower()
+        pieces.append(_BREAK if name in _BREAKS else _SEAM if name in _GONE else "")
+        if tag[1] or name not in _OPAQUE or name in endless or tag[3].endswith("/"):
+            continue
+        closing = _END_OF[name].search(markup, at)
+        if closing is None:
+            endless.add(name)
+            continue
+        pieces.append(_content(name, markup[at : closing.start()], namespaces))
+        at = closing.end()
+    pieces.append(markup[at:])
+    return "".join(pieces)
+
+
+def _content(name: str, content: str, namespaces: Namespaces) -> str:
+    """What stays of an opaque element, as markup."""
+    if name in _LITERAL:  # written so that the passes to come see no markup in it
+        return _MARKS.sub(lambda mark: f"&#{ord(mark[0])};", content)
+    if name == "gallery":
+        return "\n".join(_gallery_line(line.strip(), namespaces) for line in content.split("\n") if line.strip())
+    if name == "imagemap":
+        return _gallery_line(content.strip().partition("\n")[0], namespaces)
+    return ""
+
+
+def _gallery_line(line: str, namespaces: Namespaces) -> str:
+    named = _tokens(namespaces).match(f"[[{line}")
+    return f"[[{line}]]" if named and named.lastgroup == "file" else f"[[File:{line}]]"
+
+
+# Templates and links ----------------------------------------------------------------------------------------------------------------------
+
+_ADDRESS = re.compile(r"\[(?:[A-Za-z]++:)?//[^\s\[\]{}]*+[ \t]*+([^\[\]\n]*+)\]")
+_LANGUAGE_LINK = re.compile(r"\n\[\[[a-z][a-z][\w-]*+:[^:\[\]|\n]++\]\][ \t]*+(?=\n|\Z)")
+
+
+def _any_of(*names: str) -> str:
+    return "|".join(re.escape(name).replace(r"\ ", "[ _]") for name in names)
+
+
+@lru_cache
+def _plain_link(namespaces: Namespaces) -> re.Pattern[str]:
+    """A link to a page that holds no other markup; its label is the first group. Most are such, and this is quicker than the stack."""
+    special = _any_of("File", "Image", "Category", *namespaces.file, *namespaces.category)
+    return re.compile(rf"\[\[(?![ _]*+(?i:{special})[ _]*+:)(?:[^\[\]{{}}|\n]*+\|)*+:?+([^\[\]{{}}|]*+)\]\]")
+
+
+def _labels(link: re.Pattern[str], text: str) -> str:
+    """The first group of a link in its place: what `link.sub(r"\\1", text)` does, without a call for each."""
+    return "".join(link.split(text))
+
+
+@lru_cache
+def _tokens(namespaces: Namespaces) -> re.Pattern[str]:
+    """Everything that opens or closes."""
+    file, category = _any_of("File", "Image", *namespaces.file), _any_of("Category", *namespaces.category)
+    # Each branch begins with a plain character, for which Python's re then looks quickly.
+    return re.compile(
+        rf"\[\[(?:(?P<file>[ _]*+(?i:{file})[ _]*+:)"
+        rf"|(?P<category>[ _]*+(?i:{category})[ _]*+:)"
+        r"|(?P<open>))|\](?P<close>\])|\{(?P<braces>\{++)|\}(?P<unbraces>\}++)"
+    )
+
+
+@dataclass(slots=True)
+class _Open:
+    """Something that was opened: a template (braces: how many) or a link (files: links to files around it, and itself).
+
+    start: how many pieces came before it.
+    """
+
+    kind: str
+    start: int
+    files: int = 0
+    braces: int = 0
+
+
+def _without_templates_and_links(text: str, tokens: re.Pattern[str], found: Callable[[Illustration], None]) -> str:
+    """Pieces of text lie in one list, and a stack says where in it something was opened: what never ends leaves its pieces as they are."""
+    pieces: list[str] = []
+    stack: list[_Open] = []
+    at = 0
+    for token in tokens.finditer(text):
+        pieces.append(text[at : token.start()])
+        at = token.end()
+        kind = token.lastgroup
+        if kind == "braces":
+            stack.append(_Open(kind, len(pieces), stack[-1].files if stack else 0, token.end() - token.start()))
+        elif kind == "unbraces":
+            _close_templates(stack, pieces, token.end() - token.start(), found)
+        elif kind == "close":
+            if stack and stack[-1].kind != "braces":
+                _close_link(stack.pop(), pieces, found)
+        elif kind is not None:
+            if stack and stack[-1].kind in ("open", "category"):
+                stack.pop()  # links do not nest but in captions, so the one before was no link
+            files = stack[-1].files if stack else 0
+            is_file = kind == "file" and files < _MAX_NESTING
+            stack.append(_Open("file" if is_file else "category" if kind == "category" else "open", len(pieces), files + is_file))
+    pieces.append(text[at:])
+    return "".join(pieces)
+
+
+def _close_templates(stack: list[_Open], pieces: list[str], num_braces: int, found: Callable[[Illustration], None]) -> None:
+    """Close as many templates and parameters as the braces do, with the links in them that never end. Braces too many are dropped."""
+    while num_braces >= 2:
+        depth = len(stack) - 1
+        while depth >= 0 and stack[depth].kind != "braces":
+            depth -= 1
+        if depth < 0:
+            return
+        opened = stack[depth]
+        del stack[depth + 1 :]
+        for one in _pictures_of_template("".join(pieces[opened.start :])):
+            found(one)
+        pieces[opened.start :] = [_SEAM]
+        matched = min(num_braces, opened.braces, 3)
+        num_braces -= matched
+        opened.braces -= matched
+        if opened.braces < 2:
+            stack.pop()
+
+
+def _close_link(opened: _Open, pieces: list[str], found: Callable[[Illustration], None]) -> None:
+    content = "".join(pieces[opened.start :])
+    if opened.kind == "category":
+        label = ""
+    elif opened.kind == "open":
+        label = content.rpartition("|")[2].removeprefix(":")
+    else:
+        name, *options = content.split("|")
+        caption = next((option for option in reversed(options) if not _FILE_OPTION.fullmatch(option)), "").strip()
+        if file := file_name(name):
+            found(Illustration(file, caption))
+        label = f"{_BREAK}{caption}{_BREAK}"
+    pieces[opened.start :] = [label]
+
+
+_FILE_OPTION = re.compile(
+    r"\s*+(?:(?:thumb|thumbnail|frame|framed|frameless|border|left|right|center|centre|none|baseline|middle|sub|super|sup|top|text-top|bottom"
+    r"|text-bottom|upright|(?:\d++(?:x\d++)?|x\d++)\s*+px)\s*+|(?:thumb|thumbnail|frame|upright|alt|link|page|class|lang|start|end|thumbtime)\s*+=.*)|\s*+",
+    re.IGNORECASE | re.DOTALL,
+)
+"""mediawiki.org/wiki/Help:Images, the English words; what is none of them is the caption, of several the last."""
+
+_PARAMETER = re.compile(r"\|\s*+([\w -]*+)=([^|]*+)")
+_PICTURE_SUFFIX = re.compile(r"\.(?i:jpg|jpeg|png|webp|avif)")
+_PICTURE_KEY = re.compile(r"(image|photo|picture|img)([\w -]*+)")
+_PICTURE_VALUE = re.compile(r"(?:(?:file|image)\s*+:)?([^|\n=:]+\.(?:jpg|jpeg|png|webp|avif))", re.IGNORECASE)
+
+
+def _pictures_of_template(content: str) -> Iterator[Illustration]:
+    """`image = Name.jpg` and `caption = ...` of an infobox, `image2` and `caption2`, `image_map` and `image_map_caption` and the like.
+
+    content: the template without the templates and links in it, so that a | parts parameters.
+    """
+    if not _PICTURE_SUFFIX.search(content):
+        return
+    parameters = {match[1].strip().lower(): match[2].strip(_BLANKS + "\n") for match in _PARAMETER.finditer(content)}
+    captions = {_plain_key(key): value for key, value in parameters.items() if "caption" in key}
+    for key, value in parameters.items():
+        named, picture = _PICTURE_KEY.fullmatch(key), _PICTURE_VALUE.fullmatch(value)
+        if named and picture:
+            base, rest = named[1], _plain_key(named[2])
+            keys = [f"{base}{rest}caption", f"{base}caption{rest}", f"caption{rest}"]
+            if not rest.isdigit():  # the second picture of several does not have the caption of the first
+                keys += [f"{base}caption", "caption"]
+            yield Illustration(file_name(picture[1]), next((captions[key] for key in keys if captions.get(key)), ""))
+
+
+def _plain_key(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+# Lines ------------------------------------------------------------------------------------------------------------------------------------
+
+_BLANKS = f" \t\r\xa0{_SEAM}{_BREAK}"
+_LINE_MARKS = frozenset(f"*#:;={{|!-{_BLANKS}")
+_SWITCH = re.compile(r"__[A-Z]++__")
+_ENTITY = re.compile(r"&#?\w{1,31};")
+
+
+def _lines(text: str) -> str:
+    """The lines without marks of tables, headings, lists, bold and italics; entities last, as what they stand for is no markup."""
+    text = _SWITCH.sub("", text.replace("'''", "").replace("''", ""))
+    text = _labels(_ADDRESS, text).replace("[", "").replace("]", "")
+    lines: list[str] = []
+    for line in text.split("\n"):
+        if line[:1] in _LINE_MARKS:
+            lines += _seen(line.strip(_BLANKS))
+        else:
+            lines.append(line)
+    text = _without_seams("\n".join(lines)).replace(_BREAK, "\n")
+    if "&" in text:
+        text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), text).replace("\xa0", " ")
+    return "\n".join(filter(None, map(str.strip, text.split("\n"))))
+
+
+def _without_seams(text: str) -> str:
+    """With a blank where words would be joined, and without one of the two that stood around what went."""
+    pieces = [""]
+    for piece in text.split(_SEAM):
+        if not piece:
+            continue
+        before = pieces[-1][-1:]
+        if piece[0] == " " and before in ("", " ", "\n"):
+            piece = piece[1:]
+        elif piece[0].isalnum() and before.isalnum():
+            pieces.append(" ")
+        if piece:
+            pieces.append(piece)
+    return "".join(pieces)
+
+
+def _seen(line: str) -> Sequence[str]:
+    """What a reader sees of a line: of a row of a table, a line for each cell."""
+    if line[:1] in "*#:;":
+        line = line.lstrip("*#:;" + _BLANKS)
+    mark = line[:1]
+    if mark == "=":
+        return (line.strip("=" + _BLANKS),)
+    if mark == "{" and line.startswith("{|"):
+        return ()
+    if mark == "|" and line.startswith("|}"):
+        return _seen(line[2:].lstrip("}" + _BLANKS))
+    if mark == "|" and line.startswith("|-"):
+        return ()
+    if mark in ("|", "!"):
+        cells = line.lstrip("|!+").replace("!!", "||") if mark == "!" else line.lstrip("|+")
+        return [_content_of_cell(cell) for cell in cells.split("||")]
+    if mark == "-":
+        return (line.lstrip("-"),)
+    return (line,)
+
+
+_ATTRIBUTES = re.compile(
+    r"(?:\s*+(?:align|bgcolor|border|class|colspan|height|id|rowspan|scope|style|valign|width)\s*+=\s*+(?:\"[^\"]*+\"|'[^']*+'|[^\s\"']++))++\s*+",
+    re.IGNORECASE,
+)
+
+
+def _content_of_cell(cell: str) -> str:
+    """Without the attributes before a |, or those alone: their content may have been a template."""
+    attributes, bar, content = cell.rpartition("|")
+    return content if bar or not _ATTRIBUTES.fullmatch(content.strip(_BLANKS)) else ""

@@ -1,0 +1,85 @@
+"""What the benches share: rows of a table, the median of alternating runs, and the table printed and kept as JSON.
+
+speeds = alternate({"ours": read_ours, "theirs": read_theirs, "the limit": decode_alone}, runs=3)
+yield from compare("a case", speeds, "pictures/s", ours="ours", limit="the limit")
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from multimodal.boxes import atomic_write
+from multimodal.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table. ours_to_it: how many times as fast ours is; share: of the limit."""
+
+    case: str
+    system: str
+    value: float
+    unit: str
+    ours_to_it: float | None = None
+    share: float | None = None
+
+
+def alternate(systems: Mapping[str, Callable[[], int]], runs: int) -> dict[str, float]:
+    """How many things a second each system does, the median of `runs`; they take turns, after one turn each to warm up.
+
+    A system gives the number of things that it did.
+    """
+    speeds: dict[str, list[float]] = {name: [] for name in systems}
+    for run in range(runs + 1):
+        for name, work in systems.items():
+            begun = time.perf_counter()
+            num = work()
+            if run:
+                speeds[name].append(num / (time.perf_counter() - begun))
+    return {name: median(values) for name, values in speeds.items()}
+
+
+def compare(case: str, speeds: Mapping[str, float], unit: str, ours: str, limit: str) -> Iterator[Row]:
+    """A row for each system, beside ours and beside the limit."""
+    for name, value in speeds.items():
+        yield Row(case, name, value, unit, speeds[ours] / value, value / speeds[limit])
+
+
+def seconds(work: Callable[[], Any], runs: int, clock: Callable[[], float] = time.perf_counter) -> float:
+    """The median time of one call by a clock, after one call to warm up."""
+    work()
+    taken = []
+    for _ in range(runs):
+        begun = clock()
+        work()
+        taken.append(clock() - begun)
+    return median(taken)
+
+
+def tell(rows: Iterable[Row], json_file: Path | None, setup: Mapping[str, Any]) -> list[Row]:
+    """Print each row as it comes; all of them go to the JSON file, with what they hold for, and back. An InputError ends the program."""
+    told: list[Row] = []
+    print(f"{'case':34}  {'system':52}  {'value':>9}  {'unit':10}  {'ours/it':>9}  {'share':>8}")
+    try:
+        for row in rows:
+            print(_line(row), flush=True)
+            told.append(row)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    if json_file:
+        with atomic_write(json_file) as file:
+            file.write(json.dumps({**setup, "rows": [asdict(row) for row in told]}, indent=1).encode())
+    return told
+
+
+def _line(row: Row) -> str:
+    ratio = "" if row.ours_to_it is None else f"{row.ours_to_it:.2f}"
+    share = "" if row.share is None else f"{row.share:.0%}"
+    return f"{row.case:34}  {row.system:52}  {row.value:9,.1f}  {row.unit:10}  {ratio:>9}  {share:>8}"
