@@ -9,14 +9,16 @@ from __future__ import annotations
 import inspect
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from data_prep.pictures import BadPicture, check_decodes
+from data_prep.pictures import BadPicture, checked
+from data_prep.resize import Resize
 from data_prep.sources import Source, find_source, input_fingerprint, source_names
 from multimodal.arguments import parse
 from multimodal.boxes import MANIFEST, is_whole, read_manifest
@@ -37,6 +39,8 @@ def make_shards(
     max_bad_share: float = 0.05,
     overwrite: bool = False,
     max_pairs: int | None = None,
+    resize: int | None = None,
+    quality: int = 95,
 ) -> ShardSet:
     """Write the pairs of a source as a shard set, every picture checked to decode; a set that was made so already is used as it is.
 
@@ -46,6 +50,8 @@ def make_shards(
     max_bad_share: the job fails where more than this share of all samples is broken.
     max_pairs: take only so many pairs, the first ones, to try something out.
     overwrite: replace a set in the output folder that was made from something else.
+    resize: pixels of a picture's shorter side; a larger picture becomes a JPEG of that size. By default every file keeps its bytes.
+    quality: of those JPEGs, 1 to 100.
     InputError: the source is empty, nothing good is left or too much is bad, or the folder holds something else.
     """
     settings = _with_defaults(source, settings)
@@ -55,6 +61,9 @@ def make_shards(
         "inputs": _inputs(source, settings),
         "max_pairs": max_pairs,
     }
+    smaller = None if resize is None else Resize(resize, quality)
+    if smaller is not None:
+        config["resize"] = asdict(smaller)
     if max_pairs is not None and max_pairs < 1:
         raise InputError(f"max_pairs is {max_pairs}; at least 1 is needed")
     if is_whole(output):
@@ -70,7 +79,7 @@ def make_shards(
         (output / MANIFEST).unlink()  # from here on the folder is an unfinished set, which the writer replaces
     where = str(settings.get("input", source.__name__))
     with ShardWriter(output, pairs_per_shard, config) as writer, Ledger(output / "bad.csv", max_bad_share) as ledger:
-        pairs = islice(sound(source(**settings, ledger=ledger), where, ledger), max_pairs)
+        pairs = islice(sound(source(**settings, ledger=ledger), where, ledger, smaller or checked), max_pairs)
         for pair in track(pairs, f"shards of {source.__name__}", unit="pair"):
             try:
                 writer.write(pair)
@@ -84,23 +93,24 @@ def make_shards(
     return ShardSet(output)
 
 
-def sound(pairs: Iterable[Pair], where: str, ledger: Ledger) -> Iterator[Pair]:
+def sound(pairs: Iterable[Pair], where: str, ledger: Ledger, prepare: Callable[[Pair], Pair] = checked) -> Iterator[Pair]:
     """The pairs whose picture decodes and whose name is new, in their order; the others go to the ledger.
 
+    prepare: what is done to each; BadPicture where it cannot be, because the picture does not decode.
     Decoded by as many threads as there are cores: Pillow lets go of the interpreter while it decodes.
     """
     seen: set[bytes] = set()  # 8 bytes a name: a million names in some 60 MB, and one false alarm in 10^7 runs of that size
     with ThreadPoolExecutor(len(usable_cores())) as threads:
-        waiting: deque[tuple[Pair, Future[None]]] = deque()
+        waiting: deque[tuple[Pair, Future[Pair]]] = deque()
 
         def finished() -> Iterator[Pair]:
-            pair, check = waiting.popleft()
+            pair, prepared = waiting.popleft()
             try:
-                check.result()
+                ready = prepared.result()
             except BadPicture as error:
                 ledger.bad(where, pair.name, str(error))
             else:
-                yield pair
+                yield ready
 
         for pair in pairs:
             digest = blake2b(pair.name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
@@ -108,7 +118,7 @@ def sound(pairs: Iterable[Pair], where: str, ledger: Ledger) -> Iterator[Pair]:
                 ledger.bad(where, pair.name, "a pair of this name came before")
                 continue
             seen.add(digest)
-            waiting.append((pair, threads.submit(check_decodes, pair.image)))
+            waiting.append((pair, threads.submit(prepare, pair)))
             if len(waiting) >= DECODE_AHEAD:
                 yield from finished()
         while waiting:
