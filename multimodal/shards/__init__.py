@@ -1,6 +1,7 @@
 """Shards: tars of pairs that webdataset and open_clip read too, with an index and columns beside them. numpy and pyarrow, no torch."""
 
 from multimodal.shards.columns import Column, ColumnWriter, column_names, column_path
+from multimodal.shards.leave_out import read_leave_out, write_leave_out
 from multimodal.shards.ledger import Ledger
 from multimodal.shards.reader import BrokenPair, Shard, ShardSet
 from multimodal.shards.remote import RemoteShards, open_shards
@@ -22,5 +23,7 @@ __all__ = [
     "column_path",
     "finish",
     "open_shards",
+    "read_leave_out",
+    "write_leave_out",
     "write_shard",
 ]

@@ -16,11 +16,11 @@ from typing import Any
 import lightning as L
 import numpy as np
 
-from multimodal.boxes import fingerprint_bytes
+from multimodal.boxes import fingerprint_bytes, fingerprint_file
 from multimodal.data import ColumnRows, FullShuffle, Order, PairLoader, Shuffle, Shuffled, Side
 from multimodal.errors import InputError
 from multimodal.pairs import Batch
-from multimodal.shards import Column, Ledger, RemoteShards, ShardSet, Split, open_shards
+from multimodal.shards import Column, Ledger, RemoteShards, ShardSet, Split, open_shards, read_leave_out
 
 BAD = "bad.csv"
 FULL_SHUFFLE = FullShuffle()
@@ -36,6 +36,7 @@ class PairData(L.LightningDataModule):
     batch_size: pairs of one step on all ranks together. num_workers: processes a rank that prepare batches; columns need none.
     max_bad_share: the run stops once a larger share of its training pairs could not be read. seed: of order, crops and captions.
     order: which order an epoch has: any pair after any other, or blocks of shards for a set larger than memory.
+    leave_out: a list of pairs that are neither trained on nor validated on; `data-prep dedup` writes those of near duplicates.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class PairData(L.LightningDataModule):
         max_bad_share: float = 0.05,
         seed: int = 0,
         order: Shuffle = FULL_SHUFFLE,
+        leave_out: Path | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= validation_share < 1:
@@ -59,7 +61,7 @@ class PairData(L.LightningDataModule):
             raise InputError(f"data.train_share={train_share} must be a share above 0 and at most 1")
         self.source, self.image, self.text, self.split = shards, image, text, split
         self.validation_share, self.train_share, self.batch_size, self.num_workers = validation_share, train_share, batch_size, num_workers
-        self.max_bad_share, self.seed, self.order = max_bad_share, seed, order
+        self.max_bad_share, self.seed, self.order, self.leave_out = max_bad_share, seed, order, leave_out
         self.ledger = Ledger(Path(BAD))  # collects only; `BadPairs` writes
         self._train_loader: PairLoader | None = None
         self._train_state: dict[str, Any] = {}
@@ -67,6 +69,9 @@ class PairData(L.LightningDataModule):
     def setup(self, stage: str) -> None:
         self.shards = open_shards(self.source)
         self.train_ids, self.validation_ids = cut(self.shards, self.split, self.validation_share, self.train_share)
+        if self.leave_out is not None:  # after the cut: who is trained on and who is validated on stays as it was
+            listed = read_leave_out(self.leave_out, self.shards)
+            self.train_ids, self.validation_ids = (ids[~np.isin(ids, listed)] for ids in (self.train_ids, self.validation_ids))
         if not len(self.train_ids):
             raise InputError(
                 f"{self.shards.path}: none of its {len(self.shards)} pairs is left to train on. Hold out less, or bring more pairs"
@@ -104,11 +109,12 @@ class PairData(L.LightningDataModule):
         return next(iter(loader)), str(ledger.entries[0]) if ledger.entries else ""
 
     def made_from(self) -> dict[str, str]:
-        """Fingerprints of what the run learns from: the shards, and each column that a side reads."""
+        """Fingerprints of what the run learns from: the shards, each column that a side reads, and the list of pairs left out."""
         shards = open_shards(self.source)
         names = sorted({name for side in (self.image, self.text) for name in column_names(side)})
         columns = {f"column {name}": Column.of(shards, name).manifest.fingerprint for name in names}
-        return {"shards": shards.fingerprint, **columns}
+        left_out = {} if self.leave_out is None else {"leave_out": fingerprint_file(self.leave_out)}
+        return {"shards": shards.fingerprint, **columns, **left_out}
 
     def _loader(self, ids: np.ndarray, shuffle: bool) -> PairLoader:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
