@@ -103,7 +103,7 @@ def dedup(
         pictures, num_blank = hash_pictures(sets, num_bits, split, ledger)
     found = find_duplicates(pictures, radius)
     (output / "report.html").unlink(missing_ok=True)
-    counts = part_counts(pictures, found)
+    counts, num_groups = part_counts(pictures, found), len(_groups(pictures, found))
     report = {
         "settings": {"radius": radius, "num_bits": num_bits, "seed": split.seed, "held_out": split.held_out},
         "sets": {one.name: one.fingerprint for one in sets},
@@ -111,7 +111,7 @@ def dedup(
         "blank": num_blank,
         "unread": ledger.num_bad,
         "near_pairs": [{"one": one, "other": other, "pairs": num} for (one, other), num in counts.items()],
-        "groups": int((np.bincount(found.group_of) > 1).sum()) if len(pictures) else 0,
+        "groups": num_groups,
         "leaks": {one.name: int((found.leaks & (pictures.set_of == number)).sum()) for number, one in enumerate(sets)},
     }
     _write(output / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
@@ -127,7 +127,7 @@ def dedup(
         ):
             write_leave_out(output / f"{one.name}.{name}.json", one, pictures.id_of[listed & (pictures.set_of == number)], reason)
     if page:
-        _write(output / "report.html", render(table(counts), list(_shown(pictures, found, max_shown))))
+        _write(output / "report.html", render(table(counts), list(_shown(pictures, found, max_shown)), num_groups))
     print(f"{len(pictures)} pictures, {num_blank} blank; pairs within {radius} of {num_bits} bits:\n{table(counts)}")
     print(f"{int(found.leaks.sum())} pairs to learn from are near to one that is held out: {output}", file=sys.stderr)
     return output

@@ -1,6 +1,6 @@
 """Groups of pictures that look alike, side by side on one HTML page with the pictures inside, for a person to judge.
 
-Path("report.html").write_text(render("flickr8k test and flickr8k train  1", [[Shown(shards, 7, "test", 0, False), ...], ...]))
+Path("report.html").write_text(render("flickr8k test and flickr8k train  1", [[Shown(shards, 7, "test", 0, False), ...], ...], 1))
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Shown:
     leaks: bool
 
 
-def render(table: str, groups: Sequence[Sequence[Shown]]) -> str:
-    """The page as HTML text. table: the counts, as they are printed."""
+def render(table: str, groups: Sequence[Sequence[Shown]], num_groups: int) -> str:
+    """The page as HTML text. table: the counts, as they are printed; num_groups: how many there are, shown or not."""
     body = "\n".join(_section(group) for group in groups) or "<p>No two pictures look alike.</p>"
     return f"""<!doctype html>
 <html lang="en">
@@ -64,7 +64,8 @@ def render(table: str, groups: Sequence[Sequence[Shown]]) -> str:
 <body>
 <header>
 <h1>Pictures that look alike</h1>
-<p>{len(groups)} groups; a red border: one to learn from is near to one that is held out. Bits: how far a hash is from the first one's.</p>
+<p>{len(groups)} of {num_groups} groups; a red border: one to learn from is near to one that is held out.
+Bits: how far a hash is from the first one's.</p>
 <pre>{escape(table)}</pre>
 </header>
 {body}
