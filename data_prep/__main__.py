@@ -26,6 +26,7 @@ VERBS: Verbs = {
         "encoder": ("data_prep.fit_text_space:fit_encoder", "a frozen sentence encoder"),
     },
     "make-columns": ("data_prep.make_columns:make_columns", "the texts of shards as rows of a text space"),
+    "dedup": ("data_prep.dedup:dedup", "pictures that look alike, over shard sets and their parts: data-prep dedup SHARDS --output D"),
 }
 
 

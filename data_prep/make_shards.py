@@ -16,13 +16,14 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from data_prep.engine import Engine, Failed, LocalEngine, engine_of, peak_rss_bytes
+from data_prep.pictures import checked
 from data_prep.plan import (
     Part,
     PartDone,
@@ -39,6 +40,7 @@ from data_prep.plan import (
     where_of,
     write_plan,
 )
+from data_prep.resize import Resize
 from data_prep.scene_text import describe_reader, with_scene_text
 from data_prep.sound import sound
 from data_prep.sources import Source, find_source, input_fingerprint, source_names, with_defaults
@@ -69,6 +71,8 @@ def make_shards(
     max_bad_share: float = 0.05,
     overwrite: bool = False,
     max_pairs: int | None = None,
+    resize: int | None = None,
+    quality: int = 95,
     ocr: str | None = None,
     json: bool = False,
     workers: Engine = LocalEngine(),  # noqa: B008  # frozen
@@ -81,6 +85,8 @@ def make_shards(
     max_bad_share: the job fails where more than this share of all samples is broken.
     overwrite: replace what was made from something else, finished or not, in the output folder.
     max_pairs: take only so many pairs, the first ones, to try something out.
+    resize: pixels of a picture's shorter side; a larger picture becomes a JPEG of that size. By default every file keeps its bytes.
+    quality: of those JPEGs, 1 to 100.
     ocr: add what can be read in each picture to its main text: rapidocr (extra `ocr`), or a reader of your own, package.module:function.
     json: print what was made on stdout, as one JSON object.
     workers: where the parts of a source are read that has a `plan`.
@@ -100,6 +106,9 @@ def make_shards(
         "max_pairs": max_pairs,
         "pairs_per_shard": pairs_per_shard,
     }
+    smaller = None if resize is None else Resize(resize, quality)
+    if smaller is not None:
+        config["resize"] = asdict(smaller)
     if ocr is not None:
         config["ocr"] = describe_reader(ocr)
     if _is_made(output, config, overwrite):
@@ -109,9 +118,9 @@ def make_shards(
     else:
         plan = _settled_plan(source, settings, output, config, overwrite)
         if plan is None:
-            made = _make_in_turn(source, settings, output, config, max_bad_share, ocr)
+            made = _make_in_turn(source, settings, output, config, max_bad_share, ocr, smaller)
         else:
-            job = ShardJob(source_path(source), settings, output, pairs_per_shard, max_pairs, ocr)
+            job = ShardJob(source_path(source), settings, output, pairs_per_shard, max_pairs, ocr, smaller)
             made = _make_by_plan(job, plan, Ledger(output / BAD, max_bad_share), workers)
         shards = ShardSet(output)
         left_out = f", {made.num_bad} left out: {output / BAD}" if made.num_bad else ""
@@ -179,12 +188,19 @@ def _settled_plan(source: Source, settings: Mapping[str, Any], output: Path, con
 
 
 def _make_in_turn(
-    source: Source, settings: Mapping[str, Any], output: Path, config: Mapping[str, Any], max_bad_share: float, ocr: str | None
+    source: Source,
+    settings: Mapping[str, Any],
+    output: Path,
+    config: Mapping[str, Any],
+    max_bad_share: float,
+    ocr: str | None,
+    smaller: Resize | None,
 ) -> _Made:
     """One pair after the other, in this process; a shard is cut wherever it is full."""
     where = where_of(source.__name__, settings)
     with ShardWriter(output, config["pairs_per_shard"], config) as writer, Ledger(output / BAD, max_bad_share) as ledger:
-        pairs = islice(sound(with_scene_text(source(**settings, ledger=ledger), ocr), where, ledger), config["max_pairs"])
+        read = with_scene_text(source(**settings, ledger=ledger), ocr)
+        pairs = islice(sound(read, where, ledger, smaller or checked), config["max_pairs"])
         for pair in track(pairs, f"shards of {source.__name__}", unit="pair", note=lambda: _left_out(ledger.num_bad)):
             writer.write(pair)
             ledger.good()

@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from multimodal.pairs import Pair
+from multimodal.pictures import BadPicture
 from multimodal.shards import Ledger
 from multimodal.shards.format import picture_format
 
@@ -20,10 +21,6 @@ PICTURE_SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .webp .avif .gif .bmp .
 """Suffixes of files that are meant as pictures; those of formats that shards do not hold are named in the ledger."""
 
 _UNSUPPORTED = {b"GIF8": "gif", b"BM": "bmp", b"II*\0": "tiff", b"MM\0*": "tiff", b"\xff\x0a": "jxl", b"\0\0\0\x0cjP  ": "jp2"}
-
-
-class BadPicture(ValueError):
-    """The bytes are not a picture that a shard can hold; the message is the reason for the ledger."""
 
 
 def picture_extension(image: bytes) -> str:
@@ -54,6 +51,12 @@ def check_decodes(image: bytes) -> None:
         raise BadPicture("does not decode: its header is damaged") from error
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:  # SyntaxError: a broken PNG chunk
         raise BadPicture(f"does not decode: {error}") from error
+
+
+def checked(pair: Pair) -> Pair:
+    """The pair as it is, once its picture decodes; BadPicture where it does not."""
+    check_decodes(pair.image)
+    return pair
 
 
 def offer(

@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 
 from data_prep.engine import peak_rss_bytes
+from data_prep.pictures import checked
+from data_prep.resize import Resize
 from data_prep.scene_text import with_scene_text
 from data_prep.sound import name_digest, sound
 from data_prep.sources import Source
@@ -58,6 +60,7 @@ class ShardJob:
     pairs_per_shard: int
     max_pairs: int | None = None
     ocr: str | None = None
+    resize: Resize | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +147,7 @@ def make_part(job: ShardJob, part: Part) -> PartDone:
     if job.max_pairs is not None:
         pairs = islice(pairs, min(job.max_pairs - part.number * job.pairs_per_shard, job.pairs_per_shard))
     pairs = with_scene_text(pairs, job.ocr)
-    pairs = _counted(sound(_once(pairs, part.repeated, where, ledger), where, ledger, num_threads=1), ledger)
+    pairs = _counted(sound(_once(pairs, part.repeated, where, ledger), where, ledger, job.resize or checked, num_threads=1), ledger)
     first = next(pairs, None)
     size_bytes = 0
     if first is not None:

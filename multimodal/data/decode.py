@@ -18,25 +18,20 @@ Unless it is to be exact, a crop is resized by torch, bilinear or bicubic, antia
 
 from __future__ import annotations
 
-import io
 import math
-import struct
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
 import simplejpeg
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from multimodal.data.order import uniform
+from multimodal.pictures import BadPicture, check_size, picture, plain_jpeg_size
 
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
-MAX_PIXELS = 89_478_485
-"""Pillow's own first limit: a quarter of a gigabyte as RGB. A file of a few kilobytes can claim to be much more."""
-MAX_ASPECT = 100
-"""Longer side over shorter. Brought to 256 pixels on the shorter side, a line of 10,000 x 1 would be 2.5 million wide."""
 CROP_ATTEMPTS = 10
 ANTIALIASED: dict[str, Callable[..., torch.Tensor]] = {
     "bilinear": torch._C._nn._upsample_bilinear2d_aa,
@@ -53,32 +48,6 @@ MAX_SHIFT = 1 / 16
 """Of a pixel of the smaller picture: how far a rectangle may move to begin on one. Half a pixel, plain rounding, costs 10 dB."""
 MAX_EXTRA = 16
 """Columns or rows computed and thrown away, so that a rectangle begins on a whole pixel."""
-
-
-class BadPicture(ValueError):
-    """These bytes are not a picture that can be used; the message says why."""
-
-
-def picture(encoded: bytes) -> Image.Image:
-    """The picture in a file as it is meant to be seen: upright by its EXIF orientation, RGB with 8 bits, transparency on white, the first
-    frame.
-
-    16-bit greyscale is brought to 8 bits by its full range; colour profiles are not applied. Raises BadPicture: not an image, cut off, more
-    than MAX_PIXELS, thinner than MAX_ASPECT, or without a defined range (32-bit float).
-    """
-    try:
-        image = Image.open(io.BytesIO(encoded))
-        _check_size(*image.size)
-        image.load()
-        return _rgb(ImageOps.exif_transpose(image))
-    except BadPicture:
-        raise
-    except Image.DecompressionBombError:
-        raise BadPicture(f"more than {MAX_PIXELS:,} pixels") from None
-    except UnidentifiedImageError:
-        raise BadPicture(f"not an image in a format that is known ({len(encoded)} bytes, starts with {encoded[:8]!r})") from None
-    except Exception as error:  # a decoder meets the world here: Pillow raises OSError, SyntaxError, ValueError, struct.error ... by format
-        raise BadPicture(f"{type(error).__name__}: {error}") from error
 
 
 def centre(encoded: bytes, size: int, crop_share: float = 0.875, interpolation: Interpolation = "bicubic") -> np.ndarray:
@@ -124,7 +93,7 @@ def random_crop(
     fast = not exact and interpolation in ANTIALIASED
     jpeg = plain_jpeg_size(encoded) if fast else None
     if jpeg is not None:
-        _check_size(*jpeg)
+        check_size(*jpeg)
         decoded, across, down = _jpeg_part(encoded, jpeg, crop_box(*jpeg, word, scale, ratio), size)
         return _resized(decoded, across, down, interpolation, mirrored, out)
     image = picture(encoded)
@@ -137,29 +106,6 @@ def random_crop(
     pixels = np.asarray(cut.resize((size, size), Image.Resampling[interpolation.upper()])).transpose(2, 0, 1)
     out[:] = pixels[:, :, ::-1] if mirrored else pixels
     return out
-
-
-def plain_jpeg_size(encoded: bytes) -> tuple[int, int] | None:
-    """(width, height) of a JPEG that any decoder shows as `picture` does; None for all else, which is Pillow's.
-
-    Plain is a file that ends as a JPEG does (one that was cut off does not), has one frame of Huffman-coded 8-bit samples, baseline or
-    progressive, grey or of three colours, and is not turned by its EXIF or XMP.
-    """
-    if encoded[:2] != b"\xff\xd8" or encoded[-2:] != b"\xff\xd9":
-        return None
-    size, tagged, at = None, False, 2
-    while at + 10 <= len(encoded) and encoded[at] == 0xFF:
-        marker, length = struct.unpack_from(">BH", encoded, at + 1)
-        if marker == 0xDA:  # the pixels begin
-            return None if tagged and _is_turned(encoded) else size
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of a frame; those three are tables and a reserve
-            precision, height, width, channels = struct.unpack_from(">BHHB", encoded, at + 4)
-            if marker > 0xC2 or precision != 8 or channels not in (1, 3) or not width or not height or size is not None:
-                return None
-            size = width, height
-        tagged |= marker == 0xE1  # APP1: EXIF or XMP
-        at += 2 + length
-    return None
 
 
 def crop_box(width: int, height: int, word: int, scale: tuple[float, float], ratio: tuple[float, float]) -> tuple[int, int, int, int]:
@@ -242,32 +188,6 @@ def _resized(decoded: np.ndarray, across: _Span, down: _Span, interpolation: str
     larger = resize(cut, (down.extra + size, across.extra + size), False, *steps)[:, :, down.extra :, across.extra :]
     made.copy_(larger.flip(3) if mirrored else larger)
     return out
-
-
-def _is_turned(encoded: bytes) -> bool:
-    try:
-        return Image.open(io.BytesIO(encoded)).getexif().get(0x0112, 1) != 1
-    except Exception:  # EXIF that cannot be read, or no picture at all: Pillow says what it makes of it
-        return True
-
-
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise BadPicture(f"{width} x {height} is more than {MAX_PIXELS:,} pixels")
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise BadPicture(f"{width} x {height} is a line, not a picture: one side is more than {MAX_ASPECT} times the other")
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise BadPicture("32-bit float pixels, which say nothing of their range")
-    if image.mode.startswith("I"):  # 16-bit grey, in one of Pillow's spellings; its own convert("RGB") would clip at 255
-        full_range = np.clip(np.asarray(image, dtype=np.float64), 0, 65535)
-        return Image.fromarray(np.rint(full_range / 257).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
 
 
 def _pixels(image: Image.Image) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from multimodal.shards.columns import Column, ColumnWriter, column_names, column_path
 from multimodal.shards.joined import JoinedShards, Sets, open_sets
+from multimodal.shards.leave_out import read_leave_out, write_leave_out
 from multimodal.shards.ledger import Ledger
 from multimodal.shards.reader import BrokenPair, Shard, ShardSet
 from multimodal.shards.remote import RemoteShards, open_shards
@@ -26,5 +27,7 @@ __all__ = [
     "finish",
     "open_sets",
     "open_shards",
+    "read_leave_out",
+    "write_leave_out",
     "write_shard",
 ]

@@ -16,13 +16,13 @@ from typing import Any
 import lightning as L
 import numpy as np
 
-from multimodal.boxes import fingerprint_bytes
+from multimodal.boxes import fingerprint_bytes, fingerprint_file
 from multimodal.data import Mixture, PairLoader, Shuffle, Side
 from multimodal.data.loader import EACH_ONCE, FULL_SHUFFLE, open_order
 from multimodal.data.sides import column_names
 from multimodal.errors import InputError
 from multimodal.pairs import Batch
-from multimodal.shards import JoinedShards, Ledger, Sets, ShardSet, Split, open_sets
+from multimodal.shards import JoinedShards, Ledger, Sets, ShardSet, Split, open_sets, read_leave_out
 
 BAD = "bad.csv"
 
@@ -39,6 +39,7 @@ class PairData(L.LightningDataModule):
     max_bad_share: the run stops once a larger share of its training pairs could not be read. seed: of order, crops and captions.
     order: which order an epoch has: any pair after any other, or blocks of shards for a set larger than memory.
     mixture: of several sets, how much of each an epoch has, and how long it is; by default each pair of each set once.
+    leave_out: a list of pairs that are neither trained on nor validated on; `data-prep dedup` writes those of near duplicates.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class PairData(L.LightningDataModule):
         seed: int = 0,
         order: Shuffle = FULL_SHUFFLE,
         mixture: Mixture = EACH_ONCE,
+        leave_out: Path | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= validation_share < 1:
@@ -63,7 +65,7 @@ class PairData(L.LightningDataModule):
             raise InputError(f"data.train_share={train_share} must be a share above 0 and at most 1")
         self.source, self.image, self.text, self.split = shards, image, text, split
         self.validation_share, self.train_share, self.batch_size, self.num_workers = validation_share, train_share, batch_size, num_workers
-        self.max_bad_share, self.seed, self.order, self.mixture = max_bad_share, seed, order, mixture
+        self.max_bad_share, self.seed, self.order, self.mixture, self.leave_out = max_bad_share, seed, order, mixture, leave_out
         self.ledger = Ledger(Path(BAD))  # collects only; `BadPairs` writes
         self._train_loader: PairLoader | None = None
         self._train_state: dict[str, Any] = {}
@@ -71,6 +73,11 @@ class PairData(L.LightningDataModule):
     def setup(self, stage: str) -> None:
         self.shards = self._open()
         self.train_ids, self.validation_ids = cut(self.shards, self.split, self.validation_share, self.train_share)
+        if self.leave_out is not None:  # after the cut: who is trained on and who is validated on stays as it was
+            if isinstance(self.shards, JoinedShards):
+                raise InputError(f"data.leave_out={self.leave_out} is a list of one set's pairs, and data.shards names several sets")
+            listed = read_leave_out(self.leave_out, self.shards)
+            self.train_ids, self.validation_ids = (ids[~np.isin(ids, listed)] for ids in (self.train_ids, self.validation_ids))
         for part in JoinedShards.of(self.shards).parts(self.train_ids):
             if not len(part.ids):
                 raise InputError(
@@ -112,13 +119,16 @@ class PairData(L.LightningDataModule):
         return next(iter(loader)), str(ledger.entries[0]) if ledger.entries else ""
 
     def made_from(self) -> dict[str, str]:
-        """Fingerprints of what the run learns from: the shards, and each column that a side reads; of several sets, each one's."""
+        """Fingerprints of what the run learns from: the shards, each column that a side reads, and the list of pairs left out; of
+        several sets, each one's.
+        """
         shards = self._open()
         sets = JoinedShards.of(shards)
         of = {name: f" of {name}" if isinstance(shards, JoinedShards) else "" for name in sets.sets}
         names = sorted({name for side in (self.image, self.text) for name in column_names(side)})
         columns = {f"column {name}{of[one]}": column.manifest.fingerprint for name in names for one, column in sets.columns(name).items()}
-        return {**{f"shards{of[name]}": one.fingerprint for name, one in sets.sets.items()}, **columns}
+        left_out = {} if self.leave_out is None else {"leave_out": fingerprint_file(self.leave_out)}
+        return {**{f"shards{of[name]}": one.fingerprint for name, one in sets.sets.items()}, **columns, **left_out}
 
     def _open(self) -> ShardSet | JoinedShards:
         if self.mixture != EACH_ONCE and not isinstance(self.source, Mapping):

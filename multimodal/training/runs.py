@@ -38,6 +38,7 @@ WHERE_NOT_WHAT = (
     "checkpoint_every_n_steps",
     "checkpoint_every_s",
     "data.shards",  # their content is compared by fingerprint
+    "data.leave_out",
     "data.num_workers",
     "trainer.accelerator",
     "trainer.devices",

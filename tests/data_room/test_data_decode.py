@@ -18,17 +18,14 @@ from PIL import Image
 from multimodal.data import Pixels
 from multimodal.data.decode import (
     ENOUGH,
-    MAX_PIXELS,
     MAX_SHIFT,
-    BadPicture,
     _span,
     centre,
     crop_box,
-    picture,
-    plain_jpeg_size,
     random_crop,
 )
 from multimodal.data.order import random_words
+from multimodal.pictures import MAX_PIXELS, BadPicture, picture, plain_jpeg_size
 
 QUADRANTS = np.array([[[250, 0, 0], [0, 250, 0]], [[0, 0, 250], [250, 250, 0]]], np.uint8)
 

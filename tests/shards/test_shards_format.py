@@ -163,3 +163,16 @@ def test_headers_and_padding_make_a_tar(size: int) -> None:
         whole = io.BytesIO(header + b"x" * size + tar_padding(size) + bytes(1024))
         with tarfile.open(fileobj=whole) as tar:
             assert tar.extractfile("000000001.jpg").read() == b"x" * size
+
+
+@given(name=st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=100), size=st.integers(0, 8**11 - 1))
+def test_a_header_is_the_one_that_tarfile_makes(name: str, size: int) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, 0o644
+    try:
+        wanted = info.tobuf(tarfile.USTAR_FORMAT)
+    except ValueError as error:
+        with pytest.raises(ValueError, match=str(error)):
+            tar_header(name, size)
+    else:
+        assert tar_header(name, size) == wanted

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from multimodal.data import Captions, ColumnRows, PairLoader, Shuffled
 from multimodal.data.conformance import MakeLoader, assert_exact_epoch, assert_exact_resume
 from multimodal.errors import InputError
-from multimodal.shards import Column, ShardSet, Split
+from multimodal.shards import Column, ShardSet, Split, write_leave_out
 from multimodal.training.conformance import loaders_of
 from multimodal.training.datamodule import PairData, cut, rows_per_rank
 from multimodal.training.door import build
@@ -147,3 +147,23 @@ def test_data_modules_that_repeat_or_forget_are_found_out(pairs: Path) -> None:
     assert_exact_epoch(of(Forgetful), ids, batch_size=8, world_size=2)
     with pytest.raises(AssertionError, match="after 1 steps"):
         assert_exact_resume(of(Forgetful), batch_size=8, world_size=2)
+
+
+def test_pairs_of_a_list_are_neither_trained_on_nor_validated_on_and_the_others_stay_where_they_are(pairs: Path, tmp_path: Path) -> None:
+    shards, split = ShardSet(pairs), Split(held_out=0.3)
+    train, validation = cut(shards, split, 0.2)
+    listed = [*train[::3].tolist(), *validation[:2].tolist()]
+    write_leave_out(tmp_path / "list.json", shards, listed, "for a test")
+    data = PairData(pairs, ColumnRows("features"), ColumnRows("topics"), split, validation_share=0.2, leave_out=tmp_path / "list.json")
+    data.setup("fit")
+    assert data.train_ids.tolist() == [id for id in train.tolist() if id not in listed]
+    assert data.validation_ids.tolist() == validation[2:].tolist()
+
+
+def test_a_run_is_made_from_its_list_of_pairs_to_leave_out_too(pairs: Path, tmp_path: Path) -> None:
+    told = []
+    for ids in ([3], [4]):
+        write_leave_out(tmp_path / "list.json", ShardSet(pairs), ids, "for a test")
+        told.append(PairData(pairs, ColumnRows("features"), Captions(), Split(), leave_out=tmp_path / "list.json").made_from())
+    assert told[0].keys() == {"shards", "column features", "leave_out"}
+    assert told[0]["leave_out"] != told[1]["leave_out"]

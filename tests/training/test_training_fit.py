@@ -16,7 +16,7 @@ from multimodal.boxes import read_manifest
 from multimodal.data import ColumnRows
 from multimodal.errors import InputError
 from multimodal.metrics.retrieval import ranks, recall_at
-from multimodal.shards import Column, ShardSet, Split
+from multimodal.shards import Column, ShardSet, Split, write_leave_out
 from multimodal.towers import Head
 from multimodal.training.datamodule import PairData
 from multimodal.training.door import fit
@@ -218,3 +218,15 @@ def test_a_set_at_a_url_trains_the_same_run_as_its_folder(arguments: Arguments, 
     for key, value in checkpoint(there)["state_dict"].items():
         assert torch.equal(value, checkpoint(here)["state_dict"][key])
     assert read_manifest(there, kind="run") == read_manifest(here, kind="run"), "where the pairs lie is not part of what a run is"
+
+
+def test_a_run_leaves_out_what_a_list_says_and_notices_another_list(arguments: Arguments, pairs: Path, tmp_path: Path) -> None:
+    listed = Split().ids(ShardSet(pairs), "train")[:10]
+    path = tmp_path / "leave_out.json"
+    write_leave_out(path, ShardSet(pairs), listed, "for a test")
+    command = arguments("run", "--data.leave_out", str(path), "--trainer.max_epochs", "1")
+    counts = read_manifest(fit(command), kind="run").counts
+    assert counts["pairs"] + counts["validation_pairs"] == len(Split().ids(ShardSet(pairs), "train")) - 10
+    write_leave_out(path, ShardSet(pairs), listed[:5], "for a test")
+    with pytest.raises(InputError, match="its leave_out was"):
+        fit(command)

@@ -1,0 +1,201 @@
+"""Pictures brought to 256 pixels on their way into a tar: ours beside img2dataset's own resizer and writer, on the same files.
+
+    uv venv /tmp/img2dataset && uv pip install --python /tmp/img2dataset/bin/python img2dataset==1.47.0
+    python scripts/bench_prep_pictures.py --data shards/flickr8k --out /tmp/bench --img2dataset /tmp/img2dataset/bin/python     # a minute
+
+Each system takes JPEGs from memory, brings the shorter side to 256, encodes a JPEG of quality 95 and writes a tar with picture, text and
+JSON (ours its checksum and an index too), on one core. They run in turn and a row has the median, in pictures for each second of one core's
+time: what else the machine does is not counted. The limit is decoding and encoding alone, by simplejpeg. How good the pictures are is read
+from the tars: structural similarity to Lanczos' filter, which Pillow applies to the whole decoded picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from statistics import mean, median
+
+import numpy as np
+import simplejpeg
+import torch
+from bench_loader import Case, Files, Row, line, make_files
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from data_prep.resize import Resize, target_size
+from multimodal.boxes import atomic_write
+from multimodal.errors import InputError
+from multimodal.pictures import picture
+from multimodal.shards import ShardSet, ShardWriter
+
+SHORTEST_PX, QUALITY = 256, 95
+CASES = (Case("500x375", 192, (500, 375)), Case("1024x768", 96, (1024, 768)))
+NUM_COMPARED = 32
+OURS, THEIRS, LIMIT = "ours: make-shards --resize 256", "img2dataset's resizer and writer", "decode + encode alone: simplejpeg"
+
+Pass = Callable[[], float]
+"""Brings all pictures to the size once; the seconds of one core that it took."""
+
+
+def rows(data: Path, out: Path, runs: int, img2dataset: Path | None = None) -> Iterator[Row]:
+    """Rows, case by case. data: a shard set with photographs; out: a folder for what is made; img2dataset: the interpreter that has it."""
+    torch.set_num_threads(1)
+    source = ShardSet(data)
+    for case in CASES:
+        files = make_files(source, case, case.num_pictures, out)
+        yield from _speeds(case, files, out, runs, img2dataset)
+        yield from _similarities(case, files, out, img2dataset)
+
+
+def _speeds(case: Case, files: Files, out: Path, runs: int, img2dataset: Path | None) -> Iterator[Row]:
+    passes: dict[str, Pass] = {OURS: partial(_ours, files, _our_shards(out, case)), LIMIT: _decode_and_encode(files)}
+    with ExitStack() as ends:
+        if img2dataset is None:
+            print(f"{case.name}: {THEIRS} has no row: give --img2dataset, an interpreter that has it", file=sys.stderr)
+        else:
+            passes[THEIRS] = _theirs(files, _their_tar(out, case), img2dataset, ends)
+        seconds: dict[str, list[float]] = {name: [] for name in passes}
+        for run in range(runs + 1):  # the first warms up
+            for name, one_pass in passes.items():
+                taken = one_pass()
+                if run:
+                    seconds[name].append(taken)
+    rates = {name: len(files.shards) / median(taken) for name, taken in seconds.items()}
+    for name, rate in rates.items():
+        yield Row(case.name, name, rate, "pictures/s", rates[OURS] / rate, rate / rates[LIMIT])
+
+
+# The systems ------------------------------------------------------------------------------------------------------------------------------
+
+
+def _ours(files: Files, path: Path) -> float:
+    """Reads from memory first, as the other does; then what `make-shards --resize` does with each pair of a source."""
+    pairs = [files.shards.pair(id) for id in range(len(files.shards))]
+    shutil.rmtree(path, ignore_errors=True)
+    begun, resize = time.process_time(), Resize(SHORTEST_PX, QUALITY)
+    with ShardWriter(path) as writer:
+        for pair in pairs:
+            writer.write(resize(pair))
+    return time.process_time() - begun
+
+
+def _theirs(files: Files, tar: Path, python: Path, ends: ExitStack) -> Pass:
+    """A process of the other environment that makes a pass for each line it is sent, and says how long it took."""
+    command = [str(python), str(Path(__file__).with_name("img2dataset_pictures.py")), str(files.folder), str(tar)]
+    command += [str(SHORTEST_PX), str(QUALITY)]
+    process = ends.enter_context(
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    )
+    asks, says = process.stdin, process.stdout
+    assert asks is not None and says is not None
+    ends.callback(asks.close)
+
+    def one_pass() -> float:
+        asks.write("go\n")
+        asks.flush()
+        answer = says.readline()
+        if not answer:
+            raise InputError(f"{python}: img2dataset did not run: {(process.communicate()[1].splitlines() or ['?'])[-1]}")
+        return float(answer)
+
+    return one_pass
+
+
+def _decode_and_encode(files: Files) -> Pass:
+    encoded = files.encoded()
+    made = np.ascontiguousarray(_lanczos(encoded[0]))
+
+    def one_pass() -> float:
+        begun = time.process_time()
+        for one in encoded:
+            simplejpeg.decode_jpeg(one)
+            simplejpeg.encode_jpeg(made, QUALITY, "RGB", "420")
+        return time.process_time() - begun
+
+    return one_pass
+
+
+def _our_shards(out: Path, case: Case) -> Path:
+    return out / f"{case.name}-ours"
+
+
+def _their_tar(out: Path, case: Case) -> Path:
+    return out / f"{case.name}-img2dataset"
+
+
+# How good the pictures are ----------------------------------------------------------------------------------------------------------------
+
+
+def _similarities(case: Case, files: Files, out: Path, img2dataset: Path | None) -> Iterator[Row]:
+    references = [_lanczos(files.shards.image_bytes(id)) for id in range(min(NUM_COMPARED, len(files.shards)))]
+    written = {OURS: _our_shards(out, case)} | ({} if img2dataset is None else {THEIRS: _their_tar(out, case)})
+    for name, folder in written.items():
+        found = [ssim(np.asarray(picture(one)), wanted) for one, wanted in zip(_in_tar(folder), references, strict=False)]
+        if len(found) < len(references):
+            raise InputError(f"{folder}: {len(found)} pictures, {len(references)} are wanted: not the same work")
+        yield Row(case.name, f"SSIM to Lanczos, mean: {name}", 1000 * mean(found), "SSIM x1000")
+        yield Row(case.name, f"SSIM to Lanczos, worst: {name}", 1000 * min(found), "SSIM x1000")
+
+
+def _in_tar(folder: Path) -> Iterator[bytes]:
+    for path in sorted(folder.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if member.name.endswith(".jpg"):
+                    yield tar.extractfile(member).read()  # type: ignore[union-attr]  # a plain file
+
+
+def _lanczos(encoded: bytes) -> np.ndarray:
+    image = picture(encoded)
+    return np.asarray(image.resize(target_size(*image.size, SHORTEST_PX), Image.Resampling.LANCZOS))
+
+
+def ssim(one: np.ndarray, other: np.ndarray) -> float:
+    """Structural similarity of two pictures (h, w, 3) uint8, mean over pixels and colours; 1 where they are equal.
+
+    Wang, Bovik, Sheikh and Simoncelli (2004), eq. 13: (2 mx my + C1)(2 sxy + C2) / ((mx^2 + my^2 + C1)(sx^2 + sy^2 + C2)) in a Gaussian
+    window of 11 x 11 pixels and sigma 1.5, C1 = (0.01 * 255)^2, C2 = (0.03 * 255)^2.
+    """
+    if one.shape != other.shape:
+        raise InputError(f"a picture of {one.shape} and one of {other.shape}: not the same work")
+    x, y = one.astype(float), other.astype(float)
+    smooth = partial(gaussian_filter, sigma=(1.5, 1.5, 0), truncate=3.5)
+    mx, my = smooth(x), smooth(y)
+    sxx, syy, sxy = smooth(x * x) - mx * mx, smooth(y * y) - my * my, smooth(x * y) - mx * my
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    return float(((2 * mx * my + c1) * (2 * sxy + c2) / ((mx**2 + my**2 + c1) * (sxx + syy + c2))).mean())
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="a shard set with JPEGs")
+    parser.add_argument("--out", type=Path, required=True, help="a folder for the pictures that are made; used again by the next call")
+    parser.add_argument("--img2dataset", type=Path, help="the interpreter of an environment that has img2dataset")
+    parser.add_argument("--json", type=Path, help="the rows go there too")
+    parser.add_argument("--runs", type=int, default=5, help="passes of each system, of which the median counts")
+    given = parser.parse_args(argv)
+    made = []
+    print(f"{'case':12}  {'system':44}  {'value':>9}  {'unit':10}  {'ours/it':>9}  {'of limit':>8}")
+    try:
+        for row in rows(given.data, given.out, given.runs, given.img2dataset):
+            print(line(row), flush=True)
+            made.append(asdict(row))
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    if given.json:
+        with atomic_write(given.json) as file:
+            file.write(json.dumps(made, indent=1).encode())
+
+
+if __name__ == "__main__":
+    main()
