@@ -1,20 +1,16 @@
-"""Topics of 100,000 documents: our inference beside gensim's, on as many processes, from the same start and with the same stopping rule.
+"""Case lda: topics of 100,000 documents, our inference beside gensim's, on as many processes, from the same start, by the same stopping rule.
 
-    python scripts/bench_prep_lda.py --data data --out /tmp/bench        # --quick: 4,000 documents, does it work
-
---data is a folder with `enwiki/articles.jsonl.gz` (JSON Lines with title and text). 40 topics are fitted on its articles, and a document is
-one of them whose words are drawn again, with replacement, as many as it has. Each process times the inference alone: to make the documents,
-and gensim's form of them, is no part of it. The rows that follow say that the work was equal (how many documents agree within 1e-5; in
-gensim's float32, rounding sometimes decides that it makes a step more or less), and how far gensim's random start moves a document.
+40 topics are fitted on the articles of `enwiki`, and a document is one of them whose words are drawn again, with replacement, as many as it
+has. Each process times the inference alone: to make the documents, and gensim's form of them, is no part of it. The rows that follow say
+that the work was equal (how many documents agree within 1e-5; in gensim's float32, rounding sometimes decides that it makes a step more or
+less), and how far gensim's random start moves a document.
 """
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 import multiprocessing
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -23,7 +19,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from bench_loader import Row, line
+from bench_rows import Given, Row
 
 from multimodal.boxes import is_whole
 from multimodal.cores import usable_cores
@@ -36,10 +32,10 @@ OURS, NUMPY, GENSIM = "ours: compiled", "ours: numpy, as a query", "gensim LdaMo
 WITHIN = 1e-5
 
 
-def rows(data: Path, out: Path, runs: int, num_documents: int = NUM_DOCUMENTS) -> Iterator[Row]:
-    """The case's rows. data: the folder with `enwiki`. out: a folder for the fitted topics; what is there is used again."""
+def rows(given: Given) -> Iterator[Row]:
+    num_documents, runs = NUM_DOCUMENTS // 25 if given.quick else NUM_DOCUMENTS, given.runs
     case = f"topics, {num_documents:,} documents"
-    space = _prepare(data, out)
+    space = _prepare(given.data, given.out)
     num_processes = len(usable_cores())
     parts = [range(number, num_documents, num_processes) for number in range(num_processes)]
     with ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn")) as pool:
@@ -152,18 +148,3 @@ def _shares(gamma: np.ndarray) -> np.ndarray:
 
 def _variation(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one - other).sum(1).mean() / 2)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True, help="a folder for the fitted topics; used again by the next call")
-    parser.add_argument("--runs", type=int, default=3, help="alternating runs of each system, of which the median counts")
-    parser.add_argument("--quick", action="store_true", help="4,000 documents and one run")
-    given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
-    try:
-        for row in rows(given.data, given.out, 1 if given.quick else given.runs, 4000 if given.quick else NUM_DOCUMENTS):
-            print(line(row), flush=True)
-    except InputError as error:
-        sys.exit(f"error: {error}")

@@ -1,7 +1,4 @@
-"""Pictures brought to 256 pixels on their way into a tar: ours beside img2dataset's own resizer and writer, on the same files.
-
-    uv venv /tmp/img2dataset && uv pip install --python /tmp/img2dataset/bin/python img2dataset==1.47.0
-    python scripts/bench_prep_pictures.py --data shards/flickr8k --out /tmp/bench --img2dataset /tmp/img2dataset/bin/python     # a minute
+"""Case pictures: brought to 256 pixels on their way into a tar: ours beside img2dataset's own resizer and writer, on the same files.
 
 Each system takes JPEGs from memory, brings the shorter side to 256, encodes a JPEG of quality 95 and writes a tar with picture, text and
 JSON (ours its checksum and an index too), on one core. They run in turn and a row has the median, in pictures for each second of one core's
@@ -11,16 +8,13 @@ from the tars: structural similarity to Lanczos' filter, which Pillow applies to
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
 import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from statistics import mean, median
@@ -28,33 +22,35 @@ from statistics import mean, median
 import numpy as np
 import simplejpeg
 import torch
-from bench_loader import Case, Files, Row, line, make_files
+from bench_loader import Case, Files, make_files
+from bench_rows import Given, Row
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from data_prep.make_shards import make_shards
 from data_prep.resize import Resize, target_size
-from multimodal.boxes import atomic_write
+from data_prep.sources.captions import captions
 from multimodal.errors import InputError
 from multimodal.pictures import picture
-from multimodal.shards import ShardSet, ShardWriter
+from multimodal.shards import ShardWriter
 
 SHORTEST_PX, QUALITY = 256, 95
 CASES = (Case("500x375", 192, (500, 375)), Case("1024x768", 96, (1024, 768)))
 NUM_COMPARED = 32
+PHOTOGRAPHS, NUM_PHOTOGRAPHS = Path("flickr8k", "captions.tsv"), 1000
 OURS, THEIRS, LIMIT = "ours: make-shards --resize 256", "img2dataset's resizer and writer", "decode + encode alone: simplejpeg"
 
 Pass = Callable[[], float]
 """Brings all pictures to the size once; the seconds of one core that it took."""
 
 
-def rows(data: Path, out: Path, runs: int, img2dataset: Path | None = None) -> Iterator[Row]:
-    """Rows, case by case. data: a shard set with photographs; out: a folder for what is made; img2dataset: the interpreter that has it."""
+def rows(given: Given) -> Iterator[Row]:
     torch.set_num_threads(1)
-    source = ShardSet(data)
+    source = make_shards(captions, {"input": given.data / PHOTOGRAPHS}, given.out / "photographs", max_pairs=NUM_PHOTOGRAPHS)
     for case in CASES:
-        files = make_files(source, case, case.num_pictures, out)
-        yield from _speeds(case, files, out, runs, img2dataset)
-        yield from _similarities(case, files, out, img2dataset)
+        files = make_files(source, case, case.num_pictures, given.out)
+        yield from _speeds(case, files, given.out, given.runs, given.img2dataset)
+        yield from _similarities(case, files, given.out, given.img2dataset)
 
 
 def _speeds(case: Case, files: Files, out: Path, runs: int, img2dataset: Path | None) -> Iterator[Row]:
@@ -174,28 +170,3 @@ def ssim(one: np.ndarray, other: np.ndarray) -> float:
     sxx, syy, sxy = smooth(x * x) - mx * mx, smooth(y * y) - my * my, smooth(x * y) - mx * my
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     return float(((2 * mx * my + c1) * (2 * sxy + c2) / ((mx**2 + my**2 + c1) * (sxx + syy + c2))).mean())
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="a shard set with JPEGs")
-    parser.add_argument("--out", type=Path, required=True, help="a folder for the pictures that are made; used again by the next call")
-    parser.add_argument("--img2dataset", type=Path, help="the interpreter of an environment that has img2dataset")
-    parser.add_argument("--json", type=Path, help="the rows go there too")
-    parser.add_argument("--runs", type=int, default=5, help="passes of each system, of which the median counts")
-    given = parser.parse_args(argv)
-    made = []
-    print(f"{'case':12}  {'system':44}  {'value':>9}  {'unit':10}  {'ours/it':>9}  {'of limit':>8}")
-    try:
-        for row in rows(given.data, given.out, given.runs, given.img2dataset):
-            print(line(row), flush=True)
-            made.append(asdict(row))
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    if given.json:
-        with atomic_write(given.json) as file:
-            file.write(json.dumps(made, indent=1).encode())
-
-
-if __name__ == "__main__":
-    main()

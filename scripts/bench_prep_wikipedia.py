@@ -26,7 +26,7 @@ from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
-from bench_rows import Row, alternate, compare
+from bench_rows import Given, Row, alternate, compare
 
 from data_prep.wiki_dump import Dump
 from data_prep.wikitext import read_wikitext, words_of
@@ -45,7 +45,8 @@ Words = Mapping[str, Sequence[str]]
 """Id of an article -> its words."""
 
 
-def rows(data: Path, out: Path, runs: int) -> Iterator[Row]:
+def rows(given: Given) -> Iterator[Row]:
+    data, out, runs = given.data, given.out, given.runs
     xml = bz2.decompress((data / WIKIDUMP).read_bytes())
     pages = re.findall(rb"<page>.*?</page>", xml, re.DOTALL)
     yield from _measure("wikipedia", _write(out / "wikidump-multistream.xml.bz2", xml[: xml.index(b"<page>")], pages * REPEATS), runs)

@@ -31,6 +31,21 @@ class Row:
     share: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the command line says. data: where the data sets lie. out: a folder for what is made on the way; what is there is used again.
+
+    runs: turns of each system. quick: whether it is only to be seen that all works. img2dataset: the interpreter of an environment that
+    has it; None: no row for it.
+    """
+
+    data: Path
+    out: Path
+    runs: int
+    quick: bool = False
+    img2dataset: Path | None = None
+
+
 def alternate(systems: Mapping[str, Callable[[], int]], runs: int) -> dict[str, float]:
     """How many things a second each system does, the median of `runs`; they take turns, after one turn each to warm up.
 

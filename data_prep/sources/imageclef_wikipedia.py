@@ -30,9 +30,9 @@ from data_prep.lines import BadLine
 from data_prep.pictures import offer
 from data_prep.sources import check_listing, cut
 from data_prep.sources._layout import check_layout, file_names, folder_names, listing_fingerprint, names_digest, told_names
-from data_prep.sources._markup import plain_text
 from data_prep.sources._xml import BadXml, parse_xml
 from data_prep.sources.articles import Text
+from data_prep.wikitext import read_wikitext
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import Ledger
@@ -152,7 +152,7 @@ def _article(input: Path, named: str) -> str:
     if path.is_absolute() or ".." in path.parts:
         raise BadLine(f"its article, {named}, lies outside the collection")
     try:
-        text = plain_text((input / path).read_bytes().decode("utf-8"))
+        text = read_wikitext((input / path).read_bytes().decode("utf-8")).text
     except (FileNotFoundError, IsADirectoryError):
         raise BadLine(f"its article, {named}, is not there") from None
     except UnicodeDecodeError as error:

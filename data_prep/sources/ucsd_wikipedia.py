@@ -26,8 +26,8 @@ from data_prep.lines import BadLine, text_of_line
 from data_prep.pictures import offer
 from data_prep.sources import check_listing, cut, input_fingerprint
 from data_prep.sources._layout import check_layout, told_names
-from data_prep.sources._markup import plain_text
 from data_prep.sources._xml import BadXml, parse_xml
+from data_prep.wikitext import read_wikitext
 from multimodal.boxes import fingerprint_bytes
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
@@ -110,9 +110,9 @@ def _text(texts: Path, document: str) -> str:
         found = _TEXT.search(content)
         if found is None:
             raise BadXml(f"its text, {texts.name}/{document}.xml, {error}") from None
-        return plain_text(text_of_line(found[1]))
+        return read_wikitext(text_of_line(found[1])).text
     elements = list(root.iter("text")) or [root]
-    return plain_text("\n".join("".join(element.itertext()) for element in elements))
+    return read_wikitext("\n".join("".join(element.itertext()) for element in elements)).text
 
 
 def _lines(input: Path) -> list[tuple[str, int, bytes]]:

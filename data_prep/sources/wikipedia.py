@@ -47,7 +47,7 @@ def wikipedia(
     images: Path,
     wit: Path | None = None,
     index: Path | None = None,
-    min_side: int = 256,
+    min_side_px: int = 256,
     min_words: int = 50,
     part: Mapping[str, Any] | None = None,
     *,
@@ -60,7 +60,7 @@ def wikipedia(
         (a/a9/Example.jpg), or in tars. A picture that is not there is passed over: nobody has all of them.
     wit: a table of WIT (.tsv or .tsv.gz) that says which pictures an article has, with which captions, in place of the wikitext.
     index: the index of a multistream dump; by default the one beside it.
-    min_side: pictures whose shorter side has fewer pixels are passed over, as flags and icons.
+    min_side_px: pictures whose shorter side has fewer pixels are passed over, as flags and icons.
     min_words: articles with fewer words are passed over.
     part: one of those that `plan` made; by default all of the dump.
 
@@ -81,7 +81,7 @@ def wikipedia(
                 except InputError as error:
                     ledger.bad(where, name, str(error))
                     continue
-                if image is None or not _is_large(image, min_side):
+                if image is None or not _is_large(image, min_side_px):
                     continue
                 if long_enough is None:
                     long_enough = len(words_of(article.text)) >= min_words
@@ -98,7 +98,7 @@ def plan(
     images: Path,
     wit: Path | None = None,
     index: Path | None = None,
-    min_side: int = 256,
+    min_side_px: int = 256,
     min_words: int = 50,
 ) -> list[dict[str, Any]]:
     """Ranges of the dump, {"start": ..., "stop": ...}, or files of WikiExtractor's, of about so many pairs each: as eight places of the
@@ -109,7 +109,7 @@ def plan(
     num_sampled = min(num, _SAMPLED_PIECES)
     sampled = [(2 * number + 1) * num // (2 * num_sampled) for number in range(num_sampled)]
     parts = (documents.part(piece, piece + 1) for piece in sampled)
-    found = sum(1 for part in parts for _ in wikipedia(input, images, wit, index, min_side, min_words, part, ledger=Ledger(Path())))
+    found = sum(1 for part in parts for _ in wikipedia(input, images, wit, index, min_side_px, min_words, part, ledger=Ledger(Path())))
     pieces_a_part = max(round(pairs_per_shard * len(sampled) / found), 1) if found else _PIECES_WITHOUT_PAIRS
     num_parts = -(-num // pieces_a_part)
     return [documents.part(*both) for both in pairwise(number * num // num_parts for number in range(num_parts + 1))]
@@ -120,7 +120,7 @@ def inputs(
     images: Path,
     wit: Path | None,
     index: Path | None,
-    min_side: int,
+    min_side_px: int,
     min_words: int,
     part: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
@@ -138,11 +138,11 @@ def _read(pictures: Images, file: str) -> bytes | None:
     return next((image for name in names if (image := pictures.read(name)) is not None), None)
 
 
-def _is_large(image: bytes, min_side: int) -> bool:
+def _is_large(image: bytes, min_side_px: int) -> bool:
     """Of what cannot be opened also, so that the ledger names it."""
     try:
         with Image.open(BytesIO(image)) as picture:
-            return min(picture.size) >= min_side
+            return min(picture.size) >= min_side_px
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return True
 

@@ -106,9 +106,9 @@ def test_how_large_a_picture_and_how_long_an_article_must_be_is_a_setting(tmp_pa
     settings = write(tmp_path)
     names = {
         key: [pair.name for pair in check_source(wikipedia, settings | {key: value})]
-        for key, value in {"min_side": 255, "min_words": 3}.items()
+        for key, value in {"min_side_px": 255, "min_words": 3}.items()
     }
-    assert names["min_side"] == ["10/High_tide.jpg", "10/Low_tide.png", "14/Moss.jpg", "14/Icon.png", "16/Low_tide.png"]
+    assert names["min_side_px"] == ["10/High_tide.jpg", "10/Low_tide.png", "14/Moss.jpg", "14/Icon.png", "16/Low_tide.png"]
     assert names["min_words"] == ["10/High_tide.jpg", "10/Low_tide.png", "13/Low_tide.png", "14/Moss.jpg", "16/Low_tide.png"]
 
 
