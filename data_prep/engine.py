@@ -14,6 +14,7 @@ import os
 import pickle
 import resource
 import signal
+import socket
 import sys
 import threading
 import traceback
@@ -35,6 +36,7 @@ R = TypeVar("R")
 MAX_DEATHS = 2  # one may be bad luck (the kernel short of memory, an operator); of a second the item is the likely cause
 MAX_STARTS_LOST = 10  # processes killed while they were still starting, before we ask what kills them
 RAY_RETRIES = 3  # a node that goes takes its tasks with it, whatever they are
+ANSWER_S = 20.0  # in which a cluster that is there has answered
 RAY_AHEAD = 4  # tasks handed to the cluster for each of its cores
 
 
@@ -161,10 +163,15 @@ class RayEngine:
                 ray.shutdown()
 
     def _connect(self, ray: Any) -> None:
-        started = {"address": "local", "include_dashboard": False, "num_cpus": len(usable_cores())}
+        if self.address is None:
+            ray.init("local", include_dashboard=False, num_cpus=len(usable_cores()), logging_level="ERROR")
+            return
         try:
-            ray.init(**started if self.address is None else {"address": self.address}, logging_level="ERROR")
-        except (ConnectionError, ValueError) as error:
+            host, _, port = self.address.removeprefix("ray://").rpartition(":")
+            if port.isdecimal():  # asked first: Ray itself goes on asking for many minutes
+                socket.create_connection((host, int(port)), timeout=ANSWER_S).close()
+            ray.init(self.address, logging_level="ERROR")
+        except (OSError, ValueError) as error:
             remedy = "Start one (ray start --head), or leave the address out"
             raise InputError(f"no Ray cluster answers at {self.address}: {error}. {remedy}") from None
 

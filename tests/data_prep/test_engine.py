@@ -168,6 +168,13 @@ def cluster() -> Iterator[Any]:
 
 
 @NEEDS_RAY
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "nowhere"])
+def test_a_ray_cluster_that_does_not_answer_is_an_error_that_says_so(address: str) -> None:
+    with pytest.raises(InputError, match=f"no Ray cluster answers at {address}: .* Start one"):
+        list(RayEngine(address).run(engine_tasks.square, [1]))
+
+
+@NEEDS_RAY
 @pytest.mark.timeout(600)
 def test_ray_gives_the_results_and_errors_of_the_local_engine(cluster: Any) -> None:
     engine: Engine = RayEngine(cluster.address)
