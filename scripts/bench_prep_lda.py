@@ -1,4 +1,4 @@
-"""Case lda: topics of 100,000 documents, our inference beside gensim's, on as many processes, from the same start, by the same stopping rule.
+"""Case lda: topics of 100,000 documents, our inference beside gensim's: as many processes, the same start, the same stopping rule.
 
 40 topics are fitted on the articles of `enwiki`, and a document is one of them whose words are drawn again, with replacement, as many as it
 has. Each process times the inference alone: to make the documents, and gensim's form of them, is no part of it. The rows that follow say
