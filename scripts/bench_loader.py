@@ -14,12 +14,14 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import io
+import json
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -30,12 +32,12 @@ from typing import Any
 import numpy as np
 import simplejpeg
 import torch
-from bench_rows import Row, alternate, compare, seconds, tell
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from multimodal.boxes import atomic_write
 from multimodal.data import Captions, PairLoader, Pixels, random_words
 from multimodal.data.decode import crop_box, picture, plain_jpeg_size, random_crop
 from multimodal.errors import InputError
@@ -59,6 +61,18 @@ class Case:
 
 
 CASES = (Case("as they are", 1536), Case("500x375", 768, (500, 375)), Case("1024x768", 384, (1024, 768)))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table. ours_to_it: how many times as fast ours is; share: of the limit."""
+
+    case: str
+    system: str
+    value: float
+    unit: str
+    ours_to_it: float | None = None
+    share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +272,16 @@ def measure(case: Case, files: Files, runs: int, num_workers: int, batch_size: i
         name: partial(_read, open_it(files, num_workers, batch_size)) for name, open_it in present.items()
     }
     readers[LIMIT] = decode_alone(files, num_workers, batch_size)
-    yield from compare(case.name, alternate(readers, runs), "pictures/s", OURS, LIMIT)
+    speeds: dict[str, list[float]] = {name: [] for name in readers}
+    for run in range(runs + 1):
+        for name, read in readers.items():
+            begun = time.perf_counter()
+            num = read()
+            if run:
+                speeds[name].append(num / (time.perf_counter() - begun))
+    medians = {name: median(values) for name, values in speeds.items()}
+    for name, value in medians.items():
+        yield Row(case.name, name, value, "pictures/s", medians[OURS] / value, value / medians[LIMIT])
     for name in SYSTEMS.keys() - present.keys():
         print(f"{case.name}: {name} is not installed, and has no row", file=sys.stderr)
     yield from _parts(case, files, runs, num_workers, batch_size)
@@ -285,10 +308,29 @@ def _parts(case: Case, files: Files, runs: int, num_workers: int, batch_size: in
     }
     for name, work in parts.items():
         num = len(files.shards) if name.startswith("batch") else len(encoded)
-        yield Row(case.name, f"ours: {name}", 1e6 * seconds(work, runs) / num, "us/picture")
+        yield Row(case.name, f"ours: {name}", 1e6 * _seconds(work, runs) / num, "us/picture")
     batch = next(iter(ours(files, 0, batch_size)()))
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    yield Row(case.name, NORMALISE, 1e6 * seconds(lambda: (batch.float() / 255 - mean) / std, runs) / len(batch), "us/picture")
+    yield Row(case.name, NORMALISE, 1e6 * _seconds(lambda: (batch.float() / 255 - mean) / std, runs) / len(batch), "us/picture")
+
+
+def _seconds(work: Callable[[], Any], runs: int) -> float:
+    work()
+    taken = []
+    for _ in range(runs):
+        begun = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - begun)
+    return median(taken)
+
+
+# The table --------------------------------------------------------------------------------------------------------------------------------
+
+
+def line(row: Row) -> str:
+    ratio = "" if row.ours_to_it is None else f"{row.ours_to_it:.2f}"
+    share = "" if row.share is None else f"{row.share:.0%}"
+    return f"{row.case:12}  {row.system:44}  {row.value:9,.1f}  {row.unit:10}  {ratio:>9}  {share:>8}"
 
 
 def setup(num_workers: int, batch_size: int) -> dict[str, Any]:
@@ -309,6 +351,16 @@ if __name__ == "__main__":
     parser.add_argument("--batch-size", type=int, default=64)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    runs, share = (1, 1 / 8) if given.quick else (given.runs, 1.0)
-    told = setup(given.workers, given.batch_size)
-    tell(bench(given.data, given.out, runs, given.workers, given.batch_size, share), given.json, told)
+    rows = []
+    print(f"{'case':12}  {'system':44}  {'value':>9}  {'unit':10}  {'ours/it':>9}  {'of limit':>8}")
+    try:
+        runs, share = (1, 1 / 8) if given.quick else (given.runs, 1.0)
+        for row in bench(given.data, given.out, runs, given.workers, given.batch_size, share):
+            print(line(row), flush=True)
+            rows.append(row)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    if given.json:
+        told = {**setup(given.workers, given.batch_size), "rows": [asdict(row) for row in rows]}
+        with atomic_write(given.json) as file:
+            file.write(json.dumps(told, indent=1).encode())
