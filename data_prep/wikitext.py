@@ -68,7 +68,7 @@ def read_wikitext(markup: str, namespaces: Namespaces = Namespaces()) -> Article
     text = _lines(_without_templates_and_links(text, _tokens(namespaces), found.append))
     captions: dict[str, str] = {}
     for one in found:
-        captions[one.file] = captions.get(one.file) or _lines(one.caption).replace("\n", " ")
+        captions[one.file] = captions.get(one.file) or " ".join(_lines(one.caption).split())
     return Article(text, tuple(Illustration(file, caption) for file, caption in captions.items()))
 
 

@@ -49,11 +49,11 @@ def rows(given: Given) -> Iterator[Row]:
     data, out, runs = given.data, given.out, given.runs
     xml = bz2.decompress((data / WIKIDUMP).read_bytes())
     pages = re.findall(rb"<page>.*?</page>", xml, re.DOTALL)
-    yield from _measure("wikipedia", _write(out / "wikidump-multistream.xml.bz2", xml[: xml.index(b"<page>")], pages * REPEATS), runs)
+    yield from _measure("wikipedia text", _write(out / "wikidump-multistream.xml.bz2", xml[: xml.index(b"<page>")], pages * REPEATS), runs)
     with gzip.open(data / ENWIKI) as lines:
         pages = [_wrapped(json.loads(line)) for line in lines]
     head = re.split(b"<siteinfo>", xml)[0] + b"<siteinfo></siteinfo>"
-    yield from _measure("wikipedia, text wrapped", _write(out / "enwiki-multistream.xml.bz2", head, pages), runs)
+    yield from _measure("wikipedia text, wrapped", _write(out / "enwiki-multistream.xml.bz2", head, pages), runs)
 
 
 def _measure(case: str, dump: Path, runs: int) -> Iterator[Row]:

@@ -31,13 +31,8 @@ from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import Ledger
 
-_SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".webp",
-    ".avif",
-)  # what shards hold; articles also link drawings, sounds and films, which are no pairs
+# What shards hold; articles also link drawings, sounds and films, which are no pairs.
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif")
 _SAMPLED_PIECES = 8
 _PIECES_WITHOUT_PAIRS = 64  # in a part, where no sampled piece had a pair
 
@@ -62,7 +57,7 @@ def wikipedia(
     index: the index of a multistream dump; by default the one beside it.
     min_side_px: pictures whose shorter side has fewer pixels are passed over, as flags and icons.
     min_words: articles with fewer words are passed over.
-    part: one of those that `plan` made; by default all of the dump.
+    part: one of those that `plan` made; by default all of the input.
 
     The texts are the article, its title before it, and then the caption where there is one. A picture of several articles comes with each
     of them, named "article id/file name": what is in another part of the dump is not known here, and `data-prep dedup` finds it.
@@ -71,25 +66,13 @@ def wikipedia(
     with Images(images) as pictures:
         for article in documents.read(part, ledger.bad):
             where = f"{input.name} article {article.id}"
-            long_enough: bool | None = None
-            for one in article.illustrations:
-                if not one.file.lower().endswith(_SUFFIXES):
-                    continue
-                name = f"{article.id}/{one.file}"
-                try:
-                    image = _read(pictures, one.file)
-                except InputError as error:
-                    ledger.bad(where, name, str(error))
-                    continue
-                if image is None or not _is_large(image, min_side_px):
-                    continue
-                if long_enough is None:
-                    long_enough = len(words_of(article.text)) >= min_words
-                if not long_enough:
-                    break
+            found = list(_pictures_of(article, pictures, min_side_px, where, ledger))
+            if not found or len(words_of(article.text)) < min_words:
+                continue
+            for one in found:
                 texts = [f"{article.title}\n{article.text}", one.caption]
                 metadata = {"title": article.title, "article": article.id} | ({"caption": one.caption} if one.caption else {})
-                yield from offer(ledger, where, name, image, texts, article.id, metadata=metadata)
+                yield from offer(ledger, where, one.name, one.image, texts, article.id, metadata=metadata)
 
 
 def plan(
@@ -130,6 +113,28 @@ def inputs(
 
 
 # Pictures ---------------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    name: str
+    image: bytes
+    caption: str
+
+
+def _pictures_of(article: _Article, pictures: Images, min_side_px: int, where: str, ledger: Ledger) -> Iterator[_Picture]:
+    """Those that are there and large enough."""
+    for one in article.illustrations:
+        if not one.file.lower().endswith(_SUFFIXES):
+            continue
+        name = f"{article.id}/{one.file}"
+        try:
+            image = _read(pictures, one.file)
+        except InputError as error:  # several members of the tars could be meant
+            ledger.bad(where, name, str(error))
+            continue
+        if image is not None and _is_large(image, min_side_px):
+            yield _Picture(name, image, one.caption)
 
 
 def _read(pictures: Images, file: str) -> bytes | None:

@@ -82,7 +82,7 @@ def test_pictures_come_folder_by_folder_with_the_article_that_their_english_capt
         ("10/3.jpg", ("Moss grows.",), "text/en/4/7", {"title": "Moss.jpg", "caption": "Moss", "article": "text/en/4/7"}),
     ]
     for pairs_per_shard in (1, 2, 1000):
-        assert check_parts(imageclef_wikipedia, plan, settings(tmp_path), pairs_per_shard)
+        assert check_parts(imageclef_wikipedia, settings(tmp_path), pairs_per_shard)
 
 
 def test_small_pictures_are_passed_over_by_the_papers_measure_unless_told_otherwise(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_what_is_broken_costs_the_pictures_it_speaks_of(
         (damaged / file).write_bytes(content.encode() if isinstance(content, str) else content)
     check_broken_items(imageclef_wikipedia, settings(whole), settings(damaged), lost)
     for pairs_per_shard in (1, 2, 1000):
-        assert check_parts(imageclef_wikipedia, plan, settings(damaged), pairs_per_shard)
+        assert check_parts(imageclef_wikipedia, settings(damaged), pairs_per_shard)
     _, ledger = read_all(imageclef_wikipedia, settings(damaged))
     assert all(bad.reason.startswith(reason) for bad in ledger.entries), ledger.entries
 

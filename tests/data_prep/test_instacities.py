@@ -59,7 +59,7 @@ def test_posts_come_city_by_city_in_the_order_of_their_ids_with_the_authors_spli
     ]
     assert all(pair.group == pair.name.removesuffix(".jpg") and pair.metadata == {"city": pair.name.split("/")[0]} for pair in pairs)
     for pairs_per_shard in (1, 2, 1000):
-        assert check_parts(instacities, plan, {"input": tmp_path, **SMALL}, pairs_per_shard)
+        assert check_parts(instacities, {"input": tmp_path, **SMALL}, pairs_per_shard)
 
 
 def test_a_caption_keeps_its_lines_and_hashtags_which_a_normaliser_reads(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_broken_posts_cost_themselves_and_move_no_other_into_another_split(tmp_p
     lost = ["london/0.jpg", "london/14.jpg", "london/21.jpg", "miami/0.jpg", "miami/14.jpg"]
     check_broken_items(instacities, {"input": whole, **SMALL}, {"input": damaged, **SMALL}, lost)
     for pairs_per_shard in (1, 2, 1000):
-        assert check_parts(instacities, plan, {"input": damaged, **SMALL}, pairs_per_shard)
+        assert check_parts(instacities, {"input": damaged, **SMALL}, pairs_per_shard)
     _, ledger = read_all(instacities, {"input": damaged, **SMALL})
     reasons = {bad.key: bad.reason for bad in ledger.entries}
     assert reasons["london/0.jpg"] == f"has no {IMAGES}/london/0.jpg"

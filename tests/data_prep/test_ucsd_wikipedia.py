@@ -52,7 +52,7 @@ def test_documents_come_in_the_order_of_the_lists_with_their_split_and_category(
         ("p4.jpg", ("aa-7 is by the sea.\nSo it is.",), "aa-7", "test", {"category": "warfare", "article": "aa"}),
     ]
     for pairs_per_shard in (1, 2, 1000):
-        assert check_parts(ucsd_wikipedia, plan, {"input": tmp_path}, pairs_per_shard)
+        assert check_parts(ucsd_wikipedia, {"input": tmp_path}, pairs_per_shard)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_broken_document_costs_only_itself(tmp_path: Path, file: str, content:
         (damaged / file).write_text(content)
     check_broken_items(ucsd_wikipedia, {"input": whole}, {"input": damaged}, ["p2.jpg"])
     for pairs_per_shard in (1, 2, 1000):
-        assert check_parts(ucsd_wikipedia, plan, {"input": damaged}, pairs_per_shard)
+        assert check_parts(ucsd_wikipedia, {"input": damaged}, pairs_per_shard)
     _, ledger = read_all(ucsd_wikipedia, {"input": damaged})
     assert ledger.entries[0].reason.startswith(reason), ledger.entries
 

@@ -136,7 +136,7 @@ def test_a_shard_is_made_of_each_tar_and_nothing_is_fetched_twice(tmp_path: Path
 
 def check_parts_of(root: Path, program: Path, pairs_per_shard: int) -> list[dict[str, Any]]:
     plan(pairs_per_shard, **settings(root, program))  # how many are in a tar is settled by who begins
-    return check_parts(urls, plan, settings(root, program), 5)
+    return check_parts(urls, settings(root, program), 5)
 
 
 def test_downloads_that_were_stopped_go_on_with_the_tars_that_are_missing(tmp_path: Path, stand_in: Path) -> None:

@@ -81,7 +81,7 @@ def test_pictures_come_with_their_row_of_text_and_their_class(tmp_path: Path, la
         ("flickr/q0001/f.jpg", ("DSC1\ntench, pond",), "train", "flickr/q0001/f.jpg", {"label": 0, "class": "tench, Tinca tinca"}),
     ]
     for pairs_per_shard in (1, 2, 1000):
-        assert check_parts(webvision, plan, {"input": tmp_path}, pairs_per_shard)
+        assert check_parts(webvision, {"input": tmp_path}, pairs_per_shard)
 
 
 def test_the_lists_of_google_and_flickr_are_those_of_all_one_after_the_other(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_pictures_of_val_are_paired_with_the_name_of_their_class(tmp_path: Path)
         ("val000002.jpg", ("tench, Tinca tinca",), "val"),
     ]
     for pairs_per_shard in (1, 2, 1000):
-        assert check_parts(webvision, plan, settings, pairs_per_shard)
+        assert check_parts(webvision, settings, pairs_per_shard)
     (tmp_path / "info/synsets.txt").unlink()
     with pytest.raises(InputError, match="looked for info/synsets.txt, and found"):
         plan(10, **settings)
@@ -160,7 +160,7 @@ def test_what_is_broken_costs_the_pictures_it_speaks_of(tmp_path: Path, path: st
     names = NAMES["google"][:2][-lost:] if "q0001" in path else NAMES["google"][2:]
     check_broken_items(webvision, *settings, names)
     for pairs_per_shard in (1, 2, 1000):
-        assert check_parts(webvision, plan, settings[1], pairs_per_shard)
+        assert check_parts(webvision, settings[1], pairs_per_shard)
     _, ledger = read_all(webvision, settings[1])
     assert all(bad.reason.startswith(reason) for bad in ledger.entries), ledger.entries
 

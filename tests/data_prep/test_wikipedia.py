@@ -231,3 +231,16 @@ def test_pairs_of_a_real_dump_in_parts(shared_data: Path, tmp_path: Path) -> Non
     assert {pair.name: pair.metadata.get("caption", "") for pair in pairs} == wanted
     parts = in_parts(settings, 300)
     assert [pair for part in parts for pair in part] == pairs and len(parts) > 2
+
+
+def test_a_picture_that_two_members_of_tars_may_be_is_named_and_the_others_stay(tmp_path: Path) -> None:
+    settings = write(tmp_path)
+    (tmp_path / "tars").mkdir()
+    for name in ("one.tar", "two.tar"):
+        with tarfile.open(tmp_path / "tars" / name, "w") as tar:
+            tar.add(tmp_path / "images" / "Moss.jpg", f"{name}/Moss.jpg")
+    (tmp_path / "tars" / "High_tide.jpg").write_bytes(PICTURES["High_tide.jpg"])
+    pairs, ledger = read_all(wikipedia, settings | {"images": tmp_path / "tars"})
+    assert [pair.name for pair in pairs] == ["10/High_tide.jpg"]
+    assert [(bad.where, bad.key) for bad in ledger.entries] == [("wiki.xml.bz2 article 14", "14/Moss.jpg")]
+    assert "several members of its tars are called Moss.jpg" in ledger.entries[0].reason

@@ -68,7 +68,7 @@ def test_what_never_ends_is_text(markup: str, seen: str) -> None:
 
 def test_pictures_come_with_their_captions_each_once() -> None:
     markup = """{{Infobox settlement
-| image_skyline = low tide.jpg | image_caption = The ''[[quay|harbour]]'' {{small|x}}
+| image_skyline = low tide.jpg | image_caption = The  ''[[quay|harbour]]'' {{small|x}}
 | image_flag = Flag.svg
 | module = {{Infobox|image=[[File:inner.png|30px]]|caption=Not of a link}}
 }}
