@@ -183,3 +183,11 @@ def test_the_command_prints_the_counts(sets: dict[str, ShardSet], tmp_path: Path
     told = capsys.readouterr()
     assert "first test and second train" in told.out and "3 pairs to learn from are near to one that is held out" in told.err
     assert not (tmp_path / "report" / "report.html").exists()
+
+
+@pytest.mark.parametrize("colours", [["white"], ["white", "black", "white"]])
+def test_a_set_of_blank_pictures_has_nothing_to_compare(tmp_path: Path, colours: list[str]) -> None:
+    blank = {f"{number} {colour}": (encoded(Image.new("RGB", (60, 40), colour)), "train") for number, colour in enumerate(colours)}
+    found = dedup([write_set(tmp_path / "set", blank).path], tmp_path / "report", page=True)
+    told = json.loads((found / "report.json").read_text())
+    assert told["pictures"] == 0 and told["blank"] == len(colours) and told["near_pairs"] == []
