@@ -123,7 +123,7 @@ class RayEngine:
     """A Ray cluster: the one at an address, or one that is started on this machine for the job. A lost task is run again elsewhere.
 
     address: "auto", "host:6379" or "ray://host:10001"; None starts one here. Every node needs this package, and sees the same files under
-    the same names.
+    the same names. Ray runs its processes at a niceness of 15: on a machine that is busy otherwise start it with RAY_worker_niceness=0.
     """
 
     address: str | None = None

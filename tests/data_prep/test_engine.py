@@ -160,6 +160,7 @@ def cluster() -> Iterator[Any]:
     memory = {"object_store_memory": 80 * 2**20}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", python_path())
+        patch.setenv("RAY_worker_niceness", "0")  # by default 15: on a busy machine its processes would hardly start
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **memory})
         cluster.second = cluster.add_node(num_cpus=1, **memory)
         cluster.wait_for_nodes()
@@ -177,13 +178,17 @@ def test_a_ray_cluster_that_does_not_answer_is_an_error_that_says_so(address: st
 @NEEDS_RAY
 @pytest.mark.timeout(600)
 def test_ray_gives_the_results_and_errors_of_the_local_engine(cluster: Any) -> None:
-    engine: Engine = RayEngine(cluster.address)
+    import ray
+
+    ray.init(cluster.address, logging_level="ERROR")  # the engine uses the connection that is there, and leaves it
+    engine: Engine = RayEngine()
     assert sorted(engine.run(engine_tasks.square, range(5))) == [(n, n * n) for n in range(5)]  # type: ignore[type-var]
     with pytest.raises(InputError, match="three is refused"):
         list(engine.run(engine_tasks.refuse_three, range(6)))
     results = dict(engine.run(engine_tasks.die_at_three, [3, 4]))
     assert results[1] == 16
     assert isinstance(results[0], Failed) and results[0].reason.startswith("it was lost 4 times: ")
+    ray.shutdown()
 
 
 @NEEDS_RAY
