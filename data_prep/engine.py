@@ -140,7 +140,7 @@ class RayEngine:
             self._connect(ray)
         waiting = deque(range(len(items)))
         pending: dict[Any, int] = {}
-        remote = ray.remote(_in_folder).options(num_cpus=1, max_retries=RAY_RETRIES)
+        remote: Any = ray.remote(_in_folder).options(num_cpus=1, max_retries=RAY_RETRIES)
         try:
             while waiting or pending:
                 ahead = RAY_AHEAD * max(int(ray.cluster_resources().get("CPU", 1)), 1)  # asked again: nodes come and go
