@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from multimodal.errors import InputError
-from multimodal.evaluate.figures import Found, Line, align, groups_of, judged_ids, lines_of, look_up, per_cent, write_figures
+from multimodal.evaluate.figures import FigureRow, Found, Line, align, groups_of, judged_ids, lines_of, look_up, per_cent, write_figures
 from multimodal.metrics import chance_average_precision, dealt_average_precision, interval, score_blocks, shares_among_first, unit
 from multimodal.metrics.confusion import confusion as confusion_between
 from multimodal.search.store import Store
@@ -37,15 +37,6 @@ DIRECTIONS: tuple[Direction, ...] = ("image->article", "article->image")
 LEAST_SHARE = 2.0**-24
 """The least number above 0 that float16, in which stores keep rows, can hold."""
 
-_KEYS = {
-    "mean_average_precision": "mAP",
-    "chance_average_precision": "chance_mAP",
-    "dealt_average_precision": "dealt_mAP",
-    "low": "mAP_low",
-    "high": "mAP_high",
-}
-"""Field -> its key in JSON, where that differs."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ByClass:
@@ -57,7 +48,7 @@ class ByClass:
 
 
 @dataclass(frozen=True, slots=True)
-class ClassRow:
+class ClassRow(FigureRow):
     """One line of a table of figures by class. Shares are in per cent, as `as_json` writes them.
 
     trunk: what the features under the run came from, "imagenet" or "random" for instance.
@@ -85,14 +76,13 @@ class ClassRow:
     seed: int
     control: bool
 
-    def as_json(self) -> dict[str, Any]:
-        """By the keys of a file of figures."""
-        return {_KEYS.get(name, name): value for name, value in asdict(self).items()}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> ClassRow:
-        """The way back from `as_json`."""
-        return cls(**{name: values[_KEYS.get(name, name)] for name in cls.__slots__})
+    keys: ClassVar[Mapping[str, str]] = {
+        "mean_average_precision": "mAP",
+        "chance_average_precision": "chance_mAP",
+        "dealt_average_precision": "dealt_mAP",
+        "low": "mAP_low",
+        "high": "mAP_high",
+    }
 
     @classmethod
     def of(

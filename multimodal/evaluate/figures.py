@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -29,12 +29,24 @@ _COLUMNS = ("ids", "groups", "first", "precision", "num_relevant")
 R = TypeVar("R")
 
 
-class _FromJson(Protocol):
+@dataclass(frozen=True, slots=True)
+class FigureRow:
+    """One line of a table of figures: a dataclass, and the keys that its fields have in a file."""
+
+    keys: ClassVar[Mapping[str, str]] = {}
+    """Field -> its key in JSON, where that differs."""
+
+    def as_json(self) -> dict[str, Any]:
+        """By the keys of a file of figures."""
+        return {self.keys.get(name, name): value for name, value in asdict(self).items()}
+
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self: ...
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The way back from `as_json`."""
+        return cls(**{field.name: values[cls.keys.get(field.name, field.name)] for field in fields(cls)})
 
 
-J = TypeVar("J", bound=_FromJson)
+J = TypeVar("J", bound=FigureRow)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from multimodal.evaluate.figures import Found, Line, align, groups_of, judged_ids, lines_of, look_up, per_cent, write_figures
+from multimodal.evaluate.figures import FigureRow, Found, Line, align, groups_of, judged_ids, lines_of, look_up, per_cent, write_figures
 from multimodal.metrics import chance_recall_at, interval, recall_at, unit
 from multimodal.search.store import Store
 from multimodal.shards import Part, ShardSet, Split
@@ -26,20 +26,9 @@ from multimodal.shards import Part, ShardSet, Split
 Direction = Literal["text->image", "image->text"]
 Queries = Literal["main", "all"]
 
-_KEYS = {
-    "recall_1": "R@1",
-    "recall_5": "R@5",
-    "recall_10": "R@10",
-    "mean_average_precision": "mAP",
-    "chance_recall_10": "chance_R@10",
-    "low": "R@10_low",
-    "high": "R@10_high",
-}
-"""Field -> its key in results.json, where that differs."""
-
 
 @dataclass(frozen=True, slots=True)
-class RetrievalRow:
+class RetrievalRow(FigureRow):
     """One line of a table of figures. Shares are in per cent, as `as_json` writes them.
 
     trunk: what the features under the run came from, "imagenet" or "random" for instance.
@@ -66,14 +55,15 @@ class RetrievalRow:
     seed: int
     control: bool
 
-    def as_json(self) -> dict[str, Any]:
-        """By the keys that results.json uses."""
-        return {_KEYS.get(name, name): value for name, value in asdict(self).items()}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> RetrievalRow:
-        """The way back from `as_json`."""
-        return cls(**{name: values[_KEYS.get(name, name)] for name in cls.__slots__})
+    keys: ClassVar[Mapping[str, str]] = {
+        "recall_1": "R@1",
+        "recall_5": "R@5",
+        "recall_10": "R@10",
+        "mean_average_precision": "mAP",
+        "chance_recall_10": "chance_R@10",
+        "low": "R@10_low",
+        "high": "R@10_high",
+    }
 
     @classmethod
     def of(
