@@ -294,7 +294,7 @@ class _InPlaceAs(InPlace):
     """What reads by readers that are in place is so too, in rows that are laid as those of one of them."""
 
     one: InPlace
-    fill: Callable[[np.ndarray, "np.ndarray | None", np.ndarray], Rows]
+    fill: Callable[[np.ndarray, np.ndarray | None, np.ndarray], Rows]
 
     @property
     def row_bytes(self) -> int:

@@ -189,7 +189,8 @@ def left_out(shards: ShardSet | JoinedShards, lists: Mapping[str, Path] | Path) 
         return read_leave_out(lists, shards)
     if not isinstance(lists, Mapping):
         raise InputError(
-            f"data.leave_out={lists} is a list of one set's pairs, and data.shards names several. Say of which: {{{next(iter(shards.sets))}: FILE}}"
+            f"data.leave_out={lists} is a list of one set's pairs, and data.shards names several. "
+            f"Say of which: {{{next(iter(shards.sets))}: FILE}}"
         )
     unknown = sorted(lists.keys() - shards.sets.keys())
     if unknown:
