@@ -27,9 +27,9 @@ class Buffers:
 
     def _share(self, arena: Arena, num: int) -> None:
         self._arena, self._memory = arena, np.frombuffer(arena.buffer, np.uint8).reshape(num, -1)
+        self._taken: set[int] = set()
+        # What is let go of in another thread, or by the garbage collector in the middle of a line here, is one step: it leaves this set.
         self._lent: set[int] = set()
-        self._free: list[int] = []
-        self.reclaim()
 
     def __getstate__(self) -> tuple[Arena, int]:
         return self._arena, len(self._memory)
@@ -42,20 +42,20 @@ class Buffers:
         return self._memory[number]
 
     def take(self) -> int | None:
-        """The number of a free one, the one that was used last: those that are never needed never become memory."""
-        return self._free.pop() if self._free else None
+        """The number of a free one, the lowest: those that are never needed never become memory."""
+        number = next((one for one in range(len(self._memory)) if one not in self._taken and one not in self._lent), None)
+        if number is not None:
+            self._taken.add(number)
+        return number
 
     def lend(self, number: int, view: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """view(memory), until whose end the buffer is in use. A tensor made of it, and any view of that tensor, hold it too."""
         array = view(self.memory(number))
         self._lent.add(number)
-        weakref.finalize(array, self._give_back, number).atexit = False
+        self._taken.discard(number)
+        weakref.finalize(array, self._lent.discard, number).atexit = False
         return array
 
     def reclaim(self) -> None:
         """Those that were taken and never lent are free again: their step was given up."""
-        self._free = [number for number in reversed(range(len(self._memory))) if number not in self._lent]
-
-    def _give_back(self, number: int) -> None:
-        self._lent.discard(number)
-        self._free.append(number)
+        self._taken.clear()

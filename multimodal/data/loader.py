@@ -104,6 +104,7 @@ class PairLoader:
             raise InputError(f"drop_tail leaves nothing: {self.num_pairs} pairs are fewer than {batch_size} x {world_size} ranks")
         self._position = Position(epoch=0, offset=0)
         self._resumes = False
+        self._loop: object = None  # the one that was begun last
         self._starts: list[tuple[int, int]] = []
         self._joined = JoinedShards.of(shards)
         self._buffers: Buffers | None = None
@@ -157,6 +158,7 @@ class PairLoader:
         if not self._resumes:  # nothing is taken note of before the first batch is asked for: Lightning makes iterators that it never uses
             self._position = Position(self.epoch, 0)
         self._resumes = False
+        loop = self._loop = object()
         epoch, stop = self.epoch, len(self) * self.global_batch
         self._starts[:] = [(epoch, offset) for offset in range(self._position.offset, stop, self.global_batch)]
         # Workers are forked here, before there is a second thread.
@@ -169,6 +171,10 @@ class PairLoader:
                 self._position = Position(epoch, offset) if offset < stop else Position(epoch + 1, 0)
                 self._note(batch, unread)
                 yield batch
+                if self._loop is not loop:  # both would take steps from the same workers, and move the same position
+                    raise InputError(
+                        "PairLoader: this loop goes on after another one over the same loader was begun. Make a loader for each"
+                    )
 
     @contextmanager
     def _fetching(self, starts: list[tuple[int, int]]) -> Iterator[Callable[[int], None]]:
@@ -216,11 +222,13 @@ class PairLoader:
         )
 
     def _batch(self, step: _Step) -> tuple[Batch, Unread]:
-        image = step.image
-        if image is None:
-            assert self._buffers is not None and step.buffer is not None and isinstance(self._steps.image, InPlace)
-            image = self._buffers.lend(step.buffer, self._steps.image.rows_in)
-        return Batch(torch.from_numpy(step.ids), _tensor(image), _tensor(step.text), torch.from_numpy(step.valid)), step.unread
+        reader, text = self._steps.image, _laid(self._steps.text, step.text)
+        if step.image is not None:
+            image = _laid(reader, step.image)
+        else:
+            assert self._buffers is not None and step.buffer is not None and isinstance(reader, InPlace)
+            image = self._buffers.lend(step.buffer, reader.rows_in)
+        return Batch(torch.from_numpy(step.ids), _tensor(image), _tensor(text), torch.from_numpy(step.valid)), step.unread
 
     def _note(self, batch: Batch, unread: Unread) -> None:
         if self.ledger is None:
@@ -317,12 +325,13 @@ class _Steps(Dataset):
         return Drawn(self.ids[places], np.full(len(places), epoch))
 
     def _read(self, read: Reader, ids: np.ndarray, words: np.ndarray | None, memory: np.ndarray | None) -> Rows:
-        """Rows whose values are (b, ...), or b strings, with zeros or "" at the end where there are fewer."""
+        """Rows whose values are (b, ...), or b strings, with zeros or "" at the end where there are fewer; see `_laid`."""
         missing = self.batch_size - len(ids)
         if isinstance(read, InPlace):
-            values = read.rows_in(np.empty(self.batch_size * read.row_bytes, np.uint8) if memory is None else memory)
+            memory = np.empty(self.batch_size * read.row_bytes, np.uint8) if memory is None else memory
+            values = read.rows_in(memory)
             values[len(ids) :] = 0
-            return read.read(ids, words, values[: len(ids)])._replace(values=values)
+            return read.read(ids, words, values[: len(ids)])._replace(values=memory)
         rows = read(ids, words)
         if not missing:
             return rows
@@ -348,6 +357,11 @@ def _run_lengths(values: np.ndarray) -> np.ndarray:
 
 def _as_it_is(step: Any) -> Any:  # a function with a name, because workers may be started afresh and get it by pickle
     return step
+
+
+def _laid(reader: Reader, values: np.ndarray | Sequence[str]) -> np.ndarray | Sequence[str]:
+    """What a reader gave, as it came: of one in place the memory, since a pipe would bring its rows in another layout."""
+    return reader.rows_in(values) if isinstance(reader, InPlace) and isinstance(values, np.ndarray) else values
 
 
 def _tensor(values: np.ndarray | Sequence[str]) -> Any:

@@ -150,7 +150,9 @@ class Shuffled:
         ring = Order(self.seed, len(ids)).ids(epoch=0, start=0, stop=len(ids))
         partner = np.empty_like(ids)
         partner[ring] = ids[np.roll(ring, -1)]
-        return _ShuffledReader(self.side.open(shards, ids), ids, partner)
+        reader = self.side.open(shards, ids)
+        shuffled = _ShuffledReader(reader, ids, partner)
+        return _InPlaceAs(reader, shuffled.read) if isinstance(reader, InPlace) else shuffled
 
 
 def open_side(side: Side, shards: ShardSet | JoinedShards, ids: np.ndarray) -> Reader:
@@ -159,7 +161,9 @@ def open_side(side: Side, shards: ShardSet | JoinedShards, ids: np.ndarray) -> R
         return side.open(shards, ids)
     for name in column_names(side):
         shards.columns(name)
-    return _JoinedReader(shards, {part.name: side.open(part.shards, part.ids) for part in shards.parts(ids)})
+    readers = {part.name: side.open(part.shards, part.ids) for part in shards.parts(ids)}
+    joined, of_one = _JoinedReader(shards, readers), next(iter(readers.values()))
+    return _InPlaceAs(of_one, joined.read) if isinstance(of_one, InPlace) else joined
 
 
 def column_names(side: Side) -> Iterator[str]:
@@ -243,7 +247,14 @@ class _ShuffledReader:
     partner: np.ndarray
 
     def __call__(self, ids: np.ndarray, words: np.ndarray | None) -> Rows:
-        return self.reader(self.partner[np.searchsorted(self.ids, ids)], words)
+        return self.reader(self._partners(ids), words)
+
+    def read(self, ids: np.ndarray, words: np.ndarray | None, out: np.ndarray) -> Rows:
+        assert isinstance(self.reader, InPlace)
+        return self.reader.read(self._partners(ids), words, out)
+
+    def _partners(self, ids: np.ndarray) -> np.ndarray:
+        return self.partner[np.searchsorted(self.ids, ids)]
 
 
 @dataclass(frozen=True)
@@ -252,6 +263,9 @@ class _JoinedReader:
     readers: Mapping[str, Reader]
 
     def __call__(self, ids: np.ndarray, words: np.ndarray | None) -> Rows:
+        return self.read(ids, words, None)
+
+    def read(self, ids: np.ndarray, words: np.ndarray | None, out: np.ndarray | None) -> Rows:
         ok = np.empty(len(ids), bool)
         told: dict[int, str] = {}
         read = [
@@ -260,16 +274,34 @@ class _JoinedReader:
         for places, rows in read:
             ok[places] = rows.ok
             told |= dict(zip(places[~rows.ok].tolist(), rows.reasons, strict=True))
-        return Rows(_in_place([(places, rows.values) for places, rows in read], len(ids)), ok, [told[place] for place in sorted(told)])
+        return Rows(_placed([(places, rows.values) for places, rows in read], len(ids), out), ok, [told[place] for place in sorted(told)])
 
 
-def _in_place(parts: Sequence[tuple[np.ndarray, np.ndarray | Sequence[str]]], num: int) -> np.ndarray | Sequence[str]:
-    """The values of each part, at their places (m,) among num."""
+def _placed(parts: Sequence[tuple[np.ndarray, np.ndarray | Sequence[str]]], num: int, out: np.ndarray | None) -> np.ndarray | Sequence[str]:
+    """The values of each part, at their places (m,) among num; arrays in out, where that is given."""
     first = parts[0][1]
     if not isinstance(first, np.ndarray):
         texts = {place: text for places, values in parts for place, text in zip(places.tolist(), values, strict=True)}
         return [texts[place] for place in range(num)]
-    joined = np.empty_like(first, shape=(num, *first.shape[1:]))  # in memory as the first part lies: pixels have their channels last
+    joined = np.empty((num, *first.shape[1:]), first.dtype) if out is None else out
     for places, values in parts:
         joined[places] = values
     return joined
+
+
+@dataclass(frozen=True)
+class _InPlaceAs(InPlace):
+    """What reads by readers that are in place is so too, in rows that are laid as those of one of them."""
+
+    one: InPlace
+    fill: Callable[[np.ndarray, np.ndarray | None, np.ndarray], Rows]
+
+    @property
+    def row_bytes(self) -> int:
+        return self.one.row_bytes
+
+    def rows_in(self, memory: np.ndarray) -> np.ndarray:
+        return self.one.rows_in(memory)
+
+    def read(self, ids: np.ndarray, words: np.ndarray | None, out: np.ndarray) -> Rows:
+        return self.fill(ids, words, out)

@@ -39,7 +39,8 @@ class PairData(L.LightningDataModule):
     max_bad_share: the run stops once a larger share of its training pairs could not be read. seed: of order, crops and captions.
     order: which order an epoch has: any pair after any other, or blocks of shards for a set larger than memory.
     mixture: of several sets, how much of each an epoch has, and how long it is; by default each pair of each set once.
-    leave_out: a list of pairs that are neither trained on nor validated on; `data-prep dedup` writes those of near duplicates.
+    leave_out: a list of pairs that are neither trained on nor validated on; `data-prep dedup` writes those of near duplicates. Of several
+    sets a list each, under the set's name, for those that have one.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class PairData(L.LightningDataModule):
         seed: int = 0,
         order: Shuffle = FULL_SHUFFLE,
         mixture: Mixture = EACH_ONCE,
-        leave_out: Path | None = None,
+        leave_out: dict[str, Path] | Path | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= validation_share < 1:
@@ -74,9 +75,7 @@ class PairData(L.LightningDataModule):
         self.shards = self._open()
         self.train_ids, self.validation_ids = cut(self.shards, self.split, self.validation_share, self.train_share)
         if self.leave_out is not None:  # after the cut: who is trained on and who is validated on stays as it was
-            if isinstance(self.shards, JoinedShards):
-                raise InputError(f"data.leave_out={self.leave_out} is a list of one set's pairs, and data.shards names several sets")
-            listed = read_leave_out(self.leave_out, self.shards)
+            listed = left_out(self.shards, self.leave_out)
             self.train_ids, self.validation_ids = (ids[~np.isin(ids, listed)] for ids in (self.train_ids, self.validation_ids))
         for part in JoinedShards.of(self.shards).parts(self.train_ids):
             if not len(part.ids):
@@ -127,8 +126,12 @@ class PairData(L.LightningDataModule):
         of = {name: f" of {name}" if isinstance(shards, JoinedShards) else "" for name in sets.sets}
         names = sorted({name for side in (self.image, self.text) for name in column_names(side)})
         columns = {f"column {name}{of[one]}": column.manifest.fingerprint for name in names for one, column in sets.columns(name).items()}
-        left_out = {} if self.leave_out is None else {"leave_out": fingerprint_file(self.leave_out)}
-        return {**{f"shards{of[name]}": one.fingerprint for name, one in sets.sets.items()}, **columns, **left_out}
+        lists = {}
+        if self.leave_out is not None:
+            left_out(shards, self.leave_out)  # says what is wrong with them
+            paths = self.leave_out if isinstance(self.leave_out, Mapping) else dict.fromkeys(of, self.leave_out)
+            lists = {f"leave_out{of[name]}": fingerprint_file(path) for name, path in paths.items()}
+        return {**{f"shards{of[name]}": one.fingerprint for name, one in sets.sets.items()}, **columns, **lists}
 
     def _open(self) -> ShardSet | JoinedShards:
         if self.mixture != EACH_ONCE and not isinstance(self.source, Mapping):
@@ -176,6 +179,25 @@ def cut(shards: ShardSet | JoinedShards, split: Split, validation_share: float, 
     first = sorted(left, key=lambda group: fingerprint_bytes(f"share {split.seed} {group}".encode("utf-8", "surrogatepass")))
     kept = set(first[: math.ceil(train_share * len(first))])
     return ids[np.fromiter((group in kept for group in groups), bool, len(ids))], ids[validates]
+
+
+def left_out(shards: ShardSet | JoinedShards, lists: Mapping[str, Path] | Path) -> np.ndarray:
+    """(n,) int64, the ids of the pairs in a list of one set's, or in the lists of several sets by their names."""
+    if isinstance(shards, ShardSet):
+        if isinstance(lists, Mapping):
+            raise InputError(f"data.leave_out names lists for {', '.join(lists)}, and data.shards={shards.path} is one set. Give one FILE")
+        return read_leave_out(lists, shards)
+    if not isinstance(lists, Mapping):
+        raise InputError(
+            f"data.leave_out={lists} is a list of one set's pairs, and data.shards names several. "
+            f"Say of which: {{{next(iter(shards.sets))}: FILE}}"
+        )
+    unknown = sorted(lists.keys() - shards.sets.keys())
+    if unknown:
+        raise InputError(f"data.leave_out has a list for {', '.join(unknown)}, and the sets are {', '.join(shards.sets)}")
+    return np.concatenate(
+        [np.zeros(0, np.int64), *(shards.starts[name] + read_leave_out(path, shards.sets[name]) for name, path in lists.items())]
+    )
 
 
 def rows_per_rank(batch_size: int, world_size: int) -> int:

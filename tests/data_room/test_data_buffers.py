@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from multimodal.data import Captions, PairLoader, Pixels
+from multimodal.data import Captions, InPlace, PairLoader, Pixels, Reader, Shuffled, Side
 from multimodal.data.buffers import Buffers
+from multimodal.data.sides import open_side
 from multimodal.pairs import Pair
-from multimodal.shards import ShardSet, ShardWriter
+from multimodal.shards import JoinedShards, ShardSet, ShardWriter
 
 
 @pytest.fixture(scope="session")
@@ -94,3 +95,30 @@ def test_epochs_that_are_left_early_change_nothing_in_the_next(shards: ShardSet)
         next(iter(loader))
     read = [(batch.id.tolist(), batch.image.tolist(), batch.text) for batch in loader]
     assert read == [(batch.id.tolist(), batch.image.tolist(), batch.text) for batch in with_workers(shards, 0)]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("side", [Pixels(8), Shuffled(Pixels(8))], ids=["as they are", "shuffled"])
+def test_pictures_lie_in_memory_alike_whether_they_came_by_a_buffer_or_by_pipe(shards: ShardSet, side: Side, num_workers: int) -> None:
+    """Convolutions sum in another order where the layout is another; more are kept than there are buffers."""
+    loader = PairLoader(shards, np.arange(len(shards)), side, Captions(), batch_size=2, seed=0, num_workers=num_workers)
+    kept = [batch.image for _ in range(2) for batch in loader]
+    assert all(image.is_contiguous(memory_format=torch.channels_last) for image in kept)
+
+
+def test_sides_made_of_pictures_are_written_in_place_too(shards: ShardSet) -> None:
+    """So that their pictures come by buffers: each picture is the one that it is by its own side."""
+    joined, ids = JoinedShards({"a": shards, "b": shards}), np.array([20, 3, 14, 0, 27])
+    words = np.arange(5, dtype=np.uint64)
+    single = open_side(Pixels(8), shards, np.arange(14))
+    reader, shuffled = open_side(Pixels(8), joined, np.arange(28)), open_side(Shuffled(Pixels(8)), shards, np.arange(14))
+    assert isinstance(reader, InPlace) and isinstance(shuffled, InPlace)
+    memory = np.full(5 * reader.row_bytes, 255, np.uint8)
+    read = reader.read(ids, words, reader.rows_in(memory))
+    assert np.shares_memory(read.values, memory) and np.array_equal(read.values, single(ids % 14, words).values)
+    partners = np.array([next(other for other in range(14) if alike(shuffled, id, single, other)) for id in range(14)])
+    assert sorted(partners) == list(range(14)) and (partners != np.arange(14)).all()
+
+
+def alike(one: Reader, id: int, other: Reader, other_id: int) -> bool:
+    return np.array_equal(one(np.array([id]), None).values, other(np.array([other_id]), None).values)

@@ -183,6 +183,20 @@ def test_a_loop_that_was_left_early_starts_again(shards: ShardSet) -> None:
     assert torch.equal(next(iter(one)).id, first.id)
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_loop_that_goes_on_after_another_was_begun_is_refused(shards: ShardSet, num_workers: int) -> None:
+    """It would take the other's batches from the workers, and move the position that the other has reached."""
+    one = loader(shards, num_workers=num_workers)
+    left, rest = iter(one), loader(shards)
+    next(left)
+    begun = iter(one)
+    first = next(begun)
+    with pytest.raises(InputError, match="after another one over the same loader was begun. Make a loader for each"):
+        next(left)
+    assert one.state_dict()["offset"] == 5
+    assert equal([first, *begun], list(rest)) and one.epoch == 1
+
+
 def test_iterators_that_are_made_and_not_used_cost_a_resumed_run_nothing(shards: ShardSet) -> None:
     one = loader(shards)
     expected = list(loader(shards))[3:]

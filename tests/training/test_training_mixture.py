@@ -21,7 +21,7 @@ from multimodal.data import ColumnRows, Mixture, Shuffled
 from multimodal.data.conformance import assert_exact_mixture, assert_exact_resume
 from multimodal.errors import InputError
 from multimodal.objectives import SoftCrossEntropy
-from multimodal.shards import ShardSet, Split
+from multimodal.shards import ShardSet, Split, write_leave_out
 from multimodal.towers import Head
 from multimodal.training import HeldOut, PairModule
 from multimodal.training.conformance import loaders_of
@@ -176,3 +176,58 @@ def test_queries_show_pairs_of_all_sets(pairs: Path, more_pairs: Path) -> None:
 def test_what_cannot_be_mixed_is_refused(command: Callable[..., list[str]], pairs: Path, options: list[str], told: str) -> None:
     with pytest.raises(InputError, match=told):
         fit(command("run", *(option.replace("SOME", str(pairs)) for option in options)))
+
+
+@pytest.mark.parametrize("how", ["options", "config"])
+def test_each_set_may_have_a_list_of_pairs_to_leave_out(
+    command: Callable[..., list[str]], pairs: Path, more_pairs: Path, tmp_path: Path, how: str
+) -> None:
+    """`more` comes first in the order of names."""
+    data = mixed(pairs, more_pairs)
+    listed = {"some": data.train_ids[data.train_ids >= 19][:7] - 19, "more": data.train_ids[:2]}
+    files = {name: tmp_path / f"{name}.json" for name in listed}
+    for name, folder in (("some", pairs), ("more", more_pairs)):
+        write_leave_out(files[name], ShardSet(folder), listed[name], "for a test")
+    options = [word for name, file in files.items() for word in (f"--data.leave_out.{name}", str(file))]
+    if how == "config":
+        (tmp_path / "lists.yaml").write_text(json.dumps({"data": {"leave_out": {name: str(file) for name, file in files.items()}}}))
+        options = ["--config", str(tmp_path / "lists.yaml")]
+    run = fit(command("run", *options, "--trainer.max_epochs", "1"))
+    counts = read_manifest(run, kind="run").counts
+    assert counts["pairs"] + counts["validation_pairs"] == len(data.train_ids) + len(data.validation_ids) - 9
+    left = mixed(pairs, more_pairs, leave_out=files)
+    assert left.train_ids.tolist() == sorted({*data.train_ids.tolist()} - {*listed["more"].tolist(), *(listed["some"] + 19).tolist()})
+    assert {"leave_out of more", "leave_out of some"} < read_manifest(run, kind="run").made_from.keys()
+    write_leave_out(files["some"], ShardSet(pairs), listed["some"][:3], "for a test")
+    with pytest.raises(InputError, match="its leave_out of some was"):
+        fit(command("run", *options, "--trainer.max_epochs", "1"))
+    write_leave_out(files["some"], ShardSet(pairs), listed["some"], "for a test")
+    with pytest.raises(InputError, match="its leave_out of more was .* when it was begun and is not there now"):
+        fit(command("run", "--data.leave_out.some", str(files["some"]), "--trainer.max_epochs", "1"))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--data.leave_out", "LIST"], r"is a list of one set's pairs, and data.shards names several. Say of which: \{more: FILE\}"),
+        (["--data.leave_out.other", "LIST"], "has a list for other, and the sets are more, some"),
+        (["--data.leave_out.more", "LIST"], "shard 000000 was .* when it was written and is .* now in .*more_shards"),
+        (
+            ["--data.leave_out.some", "nowhere.json"],
+            "nowhere.json: does not exist. Lists of pairs to leave out are made by: data-prep dedup",
+        ),
+    ],
+)
+def test_lists_that_are_not_of_these_sets_are_refused(
+    command: Callable[..., list[str]], pairs: Path, tmp_path: Path, options: list[str], told: str
+) -> None:
+    write_leave_out(tmp_path / "list.json", ShardSet(pairs), [0], "for a test")
+    filled = [option.replace("LIST", str(tmp_path / "list.json")) for option in options]
+    with pytest.raises(InputError, match=told):
+        fit(command("run", *filled))
+
+
+def test_lists_by_name_are_refused_for_one_set(pairs: Path, tmp_path: Path) -> None:
+    data = PairData(pairs, ColumnRows("features"), ColumnRows("topics"), Split(), leave_out={"some": tmp_path / "list.json"})
+    with pytest.raises(InputError, match="names lists for some, .* is one set. Give one FILE"):
+        data.setup("fit")
