@@ -154,7 +154,6 @@ class RemoteFolder:
 
     def size_bytes(self, name: str) -> int | None:
         with self._reached(name, "looked at") as (system, path):
-            system.invalidate_cache()  # what other processes wrote since is there too
             try:
                 found = system.info(path)
             except (FileNotFoundError, NotADirectoryError):
@@ -163,7 +162,6 @@ class RemoteFolder:
 
     def files(self, under: str = "") -> dict[str, int]:
         with self._reached(under, "listed") as (system, path):
-            system.invalidate_cache()
             try:
                 found = system.ls(path, detail=True)
             except (FileNotFoundError, NotADirectoryError):
@@ -212,7 +210,9 @@ class RemoteFolder:
         try:
             from fsspec.core import url_to_fs
 
-            yield url_to_fs(url)
+            system, path = url_to_fs(url)
+            system.invalidate_cache()  # s3fs and others keep what they listed, and find nothing there that another process wrote since
+            yield system, path
         except Exception as error:  # file systems raise what their own libraries do: aiohttp, botocore, google.auth
             told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             remedy = "Are the credentials and the URL right? What is finished stays: the same command goes on from there"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import fsspec
 import made_source
@@ -37,9 +37,29 @@ class FaultyStorage(LocalFileSystem):
 
 
 class FaultyStore(FaultyStorage):
-    """oss:///folder: the same, but what broke off is not there, as in an object store."""
+    """oss:///folder: an object store. What broke off is not there, and what was listed is believed, as s3fs does, until it is told not to."""
 
     protocol = "oss"
+    listed: ClassVar[dict[str, Any]] = {}
+
+    def ls(self, path: str, detail: bool = False, **kwargs: Any) -> Any:
+        """A listing, once."""
+        key = self._strip_protocol(path)
+        if key not in self.listed:
+            self.listed[key] = super().ls(path, detail=True, **kwargs)
+        return self.listed[key] if detail else [entry["name"] for entry in self.listed[key]]
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
+        """What a listing does not have is not there."""
+        path = self._strip_protocol(path)
+        parent = self._parent(path)
+        if parent in self.listed and path not in [entry["name"] for entry in self.listed[parent]]:
+            raise FileNotFoundError(path)
+        return super().cat_file(path, start, end, **kwargs)
+
+    def invalidate_cache(self, path: str | None = None) -> None:
+        """List anew."""
+        self.listed.clear()
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
