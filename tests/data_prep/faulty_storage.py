@@ -37,7 +37,7 @@ class FaultyStorage(LocalFileSystem):
 
 
 class FaultyStore(FaultyStorage):
-    """oss:///folder: an object store. What broke off is not there, and what was listed is believed, as s3fs does, until it is told not to."""
+    """oss:///folder: an object store. What broke off is not there, and what was listed is believed as by s3fs, until it is told not to."""
 
     protocol = "oss"
     listed: ClassVar[dict[str, Any]] = {}
