@@ -11,9 +11,7 @@ A set at a URL is the same again: each process uploads its shards, and the index
 
 from __future__ import annotations
 
-import csv
 import inspect
-import io
 import json as json_format
 import sys
 import time
@@ -121,7 +119,7 @@ def make_shards(
     if _is_made(folder, config, overwrite):
         shards = open_shards(_to_read(output))
         print(f"{output}: is there already, {len(shards)} pairs", file=sys.stderr)
-        made = _Made(0, _num_rows(folder), peak_rss_bytes())
+        made = _Made(0, len(Ledger(folder.at(BAD)).written()), peak_rss_bytes())
     else:
         plan = _settled_plan(source, settings, folder, config, overwrite)
         ledger = Ledger(folder.at(BAD), max_bad_share)
@@ -318,13 +316,6 @@ class _Run:
 
 def _left_out(num: int) -> str:
     return f"{num} left out" if num else ""
-
-
-def _num_rows(output: Folder) -> int:
-    """Of its ledger, without the header; none where there is no file."""
-    if output.size_bytes(BAD) is None:
-        return 0
-    return sum(1 for _ in csv.DictReader(io.StringIO(output.read([BAD])[0].decode(), newline="")))
 
 
 def make_shards_verb(args: Sequence[str]) -> None:

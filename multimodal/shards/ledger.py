@@ -71,6 +71,13 @@ class Ledger:
             share = f"{self.num_bad} of {num_seen} are bad ({self.num_bad / num_seen:.1%}), more than --max-bad-share {self.max_bad_share}"
             raise InputError(f"{share}: {self._told()}")
 
+    def written(self) -> list[Bad]:
+        """What the file holds now, of this job or an earlier one; nothing where there is none."""
+        if self._folder.size_bytes(self._name) is None:
+            return []
+        text = self._folder.read([self._name])[0].decode()
+        return [Bad(**row) for row in csv.DictReader(io.StringIO(text, newline=""))]
+
     def write(self) -> None:
         """Write the bad ones as CSV; a file of an earlier run goes where nothing is bad any more."""
         if not self.entries:
