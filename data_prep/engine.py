@@ -122,8 +122,9 @@ class LocalEngine:
 class RayEngine:
     """A Ray cluster: the one at an address, or one that is started on this machine for the job. A lost task is run again elsewhere.
 
-    address: "auto", "host:6379" or "ray://host:10001"; None starts one here. Every node needs this package, and sees the same files under
-    the same names. Ray runs its processes at a niceness of 15: on a machine that is busy otherwise start it with RAY_worker_niceness=0.
+    address: "auto", "host:6379" or "ray://host:10001"; None starts one here. Every node needs this package, and sees the source, and
+    the output unless that is a URL, under the same names. Ray runs its processes at a niceness of 15: on a machine that is busy otherwise
+    start it with RAY_worker_niceness=0.
     """
 
     address: str | None = None
@@ -305,5 +306,10 @@ def _end_with_parent() -> None:
 
 def _in_folder(folder: str, task: Callable[[T], R], item: T) -> R:
     """Relative paths mean on a node of a cluster what they mean to the job."""
-    os.chdir(folder)
+    try:
+        os.chdir(folder)
+    except FileNotFoundError:
+        raise InputError(
+            f"{socket.gethostname()} has no folder {folder}, where the job was started. Start it in one that all nodes have"
+        ) from None
     return task(item)

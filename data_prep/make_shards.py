@@ -2,14 +2,15 @@
 
     data-prep make-shards folder photos --output shards/photos
     make_shards(folder, {"input": Path("photos")}, Path("shards/photos"))
+    data-prep make-shards folder photos --output s3://bucket/photos
 
 A source that has a `plan` is read in parts, by several processes or a Ray cluster, a shard each; a job that was stopped, however hard,
 goes on with the shards that are not done, and the set is the same to the byte. Other sources are read from their start, in this process.
+A set at a URL is the same again: each process uploads its shards, and the index is made from their sidecars, in this process's memory.
 """
 
 from __future__ import annotations
 
-import csv
 import inspect
 import json as json_format
 import sys
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.engine import Engine, Failed, LocalEngine, engine_of, peak_rss_bytes
+from data_prep.npm import cache_folder
 from data_prep.pictures import checked
 from data_prep.plan import (
     Part,
@@ -45,10 +47,11 @@ from data_prep.scene_text import describe_reader, with_scene_text
 from data_prep.sound import sound
 from data_prep.sources import Source, find_source, input_fingerprint, source_names, with_defaults
 from multimodal.arguments import parse
-from multimodal.boxes import MANIFEST, is_whole, read_manifest
+from multimodal.boxes import MANIFEST, decode_manifest
 from multimodal.errors import InputError
 from multimodal.progress import track
-from multimodal.shards import Ledger, ShardSet, ShardWriter, finish
+from multimodal.shards import Ledger, RemoteShards, ShardSet, ShardWriter, finish, open_shards
+from multimodal.shards.folder import Folder, folder_of, is_url
 from multimodal.shards.format import shard_name
 
 BAD = "bad.csv"
@@ -66,7 +69,7 @@ class _Made:
 def make_shards(
     source: Source,
     settings: Mapping[str, Any],
-    output: Path,
+    output: str | Path,
     pairs_per_shard: int = 1000,
     max_bad_share: float = 0.05,
     overwrite: bool = False,
@@ -80,7 +83,8 @@ def make_shards(
     """Write the pairs of a source as a shard set, every picture checked to decode; a set that was made so already is used as it is.
 
     source, settings: a function from its settings, and a `ledger`, to an iterator of pairs.
-    output: the folder of the set; what was left out is listed in its bad.csv.
+    output: the folder of the set, or a URL of any file system that fsspec knows (s3://bucket/set; extra `remote`, and s3fs, gcsfs or the
+        like); what was left out is listed in its bad.csv.
     pairs_per_shard: pairs that are read for one tar; it holds those that are sound. The last tar may have fewer.
     max_bad_share: the job fails where more than this share of all samples is broken.
     overwrite: replace what was made from something else, finished or not, in the output folder.
@@ -91,10 +95,11 @@ def make_shards(
     json: print what was made on stdout, as one JSON object.
     workers: where the parts of a source are read that has a `plan`.
     A command that was stopped goes on where it was when it is given again.
+    Returns the set. One at a URL is read through a cache in the user's cache folder, where its index is fetched to.
     InputError: the source is empty, nothing good is left or too much is bad, or the folder holds something else.
     """
     start = time.monotonic()
-    output = Path(output)
+    folder = folder_of(output)
     for name, value in (("pairs_per_shard", pairs_per_shard), ("max_pairs", max_pairs)):
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}; at least 1 is needed")
@@ -111,30 +116,35 @@ def make_shards(
         config["resize"] = asdict(smaller)
     if ocr is not None:
         config["ocr"] = describe_reader(ocr)
-    if _is_made(output, config, overwrite):
-        shards = ShardSet(output)
+    if _is_made(folder, config, overwrite):
+        shards = open_shards(_to_read(output))
         print(f"{output}: is there already, {len(shards)} pairs", file=sys.stderr)
-        made = _Made(0, _num_rows(output / BAD), peak_rss_bytes())
+        made = _Made(0, len(Ledger(folder.at(BAD)).written()), peak_rss_bytes())
     else:
-        plan = _settled_plan(source, settings, output, config, overwrite)
+        plan = _settled_plan(source, settings, folder, config, overwrite)
+        ledger = Ledger(folder.at(BAD), max_bad_share)
         if plan is None:
-            made = _make_in_turn(source, settings, output, config, max_bad_share, ocr, smaller)
+            made = _make_in_turn(source, settings, output, config, ledger, ocr, smaller)
         else:
             job = ShardJob(source_path(source), settings, output, pairs_per_shard, max_pairs, ocr, smaller)
-            made = _make_by_plan(job, plan, Ledger(output / BAD, max_bad_share), workers)
-        shards = ShardSet(output)
-        left_out = f", {made.num_bad} left out: {output / BAD}" if made.num_bad else ""
+            made = _make_by_plan(job, plan, ledger, workers)
+        shards = open_shards(_to_read(output))
+        left_out = f", {made.num_bad} left out: {folder.at(BAD)}" if made.num_bad else ""
         took = f"{time.monotonic() - start:.1f} s, at most {made.peak_rss_bytes / 1e6:.0f} MB of memory a process"
         print(f"{output}: {len(shards)} pairs{left_out}\n{made.num_shards} shards made in {took}", file=sys.stderr)
     if json:
-        print(json_format.dumps(_summary(shards, made, time.monotonic() - start)))
+        print(json_format.dumps(_summary(output, shards, made, time.monotonic() - start)))
     return shards
 
 
-def _summary(shards: ShardSet, made: _Made, seconds: float) -> dict[str, Any]:
+def _to_read(output: str | Path) -> Path | RemoteShards:
+    return RemoteShards(str(output), cache_folder() / "shards") if is_url(output) else Path(output)
+
+
+def _summary(output: str | Path, shards: ShardSet, made: _Made, seconds: float) -> dict[str, Any]:
     """All that is counted is of the whole set, but for shards_made, seconds and peak_rss_bytes, which are of this run."""
     return {
-        "output": str(shards.path),
+        "output": str(output),
         "pairs": len(shards),
         "bad": made.num_bad,
         "shards": len(shards.shards),
@@ -145,22 +155,23 @@ def _summary(shards: ShardSet, made: _Made, seconds: float) -> dict[str, Any]:
     }
 
 
-def _is_made(output: Path, config: Mapping[str, Any], overwrite: bool) -> bool:
+def _is_made(output: Folder, config: Mapping[str, Any], overwrite: bool) -> bool:
     """Whether the finished set is there. One made otherwise becomes unfinished where it may be overwritten; InputError where it may not."""
-    if not is_whole(output):
+    if output.size_bytes(MANIFEST) is None:
         return False
-    differences = _differences(read_manifest(output, "shards").config, config)
+    manifest = decode_manifest(output.read([MANIFEST])[0], str(output), "shards")
+    differences = _differences(manifest.config, config)
     if not differences:
         forget(output)  # of a job that was killed between its last two steps
         return True
     if not overwrite:
         raise InputError(f"{output}: holds shards made otherwise: {differences}. Choose another --output, or replace them with --overwrite")
-    (output / MANIFEST).unlink()
+    output.remove(MANIFEST)
     forget(output)
     return False
 
 
-def _settled_plan(source: Source, settings: Mapping[str, Any], output: Path, config: Mapping[str, Any], overwrite: bool) -> Plan | None:
+def _settled_plan(source: Source, settings: Mapping[str, Any], output: Folder, config: Mapping[str, Any], overwrite: bool) -> Plan | None:
     """The plan to go by: the one that is there, or a new one; None for a source that has none.
 
     InputError where the folder holds the plan of something else, and it may not be overwritten.
@@ -190,15 +201,15 @@ def _settled_plan(source: Source, settings: Mapping[str, Any], output: Path, con
 def _make_in_turn(
     source: Source,
     settings: Mapping[str, Any],
-    output: Path,
+    output: str | Path,
     config: Mapping[str, Any],
-    max_bad_share: float,
+    ledger: Ledger,
     ocr: str | None,
     smaller: Resize | None,
 ) -> _Made:
     """One pair after the other, in this process; a shard is cut wherever it is full."""
     where = where_of(source.__name__, settings)
-    with ShardWriter(output, config["pairs_per_shard"], config) as writer, Ledger(output / BAD, max_bad_share) as ledger:
+    with ShardWriter(output, config["pairs_per_shard"], config) as writer, ledger:
         read = with_scene_text(source(**settings, ledger=ledger), ocr)
         pairs = islice(sound(read, where, ledger, smaller or checked), config["max_pairs"])
         for pair in track(pairs, f"shards of {source.__name__}", unit="pair", note=lambda: _left_out(ledger.num_bad)):
@@ -209,7 +220,7 @@ def _make_in_turn(
 
 def _make_by_plan(job: ShardJob, plan: Plan, ledger: Ledger, workers: Engine) -> _Made:
     """Make the parts that are not done yet, wherever the engine runs them, and finish the set once all are."""
-    output = job.output
+    output = folder_of(job.output)
     done = {one.number: one for one in read_done(output, len(plan.parts))}
     if done:
         print(f"{output}: going on, {len(done)} of {len(plan.parts)} shards are there", file=sys.stderr)
@@ -232,7 +243,7 @@ def _make_by_plan(job: ShardJob, plan: Plan, ledger: Ledger, workers: Engine) ->
     if not ledger.num_good:
         forget(output)
     ledger.close()
-    finish(output, plan.config)
+    finish(job.output, plan.config)
     forget(output)
     return _Made(run.num_made, ledger.num_bad, run.peak_rss_bytes)
 
@@ -242,6 +253,7 @@ class _Run:
 
     def __init__(self, job: ShardJob, plan: Plan, max_bad_share: float, done: Mapping[int, PartDone]) -> None:
         self._job, self._plan, self._max_bad_share = job, plan, max_bad_share
+        self._output = folder_of(job.output)
         self.done: dict[int, PartDone] = {}
         self.given_up: dict[int, str] = {}
         self.num_made = 0
@@ -256,7 +268,7 @@ class _Run:
         """Make these parts; stops early where the bad ones are too many already, however good the others may be."""
         if not parts:
             return
-        label = f"shards of {self._job.output.name}"
+        label = f"shards of {self._output.name}"
         with closing(workers.run(partial(make_part, self._job), parts)) as results:
             for position, result in track(results, label, unit="shard", total=len(parts), note=self._note):
                 number = parts[position].number
@@ -277,9 +289,9 @@ class _Run:
         """
         if self.is_hopeless:
             return []
-        repeated = repeated_names(self._job.output, [number for number, one in self.done.items() if one.num_pairs])
+        repeated = repeated_names(self._output, [number for number, one in self.done.items() if one.num_pairs])
         for number in repeated:
-            begin_again(self._job.output, number)
+            begin_again(self._output, number)
             one = self.done.pop(number)
             self._num_pairs -= one.num_pairs
             self._num_bad -= len(one.bad)
@@ -304,14 +316,6 @@ class _Run:
 
 def _left_out(num: int) -> str:
     return f"{num} left out" if num else ""
-
-
-def _num_rows(path: Path) -> int:
-    """Of a ledger, without its header; none where there is no file."""
-    if not path.is_file():
-        return 0
-    with open(path, newline="", encoding="utf-8") as file:
-        return sum(1 for _ in csv.DictReader(file))
 
 
 def make_shards_verb(args: Sequence[str]) -> None:

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import inspect
 import json
-import shutil
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -29,14 +28,14 @@ from data_prep.resize import Resize
 from data_prep.scene_text import with_scene_text
 from data_prep.sound import name_digest, sound
 from data_prep.sources import Source
-from multimodal.boxes import atomic_write
 from multimodal.door import load
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import Ledger, write_shard
+from multimodal.shards.folder import Folder, folder_of
 from multimodal.shards.format import TAR, shard_name
 from multimodal.shards.ledger import Bad
-from multimodal.shards.table import SIDECAR, open_table
+from multimodal.shards.table import SIDECAR
 from multimodal.shards.writer import clear_unfinished
 
 PLAN, PARTS = "plan.json", "parts"
@@ -52,11 +51,11 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class ShardJob:
-    """What all parts of a job have in common. source: "package.module:function"."""
+    """What all parts of a job have in common. source: "package.module:function". output: a folder, or a URL of fsspec."""
 
     source: str
     settings: Mapping[str, Any]
-    output: Path
+    output: str | Path
     pairs_per_shard: int
     max_pairs: int | None = None
     ocr: str | None = None
@@ -83,9 +82,9 @@ class PartDone:
     seconds: float
     peak_rss_bytes: int
 
-    def write(self, output: Path) -> None:
+    def write(self, output: Folder) -> None:
         """Mark it as done; the last thing to do for a part."""
-        with atomic_write(_marker(output, self.number)) as file:
+        with output.writing(_marker(self.number)) as file:
             file.write(json.dumps(asdict(self)).encode())
 
 
@@ -101,48 +100,49 @@ def source_path(source: Source) -> str:
     return f"{source.__module__}:{source.__qualname__}"
 
 
-def read_plan(output: Path) -> Plan | None:
+def read_plan(output: Folder) -> Plan | None:
     """The plan of an unfinished job in that folder, if there is one."""
-    path = output / PLAN
-    if not path.is_file():
+    if output.size_bytes(PLAN) is None:
         return None
     try:
-        return Plan(**json.loads(path.read_bytes()))
+        return Plan(**json.loads(output.read([PLAN])[0]))
     except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: not a plan of ours: {error}. Remove it, or choose another --output") from None
+        raise InputError(f"{output.at(PLAN)}: not a plan of ours: {error}. Remove it, or choose another --output") from None
 
 
-def write_plan(output: Path, plan: Plan) -> None:
+def write_plan(output: Folder, plan: Plan) -> None:
     """Begin a job: from here on the folder is one that the same job goes on with."""
     clear_unfinished(output)
     forget(output)
-    with atomic_write(output / PLAN) as file:
+    with output.writing(PLAN) as file:
         file.write((json.dumps(asdict(plan), indent=1, sort_keys=True) + "\n").encode())
 
 
-def forget(output: Path) -> None:
+def forget(output: Folder) -> None:
     """Take away the plan and the marks, of a job that is finished or is given up."""
-    if (output / PARTS).is_dir():  # looked at first: a finished set may lie where nothing can be written
-        shutil.rmtree(output / PARTS)
-    if (output / PLAN).is_file():
-        (output / PLAN).unlink()
+    output.remove_folder(PARTS)
+    if output.size_bytes(PLAN) is not None:  # looked at first: a finished set may lie where nothing can be written
+        output.remove(PLAN)
 
 
-def read_done(output: Path, num_parts: int) -> list[PartDone]:
+def read_done(output: Folder, num_parts: int) -> list[PartDone]:
     """The parts that are done, ascending. What others left half-done is taken away."""
-    done = [one for number in range(num_parts) if (one := _read_marker(output, number)) is not None]
+    marks, files = output.files(PARTS), output.files()
+    there = [marker for marker in map(_marker, range(num_parts)) if PurePosixPath(marker).name in marks]
+    done = [one for one in map(_read_marker, output.read(there)) if _has_shard(one, files)]
     clear_unfinished(output, keep={shard_name(one.number) for one in done if one.num_pairs})
-    for path in (output / PARTS).glob(".*.part"):
-        path.unlink()
+    for name in marks:
+        if name.startswith(".") and name.endswith(".part"):
+            output.remove(f"{PARTS}/{name}")
     return done
 
 
 def make_part(job: ShardJob, part: Part) -> PartDone:
     """Read one part, write its shard, and mark it as done: the task that engines run."""
     start = time.monotonic()
-    output, name = job.output, shard_name(part.number)
+    output, name = folder_of(job.output), shard_name(part.number)
     where = where_of(job.source.rpartition(":")[2], job.settings)
-    ledger = Ledger(output / "bad.csv")  # collects only: the job writes what all parts left out
+    ledger = Ledger(output.at("bad.csv"))  # collects only: the job writes what all parts left out
     pairs: Iterator[Pair] = load(job.source)(**job.settings, part=part.range, ledger=ledger)
     if job.max_pairs is not None:
         pairs = islice(pairs, min(job.max_pairs - part.number * job.pairs_per_shard, job.pairs_per_shard))
@@ -151,26 +151,27 @@ def make_part(job: ShardJob, part: Part) -> PartDone:
     first = next(pairs, None)
     size_bytes = 0
     if first is not None:
-        write_shard(output, part.number, chain([first], pairs), part.number * job.pairs_per_shard, job.pairs_per_shard)
-        size_bytes = (output / f"{name}{TAR}").stat().st_size
+        write_shard(job.output, part.number, chain([first], pairs), part.number * job.pairs_per_shard, job.pairs_per_shard)
+        size_bytes = output.size_bytes(f"{name}{TAR}") or 0
     done = PartDone(part.number, ledger.num_good, size_bytes, tuple(ledger.entries), time.monotonic() - start, peak_rss_bytes())
     done.write(output)
     return done
 
 
-def begin_again(output: Path, number: int) -> None:
+def begin_again(output: Folder, number: int) -> None:
     """Take a part's mark and shard away, since it is to be made otherwise."""
-    _marker(output, number).unlink()
+    output.remove(_marker(number))
     for suffix in (TAR, SIDECAR):  # a tar without its sidecar would be taken for a stranger's
-        (output / f"{shard_name(number)}{suffix}").unlink()
+        output.remove(f"{shard_name(number)}{suffix}")
 
 
-def repeated_names(output: Path, numbers: Collection[int]) -> dict[int, dict[str, str]]:
+def repeated_names(output: Folder, numbers: Collection[int]) -> dict[int, dict[str, str]]:
     """Number of a shard -> the names in it that an earlier shard of these has, each with that shard. 16 bytes a pair, and a sort.
 
     A source names each pair once. Where what it reads does not (two downloads of img2dataset in one folder), the first keeps the name.
     """
-    names = {number: open_table(output / f"{shard_name(number)}{SIDECAR}").strings("name") for number in sorted(numbers)}
+    tables = output.tables([f"{shard_name(number)}{SIDECAR}" for number in sorted(numbers)])
+    names = {number: table.strings("name") for number, table in zip(sorted(numbers), tables, strict=True)}
     digests = np.concatenate(
         [np.frombuffer(b"".join(map(name_digest, shard)), np.uint64) for shard in names.values()] or [np.zeros(0, np.uint64)]
     )
@@ -207,17 +208,16 @@ def _counted(pairs: Iterable[Pair], ledger: Ledger) -> Iterator[Pair]:
         yield pair
 
 
-def _marker(output: Path, number: int) -> Path:
-    return output / PARTS / f"{shard_name(number)}.json"
+def _marker(number: int) -> str:
+    return f"{PARTS}/{shard_name(number)}.json"
 
 
-def _read_marker(output: Path, number: int) -> PartDone | None:
-    """None where the part is not done, or its shard was cut or taken away since."""
-    path = _marker(output, number)
-    if not path.is_file():
-        return None
-    facts = json.loads(path.read_bytes())
-    done = PartDone(**facts | {"bad": tuple(Bad(**bad) for bad in facts["bad"])})
-    tar = output / f"{shard_name(number)}{TAR}"
-    is_there = tar.is_file() and tar.stat().st_size == done.size_bytes and tar.with_suffix(SIDECAR).is_file()
-    return done if is_there or not done.num_pairs else None
+def _read_marker(content: bytes) -> PartDone:
+    facts = json.loads(content)
+    return PartDone(**facts | {"bad": tuple(Bad(**bad) for bad in facts["bad"])})
+
+
+def _has_shard(done: PartDone, files: Mapping[str, int]) -> bool:
+    """False where its shard was cut or taken away since. files: of the folder, with their sizes."""
+    name = shard_name(done.number)
+    return not done.num_pairs or (files.get(f"{name}{TAR}") == done.size_bytes and f"{name}{SIDECAR}" in files)

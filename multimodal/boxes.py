@@ -59,27 +59,42 @@ class Manifest:
 
 def read_manifest(box: str | Path, kind: str) -> Manifest:
     """The manifest of a box of the kind wanted; InputError where there is none, or it is another kind or a newer format."""
-    path = Path(box) / MANIFEST
-    called, command = KINDS.get(kind, (f"a box of kind {kind}", ""))
     try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-        manifest = Manifest(**loaded)
+        content = (Path(box) / MANIFEST).read_bytes()
     except FileNotFoundError:
+        called, command = _called(kind)
         state = "holds no manifest.json (unfinished, or not a box of ours)" if Path(box).is_dir() else "does not exist"
         raise InputError(f"{box}: wanted {called} here, and the folder {state}{command and f'. One is made by: {command}'}") from None
+    return decode_manifest(content, str(box), kind)
+
+
+def decode_manifest(content: bytes, box: str, kind: str) -> Manifest:
+    """The manifest from its file's content; InputError, which calls the box as given, where it is another kind or a newer format."""
+    try:
+        manifest = Manifest(**json.loads(content.decode()))
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
-        raise InputError(f"{path}: not a manifest of ours: {error}") from None
+        raise InputError(f"{box}/{MANIFEST}: not a manifest of ours: {error}") from None
     if manifest.kind != kind:
-        raise InputError(f"{box}: wanted {called} here, and this is {KINDS.get(manifest.kind, (f'a {manifest.kind}', ''))[0]}")
+        raise InputError(f"{box}: wanted {_called(kind)[0]} here, and this is {KINDS.get(manifest.kind, (f'a {manifest.kind}', ''))[0]}")
     if manifest.format_version > FORMAT_VERSION:
         raise InputError(f"{box}: format version {manifest.format_version}; this release reads up to {FORMAT_VERSION}. Install a newer one")
     return manifest
 
 
+def _called(kind: str) -> tuple[str, str]:
+    """What a message calls a kind of box, and the commands that make one."""
+    return KINDS.get(kind, (f"a box of kind {kind}", ""))
+
+
 def write_manifest(box: str | Path, manifest: Manifest) -> None:
     """Write it last: what has a manifest is whole."""
     with atomic_write(Path(box) / MANIFEST) as file:
-        file.write((json.dumps(asdict(manifest), indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+        file.write(encode_manifest(manifest))
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The content of its file."""
+    return (json.dumps(asdict(manifest), indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def is_whole(box: str | Path) -> bool:

@@ -15,7 +15,6 @@ three runs; others ran beside them):
 
 from __future__ import annotations
 
-import csv
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -163,8 +162,6 @@ def pick_batch_size(size: int | None, device: torch.device, num_views: int = 1) 
 
 def recall(ledger: Ledger, again: set[str]) -> None:
     """Keep what an earlier run of the job wrote into the ledger's file, but for the places that are read again."""
-    if ledger.path.is_file():
-        with open(ledger.path, newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                if row["where"] not in again:
-                    ledger.bad(row["where"], row["key"], row["reason"])
+    for bad in ledger.written():
+        if bad.where not in again:
+            ledger.bad(bad.where, bad.key, bad.reason)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from multimodal.boxes import atomic_write
 from multimodal.errors import InputError
+from multimodal.shards.folder import split_place
 
 NUM_REASONS_TOLD = 3
 
@@ -35,14 +35,16 @@ class Bad:
 class Ledger:
     """Counts good samples, keeps the bad ones, and writes them on close.
 
-    path: the CSV file to write (by custom `bad.csv` in the box that is made), columns where, key, reason; no file where nothing is bad.
+    path: the CSV file to write, or its URL (by custom `bad.csv` in the box that is made), columns where, key, reason; no file where
+        nothing is bad.
     max_bad_share: close raises InputError where bad / (bad + good) is above this, or where nothing good is left.
     """
 
-    def __init__(self, path: Path, max_bad_share: float = 0.05) -> None:
+    def __init__(self, path: str | Path, max_bad_share: float = 0.05) -> None:
         if not 0 <= max_bad_share <= 1:
             raise InputError(f"max_bad_share is {max_bad_share}; it is a share, from 0 (no bad sample is accepted) to 1")
-        self.path = Path(path)
+        self.path = path
+        self._folder, self._name = split_place(path)
         self.max_bad_share = max_bad_share
         self.num_good = 0
         self.num_bad = 0
@@ -62,23 +64,30 @@ class Ledger:
         self.write()
         num_seen = self.num_good + self.num_bad
         if not num_seen:
-            raise InputError(f"{self.path.parent}: nothing was read, neither good nor bad. Is the input empty?")
+            raise InputError(f"{self._folder}: nothing was read, neither good nor bad. Is the input empty?")
         if not self.num_good:
             raise InputError(f"nothing good is left: {self._told()}")
         if self.num_bad / num_seen > self.max_bad_share:
             share = f"{self.num_bad} of {num_seen} are bad ({self.num_bad / num_seen:.1%}), more than --max-bad-share {self.max_bad_share}"
             raise InputError(f"{share}: {self._told()}")
 
+    def written(self) -> list[Bad]:
+        """What the file holds now, of this job or an earlier one; nothing where there is none."""
+        if self._folder.size_bytes(self._name) is None:
+            return []
+        text = self._folder.read([self._name])[0].decode()
+        return [Bad(**row) for row in csv.DictReader(io.StringIO(text, newline=""))]
+
     def write(self) -> None:
         """Write the bad ones as CSV; a file of an earlier run goes where nothing is bad any more."""
         if not self.entries:
-            self.path.unlink(missing_ok=True)
+            self._folder.remove(self._name)
             return
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(("where", "key", "reason"))
         rows.writerows((bad.where, bad.key, bad.reason) for bad in self.entries)
-        with atomic_write(self.path) as file:
+        with self._folder.writing(self._name) as file:
             file.write(text.getvalue().encode("utf-8", "backslashreplace"))  # a file name need not be valid UTF-8
 
     def _told(self) -> str:

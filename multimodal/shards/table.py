@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import overload
+from typing import IO, overload
 
 import numpy as np
 import pyarrow as pa
@@ -136,7 +136,13 @@ def merge(tables: Sequence[IndexTable]) -> IndexTable:
 
 def write_table(path: Path, table: IndexTable) -> None:
     """Write a sidecar or an index, whole or not at all."""
-    with atomic_write(path) as file, pa.ipc.new_file(file, table.batch.schema) as writer:
+    with atomic_write(path) as file:
+        write_batch(file, table)
+
+
+def write_batch(file: IO[bytes], table: IndexTable) -> None:
+    """Write a sidecar or an index into an open file."""
+    with pa.ipc.new_file(file, table.batch.schema) as writer:
         writer.write_batch(table.batch)
 
 
@@ -144,13 +150,19 @@ def open_table(path: Path) -> IndexTable:
     """Map a sidecar or index; InputError where it is damaged or not one of ours."""
     try:
         with pa.memory_map(str(path)) as source:
-            reader = pa.ipc.open_file(source)
-            batch = reader.get_batch(0) if reader.num_record_batches else None
-            schema = reader.schema.remove_metadata()
-            if batch is None or reader.num_record_batches > 1 or schema not in (SCHEMA, INDEX_SCHEMA):
-                raise InputError(f"{path}: an Arrow file, but not an index of shards of ours")
-            return IndexTable(batch)
+            return read_table(source, str(path))
     except FileNotFoundError:
         raise InputError(f"{path}: the index is missing. Run: multimodal shards index {path.parent}") from None
+
+
+def read_table(source: pa.Buffer | pa.NativeFile, name: str) -> IndexTable:
+    """A sidecar or index from memory or an open file; InputError, with the name, where it is damaged or not one of ours."""
+    try:
+        reader = pa.ipc.open_file(source)
+        batch = reader.get_batch(0) if reader.num_record_batches else None
+        schema = reader.schema.remove_metadata()
     except pa.ArrowInvalid as error:
-        raise InputError(f"{path}: the index is damaged ({error}). Make the shards, or the index, again") from None
+        raise InputError(f"{name}: the index is damaged ({error}). Make the shards, or the index, again") from None
+    if batch is None or reader.num_record_batches > 1 or schema not in (SCHEMA, INDEX_SCHEMA):
+        raise InputError(f"{name}: an Arrow file, but not an index of shards of ours")
+    return IndexTable(batch)

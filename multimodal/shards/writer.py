@@ -13,15 +13,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from multimodal.boxes import Manifest, atomic_write, is_whole, write_manifest
+from multimodal.boxes import MANIFEST, Manifest, encode_manifest
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
+from multimodal.shards.folder import Folder, folder_of
 from multimodal.shards.format import TAR, TAR_END, encode_record, member_name, pair_key, shard_name, tar_header, tar_padding
-from multimodal.shards.table import INDEX, SIDECAR, IndexTable, Row, make_table, merge, open_table, write_table
+from multimodal.shards.table import INDEX, SIDECAR, IndexTable, Row, make_table, merge, write_batch
 
 BEYOND_KEYS = 10**12  # no set has so many pairs
 
@@ -29,14 +31,14 @@ BEYOND_KEYS = 10**12  # no set has so many pairs
 class ShardWriter:
     """Writes a whole set, one shard after the other. The manifest is written on a clean exit; an exception in the body leaves none.
 
-    output: a folder that holds no shard set yet. What an earlier run of this class left there unfinished is replaced.
+    output: a folder, or a URL of fsspec, that holds no shard set yet. What an earlier run of this class left there unfinished is replaced.
     config: JSON values that say where the pairs come from; it goes into the manifest.
     """
 
-    def __init__(self, output: Path, pairs_per_shard: int = 1000, config: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, output: str | Path, pairs_per_shard: int = 1000, config: Mapping[str, Any] | None = None) -> None:
         if pairs_per_shard < 1:
             raise InputError(f"pairs_per_shard is {pairs_per_shard}; a shard holds at least one pair")
-        self.output = Path(output)
+        self.output = folder_of(output)
         self.pairs_per_shard = pairs_per_shard
         self.config = dict(config or {})
         self.num_pairs = 0
@@ -62,44 +64,45 @@ class ShardWriter:
         self._shard = None
         self._open.__exit__(kind, error, trace)
         if error is None:
-            finish(self.output, self.config | {"pairs_per_shard": self.pairs_per_shard})
+            finish(str(self.output), self.config | {"pairs_per_shard": self.pairs_per_shard})
 
 
-def write_shard(output: Path, number: int, pairs: Iterable[Pair], first_key: int, num_keys: int | None = None) -> None:
+def write_shard(output: str | Path, number: int, pairs: Iterable[Pair], first_key: int, num_keys: int | None = None) -> None:
     """Write one shard with its sidecar; for jobs that make shards side by side and call `finish` once all are there.
 
     first_key: the running number of the first pair's key; ranges of keys of different shards must not meet.
     num_keys: how many running numbers are this shard's own, where more pairs may come than that. The others are then called by the shard's
         number, from 1, and twelve digits for their position in it, and so meet nobody's.
     """
-    with _open_shard(Path(output), number) as shard:
+    with _open_shard(folder_of(output), number) as shard:
         for position, pair in enumerate(pairs):
             is_own = num_keys is None or position < num_keys
             key = first_key + position if is_own else (number + 1) * BEYOND_KEYS + position
             shard.write(pair_key(key), pair, encode_members(pair))
 
 
-def finish(output: Path, config: Mapping[str, Any]) -> Manifest:
+def finish(output: str | Path, config: Mapping[str, Any]) -> Manifest:
     """Merge the sidecars of all shards in the folder into `index.arrow`, then write the manifest; the set is readable from then on.
 
     Call it again after shards were added. InputError where a shard was left unfinished, was not written by us, or no pair is there.
     """
-    output = Path(output)
-    sidecars = sorted(path for path in output.glob(f"*{SIDECAR}") if path.name != INDEX)
-    unfinished = [path.name for path in sidecars if not path.with_suffix(TAR).is_file()]
+    folder = folder_of(output)
+    files = folder.files()
+    shards = sorted(name.removesuffix(SIDECAR) for name in files if name.endswith(SIDECAR) and name != INDEX)
+    unfinished = [f"{shard}{SIDECAR}" for shard in shards if f"{shard}{TAR}" not in files]
     if unfinished:
         raise InputError(f"{output}: shards {', '.join(unfinished)} were not finished: their tars are missing. Make those shards again")
-    foreign = _foreign_tars(output)
+    foreign = _foreign_tars(files)
     if foreign:
-        raise InputError(
-            f"{output}: {foreign[0].name} was not written with these shards. Move it, or run: multimodal shards index {output}"
-        )
-    tables = {path.name.removesuffix(SIDECAR): open_table(path) for path in sidecars}
+        raise InputError(f"{output}: {foreign[0]} was not written with these shards. Move it, or run: multimodal shards index {output}")
+    tables = dict(zip(shards, folder.tables([f"{shard}{SIDECAR}" for shard in shards]), strict=True))
     manifest = shards_manifest(tables, config)
     if not manifest.counts["pairs"]:
         raise InputError(f"{output}: no pair was written, so there is no shard set")
-    write_table(output / INDEX, merge(list(tables.values())))
-    write_manifest(output, manifest)
+    with folder.writing(INDEX) as file:
+        write_batch(file, merge(list(tables.values())))
+    with folder.writing(MANIFEST) as file:
+        file.write(encode_manifest(manifest))
     return manifest
 
 
@@ -170,14 +173,15 @@ class _OpenShard:
 
 
 @contextmanager
-def _open_shard(output: Path, number: int) -> Iterator[_OpenShard]:
+def _open_shard(folder: Folder, number: int) -> Iterator[_OpenShard]:
     name = shard_name(number)
-    with atomic_write(output / f"{name}{TAR}") as file:
+    with folder.writing(f"{name}{TAR}") as file:
         shard = _OpenShard(file)
         yield shard
         shard.append(TAR_END)
         # The sidecar first, the tar's own name after it: so a tar without a sidecar is never ours, and is never taken or removed as ours.
-        write_table(output / f"{name}{SIDECAR}", make_table(shard.rows, shard.size_bytes, shard.sha256))
+        with folder.writing(f"{name}{SIDECAR}") as sidecar:
+            write_batch(sidecar, make_table(shard.rows, shard.size_bytes, shard.sha256))
 
 
 def encode_members(pair: Pair) -> dict[str, bytes]:
@@ -188,18 +192,19 @@ def encode_members(pair: Pair) -> dict[str, bytes]:
         raise InputError(f"pair {pair.name!r} cannot be stored: {error}") from None
 
 
-def _foreign_tars(output: Path) -> list[Path]:
-    return sorted(path for path in output.glob(f"*{TAR}") if not path.with_suffix(SIDECAR).is_file())
+def _foreign_tars(files: Collection[str]) -> list[str]:
+    return sorted(name for name in files if name.endswith(TAR) and f"{name.removesuffix(TAR)}{SIDECAR}" not in files)
 
 
-def clear_unfinished(output: Path, keep: Collection[str] = ()) -> None:
+def clear_unfinished(folder: Folder, keep: Collection[str] = ()) -> None:
     """Take away what a killed run of ours left; refuse to touch anything else. keep: names of shards that stay as they are."""
-    if is_whole(output):
-        raise InputError(f"{output}: already holds something finished. Remove it, or choose another output folder")
-    foreign = _foreign_tars(output)
+    files = folder.files()
+    if MANIFEST in files:
+        raise InputError(f"{folder}: already holds something finished. Remove it, or choose another output folder")
+    foreign = _foreign_tars(files)
     if foreign:
-        raise InputError(f"{output}: holds {foreign[0].name}, which this program did not write. Choose another output folder")
-    for pattern in (f"*{TAR}", f"*{SIDECAR}", *(f".*{suffix}.*.part" for suffix in (TAR, SIDECAR, ".json", ".csv"))):
-        for path in output.glob(pattern):
-            if path.stem not in keep:
-                path.unlink()
+        raise InputError(f"{folder}: holds {foreign[0]}, which this program did not write. Choose another output folder")
+    ours = (f"*{TAR}", f"*{SIDECAR}", *(f".*{suffix}.*.part" for suffix in (TAR, SIDECAR, ".json", ".csv")))
+    for name in files:
+        if any(fnmatchcase(name, pattern) for pattern in ours) and name.rpartition(".")[0] not in keep:
+            folder.remove(name)

@@ -26,6 +26,7 @@ from multimodal.boxes import is_whole
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import ShardSet, write_shard
+from multimodal.shards.folder import folder_of
 
 HERE = Path(__file__).parent
 NUM_KILLS = 20
@@ -189,8 +190,8 @@ def test_repeated_names_are_those_that_a_loop_finds(tmp_path: Path) -> None:
         for name in shard:
             if first.setdefault(name, number) != number:
                 wanted.setdefault(number, {})[name] = f"{first[name]:06d}"
-    assert wanted and repeated_names(tmp_path, range(6)) == wanted
-    assert repeated_names(tmp_path, []) == {}
+    assert wanted and repeated_names(folder_of(tmp_path), range(6)) == wanted
+    assert repeated_names(folder_of(tmp_path), []) == {}
 
 
 def test_a_part_with_more_pairs_than_planned_has_keys_of_its_own(tmp_path: Path) -> None:
@@ -257,7 +258,7 @@ def test_the_unfinished_shards_of_another_job_are_replaced_only_when_asked(tmp_p
 def test_a_job_whose_input_is_too_bad_stops_before_it_has_read_all_of_it(tmp_path: Path, whole: Path) -> None:
     with pytest.raises(InputError, match=r"more than --max-bad-share 0.01"):
         make(tmp_path / "set", num=40, processes=1, max_bad_share=0.01)
-    plan = read_plan(tmp_path / "set")
+    plan = read_plan(folder_of(tmp_path / "set"))
     assert plan is not None and len(plan.parts) == 10
     assert len(list((tmp_path / "set" / "parts").iterdir())) < 5
     make(tmp_path / "set")  # a higher share: what is there serves
