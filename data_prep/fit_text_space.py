@@ -205,7 +205,7 @@ def fit_fasttext(
         split: which pairs are in which part, where the source says nothing.
         document: what counts as one document: pair, all its texts together; or text, each by itself.
         extra_texts: more documents to fit on, of which no pictures are known: JSON Lines with the field text (a title is put before it),
-            or .txt with one document a line, plain or .gz; or a folder of such files.
+            or .txt with one document a line, plain or .gz; a MediaWiki dump (.xml.bz2); or a folder of such files.
         normaliser: from texts to words.
         passes: over the documents.
         seed: of the random start.
@@ -255,7 +255,7 @@ def read_vectors(
         split: which pairs are in which part, where the source says nothing.
         document: what counts as one document: pair, all its texts together; or text, each by itself.
         extra_texts: more documents that say how rare each word is: JSON Lines with the field text (a title is put before it), or .txt with
-            one document a line, plain or .gz; or a folder of such files.
+            one document a line, plain or .gz; a MediaWiki dump (.xml.bz2); or a folder of such files.
         normaliser: from texts to words; words of the file that it never gives are left out.
         max_words: the first so many of the file, which begins with the most frequent.
         pooling: how a text's words count: mean, all alike; tfidf, rare ones more; sum, all alike and long texts more.
