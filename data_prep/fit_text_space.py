@@ -368,10 +368,16 @@ class _Texts:
         yield from self._documents(track(self._ids.tolist(), f"texts of {self.shards.name}", unit="pair"))
 
     def of_part(self, part: Part | None) -> Iterator[str]:
-        """At most 2,000 documents of another part, evenly drawn; none of this one's, and none at all of None."""
-        if part is not None:
-            ids = np.setdiff1d(self._split.ids(self.shards, part), self._ids)
-            yield from self._documents(ids[:: -(-len(ids) // _HELD_OUT_DOCUMENTS) or 1].tolist())
+        """At most 2,000 documents of another part, evenly drawn; none of this one's, and none at all of None.
+
+        InputError, at once and not when the first is asked for, where there is no such part.
+        """
+        if part is None:
+            return iter(())
+        ids = np.setdiff1d(self._split.ids(self.shards, part), self._ids)
+        if not len(ids):
+            print(f"{self.shards.name}: no pair of part {part!r} is held out, so no perplexity is told", file=sys.stderr)
+        return self._documents(ids[:: -(-len(ids) // _HELD_OUT_DOCUMENTS) or 1].tolist())
 
     def _documents(self, ids: Iterable[int]) -> Iterator[str]:
         read: set[bytes] = set()  # 8 bytes a document: a million of them in some 60 MB

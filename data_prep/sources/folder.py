@@ -38,8 +38,12 @@ def folder(input: Path, part: Mapping[str, Any] | None = None, *, ledger: Ledger
         picture = input / name
         try:
             text, is_own = _text(picture)
+            image = picture.read_bytes()
         except UnicodeDecodeError as error:
             ledger.bad(str(input), name, f"{picture.with_suffix('.txt').name} is not UTF-8 (byte {error.start})")
+            continue
+        except (FileNotFoundError, PermissionError) as error:  # a link that leads nowhere, or somebody else's file
+            ledger.bad(str(input), name, f"{Path(error.filename).name} cannot be read: {error.strerror}")
             continue
         if not text:
             sidecar = picture.with_suffix(".txt").name
@@ -48,7 +52,7 @@ def folder(input: Path, part: Mapping[str, Any] | None = None, *, ledger: Ledger
             )
             continue
         group = name.removesuffix(picture.suffix) if is_own else (Path(name).parent / text.lower()).as_posix()
-        yield from offer(ledger, str(input), name, picture.read_bytes(), [text], group)
+        yield from offer(ledger, str(input), name, image, [text], group)
 
 
 def plan(pairs_per_shard: int, input: Path) -> list[dict[str, Any]]:

@@ -62,7 +62,7 @@ class Ledger:
         self.write()
         num_seen = self.num_good + self.num_bad
         if not num_seen:
-            raise InputError(f"{self.path.parent}: nothing was read, neither good nor bad. Is the input empty, or all of it what the source passes over?")
+            raise InputError(f"{self.path.parent}: nothing was read, neither good nor bad: the input is empty, or the source passes over all of it")
         if not self.num_good:
             raise InputError(f"nothing good is left: {self._told()}")
         if self.num_bad / num_seen > self.max_bad_share:
