@@ -22,7 +22,7 @@ from data_prep.lines import numbered_lines
 from data_prep.pictures import is_smaller, offer
 from data_prep.sources import input_fingerprint
 from data_prep.sources._images import Images, images_fingerprint
-from data_prep.wiki_dump import Bad, Dump, extracted_articles, extracted_files
+from data_prep.wiki_dump import Dump, OnBad, extracted_articles, extracted_files
 from data_prep.wikitext import Illustration, file_name, hashed_path, read_wikitext, words_of
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
@@ -152,7 +152,7 @@ class _Documents(Protocol):
     def part(self, start: int, stop: int) -> dict[str, Any]:
         """The pieces [start, stop), as JSON that says where they are."""
 
-    def read(self, part: Mapping[str, Any] | None, bad: Bad) -> Iterator[_Article]: ...
+    def read(self, part: Mapping[str, Any] | None, bad: OnBad) -> Iterator[_Article]: ...
 
 
 @lru_cache(maxsize=4)
@@ -193,7 +193,7 @@ class _OfDump:
     def part(self, start: int, stop: int) -> dict[str, Any]:
         return {"start": self._cuts[start], "stop": self._cuts[stop]}
 
-    def read(self, part: Mapping[str, Any] | None, bad: Bad) -> Iterator[_Article]:
+    def read(self, part: Mapping[str, Any] | None, bad: OnBad) -> Iterator[_Article]:
         for page in self.dump.articles(**(part or {}), bad=bad):
             if self.links is not None and page.title not in self.links:
                 continue
@@ -215,7 +215,7 @@ class _OfExtractor:
     def part(self, start: int, stop: int) -> dict[str, Any]:
         return {"files": list(self.files[start:stop])}
 
-    def read(self, part: Mapping[str, Any] | None, bad: Bad) -> Iterator[_Article]:
+    def read(self, part: Mapping[str, Any] | None, bad: OnBad) -> Iterator[_Article]:
         for name in self.files if part is None else part["files"]:
             for one in extracted_articles(self.folder / name, bad):
                 if one.title in self.links:
