@@ -32,6 +32,11 @@ from multimodal.progress import track
 from multimodal.shards import BrokenPair, Ledger, ShardSet, Split, write_leave_out
 
 TRAIN = "train"
+LISTS = {
+    "leakage": "pairs to learn from that are near to one that is held out",
+    "duplicates": "those near to one that is held out, and all but the first of near ones",
+}
+"""The lists of each set: what its file is called, and why its pairs are left out."""
 AHEAD = 256  # pictures on their way through the decoder
 _SPLIT = Split()
 
@@ -102,7 +107,8 @@ def dedup(
     with Ledger(output / "bad.csv", max_bad_share) as ledger:
         pictures, num_blank = hash_pictures(sets, num_bits, split, ledger)
     found = find_duplicates(pictures, radius)
-    (output / "report.html").unlink(missing_ok=True)
+    for old in (output / "report.html", *(file for name in LISTS for file in output.glob(f"*.{name}.json"))):
+        old.unlink(missing_ok=True)  # of a set, perhaps, that was given to the call before and not to this one
     counts, num_groups = part_counts(pictures, found), len(_groups(pictures, found))
     report = {
         "settings": {"radius": radius, "num_bits": num_bits, "seed": split.seed, "held_out": split.held_out},
@@ -116,16 +122,10 @@ def dedup(
     }
     _write(output / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     _write(output / "groups.csv", _groups_csv(pictures, found))
+    listed = {"leakage": found.leaks, "duplicates": found.leaks | _repeats(pictures, found)}
     for number, one in enumerate(sets):
-        for name, reason, listed in (
-            ("leakage", "pairs to learn from that are near to one that is held out", found.leaks),
-            (
-                "duplicates",
-                "those near to one that is held out, and all but the first of near ones",
-                found.leaks | _repeats(pictures, found),
-            ),
-        ):
-            write_leave_out(output / f"{one.name}.{name}.json", one, pictures.id_of[listed & (pictures.set_of == number)], reason)
+        for name, reason in LISTS.items():
+            write_leave_out(output / f"{one.name}.{name}.json", one, pictures.id_of[listed[name] & (pictures.set_of == number)], reason)
     if page:
         _write(output / "report.html", render(table(counts), list(_shown(pictures, found, max_shown)), num_groups))
     print(f"{len(pictures)} pictures, {num_blank} blank; pairs within {radius} of {num_bits} bits:\n{table(counts)}")

@@ -205,7 +205,7 @@ def fit_fasttext(
         split: which pairs are in which part, where the source says nothing.
         document: what counts as one document: pair, all its texts together; or text, each by itself.
         extra_texts: more documents to fit on, of which no pictures are known: JSON Lines with the field text (a title is put before it),
-            or .txt with one document a line, plain or .gz; or a folder of such files.
+            or .txt with one document a line, plain or .gz; a MediaWiki dump (.xml.bz2); or a folder of such files.
         normaliser: from texts to words.
         passes: over the documents.
         seed: of the random start.
@@ -255,7 +255,7 @@ def read_vectors(
         split: which pairs are in which part, where the source says nothing.
         document: what counts as one document: pair, all its texts together; or text, each by itself.
         extra_texts: more documents that say how rare each word is: JSON Lines with the field text (a title is put before it), or .txt with
-            one document a line, plain or .gz; or a folder of such files.
+            one document a line, plain or .gz; a MediaWiki dump (.xml.bz2); or a folder of such files.
         normaliser: from texts to words; words of the file that it never gives are left out.
         max_words: the first so many of the file, which begins with the most frequent.
         pooling: how a text's words count: mean, all alike; tfidf, rare ones more; sum, all alike and long texts more.
@@ -368,10 +368,16 @@ class _Texts:
         yield from self._documents(track(self._ids.tolist(), f"texts of {self.shards.name}", unit="pair"))
 
     def of_part(self, part: Part | None) -> Iterator[str]:
-        """At most 2,000 documents of another part, evenly drawn; none of this one's, and none at all of None."""
-        if part is not None:
-            ids = np.setdiff1d(self._split.ids(self.shards, part), self._ids)
-            yield from self._documents(ids[:: -(-len(ids) // _HELD_OUT_DOCUMENTS) or 1].tolist())
+        """At most 2,000 documents of another part, evenly drawn; none of this one's, and none at all of None.
+
+        InputError, at once and not when the first is asked for, where there is no such part.
+        """
+        if part is None:
+            return iter(())
+        ids = np.setdiff1d(self._split.ids(self.shards, part), self._ids)
+        if not len(ids):
+            print(f"{self.shards.name}: no pair of part {part!r} is held out, so no perplexity is told", file=sys.stderr)
+        return self._documents(ids[:: -(-len(ids) // _HELD_OUT_DOCUMENTS) or 1].tolist())
 
     def _documents(self, ids: Iterable[int]) -> Iterator[str]:
         read: set[bytes] = set()  # 8 bytes a document: a million of them in some 60 MB

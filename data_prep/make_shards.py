@@ -42,7 +42,7 @@ from data_prep.plan import (
     where_of,
     write_plan,
 )
-from data_prep.resize import Resize
+from data_prep.resize import QUALITY, Resize
 from data_prep.scene_text import describe_reader, with_scene_text
 from data_prep.sound import sound
 from data_prep.sources import Source, find_source, input_fingerprint, source_names, with_defaults
@@ -75,7 +75,7 @@ def make_shards(
     overwrite: bool = False,
     max_pairs: int | None = None,
     resize: int | None = None,
-    quality: int = 95,
+    quality: int | None = None,
     ocr: str | None = None,
     json: bool = False,
     workers: Engine = LocalEngine(),  # noqa: B008  # frozen
@@ -90,7 +90,7 @@ def make_shards(
     overwrite: replace what was made from something else, finished or not, in the output folder.
     max_pairs: take only so many pairs, the first ones, to try something out.
     resize: pixels of a picture's shorter side; a larger picture becomes a JPEG of that size. By default every file keeps its bytes.
-    quality: of those JPEGs, 1 to 100.
+    quality: of those JPEGs, 1 to 100; by default 95.
     ocr: add what can be read in each picture to its main text: rapidocr (extra `ocr`), or a reader of your own, package.module:function.
     json: print what was made on stdout, as one JSON object.
     workers: where the parts of a source are read that has a `plan`.
@@ -111,7 +111,9 @@ def make_shards(
         "max_pairs": max_pairs,
         "pairs_per_shard": pairs_per_shard,
     }
-    smaller = None if resize is None else Resize(resize, quality)
+    if resize is None and quality is not None:
+        raise InputError("--quality is of the JPEGs that --resize makes; add that, or leave the quality out")
+    smaller = None if resize is None else Resize(resize, QUALITY if quality is None else quality)
     if smaller is not None:
         config["resize"] = asdict(smaller)
     if ocr is not None:

@@ -53,6 +53,15 @@ def check_decodes(image: bytes) -> None:
         raise BadPicture(f"does not decode: {error}") from error
 
 
+def is_smaller(image: bytes, min_side_px: int) -> bool:
+    """Whether a side has fewer pixels, by the header alone. What does not open is not small: whoever decodes it says what is wrong."""
+    try:
+        with Image.open(io.BytesIO(image)) as picture:
+            return min(picture.size) < min_side_px
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
+        return False
+
+
 def checked(pair: Pair) -> Pair:
     """The pair as it is, once its picture decodes; BadPicture where it does not."""
     check_decodes(pair.image)

@@ -35,6 +35,7 @@ a little early, and Lanczos', which keeps more than bicubic, are together as nea
 alone (mean SSIM of photographs, with the JPEG that is made: 0.973 both at 1.5; 0.974 and 0.972 at 2; at 1.3 0.971 and 0.973), in three
 quarters of the time.
 """
+QUALITY = 95
 NEEDED = ("torch", "simplejpeg")
 TORCH = (2, 15)
 """The release whose Lanczos was tried; those of early 2026 had none."""
@@ -48,7 +49,7 @@ class Resize:
     """
 
     shortest_px: int
-    quality: int = 95
+    quality: int = QUALITY
 
     def __post_init__(self) -> None:
         if self.shortest_px < 1:
@@ -67,7 +68,7 @@ class Resize:
         return pair if image is pair.image else replace(pair, image=image, extension="jpg")
 
 
-def smaller(encoded: bytes, shortest_px: int, quality: int = 95) -> bytes:
+def smaller(encoded: bytes, shortest_px: int, quality: int = QUALITY) -> bytes:
     """The picture as a JPEG whose shorter side has `shortest_px` pixels, the longer one by its ratio, to half a pixel.
 
     One that has no more gives the very bytes back. BadPicture: it does not decode, or is nothing that could be trained on.

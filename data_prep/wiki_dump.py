@@ -35,7 +35,7 @@ _HEAD_BYTES = 1 << 24  # the siteinfo is some 10 kB
 _MAX_PAGE_BYTES = 1 << 26  # MediaWiki's own limit for a page is 2 MB
 _FILE, _CATEGORY = 6, 14
 
-Bad = Callable[[str, str, str], None]
+OnBad = Callable[[str, str, str], None]
 """(where, key, reason), as `Ledger.bad`."""
 
 
@@ -77,7 +77,7 @@ class Dump:
             starts = block_starts(self.path) if self._is_bzip2 else list(range(0, size, _PLAIN_BYTES))
         return [0, *starts[1:], end]
 
-    def articles(self, start: int = 0, stop: int | None = None, *, bad: Bad) -> Iterator[Page]:
+    def articles(self, start: int = 0, stop: int | None = None, *, bad: OnBad) -> Iterator[Page]:
         """The articles that begin in a range of the file; `bad` is told of damaged blocks, pages that they cost, and broken pages.
 
         start, stop: two of the cuts. Ranges that follow one another give each article once.
@@ -133,7 +133,7 @@ class Dump:
             raise InputError(f"{self.path}: is no MediaWiki dump: it does not begin with <mediawiki>")
         return encoding
 
-    def _told_of_damage(self, chunks: Iterator[bytes | Damage], bad: Bad) -> Iterator[bytes | None]:
+    def _told_of_damage(self, chunks: Iterator[bytes | Damage], bad: OnBad) -> Iterator[bytes | None]:
         """The chunks, None in the place of a damaged one, of which the range that it begins in tells."""
         for chunk in chunks:
             if isinstance(chunk, Damage):
@@ -314,7 +314,7 @@ def extracted_files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.glob("*/wiki_*") if is_extracted(file) and file.is_file())
 
 
-def extracted_articles(file: Path, bad: Bad) -> Iterator[ExtractedArticle]:
+def extracted_articles(file: Path, bad: OnBad) -> Iterator[ExtractedArticle]:
     """The articles of one such file, `<doc ...>` elements or JSON Lines; those without text, as redirects are there, are passed over."""
     open_doc: re.Match[str] | None = None
     lines: list[str] = []

@@ -5,14 +5,16 @@ with Images(Path("flickr8k")) as images: encoded = images.read("1000268201_693b0
 
 from __future__ import annotations
 
+import os
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
+from data_prep.pictures import PICTURE_SUFFIXES
 from data_prep.sources import input_fingerprint
 from multimodal.errors import InputError
 
@@ -90,9 +92,24 @@ def _index(tars: tuple[tuple[Path, int, int], ...]) -> _Index:
     return index
 
 
-def images_fingerprint(path: Path, names: Iterable[str]) -> str:
-    """What the pictures of these names are read from: the tars, and the plain files that are there."""
-    named = (path / name for name in names)
+def pictures_below(path: Path) -> Iterator[Path]:
+    """The pictures, by their suffixes, in a folder and below it, in an order that is the same on every file system.
+
+    Files and folders that begin with a dot are passed over.
+    """
+    for parent, folders, files in os.walk(path):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and Path(name).suffix.lower() in PICTURE_SUFFIXES:
+                yield Path(parent) / name
+
+
+def images_fingerprint(path: Path, names: Iterable[str] | None = None) -> str:
+    """What the pictures of these names are read from, or of any name: the tars, and the plain files that are there.
+
+    What else lies there does not enter, as the shards themselves where they are written into the folder of the pictures.
+    """
+    named = pictures_below(path) if names is None else (path / name for name in names)
     return input_fingerprint(path, [*_tars(path), *(file for file in named if file.is_file())])
 
 

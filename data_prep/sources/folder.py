@@ -8,16 +8,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from data_prep.pictures import PICTURE_SUFFIXES, offer
+from data_prep.pictures import offer
 from data_prep.sources import check_listing, cut, input_fingerprint
-from multimodal.boxes import fingerprint_bytes
+from data_prep.sources._images import pictures_below
+from data_prep.sources._layout import names_digest
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import Ledger
@@ -38,8 +38,12 @@ def folder(input: Path, part: Mapping[str, Any] | None = None, *, ledger: Ledger
         picture = input / name
         try:
             text, is_own = _text(picture)
+            image = picture.read_bytes()
         except UnicodeDecodeError as error:
             ledger.bad(str(input), name, f"{picture.with_suffix('.txt').name} is not UTF-8 (byte {error.start})")
+            continue
+        except (FileNotFoundError, PermissionError) as error:  # a link that leads nowhere, or somebody else's file
+            ledger.bad(str(input), name, f"{Path(error.filename).name} cannot be read: {error.strerror}")
             continue
         if not text:
             sidecar = picture.with_suffix(".txt").name
@@ -48,18 +52,18 @@ def folder(input: Path, part: Mapping[str, Any] | None = None, *, ledger: Ledger
             )
             continue
         group = name.removesuffix(picture.suffix) if is_own else (Path(name).parent / text.lower()).as_posix()
-        yield from offer(ledger, str(input), name, picture.read_bytes(), [text], group)
+        yield from offer(ledger, str(input), name, image, [text], group)
 
 
 def plan(pairs_per_shard: int, input: Path) -> list[dict[str, Any]]:
     """Ranges of the sorted paths."""
     names = _names(input)
-    return cut(len(names), pairs_per_shard, listing=_digest(names))
+    return cut(len(names), pairs_per_shard, listing=names_digest(names))
 
 
 def inputs(input: Path) -> dict[str, str]:
     """The pictures and the texts beside them, for telling a set that was made of them."""
-    files = (file for picture in _pictures(input) for file in (picture, picture.with_suffix(".txt")) if file.is_file())
+    files = (file for picture in pictures_below(input) for file in (picture, picture.with_suffix(".txt")) if file.is_file())
     return {"input": input_fingerprint(input, files)}
 
 
@@ -77,7 +81,7 @@ def _names(input: Path) -> list[str]:
     """The pictures' paths below the folder, in order. InputError where there is none."""
     if not input.is_dir():
         raise InputError(f"{input}: is not a folder" if input.exists() else f"{input}: does not exist; a folder of pictures is wanted")
-    names = [picture.relative_to(input).as_posix() for picture in _pictures(input)]
+    names = [picture.relative_to(input).as_posix() for picture in pictures_below(input)]
     if not names:
         hint = (
             f". It holds .tar files: use the source img2dataset, or: multimodal shards index {input}"
@@ -92,12 +96,8 @@ def _names(input: Path) -> list[str]:
 def _listed(input: Path, listing: str) -> list[str]:
     """As `_names`, walked once a process. InputError where pictures came or went since the plan was made."""
     names = _names(input)
-    check_listing(input, _digest(names), listing)
+    check_listing(input, names_digest(names), listing)
     return names
-
-
-def _digest(names: list[str]) -> str:
-    return fingerprint_bytes(*(os.fsencode(name) + b"\0" for name in names))[:16]
 
 
 def _text(picture: Path) -> tuple[str, bool]:
@@ -106,12 +106,3 @@ def _text(picture: Path) -> tuple[str, bool]:
     if sidecar.is_file():
         return " ".join(sidecar.read_text(encoding="utf-8-sig").split()), True
     return text_of_name(picture.stem), False
-
-
-def _pictures(path: Path) -> Iterator[Path]:
-    """Sorted walk: the order is the same on every file system."""
-    for parent, folders, files in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in PICTURE_SUFFIXES:
-                yield Path(parent) / name

@@ -16,7 +16,6 @@ Topic Spaces", CVPR 2017.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,10 +23,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from xml.etree.ElementTree import Element
 
-from PIL import Image
-
 from data_prep.lines import BadLine
-from data_prep.pictures import offer
+from data_prep.pictures import is_smaller, offer
 from data_prep.sources import check_listing, cut
 from data_prep.sources._layout import check_layout, file_names, folder_names, listing_fingerprint, names_digest, told_names
 from data_prep.sources._xml import BadXml, parse_xml
@@ -112,7 +109,7 @@ def _picture(input: Path, name: str, text: Text, language: Language, min_side_px
         if caption is None:
             return
         image = (input / IMAGES / name).read_bytes()
-        if _is_small(image, min_side_px):
+        if is_smaller(image, min_side_px):
             return
         texts = [] if text == "article" else [caption.text]
         if text != "article" and not caption.text:
@@ -153,22 +150,13 @@ def _article(input: Path, named: str) -> str:
         raise BadLine(f"its article, {named}, lies outside the collection")
     try:
         text = read_wikitext((input / path).read_bytes().decode("utf-8")).text
-    except (FileNotFoundError, IsADirectoryError):
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise BadLine(f"its article, {named}, is not there") from None
     except UnicodeDecodeError as error:
         raise BadLine(f"its article, {named}, is not UTF-8 (byte {error.start})") from None
     if not text:
         raise BadLine(f"its article, {named}, has no text")
     return text
-
-
-def _is_small(image: bytes, min_side_px: int) -> bool:
-    """By the header alone. What does not open is not small: whoever decodes it says what is wrong."""
-    try:
-        with Image.open(io.BytesIO(image)) as picture:
-            return min(picture.size) < min_side_px
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
-        return False
 
 
 @lru_cache(maxsize=1)

@@ -13,19 +13,16 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
 
-from PIL import Image, UnidentifiedImageError
-
 from data_prep.lines import numbered_lines
-from data_prep.pictures import offer
+from data_prep.pictures import is_smaller, offer
 from data_prep.sources import input_fingerprint
-from data_prep.sources._images import Images
-from data_prep.wiki_dump import Bad, Dump, extracted_articles, extracted_files
+from data_prep.sources._images import Images, images_fingerprint
+from data_prep.wiki_dump import Dump, OnBad, extracted_articles, extracted_files
 from data_prep.wikitext import Illustration, file_name, hashed_path, read_wikitext, words_of
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
@@ -98,18 +95,10 @@ def plan(
     return [documents.part(*both) for both in pairwise(number * num // num_parts for number in range(num_parts + 1))]
 
 
-def inputs(
-    input: Path,
-    images: Path,
-    wit: Path | None,
-    index: Path | None,
-    min_side_px: int,
-    min_words: int,
-    part: Mapping[str, Any] | None = None,
-) -> dict[str, str]:
+def inputs(input: Path, images: Path, wit: Path | None, index: Path | None, min_side_px: int, min_words: int) -> dict[str, str]:
     """The dump, the pictures and the table, for telling a set that was made of them; an index only says where the dump may be cut."""
-    paths = {"input": input, "images": images} | ({"wit": wit} if wit is not None else {})
-    return {name: input_fingerprint(path) for name, path in paths.items()}
+    said = {"input": input_fingerprint(input, extracted_files(input)), "images": images_fingerprint(images)}
+    return said | ({"wit": input_fingerprint(wit)} if wit is not None else {})
 
 
 # Pictures ---------------------------------------------------------------------------------------------------------------------------------
@@ -133,7 +122,7 @@ def _pictures_of(article: _Article, pictures: Images, min_side_px: int, where: s
         except InputError as error:  # several members of the tars could be meant
             ledger.bad(where, name, str(error))
             continue
-        if image is not None and _is_large(image, min_side_px):
+        if image is not None and not is_smaller(image, min_side_px):
             yield _Picture(name, image, one.caption)
 
 
@@ -141,15 +130,6 @@ def _read(pictures: Images, file: str) -> bytes | None:
     """By its stored name, by the name with blanks, or where MediaWiki keeps it."""
     names = dict.fromkeys((file, file.replace("_", " "), hashed_path(file)))
     return next((image for name in names if (image := pictures.read(name)) is not None), None)
-
-
-def _is_large(image: bytes, min_side_px: int) -> bool:
-    """Of what cannot be opened also, so that the ledger names it."""
-    try:
-        with Image.open(BytesIO(image)) as picture:
-            return min(picture.size) >= min_side_px
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return True
 
 
 # Articles ---------------------------------------------------------------------------------------------------------------------------------
@@ -172,7 +152,7 @@ class _Documents(Protocol):
     def part(self, start: int, stop: int) -> dict[str, Any]:
         """The pieces [start, stop), as JSON that says where they are."""
 
-    def read(self, part: Mapping[str, Any] | None, bad: Bad) -> Iterator[_Article]: ...
+    def read(self, part: Mapping[str, Any] | None, bad: OnBad) -> Iterator[_Article]: ...
 
 
 @lru_cache(maxsize=4)
@@ -181,11 +161,13 @@ def _open(input: Path, wit: Path | None, index: Path | None) -> _Documents:
     if not input.is_dir():
         dump = Dump(input, index)
         return _OfDump(dump, _read_wit(wit, dump.language) if wit is not None else None)
-    if wit is None:
-        raise InputError(f"{input}: is a folder; text that WikiExtractor wrote does not say which pictures it had: give a table, --wit")
     files = extracted_files(input)
     if not files:
-        raise InputError(f"{input}: is a folder without WikiExtractor's files (AA/wiki_00). Give them, or a dump (.xml.bz2)")
+        raise InputError(f"{input}: is a folder without WikiExtractor's files (AA/wiki_00). Give them, or a dump: one file (.xml.bz2)")
+    if wit is None:
+        raise InputError(f"{input}: is a folder; text that WikiExtractor wrote does not say which pictures it had: give a table, --wit")
+    if index is not None:
+        raise InputError(f"{input}: is a folder of WikiExtractor's files; --index is of a multistream dump. Leave it out")
     first = next((article for file in files for article in extracted_articles(file, lambda *_: None)), None)
     names = tuple(file.relative_to(input).as_posix() for file in files)
     return _OfExtractor(input, names, _read_wit(wit, first.language if first is not None else ""))
@@ -211,7 +193,7 @@ class _OfDump:
     def part(self, start: int, stop: int) -> dict[str, Any]:
         return {"start": self._cuts[start], "stop": self._cuts[stop]}
 
-    def read(self, part: Mapping[str, Any] | None, bad: Bad) -> Iterator[_Article]:
+    def read(self, part: Mapping[str, Any] | None, bad: OnBad) -> Iterator[_Article]:
         for page in self.dump.articles(**(part or {}), bad=bad):
             if self.links is not None and page.title not in self.links:
                 continue
@@ -233,7 +215,7 @@ class _OfExtractor:
     def part(self, start: int, stop: int) -> dict[str, Any]:
         return {"files": list(self.files[start:stop])}
 
-    def read(self, part: Mapping[str, Any] | None, bad: Bad) -> Iterator[_Article]:
+    def read(self, part: Mapping[str, Any] | None, bad: OnBad) -> Iterator[_Article]:
         for name in self.files if part is None else part["files"]:
             for one in extracted_articles(self.folder / name, bad):
                 if one.title in self.links:
@@ -260,13 +242,23 @@ def _read_wit(path: Path, language: str) -> Links:
             f"{path}: has no column {', '.join(missing)}; its first line should be that of WIT, and is: {', '.join(header)[:200]}"
         )
     links: dict[str, dict[str, str]] = {}
-    for row in rows:
-        record = dict(zip(header, row, strict=False))
-        file = file_name(unquote(record.get("image_url", "").rpartition("/")[2]))
+    for record in _records(path, header, rows):
+        file = file_name(unquote(record["image_url"].rpartition("/")[2]))
         if file and language in ("", record["language"]):
             caption = next((" ".join(record[name].split()) for name in _WIT_CAPTIONS if record.get(name, "").strip()), "")
-            links.setdefault(record.get("page_title", "").replace("_", " "), {}).setdefault(file, caption)
+            links.setdefault(record["page_title"].replace("_", " "), {}).setdefault(file, caption)
     return {title: tuple(Illustration(*one) for one in captions.items()) for title, captions in links.items()}
+
+
+def _records(path: Path, header: list[str], rows: Iterator[list[str]]) -> Iterator[dict[str, str]]:
+    """Its rows by column. InputError where one is broken: nothing would say of a set which pictures it had missed."""
+    try:
+        for number, row in enumerate(rows, 1):
+            if len(row) != len(header):
+                raise InputError(f"{path} row {number}: has {len(row)} fields, where there are {len(header)} columns. Get the table again")
+            yield dict(zip(header, row, strict=True))
+    except csv.Error as error:
+        raise InputError(f"{path}: is no table of WIT: {error}. Get the table again") from None
 
 
 def _decoded(path: Path) -> Iterator[str]:

@@ -64,7 +64,7 @@ class Ledger:
         self.write()
         num_seen = self.num_good + self.num_bad
         if not num_seen:
-            raise InputError(f"{self._folder}: nothing was read, neither good nor bad. Is the input empty?")
+            raise InputError(f"{self._folder}: nothing was read, neither good nor bad: the input is empty, or is all passed over")
         if not self.num_good:
             raise InputError(f"nothing good is left: {self._told()}")
         if self.num_bad / num_seen > self.max_bad_share:

@@ -128,6 +128,16 @@ def test_the_same_sets_give_the_same_report(report: Path, sets: dict[str, ShardS
     assert {path.name: path.read_bytes() for path in again.iterdir()} == {path.name: path.read_bytes() for path in report.iterdir()}
 
 
+def test_a_report_keeps_no_list_of_a_set_that_only_an_earlier_call_had(sets: dict[str, ShardSet], tmp_path: Path) -> None:
+    for given in (["first", "second"], ["second"]):
+        dedup([sets[name].path for name in given], tmp_path / "report")
+    assert {path.name for path in (tmp_path / "report").glob("*.json")} == {
+        "report.json",
+        "second.leakage.json",
+        "second.duplicates.json",
+    }
+
+
 def test_without_a_radius_only_equal_hashes_are_the_same(sets: dict[str, ShardSet], tmp_path: Path) -> None:
     again = write_set(tmp_path / "again", {"scene 25 copied": (sets["first"].image_bytes(25), "train")})
     found = dedup([sets["first"].path, again.path], tmp_path / "report", radius=0)

@@ -102,6 +102,17 @@ def test_a_space_that_is_there_is_kept_and_another_is_an_error_or_replaced(shard
     assert open_space(tmp_path / "space").dim == 4
 
 
+def test_a_part_to_hold_out_that_does_not_exist_is_told_before_anything_is_read(shards, tmp_path, capsys):
+    with pytest.raises(InputError, match="no pair is in part 'tset'; there are train, test, all"):
+        fit_topics(shards, tmp_path / "space", num_topics=3, held_out="tset")
+    assert "texts of" not in capsys.readouterr().err
+
+
+def test_topics_fitted_on_all_pairs_say_that_they_have_no_perplexity(shards, tmp_path, capsys):
+    fit_topics(shards, tmp_path / "space", num_topics=3, part="all", min_count=1, passes=1)
+    assert "no pair of part 'test' is held out, so no perplexity is told" in capsys.readouterr().err
+
+
 def test_topics_say_how_well_they_foretell_the_held_out_part(shards, tmp_path, capsys):
     command = ["fit-text-space", "topics", "--shards", str(shards), "--num-topics", "3"]
     assert main([*command, "--output", str(tmp_path / "space")]) == 0

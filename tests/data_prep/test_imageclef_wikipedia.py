@@ -114,6 +114,7 @@ def test_captions_may_stand_alone_or_before_their_article_in_any_of_the_language
         ("metadata/2/9.xml", metadata("x", ("en", "../outside", "")), ["2/9.jpeg"], "its article, ../outside, lies outside"),
         ("metadata/2/9.xml", metadata("x", ("en", "/etc/passwd", "")), ["2/9.jpeg"], "its article, /etc/passwd, lies outside"),
         ("metadata/2/9.xml", metadata("x", ("en", "text/en", "")), ["2/9.jpeg"], "its article, text/en, is not there"),
+        ("metadata/2/9.xml", metadata("x", ("en", "text/en/4/7/8", "")), ["2/9.jpeg"], "its article, text/en/4/7/8, is not there"),
         ("text/en/4/7", None, ["10/3.jpg"], "its article, text/en/4/7, is not there"),
         ("text/en/4/7", "{{stub}}", ["10/3.jpg"], "its article, text/en/4/7, has no text"),
         ("text/en/1/302", b"caf\xe9", ["2/10.jpg", "2/9.jpeg"], "its article, text/en/1/302, is not UTF-8 (byte 3)"),

@@ -171,3 +171,9 @@ def test_a_set_of_another_size_or_quality_is_not_taken_for_this_one(photos: Path
             make_shards(folder, {"input": photos}, tmp_path / "set", max_bad_share=0.5, resize=resize, quality=quality)
     with pytest.raises(InputError, match="resize.shortest_px 128 there, None wanted"):
         make_shards(folder, {"input": photos}, tmp_path / "set", max_bad_share=0.5)
+
+
+def test_a_quality_for_pictures_that_keep_their_bytes_is_refused(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--quality is of the JPEGs that --resize makes"):
+        make_shards(folder, {"input": photos}, tmp_path / "set", quality=80)
+    assert not (tmp_path / "set").exists()

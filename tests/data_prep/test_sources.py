@@ -180,6 +180,17 @@ def test_a_sidecar_that_is_not_utf8_goes_to_the_ledger(tmp_path: Path) -> None:
     assert reasons(ledger) == {"a.jpg": "a.txt is not UTF-8 (byte 3)"}
 
 
+def test_a_link_that_leads_nowhere_costs_only_itself(tmp_path: Path) -> None:
+    photos(tmp_path / "whole"), photos(tmp_path / "damaged")
+    for name in ("whole", "damaged"):
+        (tmp_path / name / "sea view.jpg").write_bytes(picture(99))
+    (tmp_path / "damaged" / "sea view.jpg").unlink()
+    (tmp_path / "damaged" / "sea view.jpg").symlink_to(tmp_path / "taken away.jpg")
+    check_broken_items(folder, {"input": tmp_path / "whole"}, {"input": tmp_path / "damaged"}, ["sea view.jpg"])
+    _, ledger = read_all(folder, {"input": tmp_path / "damaged"})
+    assert reasons(ledger)["sea view.jpg"] == "sea view.jpg cannot be read: No such file or directory"
+
+
 def test_a_folder_without_pictures_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no picture .* lies in it"):
         read_all(folder, {"input": tmp_path})

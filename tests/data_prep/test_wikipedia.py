@@ -200,6 +200,37 @@ def test_what_is_no_table_of_wit_is_an_error(tmp_path: Path) -> None:
         read_all(wikipedia, settings | {"wit": tmp_path / "b.tsv"})
 
 
+@pytest.mark.parametrize(
+    ("last", "reason"),
+    [("en\tTid", r"row 2: has 2 fields, where there are 3 columns"), ("en\tTi\rdes\ta.jpg", "is no table of WIT: new-line")],
+)
+def test_a_table_of_wit_that_is_cut_off_or_damaged_is_an_error_and_no_smaller_set(tmp_path: Path, last: str, reason: str) -> None:
+    settings = write(tmp_path)
+    (tmp_path / "cut.tsv").write_bytes(f"language\tpage_title\timage_url\nen\tTides\tMoss.jpg\n{last}".encode())
+    with pytest.raises(InputError, match=rf"cut.tsv.*{reason}.*Get the table again"):
+        read_all(wikipedia, settings | {"wit": tmp_path / "cut.tsv"})
+
+
+def test_a_folder_of_dumps_and_an_index_of_no_dump_are_told(tmp_path: Path) -> None:
+    settings = write(tmp_path)
+    with pytest.raises(InputError, match=r"is a folder without WikiExtractor's files .* or a dump: one file"):
+        read_all(wikipedia, settings | {"input": tmp_path})
+    (tmp_path / "text" / "AA").mkdir(parents=True)
+    (tmp_path / "text" / "AA" / "wiki_00").write_text("")
+    with pytest.raises(InputError, match="--index is of a multistream dump. Leave it out"):
+        read_all(
+            wikipedia,
+            settings | {"input": tmp_path / "text", "wit": write_wit(tmp_path / "wit.tsv"), "index": tmp_path / "index.txt"},
+        )
+
+
+def test_shards_that_lie_in_the_folder_of_the_pictures_are_found_to_be_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = write(tmp_path)
+    for _ in range(2):
+        make_shards(wikipedia, settings, settings["images"] / "shards")
+    assert "is there already, 4 pairs" in capsys.readouterr().err
+
+
 def test_shards_of_a_dump_are_whole_until_a_picture_or_the_dump_changes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = write(tmp_path)
     shards = make_shards(wikipedia, settings, tmp_path / "set")
