@@ -125,6 +125,11 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def is_unfinished(path: Path) -> bool:
+    """Whether this is the temporary file of an `atomic_write` that goes on, or was killed."""
+    return path.name.startswith(".") and path.suffix == ".part"
+
+
 def copy_box(source: str | Path, target: str | Path) -> None:
     """Make target a box equal to source, its manifest last. What lay under the names of its files before is replaced."""
     source, target = Path(source), Path(target)

@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TypeVar
 
-from tqdm import tqdm
-
 T = TypeVar("T")
 
 PLAIN_INTERVAL_S = 10.0
@@ -33,6 +31,8 @@ def track(
     if total is None and isinstance(items, Sized):
         total = len(items) * weight
     if sys.stderr.isatty():
+        from tqdm import tqdm  # here: most that may show progress never do, and a search has to start fast
+
         with tqdm(total=total, desc=label, unit=unit, dynamic_ncols=True) as bar:
             for item in items:
                 yield item

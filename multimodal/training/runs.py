@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from multimodal.boxes import MANIFEST, Manifest, atomic_write, is_whole, read_manifest
+from multimodal.boxes import MANIFEST, Manifest, atomic_write, is_unfinished, is_whole, read_manifest
 from multimodal.errors import InputError
 from multimodal.training.callbacks import CHECKPOINTS
 from multimodal.training.datamodule import BAD
@@ -64,7 +64,8 @@ def look_at(run: Path, config: Mapping[str, Any], overwrite: bool) -> State:
 
     overwrite: train again where a run lies here. Only a run is ever written over.
     """
-    if not run.exists() or (run.is_dir() and not any(run.iterdir())):
+    # A file on its way to its name is another rank's, which is just beginning the run.
+    if not run.exists() or (run.is_dir() and all(is_unfinished(path) for path in run.iterdir())):
         return State.FRESH
     if is_whole(run):
         read_manifest(run, kind="run")

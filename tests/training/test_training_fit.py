@@ -12,7 +12,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from multimodal.boxes import read_manifest
+from multimodal.boxes import atomic_write, read_manifest
 from multimodal.data import ColumnRows
 from multimodal.errors import InputError
 from multimodal.metrics.retrieval import ranks, recall_at
@@ -20,6 +20,7 @@ from multimodal.shards import Column, ShardSet, Split, write_leave_out
 from multimodal.towers import Head
 from multimodal.training.datamodule import PairData
 from multimodal.training.door import fit
+from multimodal.training.runs import MADE_FROM, State, look_at
 
 Arguments = Callable[..., list[str]]
 
@@ -110,6 +111,13 @@ def test_another_config_for_a_run_that_is_there_is_refused_and_named(finished: t
     with pytest.raises(InputError, match=r"holds a run with another config; different: model.optimiser.lr. .*--overwrite"):
         fit([*command, "--model.optimiser.lr", "0.5"])
     assert fit([*command, "--data.num_workers", "1", "--num_threads", "1"]) == run  # where it is computed is not what is computed
+
+
+def test_a_folder_that_another_rank_is_just_beginning_is_a_fresh_run(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "run" / MADE_FROM) as file:
+        file.write(b"{}")
+        assert look_at(tmp_path / "run", {}, overwrite=False) is State.FRESH
+    assert look_at(tmp_path / "run", {}, overwrite=False) is State.FRESH
 
 
 def test_a_folder_that_is_no_run_is_left_alone(arguments: Arguments, tmp_path: Path) -> None:
