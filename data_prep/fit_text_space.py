@@ -25,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 
 from data_prep.extra_texts import documents, text_files, texts_fingerprint
-from multimodal.boxes import fingerprint_file, is_whole, read_manifest
+from multimodal.boxes import fingerprint_file, flat, is_whole, read_manifest
 from multimodal.errors import InputError
 from multimodal.progress import track
 from multimodal.shards import Part, ShardSet, Split
@@ -414,8 +414,8 @@ def _is_there(output: Path, config: Mapping[str, Any], made_from: Mapping[str, s
     manifest = read_manifest(output, KIND)  # another kind of box is never written over
     parts = {part: None for part in manifest.made_from} | dict(made_from)  # made from a part more than asked for is made otherwise too
     chosen = dict.fromkeys(manifest.config.get("fit", {}).keys() - _FOUND_OUT)  # chosen then and not asked for now is made otherwise too
-    asked = _flat({**config, "fit": {**chosen, **config.get("fit", {})}, "made from": parts, **wanted})
-    found = _flat({**manifest.config, "made from": dict(manifest.made_from), "fingerprint": manifest.fingerprint})
+    asked = _settings({**config, "fit": {**chosen, **config.get("fit", {})}, "made from": parts, **wanted})
+    found = _settings({**manifest.config, "made from": dict(manifest.made_from), "fingerprint": manifest.fingerprint})
     different = [f"{name} {found.get(name)!r}, asked for is {value!r}" for name, value in asked.items() if found.get(name) != value]
     if not different:
         print(f"{output}: is there already", file=sys.stderr)
@@ -427,8 +427,5 @@ def _is_there(output: Path, config: Mapping[str, Any], made_from: Mapping[str, s
     return False
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return {name.removeprefix("fit."): value for name, value in flat.items()}
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix("fit."): value for name, value in flat(config).items()}

@@ -47,7 +47,7 @@ from data_prep.scene_text import describe_reader, with_scene_text
 from data_prep.sound import sound
 from data_prep.sources import Source, find_source, input_fingerprint, source_names, with_defaults
 from multimodal.arguments import parse
-from multimodal.boxes import MANIFEST, decode_manifest
+from multimodal.boxes import MANIFEST, decode_manifest, flat
 from multimodal.errors import InputError
 from multimodal.progress import track
 from multimodal.shards import Ledger, RemoteShards, ShardSet, ShardWriter, finish, open_shards
@@ -353,19 +353,12 @@ def _inputs(source: Source, settings: Mapping[str, Any]) -> Any:
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """ "pairs_per_shard 1000 there, 500 wanted" for each setting that differs; "" where none does."""
-    old, new = _flat(old), _flat(new)
+    old, new = flat(old), flat(new)
     return "; ".join(
         f"{name} {_short(old.get(name))} there, {_short(new.get(name))} wanted"
         for name in sorted({*old, *new})
         if old.get(name) != new.get(name)
     )
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat
 
 
 def _short(value: Any) -> str:

@@ -125,6 +125,14 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A config without its nesting, to name what differs: {"split": {"seed": 0}} -> {"split.seed": 0}."""
+    flattened: dict[str, Any] = {}
+    for name, value in config.items():
+        flattened |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flattened
+
+
 def is_unfinished(path: Path) -> bool:
     """Whether this is the temporary file of an `atomic_write` that goes on, or was killed."""
     return path.name.startswith(".") and path.suffix == ".part"
