@@ -260,7 +260,9 @@ class Study:
                     continue
                 yield plain
                 yield replace(plain, folder=plain.folder / "shuffled", control=True, thumbnails=False)
-                yield replace(plain, folder=plain.folder / "random", column="random", trunk="random", thumbnails=False)
+                # The preflight refuses what cannot be learnt, and from random weights it may be just that.
+                unchecked = (*cell.settings, "--preflight.max_steps", "0")
+                yield replace(plain, folder=plain.folder / "random", column="random", trunk="random", thumbnails=False, settings=unchecked)
 
     def files(self, protocol: str) -> list[Path]:
         """The figures of one protocol, of every training that it was asked of."""

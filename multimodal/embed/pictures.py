@@ -32,6 +32,7 @@ from multimodal.data.decode import BadPicture
 from multimodal.data.order import random_words
 from multimodal.data.sides import Pixels
 from multimodal.errors import InputError
+from multimodal.heap import freed_memory_kept
 from multimodal.shards.ledger import Ledger
 from multimodal.towers import Preprocessing, folded
 
@@ -99,7 +100,8 @@ def embed_pictures(
             rows.reshape(len(ids), num_views, -1)[[place for place, id in enumerate(ids.tolist()) if id in bad]] = np.nan
         return EmbeddedBatch(ids, rows, bad, extras)
 
-    return in_order(embed, batches, num_threads)
+    with freed_memory_kept() if device.type == "cpu" else nullcontext():
+        yield from in_order(embed, batches, num_threads)
 
 
 def in_order(

@@ -18,7 +18,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from multimodal import recipes
 from multimodal.boxes import write_manifest
 from multimodal.errors import InputError
+from multimodal.heap import freed_memory_kept
 from multimodal.training import runs
 from multimodal.training.callbacks import (
     CHECKPOINTS,
@@ -224,7 +225,8 @@ class _FitCLI(LightningCLI):
         self._refuse_launch_from_python()
         self._begin(run, made_from, last if resumes else None)
         try:
-            with _threads(self.config.num_threads):
+            on_cpu = self.trainer.strategy.root_device.type == "cpu"
+            with _threads(self.config.num_threads), freed_memory_kept() if on_cpu else nullcontext():
                 self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=last if resumes else None, weights_only=True)
         except SystemExit as stopped:  # what Lightning makes of Ctrl-C, having told everyone
             if not isinstance(stopped.__context__, KeyboardInterrupt):

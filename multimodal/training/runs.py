@@ -47,8 +47,11 @@ WHERE_NOT_WHAT = (
     "trainer.precision",
     "trainer.logger",
     "trainer.enable_progress_bar",
+    "preflight",
 )
-"""Keys that say where a run is computed and who hears of it, not what is computed: a run may go on with others."""
+"""Keys that say where a run is computed, who hears of it and what is looked at before, not what is computed: a run may go on with
+others.
+"""
 
 
 class State(Enum):

@@ -136,7 +136,7 @@ def test_a_shard_given_up_counts_in_full_and_is_tried_again_by_the_same_command(
     tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(made_source.DIE_AT, "18")
-    # 5 broken ones elsewhere, and the 4 of the shard; the job ends as soon as the shards left cannot change that, so that of how many varies
+    # 5 broken ones elsewhere, and the 4 of the shard. The job ends as soon as the shards left cannot change that: of how many, varies.
     with pytest.raises(InputError, match=r"9 of \d+ are bad"):
         make(tmp_path / "set", max_bad_share=0.2)
     monkeypatch.delenv(made_source.DIE_AT)
