@@ -2,8 +2,8 @@
 
 40 topics are fitted on the articles of `enwiki`, and a document is one of them whose words are drawn again, with replacement, as many as it
 has. Each process times the inference alone: to make the documents, and gensim's form of them, is no part of it. The rows that follow say
-that the work was equal (how many documents agree within 1e-5; in gensim's float32, rounding sometimes decides that it makes a step more or
-less), and how far gensim's random start moves a document.
+that the work was equal (how far we are from gensim's float64, which must agree, and how many documents agree with its float32, the default
+that is timed, where rounding sometimes decides that it makes a step more or less), and how far gensim's random start moves a document.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 from bench_rows import Given, Row
+from gensim.models import LdaModel
 
 from multimodal.boxes import is_whole
 from multimodal.cores import usable_cores
 from multimodal.errors import InputError
-from multimodal.text import Normaliser, TopicSpace, fit_topics
+from multimodal.text import Normaliser, TopicSpace, fit_topics, topics
 from multimodal.text.topic_figures import Bag
 
 NUM_TOPICS, NUM_DOCUMENTS, PORTION = 40, 100_000, 2000
@@ -53,13 +56,14 @@ def rows(given: Given) -> Iterator[Row]:
         yield Row(case, OURS, ours, "docs/s", 1.0)
         yield Row(case, GENSIM, gensim, "docs/s", median(one / other for one, other in measured))
         yield Row(case, NUMPY, slow, "docs/s", ours / slow)
-    agreeing, largest, to_gensim, among_gensim = _distances(space, range(0, num_documents, max(1, num_documents // PORTION)))
-    if agreeing < 0.99:
-        raise InputError(f"{case}: only {agreeing:.1%} of the documents are within {WITHIN} of gensim's: not the same work")
-    yield Row(case, f"within {WITHIN} of gensim, same start", 100 * agreeing, "per cent")
-    yield Row(case, "largest difference of a share, same start", 1e6 * largest, "1e-6")
-    yield Row(case, "our fixed start to gensim, total variation", 1e6 * to_gensim, "1e-6")
-    yield Row(case, "gensim to gensim, its random start", 1e6 * among_gensim, "1e-6")
+    found = _distances(space, range(0, num_documents, max(1, num_documents // PORTION)))
+    if found.to_float64.max() > WITHIN:
+        raise InputError(f"{case}: a share is {found.to_float64.max():.1e} from gensim's in float64: not the same work")
+    for precision, differences in (("float64", found.to_float64), ("float32", found.to_float32)):
+        yield Row(case, f"within {WITHIN} of gensim's {precision}, same start", 100 * float((differences <= WITHIN).mean()), "per cent")
+        yield Row(case, f"largest difference to its {precision}, same start", 1e6 * float(differences.max()), "1e-6")
+    yield Row(case, "our fixed start to gensim, total variation", 1e6 * found.variation, "1e-6")
+    yield Row(case, "gensim to gensim, its random start", 1e6 * found.variation_of_gensim, "1e-6")
 
 
 def _prepare(data: Path, out: Path) -> Path:
@@ -111,13 +115,12 @@ def _seconds(path: Path, system: str, numbers: range) -> float:
 
 
 @cache
-def _gensim(path: Path):
+def _gensim(path: Path, dtype: type[np.float32] | type[np.float64] = np.float32) -> LdaModel:
     """gensim's model with our topics."""
-    from gensim.models import LdaModel
-
     space, _ = _opened(path)
-    model = LdaModel(id2word=dict(enumerate(space.vocabulary.words)), num_topics=space.num_topics, alpha=space.alpha.tolist())
-    model.expElogbeta = np.ascontiguousarray(space.topic_word)
+    words = dict(enumerate(space.vocabulary.words))
+    model = LdaModel(id2word=words, num_topics=space.num_topics, alpha=space.alpha.tolist(), dtype=dtype)
+    model.expElogbeta = np.ascontiguousarray(space.topic_word, dtype)
     return model
 
 
@@ -125,21 +128,32 @@ def _as_gensim(bags: list[Bag]) -> list[list[tuple[int, int]]]:
     return [list(zip(ids.tolist(), counts.astype(int).tolist(), strict=True)) for ids, counts in bags]
 
 
-def _distances(path: Path, numbers: range) -> tuple[float, float, float, float]:
-    """From the same start: share of documents that agree, largest difference. Total variation: ours to gensim's, gensim's of two starts."""
+class _Distances(NamedTuple):
+    """Largest difference of a share in each document, from the same start; and mean total variations, from starts of their own."""
+
+    to_float64: np.ndarray
+    to_float32: np.ndarray
+    variation: float
+    variation_of_gensim: float
+
+
+def _distances(path: Path, numbers: range) -> _Distances:
     space, articles = _opened(path)
     bags = [_document(articles, number) for number in numbers]
-    model = _gensim(path)
 
-    def gensims(seed: int) -> np.ndarray:
+    def gensims(model: LdaModel, seed: int) -> np.ndarray:
         model.random_state = np.random.RandomState(seed)
         return _shares(model.inference(_as_gensim(bags))[0])
 
-    start = np.random.RandomState(1).gamma(100.0, 1.0 / 100.0, (len(bags), space.num_topics)).astype(model.dtype)
-    one, other = gensims(1), gensims(2)
-    difference = np.abs(_shares(space.infer_many(bags, start)) - one).max(1)
-    ours = _shares(space.infer_many(bags))
-    return float((difference <= WITHIN).mean()), float(difference.max()), _variation(ours, one), _variation(one, other)
+    def to_gensim(model: LdaModel) -> np.ndarray:
+        start = np.random.RandomState(1).gamma(100.0, 1.0 / 100.0, (len(bags), space.num_topics)).astype(model.dtype)
+        # gensim adds the epsilon of its precision to each word's norm; ours is that of its default, float32
+        with patch.object(topics, "_EPSILON", np.finfo(model.dtype).eps):
+            return np.abs(_shares(space.infer_many(bags, start)) - gensims(model, 1)).max(1)
+
+    precise, usual = _gensim(path, np.float64), _gensim(path)
+    ours, one, other = _shares(space.infer_many(bags)), gensims(usual, 1), gensims(usual, 2)
+    return _Distances(to_gensim(precise), to_gensim(usual), _variation(ours, one), _variation(one, other))
 
 
 def _shares(gamma: np.ndarray) -> np.ndarray:
