@@ -13,9 +13,7 @@ import csv
 import io
 import json
 import sys
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +23,7 @@ from data_prep.dedup_page import Shown, render
 from data_prep.hamming import NearPairs, near_pairs
 from data_prep.phash import SIDES, NumBits, perceptual_hash
 from multimodal.boxes import atomic_write
-from multimodal.cores import usable_cores
+from multimodal.cores import map_in_threads
 from multimodal.errors import InputError
 from multimodal.pictures import BadPicture
 from multimodal.progress import track
@@ -37,7 +35,6 @@ LISTS = {
     "duplicates": "those near to one that is held out, and all but the first of near ones",
 }
 """The lists of each set: what its file is called, and why its pairs are left out."""
-AHEAD = 256  # pictures on their way through the decoder
 _SPLIT = Split()
 
 
@@ -169,14 +166,7 @@ def _hashes(shards: ShardSet, num_bits: NumBits) -> Iterator[np.ndarray | str | 
         except (BadPicture, BrokenPair) as error:
             return str(error)
 
-    with ThreadPoolExecutor(len(usable_cores())) as threads:
-        waiting: deque[Future[np.ndarray | str | None]] = deque()
-        for id in range(len(shards)):
-            waiting.append(threads.submit(one, id))
-            if len(waiting) >= AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    return map_in_threads(one, range(len(shards)))
 
 
 def _open(paths: Sequence[Path]) -> list[ShardSet]:

@@ -5,19 +5,17 @@ for pair in sound(source(input=path, ledger=ledger), "photos", ledger): ...
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from hashlib import blake2b
+from typing import NamedTuple
 
 from data_prep.pictures import BadPicture, checked
-from multimodal.cores import usable_cores
+from multimodal.cores import map_in_threads
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import Ledger
 from multimodal.shards.writer import encode_members
-
-DECODE_AHEAD = 64  # pictures on their way through the decoder; bounds the memory, not the speed
 
 
 def sound(
@@ -29,29 +27,21 @@ def sound(
     num_threads: how many decode; by default as many as there are cores, since Pillow lets go of the interpreter while it decodes.
     """
     seen: set[bytes] = set()
-    with ThreadPoolExecutor(num_threads or len(usable_cores())) as threads:
-        waiting: deque[tuple[Pair, Future[Pair]]] = deque()
 
-        def finished() -> Iterator[Pair]:
-            pair, prepared = waiting.popleft()
-            try:
-                ready = prepared.result()
-            except (BadPicture, InputError) as error:
-                ledger.bad(where, pair.name, str(error))
-            else:
-                yield ready
-
+    def new() -> Iterator[Pair]:
         for pair in pairs:
             digest = name_digest(pair.name)
             if digest in seen:
                 ledger.bad(where, pair.name, "a pair of this name came before")
-                continue
-            seen.add(digest)
-            waiting.append((pair, threads.submit(_ready, pair, prepare)))
-            if len(waiting) >= DECODE_AHEAD:
-                yield from finished()
-        while waiting:
-            yield from finished()
+            else:
+                seen.add(digest)
+                yield pair
+
+    for prepared in map_in_threads(partial(_ready, prepare=prepare), new(), num_threads):
+        if isinstance(prepared, _Unfit):
+            ledger.bad(where, prepared.name, prepared.reason)
+        else:
+            yield prepared
 
 
 def name_digest(name: str) -> bytes:
@@ -59,7 +49,17 @@ def name_digest(name: str) -> bytes:
     return blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
-def _ready(pair: Pair, prepare: Callable[[Pair], Pair]) -> Pair:
-    pair = prepare(pair)
-    encode_members(pair)
-    return pair
+class _Unfit(NamedTuple):
+    """A pair that a shard cannot take."""
+
+    name: str
+    reason: str
+
+
+def _ready(pair: Pair, prepare: Callable[[Pair], Pair]) -> Pair | _Unfit:
+    try:
+        prepared = prepare(pair)
+        encode_members(prepared)
+    except (BadPicture, InputError) as error:
+        return _Unfit(pair.name, str(error))
+    return prepared

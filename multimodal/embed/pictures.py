@@ -15,11 +15,10 @@ three runs; others ran beside them):
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -27,7 +26,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from multimodal.cores import usable_cores
+from multimodal.cores import map_in_threads, usable_cores
 from multimodal.data.decode import BadPicture
 from multimodal.data.order import random_words
 from multimodal.data.sides import Pixels
@@ -109,18 +108,8 @@ def in_order(
 ) -> Iterator[EmbeddedBatch]:
     """`work` on every batch in threads that use one core each; results in the order of the batches, never more than a few ahead."""
     num_threads = num_threads or len(usable_cores())
-    with _one_core_a_thread(), ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        pending: deque[Future[EmbeddedBatch]] = deque()
-        try:
-            for ids in batches:
-                pending.append(pool.submit(work, ids))
-                if len(pending) >= num_threads * LOOK_AHEAD:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+    with _one_core_a_thread():
+        yield from map_in_threads(work, batches, num_threads, num_threads * LOOK_AHEAD, partial(torch.set_num_threads, 1))
 
 
 @contextmanager
