@@ -27,11 +27,12 @@ from multimodal.door import Verbs
 from multimodal.door import run as run_door
 from multimodal.errors import InputError
 from multimodal.evaluate import classes, probe, retrieval
-from multimodal.evaluate.figures import Found, lines_of, read_rows
+from multimodal.evaluate.figures import FigureRow, Found, align, lines_of, read_rows
 from multimodal.evaluate.labelled import open_labelled
 from multimodal.evaluate.page import render
 from multimodal.evaluate.probe import ProbeRow
 from multimodal.evaluate.report import Figure, HeatMap, Report, Table, ask, curves_of, failures_of, topics_of
+from multimodal.evaluate.retrieval import RetrievalRow
 from multimodal.road import Command, Gallery, Training, commands, figures, run, run_side_by_side
 from multimodal.search.store import Store
 from multimodal.shards import ShardSet, Split
@@ -64,7 +65,7 @@ class Space:
 class Cell:
     """One line of the table: a shipped recipe, the space that its text side reads, and what it has otherwise.
 
-    shown: whether the page shows its pictures too.
+    shown: with every figure and with its pictures; others have a line in the grid.
     """
 
     recipe: str
@@ -164,7 +165,7 @@ def textbook(data: Path, out: Path, extra_texts: Path | None = None, seeds: int 
         Cell("contrastive", "experiment/textbook_contrastive.yaml", MINILM),
     ]
     # Not retrieval: the figures of one article share its text, so that none of them can be found by it.
-    cosine = {"classes": ("classes", "--label", "subject")}
+    cosine: dict[str, tuple[str, ...]] = {"classes": ("classes", "--label", "subject")}
     protocols = {"": cosine, "topic": {**cosine, "classes-kl": ("classes", "--label", "subject", "--distance", "kl")}}
     _check(seeds, extra_texts)
     study = Study(out, ("articles", str(data / "articles.jsonl.gz")), "test", "pair", cells, protocols, range(seeds), OPENSTAX_TERMS)
@@ -393,8 +394,14 @@ def _write(study: Study, title: str, queries: Sequence[str], done: Sequence[Comm
     rows, found = read_rows(study.files("retrieval"), retrieval.RetrievalRow)
     by_class, found_by_class = read_rows(study.files("classes"), classes.ClassRow)
     texts, tables = [], []
+    named = {cell.recipe for cell in study.cells if cell.shown}
+    in_full = [number for number, row in enumerate(rows) if row.recipe in named]
     if rows:
-        texts.append(retrieval.as_table(rows, found))
+        texts.append(retrieval.as_table([rows[number] for number in in_full], [found[number] for number in in_full]))
+    if len(in_full) < len(rows):
+        grid = _grid_table(rows, found)
+        texts.append(f"{grid.note}\n{_as_text(grid)}")
+        tables.append(grid)
     if by_class:
         texts.append(classes.as_table(by_class, found_by_class))
         tables.append(_class_table(by_class, found_by_class))
@@ -409,7 +416,7 @@ def _write(study: Study, title: str, queries: Sequence[str], done: Sequence[Comm
     report = Report(
         title=title,
         facts=_facts(study, shards),
-        rows=rows,
+        rows=[rows[number] for number in in_full],
         answers=[answer for recipe, store in stores.items() for answer in ask(store, recipe, queries)],
         topics=next((topics_of(store) for store in stores.values() if store.family == "topic"), []),
         curves=[curve for training in shown for curve in curves_of(training.folder / "run", training.recipe)],
@@ -420,7 +427,8 @@ def _write(study: Study, title: str, queries: Sequence[str], done: Sequence[Comm
         photographs=True,
         printed=printed,
     )
-    for name, kind in {"results": rows, "classes": by_class, "probe": probed}.items():
+    figures_of: dict[str, Sequence[FigureRow | ProbeRow]] = {"results": rows, "classes": by_class, "probe": probed}
+    for name, kind in figures_of.items():
         if kind:
             _save(study.out / f"{name}.json", json.dumps([row.as_json() for row in kind], indent=1) + "\n")
     _save(study.out / TABLES, printed)
@@ -444,6 +452,34 @@ def _facts(study: Study, shards: ShardSet) -> list[str]:
         on_pixels if study.from_pixels else on_features,
         study.terms,
     ]
+
+
+def _grid_table(rows: Sequence[RetrievalRow], found: Sequence[Found]) -> Table:
+    """Recall at 10 of every recipe, both ways, beside its controls; a line for the seeds together."""
+    of_recipe: dict[str, dict[tuple[str, str], Figure]] = {}
+    for line in lines_of(rows, found, lambda row: (row.recipe, row.trunk, row.direction, row.control), lambda one: one.first <= 10):
+        row = line.rows[0]
+        kind = "shuffled" if row.control else row.trunk
+        figure = Figure(line.mean("recall_10"), line.mean("chance_recall_10"), *line.interval, family=row.family)
+        of_recipe.setdefault(row.recipe, {})[kind, row.direction] = figure
+    kinds = {
+        "text->image": ("imagenet", "text->image"),
+        "image->text": ("imagenet", "image->text"),
+        "shuffled, text->image": ("shuffled", "text->image"),
+        "random trunk, text->image": ("random", "text->image"),
+    }
+    num_seeds = len({row.seed for row in rows})
+    note = f"R@10 of every family with every objective and text space: the mean of {num_seeds} seeds, with its 95 % interval."
+    lines: list[list[str | Figure]] = [[recipe, *(of[kind] for kind in kinds.values())] for recipe, of in of_recipe.items()]
+    return Table("The grid", note, ("recipe", *kinds), lines)
+
+
+def _as_text(table: Table) -> str:
+    """Its figures with their intervals."""
+    cells = [
+        [cell if isinstance(cell, str) else f"{cell.value:.1f}  [{cell.low:.1f}, {cell.high:.1f}]" for cell in row] for row in table.rows
+    ]
+    return align(table.header, cells, num_left=1)
 
 
 def _class_table(rows: Sequence[classes.ClassRow], found: Sequence[Found]) -> Table:
