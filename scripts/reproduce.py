@@ -399,8 +399,8 @@ def _write(study: Study, title: str, queries: Sequence[str], done: Sequence[Comm
     if rows:
         texts.append(retrieval.as_table([rows[number] for number in in_full], [found[number] for number in in_full]))
     if len(in_full) < len(rows):
-        grid = _grid_table(rows, found)
-        texts.append(f"{grid.note}\n{_as_text(grid)}")
+        grid = grid_table(rows, found)
+        texts.append(f"{grid.note}\n{as_text(grid)}")
         tables.append(grid)
     if by_class:
         texts.append(classes.as_table(by_class, found_by_class))
@@ -454,7 +454,7 @@ def _facts(study: Study, shards: ShardSet) -> list[str]:
     ]
 
 
-def _grid_table(rows: Sequence[RetrievalRow], found: Sequence[Found]) -> Table:
+def grid_table(rows: Sequence[RetrievalRow], found: Sequence[Found]) -> Table:
     """Recall at 10 of every recipe, both ways, beside its controls; a line for the seeds together."""
     of_recipe: dict[str, dict[tuple[str, str], Figure]] = {}
     for line in lines_of(rows, found, lambda row: (row.recipe, row.trunk, row.direction, row.control), lambda one: one.first <= 10):
@@ -474,7 +474,7 @@ def _grid_table(rows: Sequence[RetrievalRow], found: Sequence[Found]) -> Table:
     return Table("The grid", note, ("recipe", *kinds), lines)
 
 
-def _as_text(table: Table) -> str:
+def as_text(table: Table) -> str:
     """Its figures with their intervals."""
     cells = [
         [cell if isinstance(cell, str) else f"{cell.value:.1f}  [{cell.low:.1f}, {cell.high:.1f}]" for cell in row] for row in table.rows

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from multimodal.errors import InputError
+from multimodal.evaluate.figures import Found
+from multimodal.evaluate.retrieval import RetrievalRow
 from multimodal.pairs import Pair
 from multimodal.road import Gallery, Training, commands, figures, run_side_by_side
 from multimodal.shards import ShardWriter
@@ -91,3 +93,36 @@ def test_every_run_of_the_reproduction_is_a_recipe_that_can_be_built(
         module, data = build(commands(training)[0][2:])
         assert training.text in columns and training.space == tmp_path / "out" / "spaces" / training.text
         assert module.optimiser.optimizer(module.parameters()).param_groups
+
+
+def test_the_grid_has_a_line_a_recipe_with_each_control_in_its_column(reproduce: ModuleType) -> None:
+    random = np.random.default_rng(0)
+    rows, found, wanted = [], [], {}
+    for recipe in ("first", "second"):
+        for column, trunk, direction, control in (
+            ("text->image", "imagenet", "text->image", False),
+            ("image->text", "imagenet", "image->text", False),
+            ("shuffled, text->image", "imagenet", "text->image", True),
+            ("random trunk, text->image", "random", "text->image", False),
+            (None, "random", "image->text", False),
+        ):
+            recalls = []
+            for seed in range(2):
+                first = random.integers(1, 30, 50)
+                recalls.append(100 * float((first <= 10).mean()))
+                figures = {"recall_1": 0.0, "recall_5": 0.0, "recall_10": recalls[-1], "median_rank": 9.0, "mean_average_precision": 5.0}
+                counts = {"num_pairs": 50, "num_queries": 50, "chance_recall_10": 20.0, "low": 0.0, "high": 0.0, "seed": seed}
+                named = {"recipe": recipe, "family": "topic", "trunk": trunk, "gallery": "unseen", "direction": direction}
+                rows.append(RetrievalRow(**named, **figures, **counts, control=control))
+                ids = np.arange(50)
+                found.append(Found(direction, 50, ids, ids.astype(str), first, 1 / first, np.ones(50, np.int64)))
+            if column:
+                wanted[recipe, column] = np.mean(recalls)
+    table = reproduce.grid_table(rows, found)
+    assert [line[0] for line in table.rows] == ["first", "second"]
+    for recipe, *figures in table.rows:
+        for column, figure in zip(table.header[1:], figures, strict=True):
+            assert figure.value == pytest.approx(wanted[recipe, column])
+            assert figure.low < figure.value < figure.high
+    lines = reproduce.as_text(table).splitlines()
+    assert len(lines) == 3 and f"{wanted['second', 'image->text']:.1f}  [" in lines[2]
