@@ -69,7 +69,7 @@ class Unreadable(InputError):
     reason: the message without where it is and what to do.
     """
 
-    def __init__(self, message: str, reason: str) -> None:
+    def __init__(self, message: str, reason: str = "") -> None:
         super().__init__(message)
         self.reason = reason
 
