@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import importlib.util
 import io
 import math
@@ -282,15 +283,23 @@ def _litdata_crop(sample: dict[str, bytes]) -> torch.Tensor:
 def measure(case: Case, files: Files, runs: int, num_workers: int, batch_size: int) -> Iterator[Row]:
     """Whole epochs in turn, after one each to warm up; a row for each system and for the limit, in pictures a second."""
     present = {name: open_it for name, (module, open_it) in SYSTEMS.items() if importlib.util.find_spec(module)}
-    readers: dict[str, Callable[[], int]] = {
-        name: partial(_read, open_it(files, num_workers, batch_size)) for name, open_it in present.items()
-    }
-    readers[LIMIT] = decode_alone(files, num_workers, batch_size)
-    speeds = alternate(readers, runs)
+    speeds = alternate(_readers(files, present, num_workers, batch_size), runs)
+    # litdata's loader and its iterator hold each other. Left to some later collection, its workers would live on until then, and that
+    # could be one in a process that is forked meanwhile, whose children they are not. They take ten seconds to end.
+    gc.collect()
     yield from compare(case.name, speeds, "pictures/s", OURS, LIMIT)
     for name in SYSTEMS.keys() - present.keys():
         print(f"{case.name}: {name} is not installed, and has no row", file=sys.stderr)
     yield from _parts(case, files, runs, num_workers, batch_size, 1e6 * num_workers / speeds[OURS])
+
+
+def _readers(
+    files: Files, systems: dict[str, Callable[[Files, int, int], Epoch]], num_workers: int, batch_size: int
+) -> dict[str, Callable[[], int]]:
+    readers: dict[str, Callable[[], int]] = {
+        name: partial(_read, open_it(files, num_workers, batch_size)) for name, open_it in systems.items()
+    }
+    return {**readers, LIMIT: decode_alone(files, num_workers, batch_size)}
 
 
 def _read(epoch: Epoch) -> int:
