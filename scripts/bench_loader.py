@@ -7,6 +7,8 @@
   reads whole epochs in turn, and its row has the median. All give batches of uint8 (b, 3, 224, 224): a random resized crop (bicubic,
   antialiased, scale 0.35 to 1), half of them mirrored; bringing them to normalised floats is a row of its own. The limit is decoding the
   same JPEGs whole, with simplejpeg, on as many threads as there are workers, and nothing else.
+- Speed to normalised float32, in turn with those: open_clip's loader with open_clip's own preprocessing for training, of the same crops
+  (it mirrors none), which its workers do; and ours, whose batches the loop that takes them normalises. Each is beside ours of this kind.
 - Where ours spends its time: microseconds of all cores for a picture, and their share.
 - The first batch, in fresh processes: from the start of the process, and after the imports. open_clip's loader with the imports of its
   own trainer, and with those of its data module alone.
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import importlib.util
 import io
 import math
@@ -62,6 +65,9 @@ NUM_SHARDS = 4
 MODULES = {"pillow": "PIL", "open_clip_torch": "open_clip"}  # whose name differs from the package's
 OURS, LIMIT, NORMALISE = "ours", "decode alone: simplejpeg", "ours: to normalised float32, main process"
 OPEN_CLIP, WEBDATASET = "open_clip's get_wds_dataset", "webdataset and Pillow"
+NORMALISED = "normalised float32"
+OURS_IN_THE_LOOP, OPEN_CLIP_ITS_OWN = "ours, normalised in the loop", f"{OPEN_CLIP}, its own preprocessing"
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # open_clip's OPENAI_DATASET_MEAN and _STD
 FIRST, AFTER = "first batch, from process start", "first batch, after imports"
 MANY_SHARDS = 10_000
 NUM_PAIRS = (10**4, 10**5, 10**6, 10**7)
@@ -171,7 +177,7 @@ def check_equal_work(case: Case, files: Files, num: int = 64) -> Iterator[Row]:
     yield Row(case.name, "ours against torchvision's crops, median", median(found), "dB")
 
 
-# The systems: each gives a function that reads one epoch as batches of uint8 --------------------------------------------------------------
+# The systems: each gives a function that reads one epoch as batches ----------------------------------------------------------------------
 
 Epoch = Callable[[], Iterable[torch.Tensor]]
 
@@ -181,6 +187,17 @@ def ours(files: Files, num_workers: int, batch_size: int) -> Epoch:
     ids = np.arange(len(files.shards))
     loader = PairLoader(files.shards, ids, pixels, Captions(), batch_size, seed=0, num_workers=num_workers)
     return lambda: (batch.image for batch in loader)
+
+
+def ours_in_the_loop(files: Files, num_workers: int, batch_size: int) -> Epoch:
+    epoch = ours(files, num_workers, batch_size)
+    return lambda: map(normalised, epoch())
+
+
+def normalised(images: torch.Tensor) -> torch.Tensor:
+    """(b, 3, h, w) uint8 to float32, in place after the conversion as `multimodal.towers.Trunk` does it."""
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
+    return images.float().div_(255).sub_(mean).div_(std)
 
 
 def folder_of_files(files: Files, num_workers: int, batch_size: int) -> Epoch:
@@ -198,11 +215,26 @@ def plain_webdataset(files: Files, num_workers: int, batch_size: int) -> Epoch:
 
 
 def open_clips(files: Files, num_workers: int, batch_size: int) -> Epoch:
+    return _open_clips(files, num_workers, batch_size, _transform())
+
+
+def open_clips_its_own(files: Files, num_workers: int, batch_size: int) -> Epoch:
+    from open_clip.transform import AugmentationCfg, PreprocessCfg, image_transform_v2
+
+    transform = image_transform_v2(PreprocessCfg(SIZE, mean=MEAN, std=STD), is_train=True, aug_cfg=AugmentationCfg(scale=SCALE))
+    crop, same = transform.transforms[0], _transform().transforms[0]
+    for setting in ("size", "scale", "ratio", "interpolation", "antialias"):
+        if tuple(np.atleast_1d(getattr(crop, setting))) != tuple(np.atleast_1d(getattr(same, setting))):
+            raise InputError(f"open_clip's crop has the {setting} {getattr(crop, setting)}: not the same work")
+    return _open_clips(files, num_workers, batch_size, transform)
+
+
+def _open_clips(files: Files, num_workers: int, batch_size: int, transform: Callable[[Image.Image], torch.Tensor]) -> Epoch:
     from open_clip_train.data import get_wds_dataset
 
     settings = {"train_data_upsampling_factors": None, "seed": 0, "world_size": 1, "workers": num_workers, "batch_size": batch_size}
     arguments = SimpleNamespace(train_data="::".join(files.urls), train_num_samples=len(files.shards), **settings)
-    found = get_wds_dataset(arguments, _transform(), is_train=True, tokenizer=_no_tokens)
+    found = get_wds_dataset(arguments, transform, is_train=True, tokenizer=_no_tokens)
     return lambda: (images for images, _ in found.dataloader)
 
 
@@ -236,14 +268,19 @@ def decode_alone(files: Files, num_threads: int, batch_size: int) -> Callable[[]
     return lambda: sum(pool.map(decode, [encoded[start :: 4 * num_threads] for start in range(4 * num_threads)]))
 
 
-SYSTEMS: dict[str, tuple[str, Callable[[Files, int, int], Epoch]]] = {
+Systems = dict[str, tuple[str, Callable[[Files, int, int], Epoch]]]
+"""Name -> the module that it needs, and how it is opened."""
+
+SYSTEMS: Systems = {
     OURS: ("multimodal", ours),
     OPEN_CLIP: ("open_clip_train", open_clips),
     WEBDATASET: ("webdataset", plain_webdataset),
     "torch DataLoader on a folder": ("torch", folder_of_files),
     "litdata": ("litdata", litdatas),
 }
-"""Name -> the module that it needs, and how it is opened."""
+"""Those that give uint8."""
+FLOATS: Systems = {OURS_IN_THE_LOOP: ("multimodal", ours_in_the_loop), OPEN_CLIP_ITS_OWN: ("open_clip_train", open_clips_its_own)}
+"""Those that give normalised float32."""
 
 
 class _Folder(Dataset):
@@ -259,7 +296,7 @@ class _Folder(Dataset):
 
 
 def _transform() -> v2.Compose:
-    """torchvision's, on Pillow pictures: what open_clip's own preprocessing for training is, but for the normalisation."""
+    """torchvision's, on Pillow pictures: the crops of open_clip's own preprocessing for training, which mirrors none and normalises."""
     crop = v2.RandomResizedCrop(SIZE, SCALE, RATIO, v2.InterpolationMode.BICUBIC)
     return v2.Compose([crop, v2.RandomHorizontalFlip(), v2.PILToTensor()])
 
@@ -281,30 +318,40 @@ def _litdata_crop(sample: dict[str, bytes]) -> torch.Tensor:
 
 def measure(case: Case, files: Files, runs: int, num_workers: int, batch_size: int) -> Iterator[Row]:
     """Whole epochs in turn, after one each to warm up; a row for each system and for the limit, in pictures a second."""
-    present = {name: open_it for name, (module, open_it) in SYSTEMS.items() if importlib.util.find_spec(module)}
-    readers: dict[str, Callable[[], int]] = {
-        name: partial(_read, open_it(files, num_workers, batch_size)) for name, open_it in present.items()
-    }
-    readers[LIMIT] = decode_alone(files, num_workers, batch_size)
-    speeds = alternate(readers, runs)
-    yield from compare(case.name, speeds, "pictures/s", OURS, LIMIT)
-    for name in SYSTEMS.keys() - present.keys():
+    speeds = alternate(_readers(files, num_workers, batch_size), runs)
+    # litdata's loader and its iterator hold each other. Left to some later collection, its workers would live on until then, and that
+    # could be one in a process that is forked meanwhile, whose children they are not. They take ten seconds to end.
+    gc.collect()
+    floats = {name: speeds.pop(name) for name in FLOATS if name in speeds}
+    yield from compare(case.name, speeds, "pictures/s", speeds[OURS], speeds[LIMIT])
+    yield from compare(f"{case.name}, {NORMALISED}", floats, "pictures/s", floats[OURS_IN_THE_LOOP], speeds[LIMIT])
+    for name in (SYSTEMS | FLOATS).keys() - speeds.keys() - floats.keys():
         print(f"{case.name}: {name} is not installed, and has no row", file=sys.stderr)
     yield from _parts(case, files, runs, num_workers, batch_size, 1e6 * num_workers / speeds[OURS])
 
 
-def _read(epoch: Epoch) -> int:
+def _readers(files: Files, num_workers: int, batch_size: int) -> dict[str, Callable[[], int]]:
+    """Name -> a function that reads one epoch and gives its number of pictures, of the systems that are installed and of the limit."""
+    readers: dict[str, Callable[[], int]] = {}
+    for systems, dtype in ((SYSTEMS, torch.uint8), (FLOATS, torch.float32)):
+        for name, (module, open_it) in systems.items():
+            if importlib.util.find_spec(module):
+                readers[name] = partial(_read, open_it(files, num_workers, batch_size), dtype)
+    return {**readers, LIMIT: decode_alone(files, num_workers, batch_size)}
+
+
+def _read(epoch: Epoch, dtype: torch.dtype) -> int:
     num = 0
     for images in epoch():
-        if images.dtype != torch.uint8 or images.shape[1:] != (3, SIZE, SIZE):
-            raise InputError(f"a batch is {tuple(images.shape)} {images.dtype}, not (b, 3, {SIZE}, {SIZE}) uint8: not the same work")
+        if images.dtype != dtype or images.shape[1:] != (3, SIZE, SIZE):
+            raise InputError(f"a batch is {tuple(images.shape)} {images.dtype}, not (b, 3, {SIZE}, {SIZE}) {dtype}: not the same work")
         num += len(images)
     return num
 
 
 def _parts(case: Case, files: Files, runs: int, num_workers: int, batch_size: int, whole_us: float) -> Iterator[Row]:
     """Where one picture's time goes in ours: CPU in one process, and what is left of whole_us, the microseconds of all workers; and the
-    normalisation, which no system has done so far.
+    normalisation, which is no part of them.
     """
     encoded = files.encoded()[:128]
     words = random_words(0, 0, np.arange(len(encoded))).tolist()
@@ -329,7 +376,7 @@ def _parts(case: Case, files: Files, runs: int, num_workers: int, batch_size: in
     read_us, text_us, decode_us, crop_us = (
         1e6 * seconds(work, runs, time.process_time) / len(encoded) for work in (read, read_texts, decode, crop)
     )
-    batch_us = 1e6 * seconds(lambda: _read(ours(files, 0, batch_size)), runs, time.process_time) / len(files.shards)
+    batch_us = 1e6 * seconds(lambda: _read(ours(files, 0, batch_size), torch.uint8), runs, time.process_time) / len(files.shards)
     parts = {
         "read the file": read_us,
         "read its texts": text_us,
@@ -341,8 +388,7 @@ def _parts(case: Case, files: Files, runs: int, num_workers: int, batch_size: in
     for name, value in parts.items():
         yield Row(case.name, f"ours: {name}", value, "us/picture", share=value / whole_us)
     batch = next(iter(ours(files, 0, batch_size)()))
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    normalise_us = 1e6 * seconds(lambda: (batch.float() / 255 - mean) / std, runs, time.process_time) / len(batch)
+    normalise_us = 1e6 * seconds(lambda: normalised(batch), runs, time.process_time) / len(batch)
     yield Row(case.name, NORMALISE, normalise_us, "us/picture")
 
 
@@ -543,7 +589,9 @@ BARS = (
 
 
 def judged(rows: Sequence[Row]) -> Iterator[str]:
-    """A line for each bar whose row is there, and for what a lookup and a worker's memory grow by over the numbers of pairs."""
+    """A line for each bar whose row is there, for how ours compares where both give normalised floats, and for what a lookup and a
+    worker's memory grow by over the numbers of pairs.
+    """
     by_name = {(row.case, row.system): row for row in rows}
     for bar in BARS:
         row = by_name.get((bar.case, bar.system))
@@ -553,6 +601,9 @@ def judged(rows: Sequence[Row]) -> Iterator[str]:
             told = f"{bar.case:34}  {bar.system:52}  {bar.field:10}  {bar.bound} {bar.asked:.2f}: {seen:.2f}{'' if met else '   NOT MET'}"
             limit = by_name.get((bar.case, LIMIT)) if bar.field == "ours_to_it" else None
             yield told + (f"   (the limit: {limit.value / row.value:.2f})" if limit else "")
+    for row in rows:
+        if row.system == OPEN_CLIP_ITS_OWN:
+            yield f"{row.case:34}  {row.system:52}  {'ours_to_it':10}  {row.ours_to_it:.2f}"
     for system in ("ours: lookup", "ours: a worker's own memory"):
         values = [row.value for row in rows if row.system == system]
         if values:

@@ -67,7 +67,8 @@ def _measure(case: str, dump: Path, runs: int) -> Iterator[Row]:
 
     readers = {OURS: _ours, GENSIM: _gensims, LIMIT: _decompressed, LIMIT_OF_ONE: _decompressed_by_one}
     systems = {name: partial(pages_of, read) for name, read in readers.items()}
-    yield from compare(case, alternate(systems, runs), "pages/s", OURS, LIMIT)
+    speeds = alternate(systems, runs)
+    yield from compare(case, speeds, "pages/s", speeds[OURS], speeds[LIMIT])
     for name in (OURS, GENSIM, LIMIT):  # which, unlike speed, does not depend on what else the machine does
         yield Row(case, f"{name}: processor time", 1e3 * _processor_time(systems[name]) / num_pages, "ms/page")
 

@@ -11,12 +11,12 @@ valid. Workers get positions, and hold no state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -35,6 +35,8 @@ from multimodal.shards import JoinedShards, Ledger, ShardSet
 
 FULL_SHUFFLE = FullShuffle()
 EACH_ONCE = Mixture()
+T = TypeVar("T")
+R = TypeVar("R")
 Unread = list[tuple[int, str]]
 """(id, reason) of pairs that could not be read."""
 PREFETCH = 2
@@ -64,7 +66,8 @@ class PairLoader:
     shuffle: True to train: a new order and new choices (crop, caption) each epoch. False to evaluate: the order of `ids`, and no chance
     anywhere.
     order: which order an epoch has where it is shuffled; of several sets, each pass through one. mixture: what an epoch then has of each.
-    num_workers: processes that prepare batches; columns need none. pin: page-locked memory, for copies to a GPU.
+    num_workers: processes that prepare batches; columns need none. pin: page-locked memory, for copies to a GPU, made by a thread a batch
+    ahead; InputError where torch finds no GPU.
     rank, world_size: this process among those that train together. drop_tail: leave out the last global batch where it is not full.
     ledger: where pairs that could not be read are named, each once; its `close` is the caller's. They count as invalid rows, and shift
     nothing.
@@ -92,6 +95,8 @@ class PairLoader:
             raise InputError(f"batch_size={batch_size} must be at least 1")
         if not 0 <= rank < world_size:
             raise InputError(f"rank={rank} is not one of {world_size} ranks, which count from 0")
+        if pin and not torch.cuda.is_available():
+            raise InputError("pin=True: page-locked memory is for copies to a GPU, and torch finds none here. Leave it out")
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         self.num_workers, self.drop_tail, self.pin, self.ledger = num_workers, drop_tail, pin, ledger
         ids = np.asarray(ids, np.int64)
@@ -221,7 +226,9 @@ class PairLoader:
             generator=torch.Generator(),  # or it would draw from the global one, and dropout would depend on the number of workers
         )
 
-    def _batch(self, step: _Step) -> tuple[Batch, Unread]:
+    def _batch(self, step: _Step | InputError) -> tuple[Batch, Unread]:
+        if isinstance(step, InputError):
+            raise step
         reader, text = self._steps.image, _laid(self._steps.text, step.text)
         if step.image is not None:
             image = _laid(reader, step.image)
@@ -297,8 +304,14 @@ class _Steps(Dataset):
         self.text: Reader = open_side(text, shards, ids)
         self.buffers: Buffers | None = None
 
-    def __getitem__(self, place: tuple[int, int, int | None]) -> _Step:
-        epoch, start, buffer = place
+    def __getitem__(self, place: tuple[int, int, int | None]) -> _Step | InputError:
+        """An InputError is given back, and raised in the training process: of one that a worker raises, torch makes a traceback."""
+        try:
+            return self._step(*place)
+        except InputError as error:
+            return error
+
+    def _step(self, epoch: int, start: int, buffer: int | None) -> _Step:
         drawn = self.drawn((epoch, start))
         ids = drawn.ids
         memory = None if buffer is None or self.buffers is None else self.buffers.memory(buffer)
@@ -368,19 +381,29 @@ def _tensor(values: np.ndarray | Sequence[str]) -> Any:
     return torch.from_numpy(values) if isinstance(values, np.ndarray) else values
 
 
-def _pinned_ahead(batches: Iterator[tuple[Batch, Unread]]) -> Iterator[tuple[Batch, Unread]]:
-    """The batches in page-locked memory, each copied there by a thread while the one before it is used."""
-    device = torch.cuda.current_device()  # a thread begins with the first GPU, and would take memory of it for every rank
-    with ThreadPoolExecutor(1, "pin", torch.cuda.set_device, (device,)) as pool:
-        copied: Future[tuple[Batch, Unread]] | None = None
-        for batch in batches:
-            before, copied = copied, pool.submit(_pinned, *batch)
+def one_ahead(items: Iterable[T], work: Callable[[T], R], begin: Callable[[], object] | None = None) -> Iterator[R]:
+    """work(item) of each item, in order, done by a thread while the result before it is used.
+
+    Items are asked for here, one more than results have been; what that raises, or work does, is raised here. begin is called in the
+    thread first. The thread ends with the items, or when this is closed: then a work that was begun comes to its end.
+    """
+    with ThreadPoolExecutor(1, "one ahead", begin) as pool:
+        done: Future[R] | None = None
+        for item in items:
+            before, done = done, pool.submit(work, item)
             if before is not None:
                 yield before.result()
-        if copied is not None:
-            yield copied.result()
+        if done is not None:
+            yield done.result()
 
 
-def _pinned(batch: Batch, unread: Unread) -> tuple[Batch, Unread]:
+def _pinned_ahead(batches: Iterable[tuple[Batch, Unread]]) -> Iterator[tuple[Batch, Unread]]:
+    """The batches in page-locked memory. A buffer is in use until its copy is made: the thread holds the batch that lies in it."""
+    device = torch.cuda.current_device()  # a thread begins with the first GPU, and would take memory of it for every rank
+    return one_ahead(batches, _pinned, partial(torch.cuda.set_device, device))
+
+
+def _pinned(read: tuple[Batch, Unread]) -> tuple[Batch, Unread]:
+    batch, unread = read
     text = batch.text.pin_memory() if isinstance(batch.text, torch.Tensor) else batch.text
     return Batch(batch.id.pin_memory(), batch.image.pin_memory(), text, batch.valid.pin_memory()), unread

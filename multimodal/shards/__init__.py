@@ -4,7 +4,7 @@ from multimodal.shards.columns import Column, ColumnWriter, column_names, column
 from multimodal.shards.joined import JoinedShards, Sets, open_sets
 from multimodal.shards.leave_out import read_leave_out, write_leave_out
 from multimodal.shards.ledger import Ledger
-from multimodal.shards.reader import BrokenPair, Shard, ShardSet
+from multimodal.shards.reader import BrokenPair, Shard, ShardSet, Unreadable
 from multimodal.shards.remote import RemoteShards, open_shards
 from multimodal.shards.split import Part, Split
 from multimodal.shards.writer import ShardWriter, finish, write_shard
@@ -22,6 +22,7 @@ __all__ = [
     "ShardSet",
     "ShardWriter",
     "Split",
+    "Unreadable",
     "column_names",
     "column_path",
     "finish",

@@ -34,16 +34,18 @@ class Cache:
     max_bytes: int
 
     @contextmanager
-    def opened(self, name: str, size_bytes: int, fetch: Callable[[IO[bytes]], None]) -> Iterator[int]:
+    def opened(self, name: str, size_bytes: int, fetch: Callable[[IO[bytes]], None], again: bool = False) -> Iterator[int]:
         """A descriptor to read the file by, which stays in the folder as long as this is open.
 
-        fetch writes the size_bytes bytes into a file, from its start; what it raises is raised here, and nothing is kept. InputError where
-        the file alone is larger than the bound.
+        fetch writes the size_bytes bytes into a file, from its start; what it raises is raised here, and nothing of it is kept. InputError
+        where the file alone is larger than the bound. again: fetched also where it is there, in place of that one; who has that one open
+        goes on reading it.
         """
         path = self.folder / name
         while True:
-            if not path.exists():
-                self._fetch(path, size_bytes, fetch)
+            if again or not path.exists():
+                self._fetch(path, size_bytes, fetch, again)
+                again = False
             try:
                 descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:  # evicted again before it was opened
@@ -54,12 +56,12 @@ class Cache:
                     yield descriptor
                     return
 
-    def _fetch(self, path: Path, size_bytes: int, fetch: Callable[[IO[bytes]], None]) -> None:
+    def _fetch(self, path: Path, size_bytes: int, fetch: Callable[[IO[bytes]], None], again: bool) -> None:
         if size_bytes > self.max_bytes:
             raise InputError(f"{self.folder}: a file of {size_bytes} bytes does not fit into a cache of {self.max_bytes}. Raise its bound")
         self.folder.mkdir(parents=True, exist_ok=True)
         with _locked_file(self.folder / f".{path.name}{LOCK}"):
-            if path.exists():
+            if path.exists() and not again:
                 return
             part = self.folder / f".{path.name}{PART}"
             descriptor = self._reserved(part, size_bytes)

@@ -3,6 +3,7 @@
 multimodal shards verify shards/emoji
 multimodal shards ls shards/emoji --num 5
 multimodal shards cat shards/emoji 000000007 --picture seven.webp
+multimodal shards stats '{class_path: multimodal.shards.RemoteShards, init_args: {url: "s3://bucket/set", cache: /scratch/cache}}'
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from multimodal.errors import InputError
 from multimodal.shards.columns import Column, column_names, column_path
 from multimodal.shards.index import index_tars
 from multimodal.shards.reader import BrokenPair, ShardSet
+from multimodal.shards.remote import RemoteShards, open_shards
 from multimodal.shards.split import Split
 from multimodal.shards.verify import find_problems, read_lengths
 
@@ -30,15 +32,19 @@ NUM_PROBLEMS_TOLD = 3
 MAX_TEXT = 60
 
 
-def verify(path: Path, index: Path | None = None, json: bool = False) -> None:
+def verify(path: Path | RemoteShards, index: Path | None = None, json: bool = False) -> None:
     """Check a shard set and its columns: hashes, sizes, member positions, JSON, texts, picture headers. Fails where anything is broken.
 
+    Of a set at a URL each tar is fetched again, whatever the cache holds, and checked there; no more of them lie in the cache than it may
+    hold. One that cannot be fetched, or is another than the manifest says, is named, and the next one comes.
+
     Args:
-        path: the shard set.
+        path: the shard set; or one at a URL, in a file of `--config` or by itself:
+            `'{class_path: multimodal.shards.RemoteShards, init_args: {url: "s3://bucket/set", cache: /scratch/cache}}'`.
         index: where the index lies, for a set indexed elsewhere.
         json: print {"shards", "pairs", "broken_pairs", "problems": [{"where", "key", "reason"}]} instead of a table.
     """
-    shards = ShardSet(path, index)
+    shards = _opened(path, index)
     problems = list(find_problems(shards))
     num_broken = len({(problem.where, problem.key) for problem in problems if problem.key})
     if json:
@@ -52,7 +58,7 @@ def verify(path: Path, index: Path | None = None, json: bool = False) -> None:
         )
     else:
         state = f"{len(problems)} problems, of {num_broken} pairs by name" if problems else "all well"
-        print(f"{path}: {len(shards.shards)} shards, {len(shards)} pairs, {len(column_names(shards))} columns: {state}")
+        print(f"{shards.place}: {len(shards.shards)} shards, {len(shards)} pairs, {len(column_names(shards))} columns: {state}")
         if problems:
             shown = problems[:NUM_PROBLEMS_SHOWN]
             _print_table(["where", "key", "reason"], [[problem.where, problem.key, problem.reason] for problem in shown])
@@ -60,20 +66,20 @@ def verify(path: Path, index: Path | None = None, json: bool = False) -> None:
                 print(f"... and {len(problems) - len(shown)} more; --json prints all")
     if problems:
         first = "; ".join(str(problem) for problem in problems[:NUM_PROBLEMS_TOLD])
-        raise InputError(f"{path} is broken in {len(problems)} places: {first}. Make these again from their source")
+        raise InputError(f"{shards.place} is broken in {len(problems)} places: {first}. Make these again from their source")
 
 
-def stats(path: Path, index: Path | None = None, json: bool = False) -> None:
+def stats(path: Path | RemoteShards, index: Path | None = None, json: bool = False) -> None:
     """Count what is in a shard set: pairs, texts and their lengths, groups, splits, picture formats, sizes, columns, pairs that are broken.
 
     Reads each text. Broken are pairs whose members lie behind the end of their tar, or whose JSON is; `verify` names them and looks closer.
 
     Args:
-        path: the shard set.
+        path: the shard set, or one at a URL as `verify` takes it; all its tars go through the cache.
         index: where the index lies, for a set indexed elsewhere.
         json: print one object instead of a table.
     """
-    shards = ShardSet(path, index)
+    shards = _opened(path, index)
     sizes = shards.image_sizes
     groups = shards.groups.distinct()
     parts_of: defaultdict[str, set[str]] = defaultdict(set)
@@ -105,11 +111,11 @@ def stats(path: Path, index: Path | None = None, json: bool = False) -> None:
         print(f"{name.replace('_', ' '):26}{told}")
 
 
-def ls(path: Path, index: Path | None = None, part: str = "all", start: int = 0, num: int = 20, json: bool = False) -> None:
+def ls(path: Path | RemoteShards, index: Path | None = None, part: str = "all", start: int = 0, num: int = 20, json: bool = False) -> None:
     """List pairs: id, key, split, group, name, picture size, and the beginning of the main text.
 
     Args:
-        path: the shard set.
+        path: the shard set, or one at a URL as `verify` takes it; the tars of the listed pairs are fetched.
         index: where the index lies, for a set indexed elsewhere.
         part: "all", "train" or "test" as training cuts them by default (seed 0, a fifth held out), or a split of the source's own.
         start: leave out so many pairs of the part.
@@ -118,7 +124,7 @@ def ls(path: Path, index: Path | None = None, part: str = "all", start: int = 0,
     """
     if start < 0 or num < 0:
         raise InputError(f"--start {start} --num {num}: both count pairs, from 0 up")
-    shards = ShardSet(path, index)
+    shards = _opened(path, index)
     ids = Split().ids(shards, part)
     listed = [_pair_facts(shards, int(id)) for id in ids[start : start + num]]
     if json:
@@ -130,16 +136,16 @@ def ls(path: Path, index: Path | None = None, part: str = "all", start: int = 0,
         print(f"... {len(ids)} pairs in all; go on with --start {start + num}")
 
 
-def cat(path: Path, pair: str, index: Path | None = None, picture: Path | None = None) -> None:
+def cat(path: Path | RemoteShards, pair: str, index: Path | None = None, picture: Path | None = None) -> None:
     """Print one pair as JSON: its place, and its texts, group, name, split and metadata.
 
     Args:
-        path: the shard set.
+        path: the shard set, or one at a URL as `verify` takes it; the pair's tar is fetched.
         pair: a key as `ls` prints it, or an id; where both could be meant, it is the key.
         index: where the index lies, for a set indexed elsewhere.
         picture: write the picture's bytes to this file as well; "-" writes them to standard output in place of the JSON.
     """
-    shards = ShardSet(path, index)
+    shards = _opened(path, index)
     id = _find(shards, pair)
     if picture == Path("-"):
         sys.stdout.buffer.write(shards.image_bytes(id))
@@ -167,6 +173,14 @@ def index(path: Path, output: Path | None = None, max_bad_share: float = 0.05, j
     print(f"{output or path}: {manifest.counts['pairs']} pairs in {manifest.counts['shards']} shards, {manifest.counts['groups']} groups")
 
 
+def _opened(path: Path | RemoteShards, index: Path | None) -> ShardSet:
+    if index is None:
+        return open_shards(path)
+    if isinstance(path, RemoteShards):
+        raise InputError(f"--index {index}: of a set at a URL it is one of RemoteShards' own init_args. Give it there")
+    return ShardSet(path, index)
+
+
 def _spread(values: np.ndarray) -> dict[str, int]:
     if not len(values):
         return {}
@@ -179,7 +193,7 @@ def _find(shards: ShardSet, pair: str) -> int:
         id = int(pair)
     if id is None:
         keys = f"keys {shards.key(0)} to {shards.key(len(shards) - 1)}, ids 0 to {len(shards) - 1}" if len(shards) else "no pair"
-        raise InputError(f"{shards.path}: no pair has the key or id {pair!r}; there are {keys}")
+        raise InputError(f"{shards.place}: no pair has the key or id {pair!r}; there are {keys}")
     return id
 
 

@@ -63,6 +63,17 @@ class BrokenPair(InputError):
         self.reason = reason
 
 
+class Unreadable(InputError):
+    """A whole file of a set cannot be read: it is missing or, of a set at a URL, cannot be fetched, or is not what the manifest says.
+
+    reason: the message without where it is and what to do.
+    """
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class ShardSet:
     """A finished set of shards, read by id.
 
@@ -75,7 +86,8 @@ class ShardSet:
         if re.match(r"\w+:/", str(path)):
             raise InputError(
                 f"{path}: is a URL, and a folder is wanted here. A set at a URL is read through a cache: RemoteShards(url, cache).open(), "
-                'or for a run {class_path: multimodal.shards.RemoteShards, init_args: {url: "...", cache: "..."}} as data.shards'
+                "or for commands that take one, and as data.shards of a run, "
+                '{class_path: multimodal.shards.RemoteShards, init_args: {url: "...", cache: "..."}}'
             )
         self.path = Path(path)
         self.index = self.path if index is None else Path(index)
@@ -109,10 +121,15 @@ class ShardSet:
         return len(self._table)
 
     def __repr__(self) -> str:
-        return f"ShardSet({str(self.path)!r}: {len(self)} pairs in {len(self.shards)} shards)"
+        return f"ShardSet({self.place!r}: {len(self)} pairs in {len(self.shards)} shards)"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ShardSet, (self.path, None if self.index == self.path else self.index, self.remote)
+
+    @property
+    def place(self) -> str:
+        """Where the tars lie, as a message calls it: the folder or the URL."""
+        return str(self.path) if self.remote is None else self.remote.url
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -221,24 +238,23 @@ class ShardSet:
         try:
             file = _File(path)
         except FileNotFoundError:
-            raise InputError(
-                f"{path}: the shard is missing; the manifest in {self.index} lists it. Bring it back, or index again"
-            ) from None
+            listed = f"the manifest in {self.index} lists it. Bring it back, or index again"
+            raise Unreadable(f"{path}: the shard is missing; {listed}", "the tar is missing") from None
         if file.size_bytes > shard.size_bytes:
             raise InputError(f"{path}: has {file.size_bytes} bytes and had {shard.size_bytes} when it was indexed. Run: {self._verify()}")
         return file
 
     def _check(self, id: int) -> int:
         if not 0 <= id < len(self):
-            raise IndexError(f"id {id} is outside 0..{len(self) - 1} of {self.path}")
+            raise IndexError(f"id {id} is outside 0..{len(self) - 1} of {self.place}")
         return id
 
     def _broken(self, id: int, reason: str) -> BrokenPair:
-        where = f"{self.path}: shard {self.shard_of(id).name}, pair {self.key(id)}"
+        where = f"{self.place}: shard {self.shard_of(id).name}, pair {self.key(id)}"
         return BrokenPair(f"{where}: {reason}. Run: {self._verify()}", reason)
 
     def _verify(self) -> str:
-        return f"multimodal shards verify {self.path}"
+        return f"multimodal shards verify {self.path if self.remote is None else self.remote.as_argument()}"
 
 
 class Recent(Generic[K, V]):

@@ -10,6 +10,7 @@ pieces, each of which is asked for again where it fails, stalls or ends early, s
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from multimodal.boxes import MANIFEST, atomic_write, fingerprint_bytes
 from multimodal.errors import InputError
 from multimodal.shards.cache import Cache
 from multimodal.shards.format import TAR
-from multimodal.shards.reader import Shard, ShardSet
+from multimodal.shards.reader import Shard, ShardSet, Unreadable
 from multimodal.shards.table import INDEX
 
 PIECE_BYTES = 4 * 2**20
@@ -70,11 +71,19 @@ class RemoteShards:
             raise InputError(f"{self.url}: has a tar of {largest} bytes, and cache_bytes={self.cache_bytes}. Raise it")
         return shards
 
-    def opened(self, shard: Shard) -> AbstractContextManager[int]:
-        """A descriptor of the shard's tar, fetched now where it is not in the cache, to which it belongs as long as this is open."""
+    def as_argument(self) -> str:
+        """How a command line names the set: `multimodal shards verify '{class_path: ..., init_args: {...}}'`."""
+        given = {"url": self.url, "cache": str(self.cache)} | ({} if self.index is None else {"index": str(self.index)})
+        return f"'{{class_path: multimodal.shards.RemoteShards, init_args: {json.dumps(given)}}}'"
+
+    def opened(self, shard: Shard, again: bool = False) -> AbstractContextManager[int]:
+        """A descriptor of the shard's tar, fetched now where it is not in the cache, to which it belongs as long as this is open.
+
+        again: fetched whatever the cache holds. Unreadable where it is not at the URL, cannot be read, or is not what the manifest says.
+        """
         # Under its hash, so that a tar that was changed at the URL, with the manifest, is another file.
         return Cache(Path(self.cache), self.cache_bytes).opened(
-            f"{shard.fingerprint}{TAR}", shard.size_bytes, lambda file: self._fetch(shard, file)
+            f"{shard.fingerprint}{TAR}", shard.size_bytes, lambda file: self._fetch(shard, file), again
         )
 
     def fetch(self, shard: Shard) -> None:
@@ -94,10 +103,8 @@ class RemoteShards:
             found = digest.hexdigest()
             if found == shard.fingerprint:
                 return
-        raise InputError(
-            f"{url}: its sha256 is {found[:12]}.. and {shard.fingerprint[:12]}.. in the manifest, {self.tries} times. "
-            "It was changed after it was indexed, or is damaged there: index the set again"
-        )
+        reason = f"its sha256 is {found[:12]}.. and {shard.fingerprint[:12]}.. in the manifest, {self.tries} times"
+        raise Unreadable(f"{url}: {reason}. It was changed after it was indexed, or is damaged there: index the set again", reason)
 
     def _pieces(self, url: str, size_bytes: int) -> Iterator[bytes]:
         start = 0
@@ -144,7 +151,7 @@ class RemoteShards:
         return getattr(system, method)(path, **arguments)
 
     def _tried(self, url: str, attempt: Callable[[], T]) -> T:
-        """Its result, of the first attempt that gives one. InputError at once where the URL holds nothing, else after all tries."""
+        """Its result, of the first attempt that gives one. Unreadable at once where the URL holds nothing, else after all tries."""
         try:
             import fsspec  # noqa: F401  (each file system raises errors of its own below)
         except ImportError:
@@ -157,14 +164,16 @@ class RemoteShards:
             try:
                 return attempt()
             except FileNotFoundError:
-                raise InputError(
-                    f"{url}: is not there. Check the URL; a finished set has {MANIFEST}, {INDEX} and its tars in one folder"
-                ) from None
-            except (ImportError, PermissionError) as error:  # the package of a file system, such as s3fs
+                remedy = f"Check the URL; a finished set has {MANIFEST}, {INDEX} and its tars in one folder"
+                raise Unreadable(f"{url}: is not there. {remedy}", "is not there") from None
+            except ImportError as error:  # the package of a file system, such as s3fs
                 raise InputError(f"{url}: {error}") from None
+            except PermissionError as error:
+                raise Unreadable(f"{url}: {error}", str(error)) from None
             except Exception as error:  # file systems raise what their own libraries do: aiohttp, botocore, httpx
                 told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise InputError(f"{url}: could not be read in {self.tries} tries. The last said: {told}")
+        reason = f"could not be read in {self.tries} tries. The last said: {told}"
+        raise Unreadable(f"{url}: {reason}", reason)
 
     def _url(self, name: str) -> str:
         return f"{self.url.rstrip('/')}/{name}"

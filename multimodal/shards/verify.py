@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from multimodal.progress import track
 from multimodal.shards.columns import OFFSETS, ROWS, Column, column_names
 from multimodal.shards.format import TAR, picture_format
 from multimodal.shards.ledger import Bad
-from multimodal.shards.reader import BrokenPair, Shard, ShardSet
+from multimodal.shards.reader import BrokenPair, Shard, ShardSet, Unreadable
 from multimodal.shards.scan import scan_tar
 
 
@@ -27,7 +28,8 @@ def find_problems(shards: ShardSet) -> Iterator[Bad]:
 
     Of each tar: it is there, with its size and sha256; the pairs lie where the index says, JSON is well formed, the .txt is texts[0], and
     each picture begins as its extension's format does (it is not decoded). Of each column: it was made of these shards, and its files are
-    unchanged.
+    unchanged. Tars at a URL are fetched again, one after another through the set's cache; one that cannot be, or is not what the manifest
+    says after all tries, is a problem of its own.
     """
     for shard in track(shards.shards, f"verifying {shards.name}", unit="shard"):
         yield from _shard_problems(shards, shard)
@@ -46,31 +48,50 @@ class TextLengths:
 
 def read_lengths(shards: ShardSet) -> TextLengths:
     """How long the texts are, and how many pairs lie behind the end of a tar (cut, or missing) or have no text that can be read."""
-    sizes = {shard.name: _size_bytes(shards.path / f"{shard.name}{TAR}") for shard in shards.shards}
     characters, words, num_broken = array("q"), array("q"), 0
     for shard in track(shards.shards, f"texts of {shards.name}", unit="shard"):
-        for id, row in zip(shard.ids, shards.rows(shard), strict=True):
-            try:
-                if row.image_offset + row.image_size > sizes[shard.name]:
-                    raise BrokenPair(f"{shard.name} {row.key}: its picture lies behind the end of the tar")
-                texts = shards.texts(id)
-            except BrokenPair:
-                num_broken += 1
-                continue
-            characters.extend(map(len, texts))
-            words.extend(len(text.split()) for text in texts)
+        try:
+            with _tar(shards, shard) as tar:
+                end = tar.stat().st_size
+                for id, row in zip(shard.ids, shards.rows(shard), strict=True):
+                    try:
+                        if row.image_offset + row.image_size > end:
+                            raise BrokenPair(f"{shard.name} {row.key}: its picture lies behind the end of the tar")
+                        texts = shards.texts(id)
+                    except BrokenPair:
+                        num_broken += 1
+                        continue
+                    characters.extend(map(len, texts))
+                    words.extend(len(text.split()) for text in texts)
+        except Unreadable:
+            num_broken += shard.num_pairs
     return TextLengths(np.array(characters, np.int64), np.array(words, np.int64), num_broken)
 
 
-def _size_bytes(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
+@contextmanager
+def _tar(shards: ShardSet, shard: Shard, again: bool = False) -> Iterator[Path]:
+    """A path to read the shard's tar by, while this is open; again: one at a URL is fetched whatever the cache holds. Unreadable where
+    there is none.
+    """
+    if shards.remote is not None:
+        with shards.remote.opened(shard, again) as descriptor:
+            yield Path(f"/dev/fd/{descriptor}")
+        return
+    path = shards.path / f"{shard.name}{TAR}"
+    if not path.is_file():
+        raise Unreadable(f"{path}: the tar is missing", "the tar is missing")
+    yield path
 
 
 def _shard_problems(shards: ShardSet, shard: Shard) -> Iterator[Bad]:
-    path = shards.path / f"{shard.name}{TAR}"
-    if not path.is_file():
-        yield Bad(shard.name, "", "the tar is missing")
-        return
+    try:
+        with _tar(shards, shard, again=True) as path:
+            yield from _tar_problems(shards, shard, path)
+    except Unreadable as error:
+        yield Bad(shard.name, "", error.reason)
+
+
+def _tar_problems(shards: ShardSet, shard: Shard, path: Path) -> Iterator[Bad]:
     size_bytes, fingerprint = path.stat().st_size, fingerprint_file(path)
     changed = fingerprint != shard.fingerprint
     if size_bytes != shard.size_bytes:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from PIL import Image
 
 from multimodal.data import BlockShuffle, Captions, ColumnRows, PairLoader, Pixels, Shuffle, Shuffled, Side
 from multimodal.data.conformance import MakeLoader, assert_exact_epoch, assert_exact_resume
+from multimodal.data.loader import one_ahead
 from multimodal.errors import InputError
 from multimodal.pairs import Batch, Pair
 from multimodal.shards import Ledger, ShardSet, ShardWriter
@@ -323,6 +327,83 @@ def test_settings_that_make_no_sense_are_refused(shards: ShardSet) -> None:
         loader(shards, (ColumnRows("lda"), ColumnRows("targets")))
     with pytest.raises(InputError, match="scale"):
         Pixels(scale=(0.9, 0.1))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to pin for")
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_page_locked_batches_are_refused_where_there_is_no_gpu(shards: ShardSet, num_workers: int) -> None:
+    with pytest.raises(InputError, match="pin=True: .*torch finds none here"):
+        loader(shards, PICTURES, pin=True, num_workers=num_workers)
+
+
+def is_running() -> bool:
+    return any(thread.name.startswith("one ahead") for thread in threading.enumerate())
+
+
+def test_work_is_done_a_batch_ahead_and_results_come_in_order() -> None:
+    begun: list[int] = []
+
+    def work(item: int) -> int:
+        begun.append(item)
+        time.sleep(0.001 * (3 - item % 3))
+        return -item
+
+    for num in (0, 1, 2, 7):
+        begun.clear()
+        for position, result in enumerate(one_ahead(range(num), work)):
+            assert result == -position and max(begun) <= position + 1
+        assert begun == list(range(num)) and not is_running()
+
+
+def test_work_ahead_has_a_thread_of_its_own_that_begins_as_it_is_told() -> None:
+    local = threading.local()
+    assert list(one_ahead("ab", lambda item: item + local.told, lambda: setattr(local, "told", "!"))) == ["a!", "b!"]
+    assert not hasattr(local, "told")
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_buffers_of_workers_hold_their_batches_until_a_slow_copy_ahead_is_made(shards: ShardSet, num_workers: int) -> None:
+    def copy(batch: Batch) -> Batch:
+        time.sleep(0.02)  # workers are done with all they may prepare long before
+        return Batch(*(part.clone() if isinstance(part, torch.Tensor) else part for part in batch))
+
+    one, other = (loader(shards, PICTURES, batch_size=1, num_workers=num) for num in (num_workers, 0))
+    for _ in range(2):
+        assert equal(list(one_ahead(one, copy)), list(other))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("taken", [iter, lambda batches: one_ahead(batches, lambda batch: batch)], ids=["as it comes", "one ahead"])
+def test_a_tar_that_is_gone_is_told_as_it_is_and_once_it_is_back_the_same_loader_goes_on(
+    shards: ShardSet, tmp_path: Path, num_workers: int, taken: Callable[[PairLoader], Iterator[Batch]]
+) -> None:
+    path = Path(shutil.copytree(shards.path, tmp_path / "set"))
+    tar, away = path / "000001.tar", path / "away"
+    one = loader(ShardSet(path), PICTURES, num_workers=num_workers)
+    tar.rename(away)
+    with pytest.raises(InputError, match=f"^{tar}: the shard is missing; the manifest in {path} lists it. Bring it back, or index again$"):
+        list(taken(one))
+    assert not is_running()
+    away.rename(tar)
+    assert equal(list(taken(one)), list(loader(shards, PICTURES)))
+
+
+def test_what_the_work_raises_is_raised_in_the_place_of_its_result() -> None:
+    results = one_ahead([2, 1, 0, 3], lambda item: 2 / item)
+    assert [next(results), next(results)] == [1, 2]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    assert not is_running()
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_loop_over_results_that_is_left_early_leaves_no_thread(shards: ShardSet, num_workers: int) -> None:
+    one = loader(shards, PICTURES, num_workers=num_workers)
+    for _ in one_ahead(one, lambda batch: batch.id):
+        assert is_running()
+        break
+    assert not is_running()
+    assert equal(list(one), list(loader(shards, PICTURES))), "the epoch that was left starts again"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="page-locked memory needs a GPU")

@@ -50,6 +50,22 @@ def test_a_file_is_fetched_once_and_read_as_it_was_written(tmp_path: Path) -> No
     assert fetched == ["a", "b"]
 
 
+def test_a_file_that_is_there_is_fetched_again_where_that_is_asked_and_kept_where_it_fails(tmp_path: Path) -> None:
+    cache, fetched = Cache(tmp_path, 2 * SIZE), []
+    with cache.opened("a", SIZE, writing("a", fetched)) as open_before:
+        with cache.opened("a", SIZE, writing("b", fetched), again=True) as descriptor:
+            assert os.pread(descriptor, 2 * SIZE, 0) == content_of("b")
+        assert os.pread(open_before, 2 * SIZE, 0) == content_of("a"), "who has it open goes on reading it"
+
+    def fail(file: IO[bytes]) -> None:
+        raise InputError("the line is down")
+
+    with pytest.raises(InputError, match="the line is down"), cache.opened("a", SIZE, fail, again=True):
+        pass
+    assert read(cache, "a", fetched) == content_of("b") and fetched == ["a", "b"]
+    assert files(cache) == {"a"}
+
+
 def test_what_was_opened_longest_ago_makes_room(tmp_path: Path) -> None:
     cache = Cache(tmp_path, 3 * SIZE)
     for name in ("a", "b", "c", "a", "d"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import pickle
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from multimodal.cli import main
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
-from multimodal.shards import RemoteShards, ShardSet, ShardWriter, remote
+from multimodal.shards import RemoteShards, ShardSet, ShardWriter, finish, remote, write_shard
+from multimodal.shards.verify import find_problems
 
 NUM, PER_SHARD = 20, 5
 
@@ -154,6 +159,98 @@ def test_what_is_not_at_the_url_is_told_at_once(local: ShardSet, serve: Callable
 def test_a_server_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"http://127.0.0.1:9/set/manifest.json: could not be read in 2 tries"):
         at("http://127.0.0.1:9/set", tmp_path, tries=2).open()
+
+
+def argument(url: str, tmp_path: Path, **settings: object) -> str:
+    settings = {"cache": str(tmp_path / "cache"), "wait_s": 0.01, "timeout_s": 5.0, "tries": 2, **settings}
+    return json.dumps({"class_path": "multimodal.shards.RemoteShards", "init_args": {"url": url, **settings}})
+
+
+def test_shards_verify_stats_ls_and_cat_say_of_a_set_at_a_url_what_they_say_of_the_folder(
+    local: ShardSet, serve: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = serve(local.path).url
+    for verb, *rest in (["verify"], ["verify", "--json"], ["stats", "--json"], ["ls", "--part", "train"], ["cat", "000000007"]):
+        told = []
+        for place in (str(local.path), argument(url, tmp_path)):
+            assert main(["shards", verb, place, *rest]) == 0
+            told.append(capsys.readouterr().out)
+        assert told[0].replace(str(local.path), url) == told[1], verb
+
+
+def test_verify_names_what_is_broken_at_the_url_and_goes_on_whatever_the_cache_holds(
+    local: ShardSet, serve: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = serve(local.path)
+    whole = at(server.url, tmp_path).open()
+    assert_equal(whole, local)  # all tars are in the cache, as they were
+    (local.path / "000000.tar").unlink()
+    server.faults["000001.tar"] = ["corrupt"] * 100
+    server.faults["000002.tar"] = ["cut"] * 100
+    problems = list(find_problems(whole))
+    assert [(problem.where, problem.key) for problem in problems] == [("000000", ""), ("000001", ""), ("000002", "")]
+    for problem, reason in zip(problems, ("is not there", "its sha256 is", "could not be read in 3 tries"), strict=True):
+        assert problem.reason.startswith(reason)
+    assert main(["shards", "verify", argument(server.url, tmp_path)]) == 2
+    printed = capsys.readouterr()
+    assert f"{server.url}: 4 shards, 20 pairs, 0 columns: 3 problems" in printed.out
+    assert f"{server.url} is broken in 3 places: 000000: is not there" in printed.err
+    assert whole.pair(7) == at(server.url, tmp_path).open().pair(7), "what the cache held stays there"
+
+
+def test_verify_names_the_pairs_of_a_whole_tar_that_are_broken(serve: Callable[..., Any], tmp_path: Path) -> None:
+    pairs = [Pair(f"{i}.png", b"no picture" if i == 1 else b"\x89PNG\r\n\x1a\n", "png", (f"text {i}",), "group") for i in range(3)]
+    write_shard(tmp_path / "set", 0, pairs, first_key=0)
+    finish(tmp_path / "set", {})
+    (problem,) = find_problems(at(serve(tmp_path / "set").url, tmp_path).open())
+    assert (problem.where, problem.key, problem.reason) == ("000000", "000000001", "its png begins like no picture")
+
+
+def test_verify_and_stats_keep_the_bound_of_the_cache(
+    local: ShardSet, serve: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = serve(local.path)
+    cached = argument(server.url, tmp_path, cache_bytes=max(shard.size_bytes for shard in local.shards))
+    for verb in ("verify", "stats"):
+        assert main(["shards", verb, cached]) == 0
+        assert len(list((tmp_path / "cache").glob("*.tar"))) == 1
+    assert {name: server.asked.count(name) for name in server.asked if name.endswith(".tar")} == dict.fromkeys(
+        ("000000.tar", "000001.tar", "000002.tar", "000003.tar"), 2
+    )
+
+
+def test_stats_counts_the_pairs_of_a_tar_that_is_gone_as_broken(
+    local: ShardSet, serve: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (local.path / "000003.tar").unlink()
+    assert main(["shards", "stats", argument(serve(local.path).url, tmp_path), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["broken_pairs"] == PER_SHARD and facts["pairs"] == NUM
+
+
+def test_a_pair_that_cannot_be_read_is_told_with_the_command_that_checks_its_set_at_the_url(
+    serve: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_shard(tmp_path / "set", 0, [Pair("a.png", b"\x89PNG\r\n\x1a\n", "png", ("a text",), "group")], first_key=0)
+    finish(tmp_path / "set", {})
+    tar, manifest = tmp_path / "set" / "000000.tar", tmp_path / "set" / "manifest.json"
+    spoilt = tar.read_bytes().replace(b'{"group"', b'["group"')
+    whole, damaged = (hashlib.sha256(content).hexdigest() for content in (tar.read_bytes(), spoilt))
+    tar.write_bytes(spoilt)
+    manifest.write_text(manifest.read_text().replace(whole, damaged))
+    server = serve(tmp_path / "set")
+    with pytest.raises(InputError, match=f"{server.url}: shard 000000, pair 000000000: its JSON cannot be read") as raised:
+        at(server.url, tmp_path).open().texts(0)
+    program, *command = shlex.split(str(raised.value).partition("Run: ")[2])
+    assert program == "multimodal" and main(command) == 2
+    assert "000000 000000000: its JSON cannot be read" in capsys.readouterr().err
+
+
+def test_the_index_of_a_set_at_a_url_is_asked_for_among_its_own_settings(
+    local: ShardSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["shards", "verify", argument(local.path.as_uri(), tmp_path), "--index", str(local.path)]) == 2
+    assert "is one of RemoteShards' own init_args" in capsys.readouterr().err
 
 
 def test_settings_that_make_no_sense_are_refused(local: ShardSet, tmp_path: Path) -> None:
