@@ -12,17 +12,17 @@ valid. Workers get positions, and hold no state.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from multimodal.boxes import fingerprint_bytes
+from multimodal.cores import map_in_threads
 from multimodal.data.ahead import Ahead
 from multimodal.data.buffers import Buffers
 from multimodal.data.mixture import Drawn, MixedOrder, Mixture
@@ -35,8 +35,6 @@ from multimodal.shards import JoinedShards, Ledger, ShardSet
 
 FULL_SHUFFLE = FullShuffle()
 EACH_ONCE = Mixture()
-T = TypeVar("T")
-R = TypeVar("R")
 Unread = list[tuple[int, str]]
 """(id, reason) of pairs that could not be read."""
 PREFETCH = 2
@@ -381,26 +379,10 @@ def _tensor(values: np.ndarray | Sequence[str]) -> Any:
     return torch.from_numpy(values) if isinstance(values, np.ndarray) else values
 
 
-def one_ahead(items: Iterable[T], work: Callable[[T], R], begin: Callable[[], object] | None = None) -> Iterator[R]:
-    """work(item) of each item, in order, done by a thread while the result before it is used.
-
-    Items are asked for here, one more than results have been; what that raises, or work does, is raised here. begin is called in the
-    thread first. The thread ends with the items, or when this is closed: then a work that was begun comes to its end.
-    """
-    with ThreadPoolExecutor(1, "one ahead", begin) as pool:
-        done: Future[R] | None = None
-        for item in items:
-            before, done = done, pool.submit(work, item)
-            if before is not None:
-                yield before.result()
-        if done is not None:
-            yield done.result()
-
-
 def _pinned_ahead(batches: Iterable[tuple[Batch, Unread]]) -> Iterator[tuple[Batch, Unread]]:
     """The batches in page-locked memory. A buffer is in use until its copy is made: the thread holds the batch that lies in it."""
     device = torch.cuda.current_device()  # a thread begins with the first GPU, and would take memory of it for every rank
-    return one_ahead(batches, _pinned, partial(torch.cuda.set_device, device))
+    return map_in_threads(_pinned, batches, num_threads=1, ahead=2, begin=partial(torch.cuda.set_device, device))
 
 
 def _pinned(read: tuple[Batch, Unread]) -> tuple[Batch, Unread]:

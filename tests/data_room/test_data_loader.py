@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from multimodal.cores import map_in_threads
 from multimodal.data import BlockShuffle, Captions, ColumnRows, PairLoader, Pixels, Shuffle, Shuffled, Side
 from multimodal.data.conformance import MakeLoader, assert_exact_epoch, assert_exact_resume
-from multimodal.data.loader import one_ahead
 from multimodal.errors import InputError
 from multimodal.pairs import Batch, Pair
 from multimodal.shards import Ledger, ShardSet, ShardWriter
@@ -336,29 +337,13 @@ def test_page_locked_batches_are_refused_where_there_is_no_gpu(shards: ShardSet,
         loader(shards, PICTURES, pin=True, num_workers=num_workers)
 
 
+def one_ahead(batches: PairLoader, work: Callable[[Batch], Any]) -> Iterator[Any]:
+    """As batches are pinned."""
+    return map_in_threads(work, batches, num_threads=1, ahead=2)
+
+
 def is_running() -> bool:
-    return any(thread.name.startswith("one ahead") for thread in threading.enumerate())
-
-
-def test_work_is_done_a_batch_ahead_and_results_come_in_order() -> None:
-    begun: list[int] = []
-
-    def work(item: int) -> int:
-        begun.append(item)
-        time.sleep(0.001 * (3 - item % 3))
-        return -item
-
-    for num in (0, 1, 2, 7):
-        begun.clear()
-        for position, result in enumerate(one_ahead(range(num), work)):
-            assert result == -position and max(begun) <= position + 1
-        assert begun == list(range(num)) and not is_running()
-
-
-def test_work_ahead_has_a_thread_of_its_own_that_begins_as_it_is_told() -> None:
-    local = threading.local()
-    assert list(one_ahead("ab", lambda item: item + local.told, lambda: setattr(local, "told", "!"))) == ["a!", "b!"]
-    assert not hasattr(local, "told")
+    return any(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -386,14 +371,6 @@ def test_a_tar_that_is_gone_is_told_as_it_is_and_once_it_is_back_the_same_loader
     assert not is_running()
     away.rename(tar)
     assert equal(list(taken(one)), list(loader(shards, PICTURES)))
-
-
-def test_what_the_work_raises_is_raised_in_the_place_of_its_result() -> None:
-    results = one_ahead([2, 1, 0, 3], lambda item: 2 / item)
-    assert [next(results), next(results)] == [1, 2]
-    with pytest.raises(ZeroDivisionError):
-        next(results)
-    assert not is_running()
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
