@@ -45,7 +45,7 @@ import numpy as np
 import pyarrow as pa
 import simplejpeg
 import torch
-from bench_rows import Row, alternate, compare, seconds, tell
+from bench_rows import Row, alternate, compare, seconds, tell, timed
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -318,7 +318,9 @@ def _litdata_crop(sample: dict[str, bytes]) -> torch.Tensor:
 
 def measure(case: Case, files: Files, runs: int, num_workers: int, batch_size: int) -> Iterator[Row]:
     """Whole epochs in turn, after one each to warm up; a row for each system and for the limit, in pictures a second."""
-    speeds = alternate(_readers(files, num_workers, batch_size), runs)
+    readers = _readers(files, num_workers, batch_size)
+    speeds = alternate({name: timed(read) for name, read in readers.items()}, runs)
+    del readers
     # litdata's loader and its iterator hold each other. Left to some later collection, its workers would live on until then, and that
     # could be one in a process that is forked meanwhile, whose children they are not. They take ten seconds to end.
     gc.collect()

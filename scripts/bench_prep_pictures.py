@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 
 import numpy as np
 import simplejpeg
 import torch
 from bench_loader import Case, Files, make_files
-from bench_rows import Given, Row
+from bench_rows import Given, Row, alternate, compare
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
@@ -60,15 +60,12 @@ def _speeds(case: Case, files: Files, out: Path, runs: int, img2dataset: Path | 
             print(f"{case.name}: {THEIRS} has no row: give --img2dataset, an interpreter that has it", file=sys.stderr)
         else:
             passes[THEIRS] = _theirs(files, _their_tar(out, case), img2dataset, ends)
-        seconds: dict[str, list[float]] = {name: [] for name in passes}
-        for run in range(runs + 1):  # the first warms up
-            for name, one_pass in passes.items():
-                taken = one_pass()
-                if run:
-                    seconds[name].append(taken)
-    rates = {name: len(files.shards) / median(taken) for name, taken in seconds.items()}
-    for name, rate in rates.items():
-        yield Row(case.name, name, rate, "pictures/s", rates[OURS] / rate, rate / rates[LIMIT])
+        speeds = alternate({name: partial(_speed, len(files.shards), one_pass) for name, one_pass in passes.items()}, runs)
+    yield from compare(case.name, speeds, "pictures/s", speeds[OURS], speeds[LIMIT])
+
+
+def _speed(num: int, one_pass: Pass) -> float:
+    return num / one_pass()
 
 
 # The systems ------------------------------------------------------------------------------------------------------------------------------

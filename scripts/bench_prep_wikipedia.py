@@ -26,7 +26,7 @@ from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
-from bench_rows import Given, Row, alternate, compare
+from bench_rows import Given, Row, alternate, compare, timed
 
 from data_prep.wiki_dump import Dump
 from data_prep.wikitext import read_wikitext, words_of
@@ -66,7 +66,7 @@ def _measure(case: str, dump: Path, runs: int) -> Iterator[Row]:
         return num_pages
 
     readers = {OURS: _ours, GENSIM: _gensims, LIMIT: _decompressed, LIMIT_OF_ONE: _decompressed_by_one}
-    systems = {name: partial(pages_of, read) for name, read in readers.items()}
+    systems = {name: timed(partial(pages_of, read)) for name, read in readers.items()}
     speeds = alternate(systems, runs)
     yield from compare(case, speeds, "pages/s", speeds[OURS], speeds[LIMIT])
     for name in (OURS, GENSIM, LIMIT):  # which, unlike speed, does not depend on what else the machine does

@@ -1,6 +1,6 @@
 """What the benches share: rows of a table, the median of alternating runs, and the table printed and kept as JSON.
 
-speeds = alternate({"ours": read_ours, "theirs": read_theirs, "the limit": decode_alone}, runs=3)
+speeds = alternate({"ours": timed(read_ours), "theirs": timed(read_theirs), "the limit": timed(decode_alone)}, runs=3)
 yield from compare("a case", speeds, "pictures/s", speeds["ours"], speeds["the limit"])
 """
 
@@ -46,19 +46,29 @@ class Given:
     img2dataset: Path | None = None
 
 
-def alternate(systems: Mapping[str, Callable[[], int]], runs: int) -> dict[str, float]:
+def alternate(systems: Mapping[str, Callable[[], float]], runs: int) -> dict[str, float]:
     """How many things a second each system does, the median of `runs`; they take turns, after one turn each to warm up.
 
-    A system gives the number of things that it did.
+    A system makes one pass and gives its speed: `timed`, or by a clock of its own.
     """
     speeds: dict[str, list[float]] = {name: [] for name in systems}
     for run in range(runs + 1):
-        for name, work in systems.items():
-            begun = time.perf_counter()
-            num = work()
+        for name, one_pass in systems.items():
+            speed = one_pass()
             if run:
-                speeds[name].append(num / (time.perf_counter() - begun))
+                speeds[name].append(speed)
     return {name: median(values) for name, values in speeds.items()}
+
+
+def timed(work: Callable[[], int]) -> Callable[[], float]:
+    """Things a second, of work that gives how many things it did."""
+
+    def one_pass() -> float:
+        begun = time.perf_counter()
+        num = work()
+        return num / (time.perf_counter() - begun)
+
+    return one_pass
 
 
 def compare(case: str, speeds: Mapping[str, float], unit: str, ours: float, limit: float) -> Iterator[Row]:
