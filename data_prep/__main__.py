@@ -18,6 +18,7 @@ VERBS: Verbs = {
         "topics": ("data_prep.fit_text_space:fit_topics", "LDA topics from the texts of shards"),
         "word2vec": ("data_prep.fit_text_space:fit_word2vec", "word vectors from the texts of shards"),
         "fasttext": ("data_prep.fit_text_space:fit_fasttext", "vectors of words and parts of words, so that any word has one"),
+        "doc2vec": ("data_prep.fit_text_space:fit_doc2vec", "vectors of texts that foretell their words, and of words beside them"),
         "vectors": (
             "data_prep.fit_text_space:read_vectors",
             "word vectors of a GloVe, word2vec or FastText file",

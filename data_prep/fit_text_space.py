@@ -4,6 +4,7 @@ data-prep fit-text-space topics --shards shards/emoji --output spaces/lda40 --nu
 data-prep fit-text-space wordllama --shards shards/emoji --output spaces/words
 data-prep fit-text-space word2vec --shards shards/emoji --output spaces/word2vec --extra-texts wiki.jsonl.gz
 data-prep fit-text-space fasttext --shards shards/emoji --output spaces/fasttext
+data-prep fit-text-space doc2vec --shards shards/emoji --output spaces/doc2vec
 data-prep fit-text-space vectors --file glove.6B.300d.txt --shards shards/emoji --output spaces/glove300
 data-prep fit-text-space encoder --output spaces/minilm
 
@@ -29,7 +30,7 @@ from multimodal.boxes import fingerprint_file, flat, is_whole, read_manifest
 from multimodal.errors import InputError
 from multimodal.progress import track
 from multimodal.shards import Part, ShardSet, Split
-from multimodal.text import EncoderSpace, Normaliser, subwords, topics, vector_files, words
+from multimodal.text import EncoderSpace, Normaliser, paragraphs, subwords, topics, vector_files, words
 from multimodal.text.space import KIND, BoxedSpace, Origin
 from multimodal.text.topic_figures import TopicFigures
 from multimodal.text.words import Pooling, Scaling
@@ -229,6 +230,65 @@ def fit_fasttext(
         return subwords.fit_fasttext(source, normaliser, pooling=pooling, scaling=scaling, origin=origin, **settings)
 
     return _make(output, "fasttext", source, settings | _pooled(normaliser, pooling, scaling), fit, overwrite)
+
+
+def fit_doc2vec(
+    shards: Path,
+    output: Path,
+    dim: int = 300,
+    part: Part = "train",
+    split: Split = _SPLIT,
+    document: Document = "pair",
+    extra_texts: Path | None = None,
+    normaliser: Normaliser = _WORDS,
+    passes: int = 20,
+    seed: int = 0,
+    window: int = 5,
+    min_count: int = 5,
+    max_words: int | None = 400_000,
+    dm: bool = False,
+    sample: float = 1e-3,
+    prior: float = 3.0,
+    scaling: Scaling = "length",
+    overwrite: bool = False,
+) -> Path:
+    """Fit vectors of texts that foretell their words (Doc2Vec: PV-DBOW or PV-DM; by gensim, in one thread) and return the space's folder.
+
+    A text's vector is inferred from its words, to the same numbers each time; one word by itself has the vector fitted for it, so that
+    queries add and take away words. The vectors of the texts that are read here are not kept.
+
+    Args:
+        shards: the shard set whose texts are read. Some millions of words make good vectors: of fewer, add extra texts.
+        output: the folder of the space.
+        dim: dimensions of a vector.
+        part: of the set: train, test, all, or a split of the source's own.
+        split: which pairs are in which part, where the source says nothing.
+        document: what counts as one document: pair, all its texts together; or text, each by itself.
+        extra_texts: more documents to fit on, of which no pictures are known: JSON Lines with the field text (a title is put before it),
+            or .txt with one document a line, plain or .gz; a MediaWiki dump (.xml.bz2); or a folder of such files.
+        normaliser: from texts to words.
+        passes: over the documents.
+        seed: of the random start.
+        window: words to each side that a word is foretold from.
+        min_count: words in fewer documents have no vector.
+        max_words: the most frequent so many have one.
+        dm: a text's vector foretells a word together with the words around it (PV-DM, distributed memory), instead of by itself (PV-DBOW,
+            distributed bag of words): faster to fit, and for texts of hundreds of words far slower to infer.
+        sample: of words that are a larger share of the corpus than this a part is left out, and they count less in a text; 0 for none.
+        prior: how strongly a text's vector is held near zero until its words say otherwise: the precision of a Gaussian. 3 is about what
+            gensim infers in 20 epochs, 1 in 100.
+        scaling: of a text's row: length, to unit length; range, from 0 for the smallest number to 1 for the largest, for objectives
+            between 0 and 1; none. Queries are treated as texts are, so it belongs to the space and not to a column.
+        overwrite: replace a space in the output folder that was made otherwise.
+    """
+    settings: dict[str, Any] = {"dim": dim, "passes": passes, "seed": seed, "window": window, "min_count": min_count}
+    settings |= {"max_words": max_words, "dm": dm, "sample": sample, "prior": prior, "scaling": scaling}
+    source = _Texts(ShardSet(shards), part, split, document, extra_texts)
+
+    def fit(origin: Origin) -> BoxedSpace:
+        return paragraphs.fit_doc2vec(source, normaliser, origin=origin, **settings)
+
+    return _make(output, "doc2vec", source, settings | {"normaliser": normaliser.to_json()}, fit, overwrite)
 
 
 def read_vectors(

@@ -6,6 +6,7 @@ data-prep make-columns --space spaces/lda40 --shards shards/emoji --name lda40
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -123,13 +124,28 @@ def _mapping(
         yield partial(map, partial(_rows_of, opened, source, unit))
         return
     context = multiprocessing.get_context("spawn")  # what was imported here may hold threads, which a fork would not have
-    with ProcessPoolExecutor(num_processes, context) as pool:
+    with _one_thread_each(), ProcessPoolExecutor(num_processes, context) as pool:
         try:
             yield partial(pool.map, partial(_rows_in_process, space, source.path, unit))
         except BrokenProcessPool:
             raise InputError("a process was killed (by the system, for want of memory?). Run it again, or with --num-processes 1") from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)  # without it all that wait would still be run
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes that start in here leave each other the cores, all of which numpy's linear algebra would take in every one of them."""
+    before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    os.environ.update(dict.fromkeys(before, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _rows_in_process(space: Path, shards: Path, unit: Unit, ids: range) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 from multimodal.boxes import atomic_write
 from multimodal.errors import InputError
 from multimodal.shards import Column, ShardSet
-from multimodal.text import FastTextSpace, TextSpace, TopicSpace, WordSpace, open_space
+from multimodal.text import Doc2VecSpace, FastTextSpace, TextSpace, TopicSpace, WordSpace, open_space
 from multimodal.text.space import NamesDimensions
 
 _ROWS_AT_ONCE = 1 << 14
@@ -89,7 +89,7 @@ def neighbours(space: TextSpace, word: str, k: int) -> list[Near]:
     Of word vectors the nearness is the cosine. Of topics it is the Bhattacharyya coefficient, sum over topics of sqrt(p(topic | word)
     p(topic | other)), each topic being as frequent as any other beforehand.
     """
-    if not isinstance(space, TopicSpace | WordSpace):
+    if not isinstance(space, TopicSpace | WordSpace | Doc2VecSpace):
         raise InputError(f"a {type(space).__name__} reads whole texts and has no list of words; --words is for topics and word vectors")
     tokens = space.normaliser.tokens(word)
     named = tokens[0] if len(tokens) == 1 else word
@@ -130,9 +130,9 @@ def strongest_pairs(space: TextSpace, column: Column, num: int, k: int) -> list[
     return [Strongest(float(rows[:, topic].mean(dtype=np.float64)), valid[best[:, topic]]) for topic in range(rows.shape[1])]
 
 
-def _word_rows(space: TopicSpace | WordSpace, start: int, stop: int) -> np.ndarray:
+def _word_rows(space: TopicSpace | WordSpace | Doc2VecSpace, start: int, stop: int) -> np.ndarray:
     """(w, d) float64 of the words [start, stop), whose cosines are their nearness."""
-    if isinstance(space, WordSpace):
+    if isinstance(space, WordSpace | Doc2VecSpace):
         return space.vectors[start:stop].astype(np.float64)
     shares = space.topic_word[:, start:stop].T.astype(np.float64)  # squared, a row of unit length sums to one
     return np.sqrt(shares / shares.sum(axis=1, keepdims=True))
@@ -145,10 +145,13 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 def _facts(path: Path, space: TextSpace) -> Iterator[str]:
     yield f"{path}: {type(space).__name__}, family {space.family}, {space.dim} dimensions, {space.fingerprint[:12]}"
-    if isinstance(space, TopicSpace | WordSpace):
+    if isinstance(space, TopicSpace | WordSpace | Doc2VecSpace):
         yield f"{len(space.vocabulary)} words, fitted on {space.vocabulary.num_documents} documents"
     if isinstance(space, WordSpace):
         yield f"pooling {space.pooling}, scaling {space.scaling}; most frequent: {' '.join(space.vocabulary.words[:10])}"
+    if isinstance(space, Doc2VecSpace):
+        way = "PV-DM" if space.dm else "PV-DBOW"
+        yield f"{way}, prior {space.prior:g}, scaling {space.scaling}; most frequent: {' '.join(space.vocabulary.words[:10])}"
 
 
 def _text(source: ShardSet, id: int) -> str:

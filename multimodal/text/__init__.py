@@ -2,6 +2,7 @@
 
 from multimodal.text.encoder import EncoderSpace
 from multimodal.text.normalise import Normaliser
+from multimodal.text.paragraphs import Doc2VecSpace, fit_doc2vec
 from multimodal.text.space import TextSpace, open_space
 from multimodal.text.subwords import FastTextSpace, fit_fasttext
 from multimodal.text.topics import TopicSpace, fit_topics
@@ -10,6 +11,7 @@ from multimodal.text.vocabulary import Vocabulary
 from multimodal.text.words import WordSpace, fit_word2vec, from_wordllama
 
 __all__ = [
+    "Doc2VecSpace",
     "EncoderSpace",
     "FastTextSpace",
     "Normaliser",
@@ -17,6 +19,7 @@ __all__ = [
     "TopicSpace",
     "Vocabulary",
     "WordSpace",
+    "fit_doc2vec",
     "fit_fasttext",
     "fit_topics",
     "fit_word2vec",

@@ -21,7 +21,7 @@ from multimodal.text.corpus import Corpus
 from multimodal.text.normalise import Normaliser
 from multimodal.text.space import WEIGHTS, Origin, unknown_words, word_files
 from multimodal.text.vocabulary import Vocabulary
-from multimodal.text.words import Pooling, Scaling, WordSpace, trained
+from multimodal.text.words import Pooling, Scaling, Sentences, WordSpace, trained
 
 
 class FastTextSpace(WordSpace):
@@ -149,7 +149,7 @@ def fit_fasttext(
     normaliser = normaliser or Normaliser()
     corpus = Corpus.read(texts, normaliser, min_count, max_words=max_words)
     kind = partial(FastText, sg=0 if cbow else 1, min_n=min_letters, max_n=max_letters, bucket=num_buckets)
-    keyed = trained(kind, corpus, dim, passes, seed, window)
+    keyed = trained(kind, Sentences(corpus), dim, passes, seed, window).wv
     vectors = np.stack([keyed[word] for word in corpus.vocabulary.words]).astype(np.float32)
     config = {"passes": passes, "seed": seed, "window": window, "min_count": min_count, "max_words": max_words, "cbow": cbow}
     return FastTextSpace(

@@ -4,8 +4,7 @@
     space.embed(["a dog on the beach"])         # (1, 256), unit length: the words' vectors, weighted, summed
 
 The vectors come from gensim's Word2Vec on one's own texts, from the `wordllama` package, from a file (`vector_files.py`), or from parts of
-words (`subwords.py`); none of that is needed to open the space. Doc2Vec is not among them: it gets a new text's vector by gradient steps
-from a random start against random words, so that a text would have another row each time, and every query would train.
+words (`subwords.py`); none of that is needed to open the space. `paragraphs.py` has texts whose vectors are no sum of their words'.
 """
 
 from __future__ import annotations
@@ -93,7 +92,7 @@ class WordSpace(BoxedSpace):
             sums[members] = np.add.reduceat(vectors_of(ids) * weights, starts, axis=0)  # sums each text by itself, in its own order
             if self.pooling != "sum" and self.scaling == "none":  # otherwise a factor of a row changes nothing
                 sums[members] /= np.add.reduceat(weights, starts, axis=0)
-        return _scaled(sums, self.scaling).astype(np.float32)
+        return scaled(sums, self.scaling).astype(np.float32)
 
     def _read(self, texts: Sequence[str]) -> tuple[list[np.ndarray], Callable[[np.ndarray], np.ndarray]]:
         """The words of each text by number, those of the vocabulary by position; and what gives their vectors, (w,) to (w, d) float64."""
@@ -150,8 +149,8 @@ class WordSpace(BoxedSpace):
         return {}
 
 
-def _scaled(rows: np.ndarray, scaling: Scaling) -> np.ndarray:
-    """(n, d) -> (n, d); rows of zeros stay so."""
+def scaled(rows: np.ndarray, scaling: Scaling) -> np.ndarray:
+    """(n, d) -> (n, d), as `WordSpace` says; rows of zeros stay so."""
     if scaling == "none":
         return rows
     if scaling == "range":
@@ -205,44 +204,47 @@ def fit_word2vec(
 
     normaliser = normaliser or Normaliser()
     corpus = Corpus.read(texts, normaliser, min_count, max_words=max_words)
-    keyed = trained(partial(Word2Vec, sg=0 if cbow else 1), corpus, dim, passes, seed, window)
+    keyed = trained(partial(Word2Vec, sg=0 if cbow else 1), Sentences(corpus), dim, passes, seed, window).wv
     vectors = np.stack([keyed[word] for word in corpus.vocabulary.words]).astype(np.float32)
     config = {"passes": passes, "seed": seed, "window": window, "min_count": min_count, "max_words": max_words, "cbow": cbow}
     return WordSpace(normaliser, corpus.vocabulary, vectors, pooling, origin or Origin(config), scaling)
 
 
-def trained(kind: Callable[..., Any], corpus: Corpus, dim: int, passes: int, seed: int, window: int) -> Any:
-    """The keyed vectors that one of gensim's models has after `passes` over the corpus, in one thread. InputError for a count below one."""
+def trained(kind: Callable[..., Any], sentences: Sentences, dim: int, passes: int, seed: int, window: int) -> Any:
+    """One of gensim's models after `passes` over the corpus, in one thread, 10 noise words to each. InputError for a count below one."""
     for name, value in {"dim": dim, "passes": passes, "window": window}.items():
         if value <= 0:
             raise InputError(f"{name} is {value}, and has to be above 0")
     model = kind(vector_size=dim, window=window, min_count=1, negative=10, seed=seed, workers=1, epochs=passes)
-    sentences = _Sentences(corpus)
     model.build_vocab(sentences)
     model.train(sentences, total_examples=len(sentences), epochs=passes)
-    return model.wv
+    return model
 
 
-class _Sentences:
+class Sentences:
     """The corpus as gensim reads it, a document at a time, cut where gensim would drop the rest."""
 
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
 
     def __len__(self) -> int:
-        return sum(1 for _ in self._parts())
+        return sum(1 for _ in self._cut())
 
-    def __iter__(self) -> Iterator[list[str]]:
+    def __iter__(self) -> Iterator[Any]:
+        return (words for _, words in self.parts())
+
+    def parts(self) -> Iterator[tuple[int, list[str]]]:
+        """The number of a document and the words of a part of it."""
         words = self._corpus.vocabulary.words
-        for part in self._parts():
-            yield [words[position] for position in part]
+        for number, part in self._cut():
+            yield number, [words[position] for position in part]
 
-    def _parts(self) -> Iterator[np.ndarray]:
+    def _cut(self) -> Iterator[tuple[int, np.ndarray]]:
         from gensim.models.word2vec import MAX_WORDS_IN_BATCH
 
-        for document in self._corpus:
+        for number, document in enumerate(self._corpus):
             for start in range(0, len(document), MAX_WORDS_IN_BATCH):
-                yield document[start : start + MAX_WORDS_IN_BATCH]
+                yield number, document[start : start + MAX_WORDS_IN_BATCH]
 
 
 def from_wordllama(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from data_prep.__main__ import main
-from data_prep.fit_text_space import fit_encoder, fit_topics, fit_word2vec, fit_wordllama
+from data_prep.fit_text_space import fit_doc2vec, fit_encoder, fit_topics, fit_word2vec, fit_wordllama
 from multimodal.boxes import read_manifest
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
@@ -82,7 +82,9 @@ def test_a_space_is_made_to_the_same_bytes_again(shards, tmp_path):
     for name in ("one", "two"):
         fit_topics(shards, tmp_path / name, num_topics=3, passes=2)
         fit_word2vec(shards, tmp_path / f"{name}-vectors", dim=8, passes=2)
+        fit_doc2vec(shards, tmp_path / f"{name}-paragraphs", dim=8, passes=2)
     assert files(tmp_path / "one") == files(tmp_path / "two")
+    assert files(tmp_path / "one-paragraphs") == files(tmp_path / "two-paragraphs")
     assert files(tmp_path / "one-vectors") == files(tmp_path / "two-vectors")
 
 
@@ -265,6 +267,18 @@ def test_fasttext_and_a_file_of_vectors_become_spaces_and_are_kept(shards, tmp_p
     assert main(command) == 0 and "is there already" in capsys.readouterr().err
     file.write_text("dog 1 0\nbeach 1 1\n")
     assert main(command) == 2 and "vectors" in capsys.readouterr().err  # the file is another one now
+
+
+def test_doc2vec_becomes_a_space_that_is_kept_and_another_variant_is_another_space(shards, tmp_path, capsys):
+    command = ["fit-text-space", "doc2vec", "--shards", str(shards), "--output", str(tmp_path / "space"), "--dim", "4", "--passes", "1"]
+    assert main(command) == 0
+    manifest = read_manifest(tmp_path / "space", "text-space")
+    assert manifest.config["class"].endswith("Doc2VecSpace") and manifest.config["dm"] is False
+    assert set(manifest.parts) == {"normaliser.json", "vocab.txt", "weights.safetensors"}  # no vector of a text that was read
+    assert open_space(tmp_path / "space").embed(["dog puppy", "dog"]).any(axis=1).all()
+    assert main(command) == 0 and "is there already" in capsys.readouterr().err
+    assert main([*command, "--dm", "true"]) == 2 and "dm False, asked for is True" in capsys.readouterr().err
+    assert main([*command, "--prior", "0", "--overwrite"]) == 2 and "prior is 0" in capsys.readouterr().err
 
 
 def test_cbow_is_another_space_than_skip_gram(shards, tmp_path, capsys):

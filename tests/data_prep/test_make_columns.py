@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from multimodal.boxes import fingerprint_file
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import Column, RemoteShards, ShardSet, ShardWriter, finish, write_shard
-from multimodal.text import EncoderSpace, Normaliser, TopicSpace, Vocabulary, WordSpace
+from multimodal.text import Doc2VecSpace, EncoderSpace, Normaliser, TopicSpace, Vocabulary, WordSpace
 
 WORDS = ["dog", "beach", "violin", "comet"]
 
@@ -139,6 +140,19 @@ def test_any_number_of_processes_makes_the_same_bytes(space, tmp_path):
     one = make_columns(tmp_path / "space", shards.path, "one", unit="text", num_processes=1)
     two = make_columns(tmp_path / "space", shards.path, "two", unit="text", num_processes=2)
     assert {path.name: path.read_bytes() for path in one.iterdir()} == {path.name: path.read_bytes() for path in two.iterdir()}
+
+
+def test_texts_vectors_inferred_in_processes_are_those_inferred_here(tmp_path):
+    random = np.random.default_rng(0)
+    vectors, output = random.standard_normal((2, 4, 6)).astype(np.float32)
+    counts, before = np.array([8, 4, 2, 1]), dict(os.environ)
+    space = Doc2VecSpace(Normaliser(), Vocabulary(WORDS, counts, 9), vectors, output, counts)
+    space.save(tmp_path / "space")
+    shards = write_shards(tmp_path / "shards", 25)
+    make_columns(tmp_path / "space", shards.path, "rows", unit="text", dtype="float32", num_processes=2)
+    rows = Column.of(shards, "rows").rows(2)
+    np.testing.assert_allclose(rows, space.embed(texts_of(2)), atol=1e-6)
+    assert len(rows) == 3 and dict(os.environ) == before
 
 
 def test_a_space_that_threads_by_itself_is_not_asked_for_processes(tmp_path):

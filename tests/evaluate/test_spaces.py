@@ -12,7 +12,7 @@ from multimodal.cli import main
 from multimodal.evaluate.spaces import neighbours, strongest_pairs
 from multimodal.pairs import Pair
 from multimodal.shards import Column, ColumnWriter, ShardSet, ShardWriter
-from multimodal.text import FastTextSpace, Normaliser, TopicSpace, Vocabulary, WordSpace
+from multimodal.text import Doc2VecSpace, FastTextSpace, Normaliser, TopicSpace, Vocabulary, WordSpace
 
 VOCABULARY = Vocabulary(["dog", "beach", "violin"], np.array([3, 2, 1]), 5)
 
@@ -51,6 +51,14 @@ def test_show_prints_topics_or_frequent_words(tmp_path, capsys):
     assert "family topic, 2 dimensions" in shown and "topic   0: beach violin" in shown and "topic   1: dog violin" in shown
     assert main(["text-space", "show", str(tmp_path / "words")]) == 0
     assert "most frequent: dog beach violin" in capsys.readouterr().out
+
+
+def test_a_space_of_paragraphs_shows_its_way_its_words_and_what_is_near_them(tmp_path, capsys):
+    vectors = np.array([[1, 0], [3, 4], [-1, 1]], np.float32)
+    Doc2VecSpace(Normaliser(), VOCABULARY, vectors, vectors, np.array([3, 2, 1]), dm=True).save(tmp_path / "paragraphs")
+    assert main(["text-space", "show", str(tmp_path / "paragraphs"), "--words", "dog"]) == 0
+    shown = capsys.readouterr().out
+    assert "PV-DM" in shown and "most frequent: dog beach violin" in shown and "near dog: beach 0.60, violin -0.71" in shown
 
 
 def test_show_of_what_is_no_space_is_an_error(tmp_path, capsys):

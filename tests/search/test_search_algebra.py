@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from multimodal.errors import InputError
 from multimodal.search.algebra import combine
 from multimodal.search.grammar import parse
-from multimodal.text import open_space
+from multimodal.text import Doc2VecSpace, Normaliser, Vocabulary, open_space
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +111,13 @@ def test_a_small_difference_of_large_weights_is_no_cancellation(space):
 def test_an_image_that_cancels_a_word_is_refused(space):
     with pytest.raises(InputError, match="cancels to nothing"):
         combine(parse("beach - image:1"), space, {"1": space.embed(["beach"])[0]})
+
+
+def test_among_paragraph_vectors_words_are_added_and_a_phrase_is_inferred():
+    words = ["haircut", "woman", "man", "red"]
+    vectors, output = np.random.default_rng(0).standard_normal((2, 4, 6)).astype(np.float32)
+    space = Doc2VecSpace(Normaliser(), Vocabulary(words, np.ones(4), 9), vectors, output, np.array([9, 4, 2, 1]))
+    haircut, woman, man = (_unit(vector) for vector in vectors[:3])
+    np.testing.assert_allclose(combine(parse("haircut + woman - man"), space, {}).vector, _unit(haircut + woman - man), atol=1e-6)
+    phrase = combine(parse("red haircut - man"), space, {}).vector
+    np.testing.assert_allclose(phrase, _unit(_unit(space.infer(np.array([3, 0]))) - man), atol=1e-6)
