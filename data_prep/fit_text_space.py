@@ -276,7 +276,7 @@ def fit_doc2vec(
             distributed bag of words): faster to fit, and for texts of hundreds of words far slower to infer.
         sample: of words that are a larger share of the corpus than this a part is left out, and they count less in a text; 0 for none.
         prior: how strongly a text's vector is held near zero until its words say otherwise: the precision of a Gaussian. 3 is about what
-            gensim infers in 20 epochs, 1 in 100.
+            gensim infers in 20 epochs, 1 in 100. With dm on few texts take 0.3, or their subjects hardly show.
         scaling: of a text's row: length, to unit length; range, from 0 for the smallest number to 1 for the largest, for objectives
             between 0 and 1; none. Queries are treated as texts are, so it belongs to the space and not to a column.
         overwrite: replace a space in the output folder that was made otherwise.

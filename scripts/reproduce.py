@@ -78,7 +78,7 @@ class Cell:
 TABLES = "results.txt"
 MINILM = Space("minilm", ("encoder",))
 FAMILIES = ["contrastive", "wordvec", "topic"]
-SEEDED_JOBS = ("topics", "word2vec")
+SEEDED_JOBS = ("topics", "word2vec", "doc2vec")
 TOPICS_OF_ARTICLES = ("--eta", "0.02", "--max-share", "0.2")
 WORDVEC_OBJECTIVES = {
     "cosine": ("--model.objective", "multimodal.objectives.Cosine"),
@@ -142,7 +142,8 @@ def flickr8k(data: Path, out: Path, extra_texts: Path | None = None, seeds: int 
     ]
     _check(seeds, extra_texts)
     if grid:
-        cells += _grid(wordllama, word2vec, topics)
+        doc2vec = Space("doc2vec", ("doc2vec", "--dim", "200", *extra), seeded=True)
+        cells += _grid(wordllama, word2vec, doc2vec, topics)
     protocols = {"retrieval": ("retrieval", "--queries", "all")}
     study = Study(out, ("captions", str(data / "captions.tsv")), "dev", "text", cells, {"": protocols}, range(seeds), FLICKR_TERMS)
     _write(study, "Flickr8k: photographs found by what people wrote under them", PHOTO_QUERIES, study.walk())
@@ -371,7 +372,7 @@ def _check(seeds: int, extra_texts: Path | None = None) -> None:
         text_files(extra_texts)
 
 
-def _grid(wordllama: Space, word2vec: Space, topics: Mapping[int, Space]) -> Iterator[Cell]:
+def _grid(wordllama: Space, word2vec: Space, doc2vec: Space, topics: Mapping[int, Space]) -> Iterator[Cell]:
     """Every family with every objective and text space that the five named recipes leave out."""
     for vectors, experiment in ((wordllama, "experiment/flickr8k_wordvec.yaml"), (word2vec, "experiment/flickr8k_word2vec.yaml")):
         for pooling in ("tfidf", "mean"):
@@ -381,6 +382,8 @@ def _grid(wordllama: Space, word2vec: Space, topics: Mapping[int, Space]) -> Ite
             for objective, settings in WORDVEC_OBJECTIVES.items():
                 if (pooling, objective) != ("tfidf", "cosine"):
                     yield Cell(f"wordvec: {vectors.name}, {pooling}, {objective}", experiment, space, settings, shown=False)
+    for objective, settings in WORDVEC_OBJECTIVES.items():
+        yield Cell(f"wordvec: doc2vec, {objective}", "experiment/flickr8k_word2vec.yaml", doc2vec, settings, shown=False)
     for num, space in topics.items():
         for objective, settings in TOPIC_OBJECTIVES.items():
             if (num, objective) != (40, "soft cross-entropy"):
