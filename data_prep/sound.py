@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from hashlib import blake2b
 
 from data_prep.pictures import BadPicture, checked
 from multimodal.cores import usable_cores
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import Ledger
+from multimodal.shards.table import string_digest
 from multimodal.shards.writer import encode_members
 
 DECODE_AHEAD = 64  # pictures on their way through the decoder; bounds the memory, not the speed
@@ -42,7 +42,7 @@ def sound(
                 yield ready
 
         for pair in pairs:
-            digest = name_digest(pair.name)
+            digest = string_digest(pair.name)  # of a million names some 60 MB in a set
             if digest in seen:
                 ledger.bad(where, pair.name, "a pair of this name came before")
                 continue
@@ -52,11 +52,6 @@ def sound(
                 yield from finished()
         while waiting:
             yield from finished()
-
-
-def name_digest(name: str) -> bytes:
-    """8 bytes that stand for a name: a million names in some 60 MB, and one false alarm in 10^7 sets of that size."""
-    return blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 def _ready(pair: Pair, prepare: Callable[[Pair], Pair]) -> Pair:

@@ -53,8 +53,8 @@ class Folder(Protocol):
         """The contents of small files that are there."""
         ...
 
-    def tables(self, names: Sequence[str]) -> list[IndexTable]:
-        """Sidecars; mapped, or at a URL fetched into memory."""
+    def tables(self, names: Sequence[str]) -> Iterator[IndexTable]:
+        """Sidecars; each mapped when it is asked for, or at a URL all fetched into memory."""
         ...
 
     def writing(self, name: str) -> AbstractContextManager[IO[bytes]]:
@@ -122,8 +122,8 @@ class LocalFolder:
     def read(self, names: Sequence[str]) -> list[bytes]:
         return [(self.path / name).read_bytes() for name in names]
 
-    def tables(self, names: Sequence[str]) -> list[IndexTable]:
-        return [open_table(self.path / name) for name in names]
+    def tables(self, names: Sequence[str]) -> Iterator[IndexTable]:
+        return (open_table(self.path / name) for name in names)
 
     def writing(self, name: str) -> AbstractContextManager[IO[bytes]]:
         return atomic_write(self.path / name)
@@ -173,9 +173,9 @@ class RemoteFolder:
             # many at a time, where the file system is asynchronous
             return list(system.cat_ranges([f"{path}/{name}" for name in names], None, None, on_error="raise")) if names else []
 
-    def tables(self, names: Sequence[str]) -> list[IndexTable]:
+    def tables(self, names: Sequence[str]) -> Iterator[IndexTable]:
         contents = self.read(names)
-        return [read_table(pa.py_buffer(content), self.at(name)) for name, content in zip(names, contents, strict=True)]
+        return (read_table(pa.py_buffer(content), self.at(name)) for name, content in zip(names, contents, strict=True))
 
     @contextmanager
     def writing(self, name: str) -> Iterator[IO[bytes]]:
