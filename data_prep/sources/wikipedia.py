@@ -182,9 +182,20 @@ class _Documents(Protocol):
         """How the files that its articles name are found."""
 
 
-@lru_cache(maxsize=4)
 def _open(input: Path, images: Path | None, wit: Path | None, index: Path | None) -> _Documents:
-    """Kept by a process for all its parts."""
+    """Kept by a process for all its parts, until a file changes."""
+    return _opened(input, images, wit, index, tuple(map(_stamp, (input, wit, index))))
+
+
+def _stamp(path: Path | None) -> tuple[int, int] | None:
+    if path is None or not path.exists():
+        return None
+    facts = path.stat()
+    return facts.st_size, facts.st_mtime_ns
+
+
+@lru_cache(maxsize=4)
+def _opened(input: Path, images: Path | None, wit: Path | None, index: Path | None, stamps: tuple[object, ...]) -> _Documents:
     if is_zim(input):
         return _OfZim(_zim(input, images, wit, index))
     images = _given(images, input)

@@ -184,6 +184,8 @@ def test_a_finished_set_is_used_until_the_file_is_another(tmp_path: Path, capsys
     write(tmp_path / "wiki.zim", ARTICLES[:2])
     assert main(command) == 2
     assert "inputs.input" in capsys.readouterr().err
+    assert main([*command, "--overwrite"]) == 0
+    assert len(ShardSet(tmp_path / "set")) == 3
 
 
 def test_a_file_that_was_split_is_read_by_the_first_of_its_pieces(tmp_path: Path) -> None:
