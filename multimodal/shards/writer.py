@@ -97,23 +97,23 @@ def finish(output: str | Path, config: Mapping[str, Any]) -> Manifest:
     foreign = _foreign_tars(files)
     if foreign:
         raise InputError(f"{output}: {foreign[0]} was not written with these shards. Move it, or run: multimodal shards index {output}")
-    tables = dict(zip(shards, folder.tables([f"{shard}{SIDECAR}" for shard in shards]), strict=True))
-    manifest = shards_manifest(tables, config)
+    tables = folder.tables([f"{shard}{SIDECAR}" for shard in shards])
+    manifest = shards_manifest(zip(shards, tables, strict=True), config)
     if not manifest.counts["pairs"]:
         raise InputError(f"{output}: no pair was written, so there is no shard set")
     with folder.writing(INDEX) as file:
-        write_batch(file, merge(list(tables.values())))
+        write_batch(file, merge(tables))
     with folder.writing(MANIFEST) as file:
         file.write(encode_manifest(manifest))
     return manifest
 
 
-def shards_manifest(tables: Mapping[str, IndexTable], config: Mapping[str, Any]) -> Manifest:
-    """The manifest of a set from the name of each shard -> its index."""
+def shards_manifest(tables: Iterable[tuple[str, IndexTable]], config: Mapping[str, Any]) -> Manifest:
+    """The manifest of a set from the name of each shard and its index."""
     parts: dict[str, dict[str, Any]] = {}
     groups: list[np.ndarray] = []  # as digests: the strings themselves would take a hundred bytes a pair
     num_texts = 0
-    for name, table in tables.items():
+    for name, table in tables:
         facts = table.metadata
         size_bytes = int(facts["size_bytes"])
         parts[f"{name}{TAR}"] = {"num_pairs": len(table), "size_bytes": size_bytes, "fingerprint": facts["sha256"]}
