@@ -26,7 +26,7 @@ from data_prep.engine import peak_rss_bytes
 from data_prep.pictures import checked
 from data_prep.resize import Resize
 from data_prep.scene_text import with_scene_text
-from data_prep.sound import name_digest, sound
+from data_prep.sound import sound
 from data_prep.sources import Source
 from multimodal.door import load
 from multimodal.errors import InputError
@@ -168,22 +168,25 @@ def begin_again(output: Folder, number: int) -> None:
 def repeated_names(output: Folder, numbers: Collection[int]) -> dict[int, dict[str, str]]:
     """Number of a shard -> the names in it that an earlier shard of these has, each with that shard. 16 bytes a pair, and a sort.
 
+    A shard's sidecar is open only while it is read, and again where a name of it may be there twice.
+
     A source names each pair once. Where what it reads does not (two downloads of img2dataset in one folder), the first keeps the name.
     """
-    tables = output.tables([f"{shard_name(number)}{SIDECAR}" for number in sorted(numbers)])
-    names = {number: table.strings("name") for number, table in zip(sorted(numbers), tables, strict=True)}
-    digests = np.concatenate(
-        [np.frombuffer(b"".join(map(name_digest, shard)), np.uint64) for shard in names.values()] or [np.zeros(0, np.uint64)]
-    )
+    shards = sorted(numbers)
+    sidecars = [f"{shard_name(number)}{SIDECAR}" for number in shards]
+    by_shard = [table.strings("name").digests() for table in output.tables(sidecars)]
+    digests = np.concatenate([np.zeros(0, np.uint64), *by_shard])
     order = np.argsort(digests, kind="stable")
     equal = digests[order[1:]] == digests[order[:-1]]
     suspects = np.unique(np.concatenate([order[1:][equal], order[:-1][equal]]))
-    shards, starts = list(names), np.cumsum([0, *map(len, names.values())])
+    starts = np.cumsum([0, *map(len, by_shard)])
+    places = np.searchsorted(starts, suspects, side="right") - 1
+    opened = np.unique(places)
+    names = {at: table.strings("name") for at, table in zip(opened, output.tables([sidecars[at] for at in opened]), strict=True)}
     first: dict[str, int] = {}
     repeated: dict[int, dict[str, str]] = {}
-    for position in suspects:  # ascending: in the order of the set
-        at = int(np.searchsorted(starts, position, side="right")) - 1
-        number, name = shards[at], names[shards[at]][int(position - starts[at])]
+    for position, at in zip(suspects, places, strict=True):  # ascending: in the order of the set
+        number, name = shards[at], names[at][int(position - starts[at])]
         if first.setdefault(name, number) != number:
             repeated.setdefault(number, {})[name] = shard_name(first[name])
     return repeated

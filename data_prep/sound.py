@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from hashlib import blake2b
 from typing import NamedTuple
 
 from data_prep.pictures import BadPicture, checked
@@ -15,6 +14,7 @@ from multimodal.cores import map_in_threads
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import Ledger
+from multimodal.shards.table import string_digest
 from multimodal.shards.writer import encode_members
 
 
@@ -30,7 +30,7 @@ def sound(
 
     def new() -> Iterator[Pair]:
         for pair in pairs:
-            digest = name_digest(pair.name)
+            digest = string_digest(pair.name)  # of a million names some 60 MB in a set
             if digest in seen:
                 ledger.bad(where, pair.name, "a pair of this name came before")
             else:
@@ -42,11 +42,6 @@ def sound(
             ledger.bad(where, prepared.name, prepared.reason)
         else:
             yield prepared
-
-
-def name_digest(name: str) -> bytes:
-    """8 bytes that stand for a name: a million names in some 60 MB, and one false alarm in 10^7 sets of that size."""
-    return blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 class _Unfit(NamedTuple):

@@ -17,11 +17,11 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from html import escape
-from itertools import accumulate
+from itertools import islice
 from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ REPEATS = 8
 OURS, GENSIM, LIMIT, LIMIT_OF_ONE = "ours", "gensim's WikiCorpus", "bzip2 alone", "bzip2 alone, one process"
 WIKIDUMP = Path("wikidump", "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2")
 ENWIKI = Path("enwiki", "articles.jsonl.gz")
+HEAD = b'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/" xml:lang="en"><siteinfo></siteinfo>'  # gensim wants the xmlns
 
 Words = Mapping[str, Sequence[str]]
 """Id of an article -> its words."""
@@ -49,11 +50,11 @@ def rows(given: Given) -> Iterator[Row]:
     data, out, runs = given.data, given.out, given.runs
     xml = bz2.decompress((data / WIKIDUMP).read_bytes())
     pages = re.findall(rb"<page>.*?</page>", xml, re.DOTALL)
-    yield from _measure("wikipedia text", _write(out / "wikidump-multistream.xml.bz2", xml[: xml.index(b"<page>")], pages * REPEATS), runs)
+    dump = write_dump(out / "wikidump-multistream.xml.bz2", xml[: xml.index(b"<page>")], pages * REPEATS)
+    yield from _measure("wikipedia text", dump, runs)
     with gzip.open(data / ENWIKI) as lines:
-        pages = [_wrapped(json.loads(line)) for line in lines]
-    head = re.split(b"<siteinfo>", xml)[0] + b"<siteinfo></siteinfo>"
-    yield from _measure("wikipedia text, wrapped", _write(out / "enwiki-multistream.xml.bz2", head, pages), runs)
+        pages = [wrapped(json.loads(line)) for line in lines]
+    yield from _measure("wikipedia text, wrapped", write_dump(out / "enwiki-multistream.xml.bz2", HEAD, pages), runs)
 
 
 def _measure(case: str, dump: Path, runs: int) -> Iterator[Row]:
@@ -90,20 +91,23 @@ def _processor_time(work: Callable[[], int]) -> float:
 # The dumps --------------------------------------------------------------------------------------------------------------------------------
 
 
-def _write(path: Path, head: bytes, pages: Sequence[bytes]) -> Path:
+def write_dump(path: Path, head: bytes, pages: Iterable[bytes]) -> Path:
     """A multistream dump and its index; ids are numbers anew, so that repeated pages are told apart."""
     index = path.with_name(path.name.replace(".xml.bz2", "-index.txt"))
     if not index.is_file():
-        numbered = [re.sub(rb"<id>\d+</id>", b"<id>%d</id>" % number, page, count=1) for number, page in enumerate(pages)]
-        streams = [b"\n".join(numbered[first : first + PAGES_A_STREAM]) for first in range(0, len(pages), PAGES_A_STREAM)]
-        packed = list(map(bz2.compress, [head, *streams, b"</mediawiki>\n"]))
-        path.write_bytes(b"".join(packed))
-        starts = accumulate(map(len, packed[:-2]))
+        numbered = (re.sub(rb"<id>\d+</id>", b"<id>%d</id>" % number, page, count=1) for number, page in enumerate(pages))
+        starts = []
+        with open(path, "wb") as file:
+            file.write(bz2.compress(head))
+            while stream := list(islice(numbered, PAGES_A_STREAM)):
+                starts.append(file.tell())
+                file.write(bz2.compress(b"\n".join(stream)))
+            file.write(bz2.compress(b"</mediawiki>\n"))
         index.write_text("".join(f"{start}:{number * PAGES_A_STREAM}:\n" for number, start in enumerate(starts)))
     return path
 
 
-def _wrapped(article: Mapping[str, str]) -> bytes:
+def wrapped(article: Mapping[str, str]) -> bytes:
     title, text = escape(article["title"]), escape(article["text"])
     return f"<page><title>{title}</title><ns>0</ns><id>0</id><revision><id>0</id><text>{text}</text></revision></page>".encode()
 

@@ -1,18 +1,24 @@
-"""Pictures of Wikipedia's articles, each with the article and its caption, from a MediaWiki dump and a folder of pictures.
+"""Pictures of Wikipedia's articles, each with the article and its caption: a ZIM file, or a MediaWiki dump and a folder of pictures.
 
     data-prep make-shards wikipedia enwiki-20250101-pages-articles-multistream.xml.bz2 --images commons --output shards/wikipedia
+    data-prep make-shards wikipedia wikipedia_en_all_maxi_2025-08.zim --min-side-px 128 --output shards/wikipedia
 
 Which picture belongs to which article is said by the wikitext (`[[File:Name.jpg|thumb|caption]]`, galleries, infoboxes) or by the table of
 WIT (Srinivasan et al., "WIT: Wikipedia-based Image Text Dataset", SIGIR 2021), of which also the text that WikiExtractor wrote makes use.
+
+The ZIM files of Kiwix hold articles as HTML together with their pictures, so that one download is enough (extra `zim`). Their pictures have
+the size at which the article shows them, most of them 220 to 250 pixels wide: with the default of --min-side-px nearly all are passed over.
 """
 
 from __future__ import annotations
 
 import csv
+import re
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,20 +29,24 @@ from data_prep.pictures import is_smaller, offer
 from data_prep.sources import input_fingerprint
 from data_prep.sources._images import Images, images_fingerprint
 from data_prep.wiki_dump import Dump, OnBad, extracted_articles, extracted_files
+from data_prep.wiki_html import BadHtml, read_html
 from data_prep.wikitext import Illustration, file_name, hashed_path, read_wikitext, words_of
+from data_prep.zim import Zim, is_zim, picture_path
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import Ledger
 
 # What shards hold; articles also link drawings, sounds and films, which are no pairs.
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif")
+_DRAWING = re.compile(r".*\.svg\.\w+", re.IGNORECASE)  # as pixels, which a ZIM file has of it
 _SAMPLED_PIECES = 8
+_PAGES_A_PIECE = 32  # of a ZIM file
 _PIECES_WITHOUT_PAIRS = 64  # in a part, where no sampled piece had a pair
 
 
 def wikipedia(
     input: Path,
-    images: Path,
+    images: Path | None = None,
     wit: Path | None = None,
     index: Path | None = None,
     min_side_px: int = 256,
@@ -47,7 +57,8 @@ def wikipedia(
 ) -> Iterator[Pair]:
     """The pictures of each article, in the order of the dump and of the article; pictures of one article share a group.
 
-    input: the dump, pages-articles as .xml.bz2 (multistream or not) or .xml; or the folder that WikiExtractor wrote, together with `wit`.
+    input: the dump, pages-articles as .xml.bz2 (multistream or not) or .xml; or the folder that WikiExtractor wrote, together with `wit`;
+        or a ZIM file of Kiwix (.zim; of one in several files the first, .zimaa), which is all that is needed.
     images: a folder with the pictures under their names on the wiki, with blanks or underscores, or below MediaWiki's hashed folders
         (a/a9/Example.jpg), or in tars. A picture that is not there is passed over: nobody has all of them.
     wit: a table of WIT (.tsv or .tsv.gz) that says which pictures an article has, with which captions, in place of the wikitext.
@@ -56,14 +67,15 @@ def wikipedia(
     min_words: articles with fewer words are passed over.
     part: one of those that `plan` made; by default all of the input.
 
+    An article of a ZIM file has its path there as its id; a picture of it that is not in the file is bad, as a broken one.
     The texts are the article, its title before it, and then the caption where there is one. A picture of several articles comes with each
     of them, named "article id/file name": what is in another part of the dump is not known here, and `data-prep dedup` finds it.
     """
-    documents = _open(input, wit, index)
-    with Images(images) as pictures:
+    documents = _open(input, images, wit, index)
+    with documents.pictures() as find:
         for article in documents.read(part, ledger.bad):
             where = f"{input.name} article {article.id}"
-            found = list(_pictures_of(article, pictures, min_side_px, where, ledger))
+            found = list(_pictures_of(article, find, min_side_px, where, ledger))
             if not found or len(words_of(article.text)) < min_words:
                 continue
             for one in found:
@@ -75,16 +87,16 @@ def wikipedia(
 def plan(
     pairs_per_shard: int,
     input: Path,
-    images: Path,
+    images: Path | None = None,
     wit: Path | None = None,
     index: Path | None = None,
     min_side_px: int = 256,
     min_words: int = 50,
 ) -> list[dict[str, Any]]:
-    """Ranges of the dump, {"start": ..., "stop": ...}, or files of WikiExtractor's, of about so many pairs each: as eight places of the
-    input let expect, which are read for that.
+    """Ranges of the dump, {"start": ..., "stop": ...}, or of the entries of a ZIM file, or files of WikiExtractor's, of about so many pairs
+    each: as eight places of the input let expect, which are read for that.
     """
-    documents = _open(input, wit, index)
+    documents = _open(input, images, wit, index)
     num = documents.num_pieces
     num_sampled = min(num, _SAMPLED_PIECES)
     sampled = [(2 * number + 1) * num // (2 * num_sampled) for number in range(num_sampled)]
@@ -95,9 +107,11 @@ def plan(
     return [documents.part(*both) for both in pairwise(number * num // num_parts for number in range(num_parts + 1))]
 
 
-def inputs(input: Path, images: Path, wit: Path | None, index: Path | None, min_side_px: int, min_words: int) -> dict[str, str]:
+def inputs(input: Path, images: Path | None, wit: Path | None, index: Path | None, min_side_px: int, min_words: int) -> dict[str, str]:
     """The dump, the pictures and the table, for telling a set that was made of them; an index only says where the dump may be cut."""
-    said = {"input": input_fingerprint(input, extracted_files(input)), "images": images_fingerprint(images)}
+    if is_zim(input):
+        return {"input": _zim(input, images, wit, index).fingerprint}
+    said = {"input": input_fingerprint(input, extracted_files(input)), "images": images_fingerprint(_given(images, input))}
     return said | ({"wit": input_fingerprint(wit)} if wit is not None else {})
 
 
@@ -111,19 +125,29 @@ class _Picture:
     caption: str
 
 
-def _pictures_of(article: _Article, pictures: Images, min_side_px: int, where: str, ledger: Ledger) -> Iterator[_Picture]:
+Find = Callable[[str], bytes | None]
+"""The picture of that file, None where nobody expects it to be there. InputError: why it cannot be had."""
+
+
+def _pictures_of(article: _Article, find: Find, min_side_px: int, where: str, ledger: Ledger) -> Iterator[_Picture]:
     """Those that are there and large enough."""
     for one in article.illustrations:
         if not one.file.lower().endswith(_SUFFIXES):
             continue
-        name = f"{article.id}/{one.file}"
+        name = f"{article.id}/{one.file.rpartition('/')[2]}"  # which no name on a wiki has; in a ZIM file pictures lie in folders
         try:
-            image = _read(pictures, one.file)
-        except InputError as error:  # several members of the tars could be meant
+            image = find(one.file)
+        except InputError as error:  # several members of the tars could be meant; a ZIM file does not hold it
             ledger.bad(where, name, str(error))
             continue
         if image is not None and not is_smaller(image, min_side_px):
             yield _Picture(name, image, one.caption)
+
+
+@contextmanager
+def _pictures_in(images: Path) -> Iterator[Find]:
+    with Images(images) as pictures:
+        yield partial(_read, pictures)
 
 
 def _read(pictures: Images, file: str) -> bytes | None:
@@ -154,13 +178,30 @@ class _Documents(Protocol):
 
     def read(self, part: Mapping[str, Any] | None, bad: OnBad) -> Iterator[_Article]: ...
 
+    def pictures(self) -> AbstractContextManager[Find]:
+        """How the files that its articles name are found."""
+
+
+def _open(input: Path, images: Path | None, wit: Path | None, index: Path | None) -> _Documents:
+    """Kept by a process for all its parts, until a file changes."""
+    return _opened(input, images, wit, index, tuple(map(_stamp, (input, wit, index))))
+
+
+def _stamp(path: Path | None) -> tuple[int, int] | None:
+    if path is None or not path.exists():
+        return None
+    facts = path.stat()
+    return facts.st_size, facts.st_mtime_ns
+
 
 @lru_cache(maxsize=4)
-def _open(input: Path, wit: Path | None, index: Path | None) -> _Documents:
-    """Kept by a process for all its parts."""
+def _opened(input: Path, images: Path | None, wit: Path | None, index: Path | None, stamps: tuple[object, ...]) -> _Documents:
+    if is_zim(input):
+        return _OfZim(_zim(input, images, wit, index))
+    images = _given(images, input)
     if not input.is_dir():
         dump = Dump(input, index)
-        return _OfDump(dump, _read_wit(wit, dump.language) if wit is not None else None)
+        return _OfDump(dump, _read_wit(wit, dump.language) if wit is not None else None, images)
     files = extracted_files(input)
     if not files:
         raise InputError(f"{input}: is a folder without WikiExtractor's files (AA/wiki_00). Give them, or a dump: one file (.xml.bz2)")
@@ -170,7 +211,20 @@ def _open(input: Path, wit: Path | None, index: Path | None) -> _Documents:
         raise InputError(f"{input}: is a folder of WikiExtractor's files; --index is of a multistream dump. Leave it out")
     first = next((article for file in files for article in extracted_articles(file, lambda *_: None)), None)
     names = tuple(file.relative_to(input).as_posix() for file in files)
-    return _OfExtractor(input, names, _read_wit(wit, first.language if first is not None else ""))
+    return _OfExtractor(input, names, _read_wit(wit, first.language if first is not None else ""), images)
+
+
+def _given(images: Path | None, input: Path) -> Path:
+    if images is None:
+        raise InputError(f"{input}: has no pictures in it, as a ZIM file does; give the folder or the .tar where they lie, --images")
+    return images
+
+
+def _zim(input: Path, images: Path | None, wit: Path | None, index: Path | None) -> Zim:
+    needless = [f"--{name}" for name, path in {"images": images, "wit": wit, "index": index}.items() if path is not None]
+    if needless:
+        raise InputError(f"{input}: a ZIM file holds its pictures, and says which article has which; leave {', '.join(needless)} out")
+    return Zim(input)
 
 
 Links = Mapping[str, tuple[Illustration, ...]]
@@ -181,6 +235,7 @@ Links = Mapping[str, tuple[Illustration, ...]]
 class _OfDump:
     dump: Dump
     links: Links | None
+    images: Path
 
     @cached_property
     def _cuts(self) -> list[int]:
@@ -201,12 +256,16 @@ class _OfDump:
             illustrations = article.illustrations if self.links is None else self.links[page.title]
             yield _Article(page.id, page.title, article.text, illustrations)
 
+    def pictures(self) -> AbstractContextManager[Find]:
+        return _pictures_in(self.images)
+
 
 @dataclass(frozen=True)
 class _OfExtractor:
     folder: Path
     files: tuple[str, ...]
     links: Links
+    images: Path
 
     @property
     def num_pieces(self) -> int:
@@ -220,6 +279,42 @@ class _OfExtractor:
             for one in extracted_articles(self.folder / name, bad):
                 if one.title in self.links:
                     yield _Article(one.id, one.title, one.text, self.links[one.title])
+
+    def pictures(self) -> AbstractContextManager[Find]:
+        return _pictures_in(self.images)
+
+
+@dataclass(frozen=True)
+class _OfZim:
+    zim: Zim
+
+    @cached_property
+    def _cuts(self) -> list[int]:
+        """Numbers of entries: the first, that of each so-manieth page, and the end."""
+        return [0, *self.zim.page_entries()[_PAGES_A_PIECE::_PAGES_A_PIECE], self.zim.num_entries]
+
+    @property
+    def num_pieces(self) -> int:
+        return len(self._cuts) - 1
+
+    def part(self, start: int, stop: int) -> dict[str, Any]:
+        return {"start": self._cuts[start], "stop": self._cuts[stop]}
+
+    def read(self, part: Mapping[str, Any] | None, bad: OnBad) -> Iterator[_Article]:
+        for page in self.zim.pages(**(part or {}), bad=bad):
+            if "<img" not in page.html:  # which most pages of a ZIM file without pictures do not have, and parsing takes the longest
+                continue
+            try:
+                article = read_html(page.html)
+            except BadHtml as error:
+                bad(self.zim.path.name, page.path, str(error))
+                continue
+            places = ((picture_path(page.path, one.file), one) for one in article.illustrations)
+            found = tuple(replace(one, file=place) for place, one in places if place and not _DRAWING.fullmatch(place))
+            yield _Article(page.path, page.title, article.text, found)
+
+    def pictures(self) -> AbstractContextManager[Find]:
+        return nullcontext(self.zim.picture)
 
 
 # WIT --------------------------------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -53,8 +53,8 @@ class Folder(Protocol):
         """The contents of small files that are there."""
         ...
 
-    def tables(self, names: Sequence[str]) -> list[IndexTable]:
-        """Sidecars; mapped, or at a URL fetched into memory."""
+    def tables(self, names: Sequence[str]) -> Iterable[IndexTable]:
+        """Sidecars, to be gone through as often as one likes; each mapped when its turn comes, or at a URL all fetched into memory."""
         ...
 
     def writing(self, name: str) -> AbstractContextManager[IO[bytes]]:
@@ -122,8 +122,8 @@ class LocalFolder:
     def read(self, names: Sequence[str]) -> list[bytes]:
         return [(self.path / name).read_bytes() for name in names]
 
-    def tables(self, names: Sequence[str]) -> list[IndexTable]:
-        return [open_table(self.path / name) for name in names]
+    def tables(self, names: Sequence[str]) -> Iterable[IndexTable]:
+        return _Mapped([self.path / name for name in names])
 
     def writing(self, name: str) -> AbstractContextManager[IO[bytes]]:
         return atomic_write(self.path / name)
@@ -134,6 +134,16 @@ class LocalFolder:
     def remove_folder(self, name: str) -> None:
         if (self.path / name).is_dir():  # looked at first: a finished set may lie where nothing can be written
             shutil.rmtree(self.path / name)
+
+
+class _Mapped:
+    """Sidecars in a folder of this machine, which do not stay open."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+
+    def __iter__(self) -> Iterator[IndexTable]:
+        return map(open_table, self._paths)
 
 
 class RemoteFolder:
@@ -173,7 +183,7 @@ class RemoteFolder:
             # many at a time, where the file system is asynchronous
             return list(system.cat_ranges([f"{path}/{name}" for name in names], None, None, on_error="raise")) if names else []
 
-    def tables(self, names: Sequence[str]) -> list[IndexTable]:
+    def tables(self, names: Sequence[str]) -> Iterable[IndexTable]:
         contents = self.read(names)
         return [read_table(pa.py_buffer(content), self.at(name)) for name, content in zip(names, contents, strict=True)]
 

@@ -42,7 +42,7 @@ def index_tars(path: Path, output: Path | None = None, max_bad_share: float = 0.
                 ledger.bad(entry.where, entry.key, entry.reason)
             ledger.good(len(scan.rows))
             tables[tar.name.removesuffix(TAR)] = make_table(scan.rows, tar.stat().st_size, fingerprint_file(tar))
-    manifest = shards_manifest(tables, config)
-    write_table(output / INDEX, merge(list(tables.values())))
+    manifest = shards_manifest(tables.items(), config)
+    write_table(output / INDEX, merge(tables.values()))
     write_manifest(output, manifest)
     return manifest

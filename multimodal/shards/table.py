@@ -9,8 +9,9 @@ in a single record batch, so that its columns are read from the memory map witho
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from hashlib import blake2b
 from pathlib import Path
 from typing import IO, overload
 
@@ -45,6 +46,12 @@ class Row:
 # large_string: one record batch of many millions of rows holds more than 2 GiB of names
 SCHEMA = pa.schema([(field.name, pa.large_string() if field.type == "str" else pa.int64()) for field in fields(Row)])
 INDEX_SCHEMA = SCHEMA.append(pa.field("shard", pa.int32()))
+_STRINGS = tuple(field.name for field in SCHEMA if field.type == pa.large_string())
+
+
+def string_digest(value: str) -> bytes:
+    """8 bytes that stand for a string: a million of them in 8 MB, and one false alarm in 10^7 sets of that size."""
+    return blake2b(value.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 class Strings(Sequence[str]):
@@ -76,6 +83,16 @@ class Strings(Sequence[str]):
     def distinct(self) -> dict[str, int]:
         """Value -> how many rows have it, in order of first appearance."""
         return {entry["values"]: entry["counts"] for entry in self._array.value_counts().to_pylist()}
+
+    def content(self) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) int64, where each string ends, and the (m,) bytes of all of them, UTF-8: views of the file."""
+        _, ends, content = self._array.buffers()
+        places = np.frombuffer(ends or bytes(8), np.int64)[self._array.offset : self._array.offset + len(self) + 1]
+        return places[1:] - places[0], np.frombuffer(content or b"", np.uint8)[places[0] : places[-1]]
+
+    def digests(self) -> np.ndarray:
+        """(n,) uint64: the `string_digest` of each."""
+        return np.frombuffer(b"".join(map(string_digest, self)), np.uint64)
 
     def find(self, value: str) -> int | None:
         """The first row that holds the value."""
@@ -123,15 +140,35 @@ def make_table(rows: Sequence[Row], size_bytes: int, sha256: str) -> IndexTable:
     return IndexTable(pa.RecordBatch.from_arrays(columns, schema=SCHEMA.with_metadata(facts)))
 
 
-def merge(tables: Sequence[IndexTable]) -> IndexTable:
-    """The index of a set from those of its shards, which are numbered in the order given."""
-    numbers = [pa.array(np.full(len(table), number, np.int32)) for number, table in enumerate(tables)]
-    parts = [
-        pa.Table.from_batches([table.batch]).replace_schema_metadata(None).append_column(INDEX_SCHEMA.field("shard"), shard)
-        for table, shard in zip(tables, numbers, strict=True)
+def merge(tables: Iterable[IndexTable]) -> IndexTable:
+    """The index of a set from those of its shards, which are numbered in the order given.
+
+    They are gone through twice, for the sizes of their columns and for what these hold, and none is kept: of those that lie on disk one is
+    mapped at a time.
+    """
+    num_rows, num_bytes = 0, dict.fromkeys(_STRINGS, 0)
+    for table in tables:
+        num_rows += len(table)
+        for name in _STRINGS:
+            num_bytes[name] += table.strings(name).content()[1].size
+    integers = {field.name: np.empty(num_rows, field.type.to_pandas_dtype()) for field in INDEX_SCHEMA if field.name not in _STRINGS}
+    strings = {name: (np.zeros(num_rows + 1, np.int64), np.empty(size, np.uint8)) for name, size in num_bytes.items()}
+    start = 0
+    for number, table in enumerate(tables):
+        stop = start + len(table)
+        for name, column in integers.items():
+            column[start:stop] = number if name == "shard" else table.integers(name)
+        for name, (ends, content) in strings.items():
+            own_ends, own_content = table.strings(name).content()
+            before = ends[start]
+            ends[start + 1 : stop + 1] = own_ends + before
+            content[before : before + own_content.size] = own_content
+        start = stop
+    buffers = {name: [column] for name, column in integers.items()} | {name: list(column) for name, column in strings.items()}
+    arrays = [
+        pa.Array.from_buffers(field.type, num_rows, [None, *map(pa.py_buffer, buffers[field.name])], null_count=0) for field in INDEX_SCHEMA
     ]
-    batches = pa.concat_tables([INDEX_SCHEMA.empty_table(), *parts]).combine_chunks().to_batches()
-    return IndexTable(batches[0] if batches else pa.RecordBatch.from_pylist([], schema=INDEX_SCHEMA))
+    return IndexTable(pa.RecordBatch.from_arrays(arrays, schema=INDEX_SCHEMA))
 
 
 def write_table(path: Path, table: IndexTable) -> None:

@@ -11,12 +11,14 @@ their sidecars into the set's index and writes the manifest.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
+
+import numpy as np
 
 from multimodal.boxes import MANIFEST, Manifest, encode_manifest
 from multimodal.errors import InputError
@@ -95,36 +97,42 @@ def finish(output: str | Path, config: Mapping[str, Any]) -> Manifest:
     foreign = _foreign_tars(files)
     if foreign:
         raise InputError(f"{output}: {foreign[0]} was not written with these shards. Move it, or run: multimodal shards index {output}")
-    tables = dict(zip(shards, folder.tables([f"{shard}{SIDECAR}" for shard in shards]), strict=True))
-    manifest = shards_manifest(tables, config)
+    tables = folder.tables([f"{shard}{SIDECAR}" for shard in shards])
+    manifest = shards_manifest(zip(shards, tables, strict=True), config)
     if not manifest.counts["pairs"]:
         raise InputError(f"{output}: no pair was written, so there is no shard set")
     with folder.writing(INDEX) as file:
-        write_batch(file, merge(list(tables.values())))
+        write_batch(file, merge(tables))
     with folder.writing(MANIFEST) as file:
         file.write(encode_manifest(manifest))
     return manifest
 
 
-def shards_manifest(tables: Mapping[str, IndexTable], config: Mapping[str, Any]) -> Manifest:
-    """The manifest of a set from the name of each shard -> its index."""
+def shards_manifest(tables: Iterable[tuple[str, IndexTable]], config: Mapping[str, Any]) -> Manifest:
+    """The manifest of a set from the name of each shard and its index."""
     parts: dict[str, dict[str, Any]] = {}
-    groups: set[str] = set()
+    groups: list[np.ndarray] = []  # as digests: the strings themselves would take a hundred bytes a pair
     num_texts = 0
-    for name, table in tables.items():
+    for name, table in tables:
         facts = table.metadata
         size_bytes = int(facts["size_bytes"])
         parts[f"{name}{TAR}"] = {"num_pairs": len(table), "size_bytes": size_bytes, "fingerprint": facts["sha256"]}
-        groups.update(table.strings("group"))
+        groups.append(table.strings("group").digests())
         num_texts += int(table.integers("num_texts").sum())
     counts = {
         "shards": len(parts),
         "pairs": sum(part["num_pairs"] for part in parts.values()),
         "texts": num_texts,
-        "groups": len(groups),
+        "groups": _num_distinct(groups),
         "size_bytes": sum(part["size_bytes"] for part in parts.values()),
     }
     return Manifest(kind="shards", config=dict(config), counts=counts, parts=parts)
+
+
+def _num_distinct(digests: Sequence[np.ndarray]) -> int:
+    """By sorting: `np.unique` has a hash table, which is several times as large as what it is given."""
+    ordered = np.sort(np.concatenate([np.zeros(0, np.uint64), *digests]))
+    return int(np.count_nonzero(ordered[1:] != ordered[:-1])) + (len(ordered) > 0)
 
 
 class _OpenShard:

@@ -224,6 +224,18 @@ def test_a_folder_of_dumps_and_an_index_of_no_dump_are_told(tmp_path: Path) -> N
         )
 
 
+def test_a_dump_without_its_pictures_and_a_zim_file_without_libzim_are_told(tmp_path: Path) -> None:
+    settings = write(tmp_path)
+    with pytest.raises(InputError, match=r"wiki.xml.bz2: has no pictures in it, as a ZIM file does; give the folder .*, --images"):
+        make_shards(wikipedia, {"input": settings["input"]}, tmp_path / "set")
+    try:
+        import libzim  # noqa: F401
+    except ModuleNotFoundError:
+        (tmp_path / "wiki.zim").write_bytes(b"ZIM\x04")
+        with pytest.raises(InputError, match=r'needs the package libzim, which is not installed: pip install "wordsight\[zim\]"'):
+            make_shards(wikipedia, {"input": tmp_path / "wiki.zim"}, tmp_path / "set")
+
+
 def test_shards_that_lie_in_the_folder_of_the_pictures_are_found_to_be_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = write(tmp_path)
     for _ in range(2):

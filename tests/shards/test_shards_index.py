@@ -13,7 +13,7 @@ from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import ShardSet, ShardWriter
 from multimodal.shards.index import index_tars
-from multimodal.shards.table import open_table
+from multimodal.shards.table import Row, make_table, merge, open_table
 
 PICTURE = (Path(__file__).resolve().parents[1] / "data" / "shards" / "pictures" / "tiny.jpg").read_bytes()
 
@@ -175,3 +175,12 @@ def test_our_own_index_made_again_is_the_same(tmp_path: Path) -> None:
     index_tars(tmp_path)
     assert open_table(tmp_path / "index.arrow").batch.equals(index)
     assert read_manifest(tmp_path, "shards") == manifest
+
+
+@pytest.mark.parametrize("sizes", [[], [0], [3], [2, 0, 5, 1]])
+def test_the_index_of_a_set_holds_the_rows_of_its_shards_one_after_the_other(sizes: list[int]) -> None:
+    rows = [[Row(f"{n}{i}", "é" * i, "", f"{n}/{i}.jpg", "jpg", i, *range(i, i + 6)) for i in range(size)] for n, size in enumerate(sizes)]
+    merged = merge([make_table(some, 0, "") for some in rows])
+    assert merged.rows() == [row for some in rows for row in some]
+    assert merged.integers("shard").tolist() == [number for number, size in enumerate(sizes) for _ in range(size)]
+    merged.batch.validate(full=True)

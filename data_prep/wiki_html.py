@@ -1,0 +1,198 @@
+"""A page of a wiki as browsers get it, to what a reader sees: an article's text, and its pictures with their captions.
+
+    article = read_html('<h1>Tides</h1><p>They <b>rise</b>.<sup class="reference">[1]</sup></p><figure><img src="../I/a.jpg">'
+                        "<figcaption>A beach.</figcaption></figure>")
+    article.text              # "They rise.\\nA beach."
+    article.illustrations     # (Illustration(file="../I/a.jpg", caption="A beach."),)
+
+Paragraphs, headings, items of lists and captions are lines, as `read_wikitext` has them; the title is not among them. What templates put
+around an article goes (references, boxes to navigate, notes on top, the table of contents), and so do formulas, scripts and tables, of
+which the pictures stay. A caption is what stands in `<figure>` beside the picture, in `.thumb` or a box of a gallery, or in the picture's
+cell of an infobox. The classes are those of MediaWiki and of the English Wikipedia, which other wikis took over.
+
+Every element is taken to be closed, as in what a browser or mwoffliner writes. Linear in the length of the page, but for its depth.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from typing import Literal
+
+from data_prep.wikitext import Article, Illustration
+
+Kind = Literal["plain", "gone", "table", "infobox", "cell", "frame", "caption"]
+"""gone: nothing of it stays. table, infobox: its pictures stay. cell: of an infobox. frame: what holds a picture and its caption."""
+
+_BREAK = "\1"  # where a new line begins; no HTML holds it
+_VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())
+_BREAKS = frozenset(
+    (
+        "p div section article li ul ol dl dt dd blockquote pre center figure figcaption h2 h3 h4 h5 h6 details summary"
+        " table caption tr td th"
+    ).split()
+)
+_GONE_TAGS = frozenset(
+    "head script style template noscript nav footer h1 math svg audio video iframe object form select button textarea".split()
+)
+_GONE_CLASSES = frozenset(
+    (
+        "reference references mw-references-wrap reflist refbegin citation error noprint metadata navbox vertical-navbox sidebar"
+        " hatnote dablink ambox mbox-small side-box toc mw-editsection magnify subpages catlinks mw-category-generated page-list-home"
+        " mwe-math-element zim-footer"
+    ).split()
+)
+_GONE_IDS = frozenset({"toc", "contentSub", "siteSub", "catlinks"})
+_HIDDEN = re.compile(r"display\s*:\s*none", re.IGNORECASE)
+_CAPTIONS = frozenset({"thumbcaption", "gallerytext", "infobox-caption"})
+_FRAMES = frozenset({"thumb", "tsingle", "gallerybox"})  # tsingle: one of several pictures in a thumb
+_INFOBOX = re.compile(r"infobox(_v\d)?")
+_FORMULA = "mwe-math-fallback-image"
+_NO_INDEX = "htdig_noindex"  # between this comment and its end mwoffliner says from where a page is
+
+
+class BadHtml(ValueError):
+    """The page is not HTML; the message is the reason for a ledger."""
+
+
+def read_html(html: str) -> Article:
+    """The text and the pictures of a page, in its order; a picture that comes twice has its first caption not blank.
+
+    The `file` of a picture is its `src`, as it is written. BadHtml where the page holds a declaration that no HTML has.
+    """
+    reader = _Reader()
+    try:
+        reader.feed(html.replace(_BREAK, ""))
+        reader.close()
+    except AssertionError as error:  # what html.parser raises
+        raise BadHtml(f"is not HTML: {error}") from None
+    reader.close_all()
+    captions: dict[str, str] = {}
+    for one in reader.pictures:
+        captions[one.src] = captions.get(one.src) or one.caption
+    return Article(_lines(reader.text), tuple(Illustration(src, caption) for src, caption in captions.items()))
+
+
+@dataclass(slots=True)
+class _Picture:
+    src: str
+    caption: str = ""
+
+
+@dataclass(slots=True)
+class _Open:
+    """An element that was opened.
+
+    around: the text that it stands in. first: how many pictures came before it. caption: what was found for these so far.
+    """
+
+    tag: str
+    kind: Kind
+    around: list[str]
+    first: int
+    caption: str = ""
+
+
+class _Reader(HTMLParser):
+    """text: pieces of what the innermost open element with a text of its own has so far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text: list[str] = []
+        self.pictures: list[_Picture] = []
+        self._open: list[_Open] = []
+        self._num_gone = 0
+        self._no_index: tuple[list[str], int] | None = None
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in _VOID:
+            if tag == "img":
+                self._see(dict(attrs))
+            elif tag in ("br", "hr"):
+                self.text.append(_BREAK)
+            return
+        kind = "plain" if self._num_gone else self._kind(tag, dict(attrs))
+        if tag in _BREAKS:
+            self.text.append(_BREAK)
+        self._open.append(_Open(tag, kind, self.text, len(self.pictures)))
+        self._num_gone += kind == "gone"
+        if kind not in ("plain", "frame"):
+            self.text = []
+
+    def handle_endtag(self, tag: str) -> None:
+        place = next((place for place in range(len(self._open) - 1, -1, -1) if self._open[place].tag == tag), None)
+        if place is not None:
+            self._close_down_to(place)
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def handle_comment(self, data: str) -> None:
+        if data.strip() == _NO_INDEX:
+            self._no_index = (self.text, len(self.text))
+        elif data.strip() == f"/{_NO_INDEX}" and self._no_index is not None:
+            text, before = self._no_index
+            del text[before:]
+            self._no_index = None
+
+    def close_all(self) -> None:
+        """Close what was never closed."""
+        self._close_down_to(0)
+
+    def _kind(self, tag: str, attrs: dict[str, str | None]) -> Kind:
+        classes = frozenset((attrs.get("class") or "").split())
+        if tag in _GONE_TAGS or classes & _GONE_CLASSES or attrs.get("id") in _GONE_IDS or _HIDDEN.search(attrs.get("style") or ""):
+            return "gone"
+        if tag == "figcaption" or classes & _CAPTIONS:
+            return "caption"
+        if tag == "figure" or classes & _FRAMES:
+            return "frame"
+        if tag in ("table", "div", "aside") and any(map(_INFOBOX.fullmatch, classes)):
+            return "infobox"
+        if tag == "table":
+            return "table"
+        if tag in ("td", "th") and self._innermost("table", "infobox") == "infobox":
+            return "cell"
+        return "plain"
+
+    def _innermost(self, *kinds: Kind) -> Kind | None:
+        return next((one.kind for one in reversed(self._open) if one.kind in kinds), None)
+
+    def _see(self, attrs: dict[str, str | None]) -> None:
+        if (src := attrs.get("src")) and not self._num_gone and _FORMULA not in (attrs.get("class") or ""):
+            self.pictures.append(_Picture(src.strip()))
+
+    def _close_down_to(self, place: int) -> None:
+        while len(self._open) > place:
+            one = self._open.pop()
+            if one.kind not in ("plain", "frame"):
+                content, self.text = _lines(self.text), one.around
+                self._end(one, " ".join(content.split()))
+            elif one.kind == "frame":
+                self._give(one.caption, one.first)
+            if one.tag in _BREAKS:
+                self.text.append(_BREAK)
+
+    def _end(self, one: _Open, content: str) -> None:
+        """Of an element with a text of its own."""
+        if one.kind == "gone":
+            self._num_gone -= 1
+        elif one.kind == "cell":
+            self._give(one.caption or content, one.first)
+        elif one.kind == "caption":
+            self.text += (_BREAK, content, _BREAK)
+            frame = next((other for other in reversed(self._open) if other.kind in ("frame", "cell")), None)
+            if frame is not None:
+                frame.caption = frame.caption or content
+
+    def _give(self, caption: str, first: int) -> None:
+        """To the pictures since then that have none."""
+        for picture in self.pictures[first:]:
+            picture.caption = picture.caption or caption
+
+
+def _lines(pieces: Sequence[str]) -> str:
+    """What a browser shows of them: blanks of any number are one, and lines end where something said so."""
+    return "\n".join(filter(None, (" ".join(line.split()) for line in "".join(pieces).split(_BREAK))))
