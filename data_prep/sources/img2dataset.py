@@ -1,6 +1,7 @@
 """Shards that img2dataset wrote: tars of <key>.jpg, <key>.txt and <key>.json, read one after the other.
 
-    data-prep make-shards img2dataset laion/ --output shards/laion
+    data-prep make-shards img2dataset laion/ --output shards/laion     # a copy: pictures that do not decode are left out, others resized
+    multimodal shards index laion/                                     # no copy: the tars stay as they are, and an index lies beside them
 
 Our own shards have the same members and can be read again in this way.
 """
