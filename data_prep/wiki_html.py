@@ -10,7 +10,8 @@ around an article goes (references, boxes to navigate, notes on top, the table o
 which the pictures stay. A caption is what stands in `<figure>` beside the picture, in `.thumb` or a box of a gallery, or in the picture's
 cell of an infobox. The classes are those of MediaWiki and of the English Wikipedia, which other wikis took over.
 
-Every element is taken to be closed, as in what a browser or mwoffliner writes. Linear in the length of the page, but for its depth.
+Every element is taken to be closed, as in what a browser or mwoffliner writes. Linear in the length of the page, but for its depth: a last
+comment or tag that does not end is ended, since html.parser would look for its end from each place that could begin one.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def read_html(html: str) -> Article:
     """
     reader = _Reader()
     try:
-        reader.feed(html.replace(_BREAK, ""))
+        reader.feed(_ended(html.replace(_BREAK, "")))
         reader.close()
     except AssertionError as error:  # what html.parser raises
         raise BadHtml(f"is not HTML: {error}") from None
@@ -73,6 +74,12 @@ def read_html(html: str) -> Article:
     for one in reader.pictures:
         captions[one.src] = captions.get(one.src) or one.caption
     return Article(_lines(reader.text), tuple(Illustration(src, caption) for src, caption in captions.items()))
+
+
+def _ended(html: str) -> str:
+    if html.rfind("<!--") > html.rfind("-->"):
+        html += "-->"
+    return html + ">" if html.rfind("<") > html.rfind(">") else html
 
 
 @dataclass(slots=True)
@@ -104,7 +111,7 @@ class _Reader(HTMLParser):
         self.pictures: list[_Picture] = []
         self._open: list[_Open] = []
         self._num_gone = 0
-        self._no_index: tuple[list[str], int] | None = None
+        self._no_index: tuple[list[str], int, int] | None = None
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in _VOID:
@@ -131,10 +138,10 @@ class _Reader(HTMLParser):
 
     def handle_comment(self, data: str) -> None:
         if data.strip() == _NO_INDEX:
-            self._no_index = (self.text, len(self.text))
+            self._no_index = (self.text, len(self.text), len(self.pictures))
         elif data.strip() == f"/{_NO_INDEX}" and self._no_index is not None:
-            text, before = self._no_index
-            del text[before:]
+            text, before, first = self._no_index
+            del text[before:], self.pictures[first:]
             self._no_index = None
 
     def close_all(self) -> None:

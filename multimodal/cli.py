@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 from multimodal.door import Verbs, run
+from multimodal.heap import one_arena
 
 VERBS: Verbs = {
     "fit": ("multimodal.training.door:fit", "train from a recipe: multimodal fit --config experiment/topic_emoji.yaml"),
@@ -37,6 +38,7 @@ VERBS: Verbs = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; the exit status."""
+    one_arena()
     return run(VERBS, "multimodal", argv)
 
 

@@ -26,15 +26,17 @@ def map_in_threads(
     work: Callable[[T], R],
     items: Iterable[T],
     num_threads: int | None = None,
-    ahead: int = 64,
+    ahead: int | None = None,
     begin: Callable[[], None] | None = None,
 ) -> Iterator[R]:
     """`work` on each item, in threads; the results in the order of the items. What work raises is raised here, in its turn.
 
     num_threads: by default one for each core. ahead: no more items are taken than these before the oldest result is handed on, which
-    bounds the memory. begin: called in each thread first.
+    bounds the memory; by default 64, or 4 for each thread where that is more. begin: called in each thread first.
     """
-    with ThreadPoolExecutor(num_threads or len(usable_cores()), initializer=begin) as threads:
+    num_threads = num_threads or len(usable_cores())
+    ahead = ahead or max(64, 4 * num_threads)
+    with ThreadPoolExecutor(num_threads, initializer=begin) as threads:
         waiting: deque[Future[R]] = deque()
         try:
             for item in items:

@@ -1,19 +1,26 @@
 """Memory that a process keeps: blocks that are freed and asked for again cost no page fault, and all goes back at the end."""
 
-import platform
+from __future__ import annotations
+
+import os
 import subprocess
 import sys
 
 import pytest
 
-CHURN = """
-import resource
-import torch
-from multimodal.heap import freed_memory_kept
+pytestmark = pytest.mark.skipif(
+    "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", ()), reason="malloc is not glibc's here, and is left as it is"
+)
 
-def churn():
+COMMON = """
+import ctypes, resource, threading
+from multimodal.heap import freed_memory_kept, one_arena
+one_arena()
+import numpy as np, pyarrow
+
+def churn(sizes=(48, 120)):
     for _ in range(20):
-        blocks = [torch.ones(12 * 2**20), torch.ones(30 * 2**20)]  # 48 and 120 MiB: by themselves, both go back to the kernel
+        blocks = [np.full(size * 2**20, 1, np.uint8) for size in sizes]  # by themselves, these go back to the kernel
         del blocks
 
 def faults(work):
@@ -21,26 +28,72 @@ def faults(work):
     work()
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-def resident():
+def pages(column):
     with open("/proc/self/statm") as file:
-        return int(file.read().split()[1])
+        return int(file.read().split()[column])
 
-churn()
-before = resident()
-with freed_memory_kept():
-    churn()
-    kept = faults(churn)
-    held = resident() - before
-print(faults(churn), kept, held, resident() - before)
+VIRTUAL, RESIDENT = 0, 1
 """
 PAGES_A_ROUND = 168 * 2**20 // 4096
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc is not glibc's here, and is left as it is")
+def told(code: str) -> list[int]:
+    """The numbers that a process of its own prints."""
+    done = subprocess.run([sys.executable, "-c", COMMON + code], capture_output=True, text=True, check=True, timeout=100)
+    return [int(word) for word in done.stdout.split()]
+
+
 def test_freed_blocks_stay_with_the_process_and_go_back_at_the_end() -> None:
-    done = subprocess.run([sys.executable, "-c", CHURN], capture_output=True, text=True, check=True, timeout=100)
-    given_back, kept, held, left = map(int, done.stdout.split())
-    assert given_back > PAGES_A_ROUND, "blocks of this size stay with the process anyhow, and nothing is shown"
-    assert kept < PAGES_A_ROUND / 10
+    given_back, kept, held, left = told("""
+churn()
+before = pages(RESIDENT)
+with freed_memory_kept():
+    churn()
+    kept = faults(churn)
+    held = pages(RESIDENT) - before
+print(faults(churn), kept, held, pages(RESIDENT) - before)
+""")
+    assert given_back > 10_000, "blocks of this size stay with the process anyhow, and nothing is shown"
+    assert kept < given_back / 10
     assert held > 0.9 * PAGES_A_ROUND
     assert left < held / 2
+
+
+def test_threads_keep_what_they_free_too() -> None:
+    alone, together = told("""
+def threads():
+    barrier = threading.Barrier(2)
+    def work():
+        barrier.wait()
+        churn((48, 48))
+    both = [threading.Thread(target=work) for _ in range(2)]
+    for one in both: one.start()
+    for one in both: one.join()
+threads()
+given_back = faults(threads)
+with freed_memory_kept():
+    threads()
+    threads()
+    print(given_back, faults(threads))
+""")
+    assert alone > 10_000
+    assert together < alone / 10
+
+
+def test_more_than_two_gigabytes_are_kept_until_the_outermost_end() -> None:
+    inner, outer, after = told("""
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+def grown(num_bytes=3 * 2**30):  # never touched, so it is no memory
+    libc.free(libc.malloc(num_bytes))
+    return pages(VIRTUAL) - before
+before = pages(VIRTUAL)
+with freed_memory_kept():
+    with freed_memory_kept():
+        inner = grown()
+    outer = grown()
+print(inner, outer, grown())
+""")
+    three_gigabytes = 3 * 2**30 // 4096
+    assert inner >= three_gigabytes and outer >= three_gigabytes
+    assert after < three_gigabytes / 2

@@ -38,7 +38,7 @@ from multimodal.shards import Ledger
 
 # What shards hold; articles also link drawings, sounds and films, which are no pairs.
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif")
-_DRAWING = re.compile(r".*\.svg\.\w+", re.IGNORECASE)  # as pixels, which a ZIM file has of it
+_DRAWING = re.compile(r".*\.svg(\.\w+)+", re.IGNORECASE)  # as pixels, which a ZIM file has of it
 _SAMPLED_PIECES = 8
 _PAGES_A_PIECE = 32  # of a ZIM file
 _PIECES_WITHOUT_PAIRS = 64  # in a part, where no sampled piece had a pair
@@ -131,10 +131,13 @@ Find = Callable[[str], bytes | None]
 
 def _pictures_of(article: _Article, find: Find, min_side_px: int, where: str, ledger: Ledger) -> Iterator[_Picture]:
     """Those that are there and large enough."""
+    names: set[str] = set()
     for one in article.illustrations:
         if not one.file.lower().endswith(_SUFFIXES):
             continue
-        name = f"{article.id}/{one.file.rpartition('/')[2]}"  # which no name on a wiki has; in a ZIM file pictures lie in folders
+        name = one.file.rpartition("/")[2]  # which no name on a wiki has; in a ZIM file pictures lie in folders, and two may share a name
+        name = f"{article.id}/{one.file if name in names else name}"
+        names.add(name.rpartition("/")[2])
         try:
             image = find(one.file)
         except InputError as error:  # several members of the tars could be meant; a ZIM file does not hold it
@@ -183,7 +186,7 @@ class _Documents(Protocol):
 
 
 def _open(input: Path, images: Path | None, wit: Path | None, index: Path | None) -> _Documents:
-    """Kept by a process for all its parts, until a file changes."""
+    """Kept by a process for all its parts, until one of these changes; of a folder, or of a ZIM in pieces, what is looked at first."""
     return _opened(input, images, wit, index, tuple(map(_stamp, (input, wit, index))))
 
 

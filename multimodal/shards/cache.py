@@ -39,7 +39,7 @@ class Cache:
 
         fetch writes the size_bytes bytes into a file, from its start; what it raises is raised here, and nothing of it is kept. InputError
         where the file alone is larger than the bound. again: fetched also where it is there, in place of that one; who has that one open
-        goes on reading it.
+        goes on reading it. Where there is no room for both, that one goes first, as soon as nobody has it open: do not hold it yourself.
         """
         path = self.folder / name
         while True:

@@ -36,7 +36,8 @@ def verify(path: Path | RemoteShards, index: Path | None = None, json: bool = Fa
     """Check a shard set and its columns: hashes, sizes, member positions, JSON, texts, picture headers. Fails where anything is broken.
 
     Of a set at a URL each tar is fetched again, whatever the cache holds, and checked there; no more of them lie in the cache than it may
-    hold. One that cannot be fetched, or is another than the manifest says, is named, and the next one comes.
+    hold: where there is room for one alone, what it held goes. One that cannot be fetched, or is another than the manifest says, is named,
+    and the next one comes.
 
     Args:
         path: the shard set; or one at a URL, in a file of `--config` or by itself:

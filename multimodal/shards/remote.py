@@ -12,10 +12,11 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -73,17 +74,19 @@ class RemoteShards:
 
     def as_argument(self) -> str:
         """How a command line names the set: `multimodal shards verify '{class_path: ..., init_args: {...}}'`."""
-        given = {"url": self.url, "cache": str(self.cache)} | ({} if self.index is None else {"index": str(self.index)})
-        return f"'{{class_path: multimodal.shards.RemoteShards, init_args: {json.dumps(given)}}}'"
+        given = {field.name: getattr(self, field.name) for field in fields(self) if getattr(self, field.name) != field.default}
+        told = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
+        return shlex.quote(f"{{class_path: multimodal.shards.RemoteShards, init_args: {json.dumps(told)}}}")
 
     def opened(self, shard: Shard, again: bool = False) -> AbstractContextManager[int]:
         """A descriptor of the shard's tar, fetched now where it is not in the cache, to which it belongs as long as this is open.
 
-        again: fetched whatever the cache holds. Unreadable where it is not at the URL, cannot be read, or is not what the manifest says.
+        again: fetched and its size looked at, whatever the cache holds. Unreadable where it is not at the URL, cannot be read, or is not
+        what the manifest says.
         """
         # Under its hash, so that a tar that was changed at the URL, with the manifest, is another file.
         return Cache(Path(self.cache), self.cache_bytes).opened(
-            f"{shard.fingerprint}{TAR}", shard.size_bytes, lambda file: self._fetch(shard, file), again
+            f"{shard.fingerprint}{TAR}", shard.size_bytes, lambda file: self._fetch(shard, file, again), again
         )
 
     def fetch(self, shard: Shard) -> None:
@@ -91,8 +94,13 @@ class RemoteShards:
         with self.opened(shard):
             pass
 
-    def _fetch(self, shard: Shard, file: IO[bytes]) -> None:
+    def _fetch(self, shard: Shard, file: IO[bytes], check_size: bool) -> None:
         url = self._url(f"{shard.name}{TAR}")
+        if check_size:  # a read asks for the bytes that the manifest knows, and does not see that there are more
+            size_bytes = self._tried(url, lambda: self._call(url, "info"))["size"]  # None: the server does not say
+            if size_bytes is not None and size_bytes != shard.size_bytes:
+                reason = f"has {size_bytes} bytes, the manifest says {shard.size_bytes}"
+                raise Unreadable(f"{url}: {reason}. It was changed after it was indexed: index the set again", reason)
         found = ""
         for _ in range(self.tries):
             digest = hashlib.sha256()

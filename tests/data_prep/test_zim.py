@@ -39,18 +39,20 @@ def figure(src: str, caption: str = "") -> str:
 
 
 LOW, MOSS, ICON, MAP, MOVED = (f"{COMMONS}/{name}" for name in ("Low%20tide.jpg", "Moss.png", "Icon.png", "Map.svg.png", "moved.jpg"))
+WEBP = f"{COMMONS}/Map.svg.png.webp"
 ELSEWHERE = ("https://commons.example/a.jpg", "//commons.example/b.jpg", "data:image/png;base64,AA==")
 ARTICLES = [
     Written("Tides", "Tides", f"<h1>Tides</h1><p>{WORDS}</p>{figure(LOW, 'A <b>beach</b>.')}"),
     Written("Moon/Phases", "Moon/Phases", f"{figure(f'../{LOW}')}{figure(f'../{MOSS}', 'Moss')}<p>{WORDS}</p>"),
     Written("Stub", "Stub", f"{figure(f'./{MOSS}')}<p>Not enough words</p>"),
-    Written("Icons", "Icons", f"{figure(ICON)}{figure(MAP)}<p>{WORDS}</p>"),
+    Written("Icons", "Icons", f"{figure(ICON)}{figure(MAP)}{figure(WEBP)}<p>{WORDS}</p>"),
     Written("Elsewhere", "Elsewhere", f"{''.join(map(figure, ELSEWHERE))}<p>{WORDS}</p>"),
     Written("No_pictures", "No pictures", f"<p>{WORDS}</p>"),
     Written("Élan", "Élan", f"{figure(MOVED, 'Moved')}<p>{WORDS}</p>"),
 ]
 PAIRED = ("Tides", "Moon/Phases", "Élan")
 SIZES = {"Low tide.jpg": (300, 256), "Moss.png": (320, 320), "Icon.png": (400, 255), "Map.svg.png": (400, 400), "new.jpg": (260, 300)}
+SIZES["Map.svg.png.webp"] = (400, 400)
 REDIRECTS = {"Tide": "Tides", f"{COMMONS}/moved.jpg": f"{COMMONS}/new.jpg"}
 
 
@@ -127,6 +129,17 @@ def test_how_large_a_picture_and_how_long_an_article_must_be_is_a_setting(tmp_pa
     }
     usual = {"Moon/Phases", "Tides", "Élan"}
     assert names == {"min_side_px": usual | {"Icons"}, "min_words": usual | {"Stub"}}
+
+
+def test_two_pictures_of_one_article_with_one_name_in_two_folders_are_two(tmp_path: Path) -> None:
+    places = [f"_assets_/{folder}/Moss.png" for folder in ("aa", "bb")]
+    pictures = {place: picture(seed, (300, 300), "PNG") for seed, place in enumerate(places)}
+    articles = [Written("Moss", "Moss", f"{''.join(map(figure, places))}<p>{WORDS}</p>")]
+    pairs, ledger = read_all(wikipedia, write(tmp_path / "wiki.zim", articles, pictures))
+    first, second = pairs
+    assert (first.name, first.image) == ("Moss/Moss.png", pictures[places[0]])
+    assert (second.name, second.image) == (f"Moss/{places[1]}", pictures[places[1]])
+    assert ledger.num_bad == 0
 
 
 def test_a_picture_that_is_missing_or_broken_is_named_and_the_others_stay(tmp_path: Path) -> None:

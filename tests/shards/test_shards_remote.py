@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from multimodal.cli import main
 from multimodal.errors import InputError
@@ -196,6 +197,23 @@ def test_verify_names_what_is_broken_at_the_url_and_goes_on_whatever_the_cache_h
     assert f"{server.url}: 4 shards, 20 pairs, 0 columns: 3 problems" in printed.out
     assert f"{server.url} is broken in 3 places: 000000: is not there" in printed.err
     assert whole.pair(7) == at(server.url, tmp_path).open().pair(7), "what the cache held stays there"
+
+
+def test_verify_names_a_tar_that_became_longer_at_the_url(local: ShardSet, serve: Callable[..., Any], tmp_path: Path) -> None:
+    with open(local.path / "000001.tar", "ab") as tar:
+        size_bytes = tar.tell()
+        tar.write(bytes(10))
+    (problem,) = find_problems(at(serve(local.path).url, tmp_path).open())
+    assert (problem.where, problem.reason) == ("000001", f"has {size_bytes + 10} bytes, the manifest says {size_bytes}")
+
+
+def test_a_set_at_a_url_is_told_as_an_argument_that_gives_the_same_set(tmp_path: Path) -> None:
+    one = RemoteShards("s3://bucket/it's", tmp_path / "the cache", cache_bytes=5, index=tmp_path / "index", tries=2, timeout_s=1.5)
+    (text,) = shlex.split(one.as_argument())
+    made = yaml.safe_load(text)
+    assert made["class_path"] == "multimodal.shards.RemoteShards"
+    paths = {name: Path(made["init_args"].pop(name)) for name in ("cache", "index")}
+    assert RemoteShards(**made["init_args"], **paths) == one
 
 
 def test_verify_names_the_pairs_of_a_whole_tar_that_are_broken(serve: Callable[..., Any], tmp_path: Path) -> None:
