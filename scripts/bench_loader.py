@@ -410,6 +410,7 @@ print(imported, time.time(), tuple(batch.image.shape))
 PEERS_FIRST = """
 import sys, time
 from pathlib import Path
+from statistics import median
 from types import SimpleNamespace
 import torch
 from torchvision.transforms import v2
@@ -485,6 +486,7 @@ def _told(program: str, arguments: Sequence[str]) -> str:
 MEMORY = """
 import multiprocessing, re, sys
 from pathlib import Path
+from statistics import median
 import numpy as np
 from multimodal.data import Captions, PairLoader, Pixels
 from multimodal.shards import ShardSet
@@ -510,7 +512,8 @@ def scale(source: ShardSet, out: Path, num_pairs: Sequence[int], runs: int, num_
     template = _one_shard(source, out / "thousand", 1000)
     for num in num_pairs:
         shards = _many(template, out / f"{num}-pairs", num // len(template))
-        own, pss = (int(word) / 1024 for word in _told(MEMORY, [str(shards.path), *arguments]).split())
+        told = [_told(MEMORY, [str(shards.path), *arguments]).split() for _ in range(runs)]
+        own, pss = (median(int(word) / 1024 for word in words) for words in zip(*told, strict=True))
         yield Row(f"{num:,} pairs", "ours: a worker's own memory", own, "MiB")
         yield Row(f"{num:,} pairs", "ours: and its part of what is shared (PSS)", pss, "MiB")
         yield Row(f"{num:,} pairs", "ours: lookup", _lookup_us(shards, runs), "us/picture")
