@@ -370,9 +370,9 @@ def kl_sides(target: np.ndarray, estimate: np.ndarray) -> tuple[np.ndarray, np.n
     target t (a, K): rows sum to one, or are all zeros, and then their inner products are lower than any divergence can be.
     estimate i (n, K): rows sum to one, every number above 0.
     """
-    target = np.asarray(target, np.float64)
-    known = target.any(axis=1)
+    target, log_estimate = np.asarray(target, np.float64), np.log(estimate)
     own = np.zeros_like(target)
     np.log(target, out=own, where=target > 0)
-    negative_entropy = np.where(known, (target * own).sum(axis=1), np.finfo(np.float64).max)
-    return np.column_stack([target, -negative_entropy]), np.column_stack([np.log(estimate), np.ones(len(estimate))])
+    beyond = 1 - log_estimate.min(initial=0)  # a divergence, a mean of -log i less an entropy, is smaller
+    negative_entropy = np.where(target.any(axis=1), (target * own).sum(axis=1), beyond)
+    return np.column_stack([target, -negative_entropy]), np.column_stack([log_estimate, np.ones(len(estimate))])

@@ -15,6 +15,7 @@ import numpy as np
 
 from multimodal.boxes import atomic_write
 from multimodal.errors import InputError
+from multimodal.metrics import score_blocks, unit
 from multimodal.shards import Column, ShardSet
 from multimodal.text import Doc2VecSpace, FastTextSpace, TextSpace, TopicSpace, WordSpace, open_space
 from multimodal.text.space import NamesDimensions
@@ -99,9 +100,9 @@ def neighbours(space: TextSpace, word: str, k: int) -> list[Near]:
         raise InputError(f"no word {word!r} is in the space ({len(space.vocabulary):,} words). Near spellings: {spelt}")
     if query is None:
         query = _word_rows(space, space.vocabulary.position(named), space.vocabulary.position(named) + 1)[0]
-    query = _unit(query[None])[0]
-    starts = range(0, len(space.vocabulary), _ROWS_AT_ONCE)
-    nearness = np.concatenate([_unit(_word_rows(space, start, start + _ROWS_AT_ONCE)) @ query for start in starts])
+    query = unit(query[None])
+    words = (unit(_word_rows(space, start, start + _ROWS_AT_ONCE)) for start in range(0, len(space.vocabulary), _ROWS_AT_ONCE))
+    nearness = np.concatenate([block.scores[0] for rows in words for block in score_blocks(query, rows)])
     if named in space.vocabulary:
         nearness[space.vocabulary.position(named)] = -np.inf
     best = np.argsort(-nearness, kind="stable")[:k]
@@ -136,11 +137,6 @@ def _word_rows(space: TopicSpace | WordSpace | Doc2VecSpace, start: int, stop: i
         return space.vectors[start:stop].astype(np.float64)
     shares = space.topic_word[:, start:stop].T.astype(np.float64)  # squared, a row of unit length sums to one
     return np.sqrt(shares / shares.sum(axis=1, keepdims=True))
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
 
 
 def _facts(path: Path, space: TextSpace) -> Iterator[str]:

@@ -23,7 +23,7 @@ def nearest_classes(rows: np.ndarray, labels: np.ndarray, queries: np.ndarray, k
     predicted = np.empty(len(queries), dtype=np.int64)
     for start, cosines in score_blocks(queries, rows):
         nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
-        weights = np.exp((np.take_along_axis(cosines, nearest, axis=1).astype(np.float64) - 1) / temperature)
+        weights = np.exp((np.take_along_axis(cosines, nearest, axis=1) - 1) / temperature)
         votes = np.zeros((len(cosines), labels.max() + 1))
         np.add.at(votes, (np.arange(len(cosines))[:, None], labels[nearest]), weights)
         predicted[start : start + len(cosines)] = votes.argmax(axis=1)

@@ -16,8 +16,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-MAX_SCORES = 1 << 24
-"""Scores held at once: 64 MB in float32, so that 100,000 queries among 100,000 items need no more than a hundred among them do."""
+MAX_SCORES = 1 << 23
+"""Scores held at once: 64 MB in float64, so that 100,000 queries among 100,000 items need no more than a hundred among them do."""
+_BITS = 26
+"""Of the first part of a number: products of two such parts have 52, and float64 adds up 53 without rounding."""
+_MORE_BITS = 20
+"""Of the second part, what the first leaves over: with it, sums over up to 2^15 dimensions stay within 53 bits."""
+_LONGEST = 1.4
+"""Two rows no longer than this have a product below 2, also where every term is taken as positive (Cauchy and Schwarz)."""
 
 
 class Block(NamedTuple):
@@ -28,17 +34,59 @@ class Block(NamedTuple):
 
 
 def score_blocks(queries: np.ndarray, gallery: np.ndarray) -> Iterator[Block]:
-    """The inner products of queries (n, d) with a gallery (m, d), at most MAX_SCORES at once."""
+    """The inner products of queries (n, d) with a gallery (m, d), float64, at most MAX_SCORES at once.
+
+    Equal rows have equal scores wherever they are, on any processor, with any number of threads: BLAS adds in an order of its own, which
+    differs by kernel and by a row's place in the block, so the numbers are first cut into parts so short that no sum of their products
+    needs rounding, and every order of adding gives the same. This is the error-free product of Ozaki et al. (2012, "Error-free
+    transformations of matrix multiplication by using fast routines of matrix multiplication"), without the product of the second parts:
+    scores are within 2^-44 sqrt(d) of the product of the longest rows.
+
+    ValueError: a number is not finite.
+    """
+    query_parts, gallery_parts = _parts(queries), _parts(gallery)
+    scale = query_parts.scale * gallery_parts.scale
     step = max(1, MAX_SCORES // max(1, len(gallery)))
     for start in range(0, len(queries), step):
-        yield Block(start, queries[start : start + step] @ gallery.T)
+        first, second = query_parts.first[start : start + step], query_parts.second[start : start + step]
+        scores = first @ gallery_parts.first.T
+        scores += first @ gallery_parts.second.T + second @ gallery_parts.first.T
+        yield Block(start, scores * scale)
+
+
+class _Parts(NamedTuple):
+    """first, second (n, d) float64: scale * (first + second) are the numbers, as good as all of them. scale: a power of two."""
+
+    first: np.ndarray
+    second: np.ndarray
+    scale: float
+
+
+def _parts(numbers: np.ndarray) -> _Parts:
+    """Rows brought to a length of at most _LONGEST, and cut into their first _BITS binary places and the _MORE_BITS after them."""
+    numbers = np.asarray(numbers, dtype=np.float64)
+    longest = float(np.sqrt(np.square(numbers).sum(axis=1).max(initial=0)))
+    if not np.isfinite(longest):
+        raise ValueError("rows whose inner products are wanted hold a number that is not finite, or is too large to square")
+    scale = float(2.0 ** (np.floor(np.log2(longest / _LONGEST)) + 1)) if longest > 0 else 1.0
+    first = _rounded(numbers / scale, _BITS)
+    return _Parts(first, _rounded(numbers / scale - first, _BITS + _MORE_BITS), scale)
+
+
+def _rounded(numbers: np.ndarray, bits: int) -> np.ndarray:
+    """To a whole number of times 2^-bits."""
+    rounded: np.ndarray = np.rint(numbers * 2.0**bits) * 2.0**-bits
+    return rounded
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
-    """Rows (n, d) at length one, float32, so that inner products are cosines. A row of zeros stays: its cosine with everything is 0."""
-    rows = np.asarray(rows, dtype=np.float32)
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
+    """Rows (n, d) at length one, float32, so that inner products are cosines.
+
+    A row of zeros stays, and its cosine with everything is 0. A row with a number that is not finite says nothing either, and becomes one.
+    """
+    rows = np.ascontiguousarray(rows, dtype=np.float64)  # contiguous: a row's sum is then added in the same order in any array
+    length = np.sqrt(np.square(rows).sum(axis=1, keepdims=True))
+    return np.divide(rows, length, out=np.zeros_like(rows), where=np.isfinite(length) & (length > 0)).astype(np.float32)
 
 
 def ranks(queries: np.ndarray, gallery: np.ndarray, relevant: np.ndarray) -> np.ndarray:
@@ -46,7 +94,7 @@ def ranks(queries: np.ndarray, gallery: np.ndarray, relevant: np.ndarray) -> np.
 
     queries (n, d), gallery (m, d) float, of any length; relevant (n,) the row of the gallery that belongs to each query.
     Ties count against: a model that gives all items one score ranks every item last. A row of zeros has cosine 0 with
-    everything, so a query in which nothing is known ranks last too.
+    everything, so a query in which nothing is known ranks last too, and so do all where the model's vectors are not finite.
     """
     found = np.empty(len(queries), dtype=np.int64)
     for start, scores in score_blocks(unit(queries), unit(gallery)):
@@ -61,9 +109,12 @@ def nearest(queries: np.ndarray, gallery: np.ndarray, k: int) -> tuple[np.ndarra
 
     queries (n, d), gallery (m, d) float, of any length; k at most m, more are m. Equal cosines come in the gallery's order.
     """
-    scores = unit(queries) @ unit(gallery).T
-    rows = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return rows, np.take_along_axis(scores, rows, axis=1)
+    k = min(k, len(gallery))
+    rows, cosines = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+    for start, scores in score_blocks(unit(queries), unit(gallery)):
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        rows[start : start + len(best)], cosines[start : start + len(best)] = best, np.take_along_axis(scores, best, axis=1)
+    return rows, cosines
 
 
 def relevant_ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:

@@ -125,18 +125,27 @@ class EncoderSpace(BoxedSpace):
         """(n, d) float32, rows of unit length; a text of which no word is known has a row of zeros.
 
         Texts of similar length go through together and the padding is masked, so row i depends on text i alone, to 1e-5: matrix products of
-        other shapes round otherwise.
+        other shapes round otherwise. Texts that are the same to the encoder go through once, and have the same row to the last bit.
         """
-        encodings = [self._encode(text) for text in texts]
+        rows: dict[tuple[int, ...], int] = {}
+        encodings, places = [], []
+        for encoding in map(self._encode, texts):
+            places.append(rows.setdefault(tuple(encoding.ids), len(rows)))
+            if len(encodings) < len(rows):
+                encodings.append(encoding)
+        return self._embedded(encodings)[places] if places else np.empty((0, self.dim), np.float32)
+
+    def _embedded(self, encodings: Sequence[Encoding]) -> np.ndarray:
+        """(n, d) float32, a row for each encoding."""
         known = [at for at, encoding in enumerate(encodings) if not all(encoding.special_tokens_mask)]
         known.sort(key=lambda at: -len(encodings[at].ids))  # the longest first: what does not fit into memory fails at once
-        rows = np.zeros((len(texts), self._width))
+        rows = np.zeros((len(encodings), self._width))
         for first in range(0, len(known), _BATCH_SIZE):
             members = known[first : first + _BATCH_SIZE]
             rows[members] = _unit(self._pooled([encodings[member].ids for member in members]))
         if self.projection is None:
             return rows.astype(np.float32)
-        projected = np.zeros((len(texts), self.dim))
+        projected = np.zeros((len(encodings), self.dim))
         projected[known] = _unit(rows[known] @ self.projection.weight.T.astype(np.float64) + self.projection.bias)
         return projected.astype(np.float32)
 

@@ -114,3 +114,11 @@ def test_a_folder_without_an_encoder_or_with_another_pooling_is_an_error(space, 
 def test_a_package_that_is_not_there_is_an_error_that_says_how_to_get_it():
     with pytest.raises(InputError, match="pip install no-such-encoder"):
         EncoderSpace.from_package("no-such-encoder")
+
+
+def test_equal_texts_have_equal_rows_however_many_others_there_are(space, projected):
+    others = [" ".join(["dog"] * (number % 50)) + f" {number}" for number in range(150)]  # several batches
+    for encoder in (space, projected):
+        rows = encoder.embed(["a dog on the beach", *others, "A dog on the  beach", *others, "a dog on the beach"])
+        assert (rows[0] == rows[151]).all() and (rows[0] == rows[-1]).all() and (rows[1:151] == rows[152:302]).all()
+        assert encoder.embed([]).shape == (0, encoder.dim)
