@@ -24,7 +24,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from multimodal.arrays import read_array, write_array
-from multimodal.boxes import MANIFEST, Manifest, atomic_write, fingerprint_file, is_whole, read_manifest, write_manifest
+from multimodal.boxes import MANIFEST, Manifest, atomic_write, decode_manifest, fingerprint_file, is_whole, read_manifest, write_manifest
 from multimodal.errors import InputError
 from multimodal.shards.format import TAR
 from multimodal.shards.reader import Recent, Shard, ShardSet
@@ -59,8 +59,10 @@ class Column:
     def of(cls, shards: ShardSet, name: str) -> Column:
         """The column of that name in the set. InputError where there is none, or where it was made of shards that have changed since."""
         path = column_path(shards, name)
+        _fetch_column(shards, name, path)
         if not is_whole(path):
-            state = f"was not finished. Run: {command_of(path, shards)}" if path.is_dir() else "does not exist"
+            absent = "does not exist" if shards.remote is None else f"does not exist, nor does {shards.place}/{COLUMNS}/{name}"
+            state = f"was not finished. Run: {command_of(path, shards)}" if path.is_dir() else absent
             raise InputError(
                 f"columns {path}: {state}. Finished ones: {', '.join(column_names(shards)) or 'none'}. "
                 "Columns are made by: data-prep make-columns (of texts), multimodal embed (of pictures)"
@@ -307,6 +309,28 @@ def column_path(shards: ShardSet, name: str) -> Path:
     return shards.index / COLUMNS / name
 
 
+def _fetch_column(shards: ShardSet, name: str, path: Path) -> None:
+    """Of a set at a URL, have the column here that lies there, unless one was made, or begun, here."""
+    if shards.remote is None or is_whole(path) or (path / UNFINISHED).is_file():
+        return
+    at = f"{COLUMNS}/{name}"
+    content = shards.remote.read_file(f"{at}/{MANIFEST}")
+    if content is None:
+        return
+    for file, part in decode_manifest(content, f"{shards.place}/{at}", "column").parts.items():
+        if Path(file).name != file:
+            raise InputError(f"{shards.place}/{at}/{MANIFEST}: lists {file!r}, which is no file of a column")
+        if "offsets" in part:
+            offsets = f"{_shard_of(file)}{OFFSETS}"
+            shards.remote.fetch_file(f"{at}/{offsets}", path / offsets, part["offsets"])
+        shards.remote.fetch_file(f"{at}/{file}", path / file, part["fingerprint"])
+    words = shards.remote.read_file(f"{at}/{TOP_WORDS}")
+    for file, whole in ((TOP_WORDS, words), (MANIFEST, content)):  # what has a manifest is whole
+        if whole is not None:
+            with atomic_write(path / file) as target:
+                target.write(whole)
+
+
 def column_names(shards: ShardSet) -> list[str]:
     """The finished columns of a set."""
     return sorted(path.parent.name for path in (shards.index / COLUMNS).glob(f"*/{MANIFEST}"))
@@ -324,8 +348,8 @@ def command_of(path: Path, shards: ShardSet) -> str:
         if file.is_file():
             made_from = json.loads(file.read_text(encoding="utf-8"))["made_from"]
     if "trunk" in made_from:
-        return f"multimodal embed --shards {shards.path} --name {path.name}"
-    return f"data-prep make-columns --space SPACE --shards {shards.path} --name {path.name}"
+        return f"multimodal embed --shards {shards.argument} --name {path.name}"
+    return f"data-prep make-columns --space SPACE --shards {shards.argument} --name {path.name}"
 
 
 def _short(value: Any) -> str:
