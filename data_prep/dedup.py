@@ -178,8 +178,9 @@ def _open(paths: Sequence[SetPath], cache: Path | None, cache_bytes: int | None)
     names = [one.name for one in sets]
     for one in sets:
         if names.count(one.name) > 1:
+            rename = "Rename one" if one.remote is None else "Rename one, or fetch it into a folder of another name"
             raise InputError(
-                f"{one.place}: two of the sets are called {one.name}, and the lists are named by set. Rename one, or give it once"
+                f"{one.place}: two of the sets are called {one.name}, and the lists are named by set. {rename}, or give it once"
             )
     return sets
 

@@ -34,6 +34,8 @@ ROWS = ".npy"
 OFFSETS = ".offsets.npy"
 UNFINISHED = "unfinished.json"
 TOP_WORDS = "top_words.json"
+FETCHED = ".fetched"
+"""Marks a column that was not made here, and is compared with the one at its set's URL when it is opened."""
 MAX_OPEN_MAPS = 256  # a map keeps a file descriptor
 
 Unit = Literal["pair", "text", "view"]
@@ -222,7 +224,8 @@ class ColumnWriter:
         for path in sorted(self.path.glob(f"*{ROWS}")):
             if _shard_of(path.name) not in self._known:
                 path.unlink()
-        (self.path / TOP_WORDS).unlink(missing_ok=True)
+        for name in (TOP_WORDS, FETCHED):
+            (self.path / name).unlink(missing_ok=True)
         note = {**self._settings, "shards": self.shards.fingerprints, "parts": self._known}
         with atomic_write(self.path / UNFINISHED) as file:
             file.write(json.dumps(note, sort_keys=True, ensure_ascii=False).encode())
@@ -309,23 +312,32 @@ def column_path(shards: ShardSet, name: str) -> Path:
     return shards.index / COLUMNS / name
 
 
+def column_files(manifest: Manifest) -> dict[str, str]:
+    """Name -> sha256 of the files that hold a column's rows, and offsets where it has them."""
+    offsets = {f"{_shard_of(file)}{OFFSETS}": part["offsets"] for file, part in manifest.parts.items() if "offsets" in part}
+    return offsets | {file: part["fingerprint"] for file, part in manifest.parts.items()}
+
+
 def _fetch_column(shards: ShardSet, name: str, path: Path) -> None:
-    """Of a set at a URL, have the column here that lies there, unless one was made, or begun, here."""
-    if shards.remote is None or is_whole(path) or (path / UNFINISHED).is_file():
+    """Of a set at a URL, have the column here as it is there, unless one was made, or begun, here."""
+    is_own = (path / UNFINISHED).is_file() or (is_whole(path) and not (path / FETCHED).is_file())
+    if shards.remote is None or is_own:
         return
     at = f"{COLUMNS}/{name}"
     content = shards.remote.read_file(f"{at}/{MANIFEST}")
-    if content is None:
+    if content is None or (is_whole(path) and (path / MANIFEST).read_bytes() == content):
         return
-    for file, part in decode_manifest(content, f"{shards.place}/{at}", "column").parts.items():
+    files = column_files(decode_manifest(content, f"{shards.place}/{at}", "column"))
+    for file in files:
         if Path(file).name != file:
             raise InputError(f"{shards.place}/{at}/{MANIFEST}: lists {file!r}, which is no file of a column")
-        if "offsets" in part:
-            offsets = f"{_shard_of(file)}{OFFSETS}"
-            shards.remote.fetch_file(f"{at}/{offsets}", path / offsets, part["offsets"])
-        shards.remote.fetch_file(f"{at}/{file}", path / file, part["fingerprint"])
-    words = shards.remote.read_file(f"{at}/{TOP_WORDS}")
-    for file, whole in ((TOP_WORDS, words), (MANIFEST, content)):  # what has a manifest is whole
+    (path / MANIFEST).unlink(missing_ok=True)
+    with atomic_write(path / FETCHED):
+        pass
+    for file, fingerprint in files.items():
+        if not (path / file).is_file() or fingerprint_file(path / file) != fingerprint:  # else of a fetch that was stopped
+            shards.remote.fetch_file(f"{at}/{file}", path / file, fingerprint)
+    for file, whole in ((TOP_WORDS, shards.remote.read_file(f"{at}/{TOP_WORDS}")), (MANIFEST, content)):  # the manifest last
         if whole is not None:
             with atomic_write(path / file) as target:
                 target.write(whole)

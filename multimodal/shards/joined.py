@@ -22,7 +22,7 @@ from multimodal.shards.reader import ShardSet
 from multimodal.shards.remote import RemoteShards, SetPath, open_set
 
 Sets = RemoteShards | dict[str, SetPath] | str | Path
-"""Where the pairs of a run lie: in one set, or in several, each under a name; each a folder or a URL. What is tried last takes any words."""
+"""Where the pairs of a run lie: in one set, or in several, each under a name; each a folder or a URL. Tried last, these take any words."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,10 @@ class RemoteShards:
     def open(self) -> ShardSet:
         """The set. InputError where there is none at the URL, or a tar alone is larger than the cache may be."""
         _check_protocol(self.url)
+        try:
+            Path(self.cache).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.cache}: cannot hold what is fetched ({error.strerror}). Give another folder: --cache FOLDER") from None
         folder = Path(self.cache) / f"{self.name}-{fingerprint_bytes(self.url.rstrip('/').encode())[:NUM_HASH_CHARACTERS]}"
         if self.index is None:
             self._fetch_index(folder)

@@ -338,7 +338,16 @@ def test_a_column_that_lies_at_the_url_is_fetched_when_it_is_asked_for_and_once(
         fetched = Column.of(shards, "words")
         assert fetched.manifest == column.manifest and fetched.top_words() == [["dog"], ["beach"]]
         assert np.array_equal(fetched.take(np.arange(NUM)), column.take(np.arange(NUM)))
-    assert server.asked.count("columns/words/000000.npy") == server.asked.count("columns/words/manifest.json") == 1
+    assert server.asked.count("columns/words/000000.npy") == server.asked.count("columns/words/000000.offsets.npy") == 1
+
+
+def test_a_column_that_was_made_again_at_the_url_is_fetched_again(local: ShardSet, serve: Callable[..., Any], tmp_path: Path) -> None:
+    write_column(local, "words", 0)
+    shards = at(serve(local.path).url, tmp_path).open()
+    before = Column.of(shards, "words").take(np.arange(NUM))
+    shutil.rmtree(local.path / "columns")
+    write_column(local, "words", 5)
+    assert np.array_equal(Column.of(shards, "words").take(np.arange(NUM)), before + 5)
 
 
 def test_a_column_that_was_made_here_comes_before_the_one_at_the_url(local: ShardSet, serve: Callable[..., Any], tmp_path: Path) -> None:
@@ -364,7 +373,7 @@ def test_a_column_at_the_url_that_is_damaged_or_not_there_is_told_and_leaves_non
 def test_a_column_at_the_url_writes_nowhere_but_into_its_folder(local: ShardSet, serve: Callable[..., Any], tmp_path: Path) -> None:
     manifest = write_column(local, "words", 0).path / "manifest.json"
     manifest.write_text(manifest.read_text().replace("000002.npy", "../../../../000002.npy"))
-    with pytest.raises(InputError, match=r"columns/words/manifest.json: lists '../../../../000002.npy', which is no file of a column"):
+    with pytest.raises(InputError, match=r"columns/words/manifest.json: lists '../../../../000002.offsets.npy', which is no file of a column"):
         Column.of(at(serve(local.path).url, tmp_path).open(), "words")
     assert not list(tmp_path.glob("*.npy"))
 
@@ -377,6 +386,12 @@ def test_a_url_where_only_a_path_will_do_is_refused_and_makes_no_folder(
         assert main(command.split()) == 2
         assert "s3://bucket/" in (told := capsys.readouterr().err) and "only a path on this machine can be given here" in told
     assert not list(tmp_path.iterdir())
+
+
+def test_a_cache_that_cannot_be_made_is_told_with_the_option(local: ShardSet, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file/cache: cannot hold what is fetched .Not a directory.. Give another folder: --cache"):
+        open_set(local.path.as_uri(), tmp_path / "file" / "cache")
 
 
 def test_settings_that_make_no_sense_are_refused(local: ShardSet, tmp_path: Path) -> None:
