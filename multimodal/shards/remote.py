@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import shlex
 import time
 from collections.abc import Callable, Iterator
@@ -40,6 +41,7 @@ CACHE_BYTES = 20 * 2**30
 NOT_THERE = "is not there"
 PASSING = frozenset({408, 425, 429})
 """Of the 4xx answers of a web server those that another try may change."""
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 T = TypeVar("T")
 
@@ -87,6 +89,11 @@ class RemoteShards:
         if self.index is None:
             self._fetch_index(folder)
         shards = ShardSet(folder, self.index, self)
+        for shard in shards.shards:  # it becomes a file's name in the cache
+            if not _SHA256.fullmatch(shard.fingerprint):
+                raise InputError(
+                    f"{self.url}: shard {shard.name} has {shard.fingerprint!r} for its sha256. The set has to be indexed again"
+                )
         largest = max((shard.size_bytes for shard in shards.shards), default=0)
         if largest > self.cache_bytes:
             raise InputError(f"{self.url}: has a tar of {largest} bytes, and cache_bytes={self.cache_bytes}. Raise it (--cache-bytes)")
@@ -140,7 +147,8 @@ class RemoteShards:
             for piece in self._pieces(url, size_bytes):
                 digest.update(piece)
                 file.write(piece)
-            if fingerprint not in (None, found := digest.hexdigest()):
+            found = digest.hexdigest()
+            if fingerprint is not None and found != fingerprint:
                 reason = f"its sha256 is {found[:12]}.. and {fingerprint[:12]}.. in the manifest"
                 raise Unreadable(f"{url}: {reason}. It was changed, or is damaged there: bring the whole folder to the URL again", reason)
 

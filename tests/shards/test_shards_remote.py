@@ -7,6 +7,7 @@ import json
 import pickle
 import shlex
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -373,9 +374,25 @@ def test_a_column_at_the_url_that_is_damaged_or_not_there_is_told_and_leaves_non
 def test_a_column_at_the_url_writes_nowhere_but_into_its_folder(local: ShardSet, serve: Callable[..., Any], tmp_path: Path) -> None:
     manifest = write_column(local, "words", 0).path / "manifest.json"
     manifest.write_text(manifest.read_text().replace("000002.npy", "../../../../000002.npy"))
-    with pytest.raises(InputError, match=r"columns/words/manifest.json: lists '../../../../000002.offsets.npy', which is no file of a column"):
+    with pytest.raises(
+        InputError, match=r"columns/words/manifest.json: lists '../../../../000002.offsets.npy', which is no file of a column"
+    ):
         Column.of(at(serve(local.path).url, tmp_path).open(), "words")
     assert not list(tmp_path.glob("*.npy"))
+
+
+def test_a_set_whose_manifest_names_a_file_outside_the_cache_is_refused(local: ShardSet, tmp_path: Path) -> None:
+    manifest = local.path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(local.shards[1].fingerprint, "../../elsewhere"))
+    with pytest.raises(InputError, match="shard 000001 has '../../elsewhere' for its sha256"):
+        open_set(local.path.as_uri(), tmp_path / "cache")
+
+
+@pytest.mark.parametrize(("url", "missing"), [("http://127.0.0.1:9/set", "fsspec"), ("s3://bucket/set", "s3fs")])
+def test_a_package_that_is_missing_is_told_with_what_installs_it(url: str, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)  # as if it were not installed
+    with pytest.raises(InputError, match=rf"{url}: .*{missing}.*Run: pip install.*remote"):
+        open_set(url)
 
 
 def test_a_url_where_only_a_path_will_do_is_refused_and_makes_no_folder(
