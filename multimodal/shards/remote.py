@@ -84,7 +84,8 @@ class RemoteShards:
         try:
             Path(self.cache).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"{self.cache}: cannot hold what is fetched ({error.strerror}). Give another folder: --cache FOLDER") from None
+            remedy = "Give another folder (--cache, in fit --data.cache), or set XDG_CACHE_HOME"
+            raise InputError(f"{self.cache}: cannot hold what is fetched ({error.strerror}). {remedy}") from None
         folder = Path(self.cache) / f"{self.name}-{fingerprint_bytes(self.url.rstrip('/').encode())[:NUM_HASH_CHARACTERS]}"
         if self.index is None:
             self._fetch_index(folder)
@@ -96,7 +97,8 @@ class RemoteShards:
                 )
         largest = max((shard.size_bytes for shard in shards.shards), default=0)
         if largest > self.cache_bytes:
-            raise InputError(f"{self.url}: has a tar of {largest} bytes, and cache_bytes={self.cache_bytes}. Raise it (--cache-bytes)")
+            remedy = "Raise it (--cache-bytes, in fit --data.cache_bytes)"
+            raise InputError(f"{self.url}: has a tar of {largest} bytes, and cache_bytes={self.cache_bytes}. {remedy}")
         return shards
 
     def as_argument(self) -> str:

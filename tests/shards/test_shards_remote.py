@@ -407,7 +407,7 @@ def test_a_url_where_only_a_path_will_do_is_refused_and_makes_no_folder(
 
 def test_a_cache_that_cannot_be_made_is_told_with_the_option(local: ShardSet, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="file/cache: cannot hold what is fetched .Not a directory.. Give another folder: --cache"):
+    with pytest.raises(InputError, match="file/cache: cannot hold what is fetched .Not a directory.. Give another folder .--cache"):
         open_set(local.path.as_uri(), tmp_path / "file" / "cache")
 
 
