@@ -38,7 +38,7 @@ PIECE_BYTES = 4 * 2**20
 MAX_WAIT_S = 30.0
 NUM_HASH_CHARACTERS = 8
 CACHE_BYTES = 20 * 2**30
-NOT_THERE = "is not there"
+NOT_THERE, REFUSED = "is not there", "may not be read"
 PASSING = frozenset({408, 425, 429})
 """Of the 4xx answers of a web server those that another try may change."""
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -129,12 +129,12 @@ class RemoteShards:
             pass
 
     def read_file(self, name: str) -> bytes | None:
-        """The content of a small file of the set, `columns/lda40/manifest.json`; None where it is not at the URL."""
+        """The content of a small file of the set, `columns/lda40/manifest.json`; None where none can be had at the URL."""
         url = self._url(name)
         try:
             return self._tried(url, lambda: self._call(url, "cat_file"))
         except Unreadable as error:
-            if error.reason == NOT_THERE:
+            if error.reason.startswith((NOT_THERE, REFUSED)):  # a bucket that may not be listed answers 403 for what is not in it
                 return None
             raise
 
@@ -228,7 +228,7 @@ class RemoteShards:
                 remedy = f"Check the URL; a finished set has {MANIFEST}, {INDEX} and its tars in one folder"
                 raise Unreadable(f"{url}: {NOT_THERE}. {remedy}", NOT_THERE)
             if isinstance(error, PermissionError) or (isinstance(status, int) and 400 <= status < 500 and status not in PASSING):
-                reason = f"may not be read ({told})"
+                reason = f"{REFUSED} ({told})"
                 raise Unreadable(f"{url}: {reason}. Check the URL, and the credentials that its server asks for", reason)
         reason = f"could not be read in {self.tries} tries. The last said: {told}"
         raise Unreadable(f"{url}: {reason}. Is the server up? What was fetched stays: give the same command again", reason)

@@ -44,11 +44,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, has_body: bool) -> None:
         name = self.path.removeprefix("/set/")
         file = self.server.folder / name
-        if not file.is_file():
-            return self.send_error(404)
         fault = self.server.faults[name].pop(0) if has_body and self.server.faults[name] else ""
         if fault.isdecimal():
             return self.send_error(int(fault))
+        if not file.is_file():
+            return self.send_error(404)
         content = file.read_bytes()
         asked = self.headers.get("Range") if self.server.knows_ranges else None
         if asked:

@@ -369,6 +369,9 @@ def test_a_column_at_the_url_that_is_damaged_or_not_there_is_told_and_leaves_non
     assert Column.of(shards, "words").manifest == column.manifest, "the next one that asks gets it"
     with pytest.raises(InputError, match=rf"columns .*other: does not exist, nor does {server.url}/columns/other. Finished ones: words"):
         Column.of(shards, "other")
+    server.faults["columns/other/manifest.json"] = ["403"]  # as a bucket that may not be listed has it
+    with pytest.raises(InputError, match="columns .*other: does not exist, nor does"):
+        Column.of(shards, "other")
 
 
 def test_a_column_at_the_url_writes_nowhere_but_into_its_folder(local: ShardSet, serve: Callable[..., Any], tmp_path: Path) -> None:
