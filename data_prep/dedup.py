@@ -27,7 +27,7 @@ from multimodal.cores import map_in_threads
 from multimodal.errors import InputError
 from multimodal.pictures import BadPicture
 from multimodal.progress import track
-from multimodal.shards import BrokenPair, Ledger, ShardSet, Split, write_leave_out
+from multimodal.shards import BrokenPair, Ledger, SetPath, ShardSet, Split, open_set, write_leave_out
 
 TRAIN = "train"
 LISTS = {
@@ -71,7 +71,7 @@ class Duplicates:
 
 
 def dedup(
-    shards: list[Path],
+    shards: Sequence[SetPath],
     output: Path,
     radius: int = 48,
     num_bits: NumBits = 256,
@@ -79,6 +79,8 @@ def dedup(
     page: bool = False,
     max_shown: int = 200,
     max_bad_share: float = 0.05,
+    cache: Path | None = None,
+    cache_bytes: int | None = None,
 ) -> Path:
     """Find pictures that look alike, over shard sets and their parts, and return the folder of the report.
 
@@ -87,7 +89,7 @@ def dedup(
     another part, of any of the sets; and <set>.duplicates.json, those too and of each group of training pairs all but the first.
 
     Args:
-        shards: the shard sets, one or several.
+        shards: the shard sets, folders or URLs, one or several.
         output: the folder of the report; what an earlier call wrote there is replaced.
         radius: how many bits of the hash may differ. 16 finds other encodings, 32 other sizes and brightness, 48 most that were cut by 2 %.
         num_bits: of the hash, 64 or 256. 64 takes half the time to compare, and takes some different photographs for the same.
@@ -95,12 +97,14 @@ def dedup(
         page: write report.html too, with the pictures side by side.
         max_shown: groups on the page, those that leak first.
         max_bad_share: fail where more than this share of the pictures cannot be read.
+        cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
+        cache_bytes: the most that tars take there; by default 20 GiB.
     """
     if not 0 <= radius < num_bits // 2:
         raise InputError(
             f"radius is {radius}; of {num_bits} bits it is from 0 to {num_bits // 2 - 1}, and different pictures are at half of them"
         )
-    sets = _open(shards)
+    sets = _open(shards, cache, cache_bytes)
     with Ledger(output / "bad.csv", max_bad_share) as ledger:
         pictures, num_blank = hash_pictures(sets, num_bits, split, ledger)
     found = find_duplicates(pictures, radius)
@@ -169,13 +173,14 @@ def _hashes(shards: ShardSet, num_bits: NumBits) -> Iterator[np.ndarray | str | 
     return map_in_threads(one, range(len(shards)))
 
 
-def _open(paths: Sequence[Path]) -> list[ShardSet]:
-    sets = [ShardSet(path) for path in paths]
+def _open(paths: Sequence[SetPath], cache: Path | None, cache_bytes: int | None) -> list[ShardSet]:
+    sets = [open_set(path, cache, cache_bytes) for path in paths]
     names = [one.name for one in sets]
     for one in sets:
         if names.count(one.name) > 1:
+            rename = "Rename one" if one.remote is None else "Rename one, or fetch it into a folder of another name"
             raise InputError(
-                f"{one.path}: two of the sets are called {one.name}, and the lists are named by set. Rename one, or give it once"
+                f"{one.place}: two of the sets are called {one.name}, and the lists are named by set. {rename}, or give it once"
             )
     return sets
 

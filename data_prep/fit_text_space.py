@@ -29,7 +29,7 @@ from data_prep.extra_texts import documents, text_files, texts_fingerprint
 from multimodal.boxes import fingerprint_file, flat, is_whole, read_manifest
 from multimodal.errors import InputError
 from multimodal.progress import track
-from multimodal.shards import Part, ShardSet, Split
+from multimodal.shards import Part, SetPath, ShardSet, Split, open_set
 from multimodal.text import EncoderSpace, Normaliser, paragraphs, subwords, topics, vector_files, words
 from multimodal.text.space import KIND, BoxedSpace, Origin
 from multimodal.text.topic_figures import TopicFigures
@@ -45,7 +45,7 @@ _LEMMAS = Normaliser(reduce="lemma")
 
 
 def fit_topics(
-    shards: Path,
+    shards: SetPath,
     output: Path,
     num_topics: int = 40,
     part: Part = "train",
@@ -65,11 +65,13 @@ def fit_topics(
     num_processes: int = 1,
     checkpoint_every: int = 100_000,
     overwrite: bool = False,
+    cache: Path | None = None,
+    cache_bytes: int | None = None,
 ) -> Path:
     """Fit topics (latent Dirichlet allocation, by gensim) and return the space's folder.
 
     Args:
-        shards: the shard set whose texts are read.
+        shards: the shard set, a folder or a URL, whose texts are read.
         output: the folder of the space.
         num_topics: how many.
         part: of the set: train, test, all, or a split of the source's own.
@@ -91,10 +93,12 @@ def fit_topics(
         checkpoint_every: documents between two notes, in the output folder, of where the fit stands. A fit in one process that was killed
             goes on from there, by the same command, and gives the same topics; the texts are read again first.
         overwrite: replace a space in the output folder that was made otherwise.
+        cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
+        cache_bytes: the most that tars take there; by default 20 GiB.
     """
     settings: dict[str, Any] = {"passes": passes, "seed": seed, "min_count": min_count, "max_share": max_share, "max_words": max_words}
     settings |= {"num_topics": num_topics, "alpha": alpha, "eta": eta, "chunk_size": chunk_size}
-    source = _Texts(ShardSet(shards), part, split, document, extra_texts)
+    source = _Texts(open_set(shards, cache, cache_bytes), part, split, document, extra_texts)
     checkpoint = output / "unfinished.npz"
 
     def fit(origin: Origin) -> BoxedSpace:
@@ -121,7 +125,7 @@ def fit_topics(
 
 
 def fit_word2vec(
-    shards: Path,
+    shards: SetPath,
     output: Path,
     dim: int = 300,
     part: Part = "train",
@@ -138,12 +142,14 @@ def fit_word2vec(
     pooling: Pooling = "tfidf",
     scaling: Scaling = "length",
     overwrite: bool = False,
+    cache: Path | None = None,
+    cache_bytes: int | None = None,
 ) -> Path:
     """Fit word vectors (Word2Vec: skip-gram with negative sampling, or CBOW; by gensim, in one thread) and return the space's folder.
 
     Args:
-        shards: the shard set whose texts are read. Some millions of words make good vectors: of fewer, add extra texts, or take
-            wordllama's.
+        shards: the shard set, a folder or a URL, whose texts are read. Some millions of words make good vectors: of fewer, add extra
+            texts, or take wordllama's.
         output: the folder of the space.
         dim: dimensions of a vector.
         part: of the set: train, test, all, or a split of the source's own.
@@ -163,10 +169,12 @@ def fit_word2vec(
         scaling: of a text's row: length, to unit length, where sum is the same as mean; range, from 0 for the smallest number to 1 for the
             largest, for objectives between 0 and 1; none. Queries are treated as texts are, so it belongs to the space and not to a column.
         overwrite: replace a space in the output folder that was made otherwise.
+        cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
+        cache_bytes: the most that tars take there; by default 20 GiB.
     """
     settings: dict[str, Any] = {"dim": dim, "passes": passes, "seed": seed, "window": window, "min_count": min_count}
     settings |= {"max_words": max_words} | ({"cbow": True} if cbow else {})
-    source = _Texts(ShardSet(shards), part, split, document, extra_texts)
+    source = _Texts(open_set(shards, cache, cache_bytes), part, split, document, extra_texts)
 
     def fit(origin: Origin) -> BoxedSpace:
         return words.fit_word2vec(source, normaliser, pooling=pooling, scaling=scaling, origin=origin, **settings)
@@ -175,7 +183,7 @@ def fit_word2vec(
 
 
 def fit_fasttext(
-    shards: Path,
+    shards: SetPath,
     output: Path,
     dim: int = 300,
     part: Part = "train",
@@ -195,11 +203,13 @@ def fit_fasttext(
     pooling: Pooling = "tfidf",
     scaling: Scaling = "length",
     overwrite: bool = False,
+    cache: Path | None = None,
+    cache_bytes: int | None = None,
 ) -> Path:
     """Fit vectors of words and of parts of words (FastText, by gensim, in one thread), so that any word has one; return the space's folder.
 
     Args:
-        shards: the shard set whose texts are read.
+        shards: the shard set, a folder or a URL, whose texts are read.
         output: the folder of the space.
         dim: dimensions of a vector.
         part: of the set: train, test, all, or a split of the source's own.
@@ -221,10 +231,12 @@ def fit_fasttext(
         scaling: of a text's row: length, to unit length, where sum is the same as mean; range, from 0 for the smallest number to 1 for the
             largest, for objectives between 0 and 1; none. Queries are treated as texts are, so it belongs to the space and not to a column.
         overwrite: replace a space in the output folder that was made otherwise.
+        cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
+        cache_bytes: the most that tars take there; by default 20 GiB.
     """
     settings: dict[str, Any] = {"dim": dim, "passes": passes, "seed": seed, "window": window, "min_count": min_count}
     settings |= {"max_words": max_words, "cbow": cbow, "min_letters": min_letters, "max_letters": max_letters, "num_buckets": num_buckets}
-    source = _Texts(ShardSet(shards), part, split, document, extra_texts)
+    source = _Texts(open_set(shards, cache, cache_bytes), part, split, document, extra_texts)
 
     def fit(origin: Origin) -> BoxedSpace:
         return subwords.fit_fasttext(source, normaliser, pooling=pooling, scaling=scaling, origin=origin, **settings)
@@ -233,7 +245,7 @@ def fit_fasttext(
 
 
 def fit_doc2vec(
-    shards: Path,
+    shards: SetPath,
     output: Path,
     dim: int = 300,
     part: Part = "train",
@@ -251,6 +263,8 @@ def fit_doc2vec(
     prior: float = 3.0,
     scaling: Scaling = "length",
     overwrite: bool = False,
+    cache: Path | None = None,
+    cache_bytes: int | None = None,
 ) -> Path:
     """Fit vectors of texts that foretell their words (Doc2Vec: PV-DBOW or PV-DM; by gensim, in one thread) and return the space's folder.
 
@@ -258,7 +272,7 @@ def fit_doc2vec(
     queries add and take away words. The vectors of the texts that are read here are not kept.
 
     Args:
-        shards: the shard set whose texts are read. Some millions of words make good vectors: of fewer, add extra texts.
+        shards: the shard set, a folder or a URL, whose texts are read. Some millions of words make good vectors: of fewer, add extra texts.
         output: the folder of the space.
         dim: dimensions of a vector.
         part: of the set: train, test, all, or a split of the source's own.
@@ -280,10 +294,12 @@ def fit_doc2vec(
         scaling: of a text's row: length, to unit length; range, from 0 for the smallest number to 1 for the largest, for objectives
             between 0 and 1; none. Queries are treated as texts are, so it belongs to the space and not to a column.
         overwrite: replace a space in the output folder that was made otherwise.
+        cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
+        cache_bytes: the most that tars take there; by default 20 GiB.
     """
     settings: dict[str, Any] = {"dim": dim, "passes": passes, "seed": seed, "window": window, "min_count": min_count}
     settings |= {"max_words": max_words, "dm": dm, "sample": sample, "prior": prior, "scaling": scaling}
-    source = _Texts(ShardSet(shards), part, split, document, extra_texts)
+    source = _Texts(open_set(shards, cache, cache_bytes), part, split, document, extra_texts)
 
     def fit(origin: Origin) -> BoxedSpace:
         return paragraphs.fit_doc2vec(source, normaliser, origin=origin, **settings)
@@ -293,7 +309,7 @@ def fit_doc2vec(
 
 def read_vectors(
     file: Path,
-    shards: Path,
+    shards: SetPath,
     output: Path,
     part: Part = "train",
     split: Split = _SPLIT,
@@ -304,12 +320,14 @@ def read_vectors(
     pooling: Pooling = "tfidf",
     scaling: Scaling = "length",
     overwrite: bool = False,
+    cache: Path | None = None,
+    cache_bytes: int | None = None,
 ) -> Path:
     """Take the word vectors of a file of GloVe, word2vec or FastText, weighted by the texts, and return the space's folder.
 
     Args:
         file: text, a word and its numbers a line (GloVe's .txt; .vec); word2vec's .bin; FastText's .bin, with its parts of words; or .gz.
-        shards: the shard set whose texts are read: they say how rare each word is.
+        shards: the shard set, a folder or a URL, whose texts are read: they say how rare each word is.
         output: the folder of the space.
         part: of the set: train, test, all, or a split of the source's own.
         split: which pairs are in which part, where the source says nothing.
@@ -322,8 +340,10 @@ def read_vectors(
         scaling: of a text's row: length, to unit length, where sum is the same as mean; range, from 0 for the smallest number to 1 for the
             largest, for objectives between 0 and 1; none. Queries are treated as texts are, so it belongs to the space and not to a column.
         overwrite: replace a space in the output folder that was made otherwise.
+        cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
+        cache_bytes: the most that tars take there; by default 20 GiB.
     """
-    source = _Texts(ShardSet(shards), part, split, document, extra_texts)
+    source = _Texts(open_set(shards, cache, cache_bytes), part, split, document, extra_texts)
     if not file.is_file():
         raise InputError(f"{file}: there is no such file of word vectors")
     source.made_from["vectors"] = fingerprint_file(file)
@@ -335,7 +355,7 @@ def read_vectors(
 
 
 def fit_wordllama(
-    shards: Path,
+    shards: SetPath,
     output: Path,
     part: Part = "train",
     split: Split = _SPLIT,
@@ -345,11 +365,13 @@ def fit_wordllama(
     pooling: Pooling = "tfidf",
     scaling: Scaling = "length",
     overwrite: bool = False,
+    cache: Path | None = None,
+    cache_bytes: int | None = None,
 ) -> Path:
     """Take the word vectors of the package wordllama (256 dimensions), weighted by the texts, and return the space's folder.
 
     Args:
-        shards: the shard set whose texts are read: their words are added to the space, and say how rare each word is.
+        shards: the shard set, a folder or a URL, whose texts are read: their words are added to the space, and say how rare each word is.
         output: the folder of the space.
         part: of the set: train, test, all, or a split of the source's own.
         split: which pairs are in which part, where the source says nothing.
@@ -361,8 +383,10 @@ def fit_wordllama(
         scaling: of a text's row: length, to unit length, where sum is the same as mean; range, from 0 for the smallest number to 1 for the
             largest, for objectives between 0 and 1; none. Queries are treated as texts are, so it belongs to the space and not to a column.
         overwrite: replace a space in the output folder that was made otherwise.
+        cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
+        cache_bytes: the most that tars take there; by default 20 GiB.
     """
-    source = _Texts(ShardSet(shards), part, split, document, extra_texts)
+    source = _Texts(open_set(shards, cache, cache_bytes), part, split, document, extra_texts)
 
     def fit(origin: Origin) -> BoxedSpace:
         return words.from_wordllama(source, normaliser, pooling, origin, scaling)
@@ -417,7 +441,9 @@ class _Texts:
         self._ids: np.ndarray = split.ids(shards, part)
         self._extra_files: list[Path] = []
         if not len(self._ids):
-            raise InputError(f"{shards.path}: no pair is in part {part!r} of {len(shards)}; choose another --part, or another --split.seed")
+            raise InputError(
+                f"{shards.place}: no pair is in part {part!r} of {len(shards)}; choose another --part, or another --split.seed"
+            )
         if extra_texts is not None:
             self._extra_files = text_files(extra_texts)
             self.made_from["extra texts"] = texts_fingerprint(self._extra_files)

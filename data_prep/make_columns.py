@@ -24,8 +24,9 @@ from multimodal.boxes import fingerprint_file
 from multimodal.cores import usable_cores
 from multimodal.errors import InputError
 from multimodal.progress import track
-from multimodal.shards import ColumnWriter, Ledger, RemoteShards, Shard, ShardSet, open_shards
+from multimodal.shards import ColumnWriter, Ledger, SetPath, Shard, ShardSet, open_set
 from multimodal.shards.columns import ROWS, column_path
+from multimodal.shards.reader import SetParts
 from multimodal.text import TextSpace, open_space
 from multimodal.text.space import VOCABULARY, EmbedsMany, NamesDimensions
 
@@ -39,12 +40,14 @@ Unit = Literal["pair", "text"]
 
 def make_columns(
     space: Path,
-    shards: Path | RemoteShards,
+    shards: SetPath,
     name: str,
     unit: Unit = "pair",
     dtype: Literal["float16", "float32"] = "float16",
     max_bad_share: float = 0.5,
     num_processes: int | None = None,
+    cache: Path | None = None,
+    cache_bytes: int | None = None,
 ) -> Path:
     """Write what a text space makes of every pair's texts as a column of the shard set, and return its folder.
 
@@ -55,16 +58,17 @@ def make_columns(
 
     Args:
         space: the folder of the text space.
-        shards: the shard set; or one at a URL, whose columns lie in its cache, in a file of `--config` or by itself:
-            `--shards '{class_path: multimodal.shards.RemoteShards, init_args: {url: "s3://bucket/set", cache: /scratch/cache}}'`.
-        name: of the column, made in `<shards>/columns/<name>`.
+        shards: the shard set, a folder or a URL.
+        name: of the column, made in `<shards>/columns/<name>`; of a set at a URL in its folder in the cache, where the other commands look.
         unit: pair, one row from the main text of each pair (the first); text, one row from each of its texts.
         dtype: of the rows on disk.
         max_bad_share: fail where more than this share of the texts holds no word that the space knows.
         num_processes: that read texts and turn them into rows; by default one for each core, and fewer for few pairs. The rows are the same
             with any number. A sentence encoder uses all cores in one process.
+        cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
+        cache_bytes: the most that tars take there; by default 20 GiB.
     """
-    opened, source = open_space(space), open_shards(shards)
+    opened, source = open_space(space), open_set(shards, cache, cache_bytes)
     if num_processes is not None and num_processes < 1:
         raise InputError(f"num_processes is {num_processes}, and has to be above 0")
     if num_processes is not None and num_processes > 1 and not isinstance(opened, EmbedsMany):
@@ -126,7 +130,7 @@ def _mapping(
     context = multiprocessing.get_context("spawn")  # what was imported here may hold threads, which a fork would not have
     with _one_thread_each(), ProcessPoolExecutor(num_processes, context) as pool:
         try:
-            yield partial(pool.map, partial(_rows_in_process, space, source.path, unit))
+            yield partial(pool.map, partial(_rows_in_process, space, source.parts, unit))
         except BrokenProcessPool:
             raise InputError("a process was killed (by the system, for want of memory?). Run it again, or with --num-processes 1") from None
         finally:
@@ -148,13 +152,13 @@ def _one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _rows_in_process(space: Path, shards: Path, unit: Unit, ids: range) -> np.ndarray:
+def _rows_in_process(space: Path, shards: SetParts, unit: Unit, ids: range) -> np.ndarray:
     return _rows_of(*_opened(space, shards), unit, ids)
 
 
 @cache
-def _opened(space: Path, shards: Path) -> tuple[TextSpace, ShardSet]:
-    return open_space(space), ShardSet(shards)
+def _opened(space: Path, shards: SetParts) -> tuple[TextSpace, ShardSet]:
+    return open_space(space), ShardSet(*shards)
 
 
 def _rows_of(space: TextSpace, source: ShardSet, unit: Unit, ids: range) -> np.ndarray:

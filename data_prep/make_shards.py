@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.engine import Engine, Failed, LocalEngine, engine_of, peak_rss_bytes
-from data_prep.npm import cache_folder
 from data_prep.pictures import checked
 from data_prep.plan import (
     Part,
@@ -50,8 +49,8 @@ from multimodal.arguments import parse
 from multimodal.boxes import MANIFEST, decode_manifest, flat
 from multimodal.errors import InputError
 from multimodal.progress import track
-from multimodal.shards import Ledger, RemoteShards, ShardSet, ShardWriter, finish, open_shards
-from multimodal.shards.folder import Folder, folder_of, is_url
+from multimodal.shards import Ledger, ShardSet, ShardWriter, finish, open_set
+from multimodal.shards.folder import Folder, folder_of
 from multimodal.shards.format import shard_name
 
 BAD = "bad.csv"
@@ -119,7 +118,7 @@ def make_shards(
     if ocr is not None:
         config["ocr"] = describe_reader(ocr)
     if _is_made(folder, config, overwrite):
-        shards = open_shards(_to_read(output))
+        shards = open_set(output)
         print(f"{output}: is there already, {len(shards)} pairs", file=sys.stderr)
         made = _Made(0, len(Ledger(folder.at(BAD)).written()), peak_rss_bytes())
     else:
@@ -130,17 +129,13 @@ def make_shards(
         else:
             job = ShardJob(source_path(source), settings, output, pairs_per_shard, max_pairs, ocr, smaller)
             made = _make_by_plan(job, plan, ledger, workers)
-        shards = open_shards(_to_read(output))
+        shards = open_set(output)
         left_out = f", {made.num_bad} left out: {folder.at(BAD)}" if made.num_bad else ""
         took = f"{time.monotonic() - start:.1f} s, at most {made.peak_rss_bytes / 1e6:.0f} MB of memory a process"
         print(f"{output}: {len(shards)} pairs{left_out}\n{made.num_shards} shards made in {took}", file=sys.stderr)
     if json:
         print(json_format.dumps(_summary(output, shards, made, time.monotonic() - start)))
     return shards
-
-
-def _to_read(output: str | Path) -> Path | RemoteShards:
-    return RemoteShards(str(output), cache_folder() / "shards") if is_url(output) else Path(output)
 
 
 def _summary(output: str | Path, shards: ShardSet, made: _Made, seconds: float) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from multimodal.errors import InputError
+from multimodal.urls import user_cache
 
 FETCH_TIMEOUT_S = 600
 
@@ -40,11 +41,6 @@ class Package:
         return f"{self.name}@{self.version}"
 
 
-def cache_folder() -> Path:
-    """Where downloads are kept: $XDG_CACHE_HOME/multimodal, or ~/.cache/multimodal."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "multimodal"
-
-
 def fetch(package: Package, packages: Path | None) -> Path:
     """The path of the package's archive, its digest checked.
 
@@ -57,7 +53,7 @@ def fetch(package: Package, packages: Path | None) -> Path:
             raise InputError(f"{path} is not there. Fetch it into that folder with: npm pack {package}")
         _check(package, path)
         return path
-    path = cache_folder() / "npm" / package.file_name
+    path = user_cache() / "npm" / package.file_name
     if path.is_file() and _integrity(path) == package.integrity:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,7 @@ from pathlib import PurePath
 from typing import Any
 
 from multimodal.errors import InputError
+from multimodal.urls import url_in
 
 HELP_WIDTH = 110
 
@@ -283,6 +284,11 @@ def _typed(given: _Given, parameters: list[_Parameter]) -> dict[str, Any]:
         values = parser.instantiate(parser.parse_args(line))
     except ArgumentError as error:
         raise InputError(_plain(str(error), parameters)) from None
+    for parameter in parameters:
+        value = values[parameter.name]
+        for path in value if isinstance(value, list | tuple) else (value,):
+            if url := url_in(path):
+                raise InputError(f"{parameter.option}: {url} is a URL, and only a path on this machine can be given here")
     return {parameter.name: values[parameter.name] for parameter in parameters}
 
 

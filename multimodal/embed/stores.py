@@ -25,6 +25,7 @@ from multimodal.search.store import Store, StoreWriter, create_store
 from multimodal.shards.columns import Column
 from multimodal.shards.ledger import Ledger
 from multimodal.shards.reader import Shard, ShardSet
+from multimodal.shards.remote import SetPath, open_set
 from multimodal.shards.split import Part, Split
 
 THUMBNAIL_PX = 96
@@ -33,7 +34,7 @@ THUMBNAIL_QUALITY = 85
 
 def index(
     export: Path,
-    shards: Path,
+    shards: SetPath,
     output: Path,
     part: Part = "all",
     split: Split = Split(),  # noqa: B008 (frozen)
@@ -43,6 +44,8 @@ def index(
     num_threads: int | None = None,
     device: str | None = None,
     max_bad_share: float = 0.05,
+    cache: Path | None = None,
+    cache_bytes: int | None = None,
 ) -> Path:
     """Embed the pictures of a shard set and keep the vectors, with names, texts and thumbnails, as a store.
 
@@ -50,7 +53,7 @@ def index(
 
     Args:
         export: what turns pictures and queries into vectors; see `multimodal export`.
-        shards: the shard set.
+        shards: the shard set, a folder or a URL.
         output: the store, made where there is none yet and added to where it was made from the same export.
         part: train, test or all.
         split: how the parts are cut; seed 0 and a fifth held out by default.
@@ -60,11 +63,13 @@ def index(
         num_threads: pictures are decoded (and on a CPU computed) in so many threads; by default one for each core.
         device: cpu, cuda:0 ...; by default the accelerator where there is one.
         max_bad_share: fail where a larger share of the pictures cannot be read.
+        cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
+        cache_bytes: the most that tars take there; by default 20 GiB.
     """
-    opened, source = load_export(export, pick_device(device)), ShardSet(shards)
+    opened, source = load_export(export, pick_device(device)), open_set(shards, cache, cache_bytes)
     ids = split.ids(source, part)
     if not len(ids):
-        raise InputError(f"{source.path}: no pair is in part {part!r} with seed {split.seed} and held_out {split.held_out}")
+        raise InputError(f"{source.place}: no pair is in part {part!r} with seed {split.seed} and held_out {split.held_out}")
     features = None if column is None else _features(opened, source, column)
     create_store(output, Path(export) / QUERY, opened.card.family, opened.fingerprint)
     cut = "" if part == "all" else f" {part} (seed {split.seed}, held out {split.held_out})"
@@ -121,7 +126,7 @@ def _check_places(store: Store, source: ShardSet) -> None:
     for id, of, key, name in zip(store.ids.tolist(), *map(store.column, ("set", "key", "name")), strict=True):
         if of == source.name and id < len(source) and (key, name) != (source.key(id), source.names[id]):
             raise InputError(
-                f"{store.path}: picture {id} is {name} there and {source.names[id]} in {source.path}, whose shards have changed places "
+                f"{store.path}: picture {id} is {name} there and {source.names[id]} in {source.place}, whose shards have changed places "
                 "since. Choose another folder, or delete this store"
             )
 

@@ -27,7 +27,7 @@ from multimodal.evaluate.figures import FigureRow, Found, Line, align, groups_of
 from multimodal.metrics import chance_average_precision, dealt_average_precision, interval, score_blocks, shares_among_first, unit
 from multimodal.metrics.confusion import confusion as confusion_between
 from multimodal.search.store import Store
-from multimodal.shards import Part, ShardSet, Split
+from multimodal.shards import Part, SetPath, ShardSet, Split, open_set
 from multimodal.text.topics import TopicSpace
 
 Direction = Literal["image->article", "article->image"]
@@ -199,7 +199,7 @@ def confusion(
 
 def evaluate(
     store: Path,
-    shards: Path,
+    shards: SetPath,
     label: str,
     part: Part = "test",
     split: Split = Split(),  # noqa: B008 (frozen)
@@ -210,6 +210,8 @@ def evaluate(
     trunk: str = "pretrained",
     control: bool = False,
     output: Path | None = None,
+    cache: Path | None = None,
+    cache_bytes: int | None = None,
 ) -> list[ClassRow]:
     """Look for articles by pictures and for pictures by articles of the same class, and print mean average precision beside chance.
 
@@ -217,7 +219,7 @@ def evaluate(
 
     Args:
         store: made by `multimodal index` from the shard set.
-        shards: the shard set; pictures of one group came with one article.
+        shards: the shard set, a folder or a URL; pictures of one group came with one article.
         label: which entry of a pair's metadata is its class, subject for instance.
         part: which part of it; pairs of "test" were held out of everything fitted.
         split: how the parts were cut; the one that training used.
@@ -228,8 +230,10 @@ def evaluate(
         trunk: what to call the weights that the features under the run came from, such as imagenet or random.
         control: mark the rows as a control, whose texts were shuffled between pictures in training.
         output: also write the rows into this JSON file, and what each query found into a .queries.parquet beside it.
+        cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
+        cache_bytes: the most that tars take there; by default 20 GiB.
     """
-    opened, source = Store(store), ShardSet(shards)
+    opened, source = Store(store), open_set(shards, cache, cache_bytes)
     ids = split.ids(source, part)
     sides = _sides(opened, source, ids, label, text_index, distance)
     if (num_judged := len(sides.images.ids)) < len(ids):
@@ -283,7 +287,7 @@ def _without_seed(row: ClassRow) -> tuple[str, str, str, str, str, str, bool]:
 def _sides(store: Store, shards: ShardSet, ids: np.ndarray, label: str, text_index: int, distance: Distance) -> _Sides:
     ids = judged_ids(store, shards, ids)
     records = [shards.record(id) for id in ids.tolist()]
-    where = [f"{shards.path}: pair {id}, {record['name']}" for id, record in zip(ids.tolist(), records, strict=True)]
+    where = [f"{shards.place}: pair {id}, {record['name']}" for id, record in zip(ids.tolist(), records, strict=True)]
     of_each = [_class_of(record["metadata"], label, told) for record, told in zip(records, where, strict=True)]
     texts = [_text_of(record["texts"], text_index, told) for record, told in zip(records, where, strict=True)]
     groups = groups_of(shards, ids)
@@ -302,7 +306,7 @@ def _sides(store: Store, shards: ShardSet, ids: np.ndarray, label: str, text_ind
             )
     names = sorted(set(of_each))
     if len(names) < 2:
-        raise InputError(f"{shards.path}: {label} is {names[0]!r} for all {len(ids)} pairs of this part; at least 2 classes are needed")
+        raise InputError(f"{shards.place}: {label} is {names[0]!r} for all {len(ids)} pairs of this part; at least 2 classes are needed")
     classes = np.array([names.index(name) for name in of_each], np.int64)
     articles = store.query_space.embed([texts[first] for first in firsts.tolist()])
     article_rows, image_rows = _comparable(store, articles, store.take(ids), distance)

@@ -115,29 +115,29 @@ def judged_ids(store: Store, shards: ShardSet, ids: np.ndarray) -> np.ndarray:
     unseen = [shard.name for shard in shards.shards if shard.fingerprint not in set(store.sources.values())]
     if unseen:
         raise InputError(
-            f"{store.path}: has no pictures of {shards.path}'s shard {unseen[0]}. Run: multimodal index --shards {shards.path}"
+            f"{store.path}: has no pictures of {shards.place}'s shard {unseen[0]}. Run: multimodal index --shards {shards.argument}"
         )
     if len(ids) < 2:
         raise InputError(
-            f"{shards.path}: {len(ids)} pairs in this part; retrieval needs at least 2. Which splits its {len(shards)} pairs came with: "
-            f"multimodal shards stats {shards.path}"
+            f"{shards.place}: {len(ids)} pairs in this part; retrieval needs at least 2. Which splits its {len(shards)} pairs came with: "
+            f"multimodal shards stats {shards.argument}"
         )
     held = ids[np.isin(ids, store.ids)]
     if len(held) < 2:
         raise InputError(
-            f"{store.path}: holds {len(held)} of the {len(ids)} pictures of this part of {shards.path}. Index that part, "
+            f"{store.path}: holds {len(held)} of the {len(ids)} pictures of this part of {shards.place}. Index that part, "
             "or give the --part and --split that the store was made with"
         )
     for id, record in zip(held.tolist(), store.records(held, ["name"]), strict=True):
         if record["name"] != shards.names[id]:
             raise InputError(
-                f"{store.path}: picture {id} is {record['name']} there and {shards.names[id]} in {shards.path}, whose shards have changed "
+                f"{store.path}: picture {id} is {record['name']} there and {shards.names[id]} in {shards.place}, whose shards have changed "
                 "places since. Make the store again"
             )
     groups = {shards.groups[id] for id in held.tolist()}
     if len(groups) < 2:
         raise InputError(
-            f"{shards.path}: the {len(held)} pairs of this part are all of one group, {groups.pop()!r}. Pairs of a group are one "
+            f"{shards.place}: the {len(held)} pairs of this part are all of one group, {groups.pop()!r}. Pairs of a group are one "
             "observation and not several, so no interval can be given: judge on a part with at least 2 groups"
         )
     return held

@@ -21,7 +21,7 @@ import numpy as np
 from multimodal.evaluate.figures import FigureRow, Found, Line, align, groups_of, judged_ids, lines_of, look_up, per_cent, write_figures
 from multimodal.metrics import chance_recall_at, interval, recall_at, unit
 from multimodal.search.store import Store
-from multimodal.shards import Part, ShardSet, Split
+from multimodal.shards import Part, SetPath, ShardSet, Split, open_set
 
 Direction = Literal["text->image", "image->text"]
 Queries = Literal["main", "all"]
@@ -129,7 +129,7 @@ def retrieve(
 
 def evaluate(
     store: Path,
-    shards: Path,
+    shards: SetPath,
     part: Part = "test",
     split: Split = Split(),  # noqa: B008 (frozen)
     queries: Queries = "main",
@@ -139,12 +139,14 @@ def evaluate(
     trunk: str = "pretrained",
     control: bool = False,
     output: Path | None = None,
+    cache: Path | None = None,
+    cache_bytes: int | None = None,
 ) -> list[RetrievalRow]:
     """Look every pair up among the pairs of its part, by its text and by its picture, and print recall beside chance.
 
     Args:
         store: made by `multimodal index` from the shard set.
-        shards: the shard set whose texts are the queries.
+        shards: the shard set, a folder or a URL, whose texts are the queries.
         part: which part of it; pairs of "test" were held out of everything fitted.
         split: how the parts were cut; the one that training used.
         queries: ask with the main text of each pair, or with all of its texts.
@@ -154,8 +156,10 @@ def evaluate(
         trunk: what to call the weights that the features under the run came from, such as imagenet or random.
         control: mark the rows as a control, whose texts were shuffled between pictures in training.
         output: also write the rows into this JSON file, and what each query found into a .queries.parquet beside it.
+        cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
+        cache_bytes: the most that tars take there; by default 20 GiB.
     """
-    opened, source = Store(store), ShardSet(shards)
+    opened, source = Store(store), open_set(shards, cache, cache_bytes)
     ids = split.ids(source, part)
     found = retrieve(opened, source, ids, queries, directions)
     rows = [RetrievalRow.of(one, recipe or opened.family, opened.family, gallery, trunk, split.seed, control) for one in found]

@@ -16,7 +16,7 @@ import numpy as np
 from multimodal.boxes import atomic_write
 from multimodal.errors import InputError
 from multimodal.metrics import score_blocks, unit
-from multimodal.shards import Column, ShardSet
+from multimodal.shards import Column, SetPath, ShardSet, open_set
 from multimodal.text import Doc2VecSpace, FastTextSpace, TextSpace, TopicSpace, WordSpace, open_space
 from multimodal.text.space import NamesDimensions
 
@@ -44,10 +44,12 @@ def show(
     space: Path,
     num_words: int = 10,
     words: list[str] | None = None,
-    shards: Path | None = None,
+    shards: SetPath | None = None,
     column: str | None = None,
     num_pairs: int = 6,
     html: Path | None = None,
+    cache: Path | None = None,
+    cache_bytes: int | None = None,
 ) -> None:
     """Print what a text space is: class, dimensions, fingerprint, and its topics' top words or its most frequent words.
 
@@ -55,10 +57,12 @@ def show(
         space: the folder of the text space.
         num_words: words shown for each topic, or in all, and near each of `words`.
         words: show for each the words nearest to it: by the angle between word vectors, or by how alike the topics are that it speaks of.
-        shards: a shard set whose pairs stand for the topics.
+        shards: a shard set, a folder or a URL, whose pairs stand for the topics.
         column: the column of that set which the space made: says how large each topic is, and which pairs hold most of it.
         num_pairs: pairs shown of each topic.
         html: write a page with all of it, and the pairs' pictures, to this file too.
+        cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
+        cache_bytes: the most that tars take there; by default 20 GiB.
     """
     opened = open_space(space)
     facts = list(_facts(space, opened))
@@ -66,7 +70,7 @@ def show(
     strongest: list[Strongest] = []
     if (shards is None) != (column is None):
         raise InputError("--shards and --column go together: a column of those shards, made by this space, says which pairs hold a topic")
-    source = None if shards is None else ShardSet(shards)
+    source = None if shards is None else open_set(shards, cache, cache_bytes)
     if source is not None and column is not None:
         strongest = strongest_pairs(opened, Column.of(source, column), len(source), num_pairs)
     tops = opened.top_words(num_words) if isinstance(opened, NamesDimensions) else []

@@ -260,8 +260,9 @@ class _Trained:
         name = described.get("init_args", {}).get("name")
         if name is None:
             return None
-        shards = self.data["shards"]
-        shards = open_sets(build(shards, Sets) if isinstance(shards, Mapping) else Path(shards))
+        shards, cache = self.data["shards"], self.data.get("cache")
+        shards = build(shards, Sets) if isinstance(shards, Mapping) else shards
+        shards = open_sets(shards, None if cache is None else Path(cache), self.data.get("cache_bytes"))
         of, column = next(iter(JoinedShards.of(shards).columns(name).items()))  # they mean the same in all sets
         key = f"column {name} of {of}" if isinstance(shards, JoinedShards) else f"column {name}"
         trained_on = self.made_from.get(key, column.manifest.fingerprint)

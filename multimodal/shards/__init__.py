@@ -5,7 +5,7 @@ from multimodal.shards.joined import JoinedShards, Sets, open_sets
 from multimodal.shards.leave_out import read_leave_out, write_leave_out
 from multimodal.shards.ledger import Ledger
 from multimodal.shards.reader import BrokenPair, Shard, ShardSet, Unreadable
-from multimodal.shards.remote import RemoteShards, open_shards
+from multimodal.shards.remote import RemoteShards, SetPath, open_set
 from multimodal.shards.split import Part, Split
 from multimodal.shards.writer import ShardWriter, finish, write_shard
 
@@ -17,6 +17,7 @@ __all__ = [
     "Ledger",
     "Part",
     "RemoteShards",
+    "SetPath",
     "Sets",
     "Shard",
     "ShardSet",
@@ -26,8 +27,8 @@ __all__ = [
     "column_names",
     "column_path",
     "finish",
+    "open_set",
     "open_sets",
-    "open_shards",
     "read_leave_out",
     "write_leave_out",
     "write_shard",

@@ -24,7 +24,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from multimodal.arrays import read_array, write_array
-from multimodal.boxes import MANIFEST, Manifest, atomic_write, fingerprint_file, is_whole, read_manifest, write_manifest
+from multimodal.boxes import MANIFEST, Manifest, atomic_write, decode_manifest, fingerprint_file, is_whole, read_manifest, write_manifest
 from multimodal.errors import InputError
 from multimodal.shards.format import TAR
 from multimodal.shards.reader import Recent, Shard, ShardSet
@@ -34,6 +34,8 @@ ROWS = ".npy"
 OFFSETS = ".offsets.npy"
 UNFINISHED = "unfinished.json"
 TOP_WORDS = "top_words.json"
+FETCHED = ".fetched"
+"""Marks a column that was not made here, and is compared with the one at its set's URL when it is opened."""
 MAX_OPEN_MAPS = 256  # a map keeps a file descriptor
 
 Unit = Literal["pair", "text", "view"]
@@ -59,8 +61,10 @@ class Column:
     def of(cls, shards: ShardSet, name: str) -> Column:
         """The column of that name in the set. InputError where there is none, or where it was made of shards that have changed since."""
         path = column_path(shards, name)
+        _fetch_column(shards, name, path)
         if not is_whole(path):
-            state = f"was not finished. Run: {command_of(path, shards)}" if path.is_dir() else "does not exist"
+            absent = "does not exist" if shards.remote is None else f"does not exist, nor does {shards.place}/{COLUMNS}/{name}"
+            state = f"was not finished. Run: {command_of(path, shards)}" if path.is_dir() else absent
             raise InputError(
                 f"columns {path}: {state}. Finished ones: {', '.join(column_names(shards)) or 'none'}. "
                 "Columns are made by: data-prep make-columns (of texts), multimodal embed (of pictures)"
@@ -220,7 +224,8 @@ class ColumnWriter:
         for path in sorted(self.path.glob(f"*{ROWS}")):
             if _shard_of(path.name) not in self._known:
                 path.unlink()
-        (self.path / TOP_WORDS).unlink(missing_ok=True)
+        for name in (TOP_WORDS, FETCHED):
+            (self.path / name).unlink(missing_ok=True)
         note = {**self._settings, "shards": self.shards.fingerprints, "parts": self._known}
         with atomic_write(self.path / UNFINISHED) as file:
             file.write(json.dumps(note, sort_keys=True, ensure_ascii=False).encode())
@@ -307,6 +312,37 @@ def column_path(shards: ShardSet, name: str) -> Path:
     return shards.index / COLUMNS / name
 
 
+def column_files(manifest: Manifest) -> dict[str, str]:
+    """Name -> sha256 of the files that hold a column's rows, and offsets where it has them."""
+    offsets = {f"{_shard_of(file)}{OFFSETS}": part["offsets"] for file, part in manifest.parts.items() if "offsets" in part}
+    return offsets | {file: part["fingerprint"] for file, part in manifest.parts.items()}
+
+
+def _fetch_column(shards: ShardSet, name: str, path: Path) -> None:
+    """Of a set at a URL, have the column here as it is there, unless one was made, or begun, here."""
+    is_own = (path / UNFINISHED).is_file() or (is_whole(path) and not (path / FETCHED).is_file())
+    if shards.remote is None or is_own:
+        return
+    at = f"{COLUMNS}/{name}"
+    content = shards.remote.read_file(f"{at}/{MANIFEST}")
+    if content is None or (is_whole(path) and (path / MANIFEST).read_bytes() == content):
+        return
+    files = column_files(decode_manifest(content, f"{shards.place}/{at}", "column"))
+    for file in files:
+        if Path(file).name != file:
+            raise InputError(f"{shards.place}/{at}/{MANIFEST}: lists {file!r}, which is no file of a column")
+    (path / MANIFEST).unlink(missing_ok=True)
+    with atomic_write(path / FETCHED):
+        pass
+    for file, fingerprint in files.items():
+        if not (path / file).is_file() or fingerprint_file(path / file) != fingerprint:  # else of a fetch that was stopped
+            shards.remote.fetch_file(f"{at}/{file}", path / file, fingerprint)
+    for file, whole in ((TOP_WORDS, shards.remote.read_file(f"{at}/{TOP_WORDS}")), (MANIFEST, content)):  # the manifest last
+        if whole is not None:
+            with atomic_write(path / file) as target:
+                target.write(whole)
+
+
 def column_names(shards: ShardSet) -> list[str]:
     """The finished columns of a set."""
     return sorted(path.parent.name for path in (shards.index / COLUMNS).glob(f"*/{MANIFEST}"))
@@ -324,8 +360,8 @@ def command_of(path: Path, shards: ShardSet) -> str:
         if file.is_file():
             made_from = json.loads(file.read_text(encoding="utf-8"))["made_from"]
     if "trunk" in made_from:
-        return f"multimodal embed --shards {shards.path} --name {path.name}"
-    return f"data-prep make-columns --space SPACE --shards {shards.path} --name {path.name}"
+        return f"multimodal embed --shards {shards.argument} --name {path.name}"
+    return f"data-prep make-columns --space SPACE --shards {shards.argument} --name {path.name}"
 
 
 def _short(value: Any) -> str:

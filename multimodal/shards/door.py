@@ -3,7 +3,7 @@
 multimodal shards verify shards/emoji
 multimodal shards ls shards/emoji --num 5
 multimodal shards cat shards/emoji 000000007 --picture seven.webp
-multimodal shards stats '{class_path: multimodal.shards.RemoteShards, init_args: {url: "s3://bucket/set", cache: /scratch/cache}}'
+multimodal shards stats s3://bucket/emoji --cache /scratch/cache
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from multimodal.errors import InputError
 from multimodal.shards.columns import Column, column_names, column_path
 from multimodal.shards.index import index_tars
 from multimodal.shards.reader import BrokenPair, ShardSet
-from multimodal.shards.remote import RemoteShards, open_shards
+from multimodal.shards.remote import SetPath, open_set
 from multimodal.shards.split import Split
 from multimodal.shards.verify import find_problems, read_lengths
 
@@ -32,7 +32,7 @@ NUM_PROBLEMS_TOLD = 3
 MAX_TEXT = 60
 
 
-def verify(path: Path | RemoteShards, index: Path | None = None, json: bool = False) -> None:
+def verify(path: SetPath, index: Path | None = None, json: bool = False, cache: Path | None = None, cache_bytes: int | None = None) -> None:
     """Check a shard set and its columns: hashes, sizes, member positions, JSON, texts, picture headers. Fails where anything is broken.
 
     Of a set at a URL each tar is fetched again, whatever the cache holds, and checked there; no more of them lie in the cache than it may
@@ -40,12 +40,13 @@ def verify(path: Path | RemoteShards, index: Path | None = None, json: bool = Fa
     and the next one comes.
 
     Args:
-        path: the shard set; or one at a URL, in a file of `--config` or by itself:
-            `'{class_path: multimodal.shards.RemoteShards, init_args: {url: "s3://bucket/set", cache: /scratch/cache}}'`.
+        path: the shard set, a folder or a URL.
         index: where the index lies, for a set indexed elsewhere.
         json: print {"shards", "pairs", "broken_pairs", "problems": [{"where", "key", "reason"}]} instead of a table.
+        cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
+        cache_bytes: the most that tars take there; by default 20 GiB.
     """
-    shards = _opened(path, index)
+    shards = open_set(path, cache, cache_bytes, index)
     problems = list(find_problems(shards))
     num_broken = len({(problem.where, problem.key) for problem in problems if problem.key})
     if json:
@@ -70,17 +71,19 @@ def verify(path: Path | RemoteShards, index: Path | None = None, json: bool = Fa
         raise InputError(f"{shards.place} is broken in {len(problems)} places: {first}. Make these again from their source")
 
 
-def stats(path: Path | RemoteShards, index: Path | None = None, json: bool = False) -> None:
+def stats(path: SetPath, index: Path | None = None, json: bool = False, cache: Path | None = None, cache_bytes: int | None = None) -> None:
     """Count what is in a shard set: pairs, texts and their lengths, groups, splits, picture formats, sizes, columns, pairs that are broken.
 
     Reads each text. Broken are pairs whose members lie behind the end of their tar, or whose JSON is; `verify` names them and looks closer.
 
     Args:
-        path: the shard set, or one at a URL as `verify` takes it; all its tars go through the cache.
+        path: the shard set, a folder or a URL; all its tars go through the cache.
         index: where the index lies, for a set indexed elsewhere.
         json: print one object instead of a table.
+        cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
+        cache_bytes: the most that tars take there; by default 20 GiB.
     """
-    shards = _opened(path, index)
+    shards = open_set(path, cache, cache_bytes, index)
     sizes = shards.image_sizes
     groups = shards.groups.distinct()
     parts_of: defaultdict[str, set[str]] = defaultdict(set)
@@ -112,20 +115,31 @@ def stats(path: Path | RemoteShards, index: Path | None = None, json: bool = Fal
         print(f"{name.replace('_', ' '):26}{told}")
 
 
-def ls(path: Path | RemoteShards, index: Path | None = None, part: str = "all", start: int = 0, num: int = 20, json: bool = False) -> None:
+def ls(
+    path: SetPath,
+    index: Path | None = None,
+    part: str = "all",
+    start: int = 0,
+    num: int = 20,
+    json: bool = False,
+    cache: Path | None = None,
+    cache_bytes: int | None = None,
+) -> None:
     """List pairs: id, key, split, group, name, picture size, and the beginning of the main text.
 
     Args:
-        path: the shard set, or one at a URL as `verify` takes it; the tars of the listed pairs are fetched.
+        path: the shard set, a folder or a URL; the tars of the listed pairs are fetched.
         index: where the index lies, for a set indexed elsewhere.
         part: "all", "train" or "test" as training cuts them by default (seed 0, a fifth held out), or a split of the source's own.
         start: leave out so many pairs of the part.
         num: list so many.
         json: print one object a line instead of a table.
+        cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
+        cache_bytes: the most that tars take there; by default 20 GiB.
     """
     if start < 0 or num < 0:
         raise InputError(f"--start {start} --num {num}: both count pairs, from 0 up")
-    shards = _opened(path, index)
+    shards = open_set(path, cache, cache_bytes, index)
     ids = Split().ids(shards, part)
     listed = [_pair_facts(shards, int(id)) for id in ids[start : start + num]]
     if json:
@@ -137,16 +151,25 @@ def ls(path: Path | RemoteShards, index: Path | None = None, part: str = "all", 
         print(f"... {len(ids)} pairs in all; go on with --start {start + num}")
 
 
-def cat(path: Path | RemoteShards, pair: str, index: Path | None = None, picture: Path | None = None) -> None:
+def cat(
+    path: SetPath,
+    pair: str,
+    index: Path | None = None,
+    picture: Path | None = None,
+    cache: Path | None = None,
+    cache_bytes: int | None = None,
+) -> None:
     """Print one pair as JSON: its place, and its texts, group, name, split and metadata.
 
     Args:
-        path: the shard set, or one at a URL as `verify` takes it; the pair's tar is fetched.
+        path: the shard set, a folder or a URL; the pair's tar is fetched.
         pair: a key as `ls` prints it, or an id; where both could be meant, it is the key.
         index: where the index lies, for a set indexed elsewhere.
         picture: write the picture's bytes to this file as well; "-" writes them to standard output in place of the JSON.
+        cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
+        cache_bytes: the most that tars take there; by default 20 GiB.
     """
-    shards = _opened(path, index)
+    shards = open_set(path, cache, cache_bytes, index)
     id = _find(shards, pair)
     if picture == Path("-"):
         sys.stdout.buffer.write(shards.image_bytes(id))
@@ -172,14 +195,6 @@ def index(path: Path, output: Path | None = None, max_bad_share: float = 0.05, j
         _print_json({"index": str(output or path), **manifest.counts})
         return
     print(f"{output or path}: {manifest.counts['pairs']} pairs in {manifest.counts['shards']} shards, {manifest.counts['groups']} groups")
-
-
-def _opened(path: Path | RemoteShards, index: Path | None) -> ShardSet:
-    if index is None:
-        return open_shards(path)
-    if isinstance(path, RemoteShards):
-        raise InputError(f"--index {index}: of a set at a URL it is one of RemoteShards' own init_args. Give it there")
-    return ShardSet(path, index)
 
 
 def _spread(values: np.ndarray) -> dict[str, int]:

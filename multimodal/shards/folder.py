@@ -10,7 +10,6 @@ anywhere else the upload has another name until it is. fsspec is imported here, 
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import shutil
 import tempfile
@@ -24,6 +23,7 @@ import pyarrow as pa
 from multimodal.boxes import atomic_write
 from multimodal.errors import InputError
 from multimodal.shards.table import IndexTable, open_table, read_table
+from multimodal.urls import is_url, url_in
 
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oci", "oss", "hf"})
 """Protocols that publish an upload at its end, and whose rename is a copy. Others are taken for file systems: upload, then rename."""
@@ -70,17 +70,12 @@ class Folder(Protocol):
         ...
 
 
-def is_url(path: str | Path) -> bool:
-    """Whether a path names a place that fsspec is to find."""
-    return isinstance(path, str) and "://" in path
-
-
 def folder_of(path: str | Path) -> Folder:
     """The folder at a path, or at a URL given as a string. It need not be there yet."""
     if is_url(path):
         return RemoteFolder(str(path).rstrip("/"))
-    if isinstance(path, Path) and re.match(r"\w+:/", str(path)):  # of the two slashes a Path keeps one
-        raise InputError(f"{path}: a URL that was made a Path; give it as a string")
+    if url := url_in(path):
+        raise InputError(f"{url}: a URL that was made a Path; give it as a string")
     return LocalFolder(Path(path))
 
 

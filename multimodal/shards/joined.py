@@ -19,10 +19,10 @@ from multimodal.boxes import fingerprint_json
 from multimodal.errors import InputError
 from multimodal.shards.columns import Column
 from multimodal.shards.reader import ShardSet
-from multimodal.shards.remote import RemoteShards, open_shards
+from multimodal.shards.remote import RemoteShards, SetPath, open_set
 
-Sets = RemoteShards | dict[str, RemoteShards | Path] | Path
-"""Where the pairs of a run lie: in one set, or in several, each under a name. A path is tried last: it would take any words for itself."""
+Sets = RemoteShards | dict[str, SetPath] | str | Path
+"""Where the pairs of a run lie: in one set, or in several, each under a name; each a folder or a URL. Tried last, these take any words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class JoinedShards:
 
     def __init__(self, sets: Mapping[str, ShardSet]) -> None:
         if not sets:
-            raise InputError("shards: no set is named. Give at least one, as NAME: FOLDER")
+            raise InputError("shards: no set is named. Give at least one, as NAME: FOLDER or URL")
         self.sets = dict(sorted(sets.items()))
         sizes = [len(shards) for shards in self.sets.values()]
         self.starts = dict(zip(self.sets, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))
@@ -63,7 +63,7 @@ class JoinedShards:
         return f"JoinedShards({self.sets})"
 
     def __str__(self) -> str:
-        return ", ".join(str(shards.path) for shards in self.sets.values())
+        return ", ".join(shards.place for shards in self.sets.values())
 
     @cached_property
     def fingerprint(self) -> str:
@@ -119,9 +119,11 @@ class JoinedShards:
         raise IndexError(f"id {id} is outside 0..{len(self) - 1} of {self!r}")
 
 
-def open_sets(sets: Sets) -> ShardSet | JoinedShards:
-    """The set, or all sets that are named, joined."""
-    return JoinedShards({name: open_shards(one) for name, one in sets.items()}) if isinstance(sets, Mapping) else open_shards(sets)
+def open_sets(sets: Sets, cache: Path | None = None, cache_bytes: int | None = None) -> ShardSet | JoinedShards:
+    """The set, or all sets that are named, joined. cache, cache_bytes: of those at a URL; see `open_set`."""
+    if isinstance(sets, Mapping):
+        return JoinedShards({name: open_set(one, cache, cache_bytes) for name, one in sets.items()})
+    return open_set(sets, cache, cache_bytes)
 
 
 def _keys(one: Column, other: Column) -> list[str]:

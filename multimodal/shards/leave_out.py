@@ -41,11 +41,11 @@ def read_leave_out(path: Path, shards: ShardSet) -> np.ndarray:
     for name, listed in _listed(path).items():
         shard = by_name.get(name)
         if shard is None:
-            raise InputError(f"{path}: lists pairs of shard {name}, which {shards.path} has not. It was made for another set")
+            raise InputError(f"{path}: lists pairs of shard {name}, which {shards.place} has not. It was made for another set")
         if listed["fingerprint"] != shard.fingerprint:
             raise InputError(
                 f"{path}: shard {name} was {listed['fingerprint'][:8]}.. when it was written and is {shard.fingerprint[:8]}.. now in "
-                f"{shards.path}. Make the list again: data-prep dedup"
+                f"{shards.place}. Make the list again: data-prep dedup"
             )
         id_of = {shards.key(id): id for id in shard.ids}
         unknown = [key for key in listed["keys"] if key not in id_of]

@@ -10,7 +10,6 @@ their own; reads share no file position, so that threads and forked processes ma
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -25,11 +24,14 @@ from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards.format import BLOCK, TAR, decode_record, header_key
 from multimodal.shards.table import INDEX, SIDECAR, Row, Strings, open_table
+from multimodal.urls import is_url, url_in
 
 if TYPE_CHECKING:
     from multimodal.shards.remote import RemoteShards
 
 MAX_OPEN_FILES = 256  # of the usual limit of 1024 a process, whatever the number of shards
+
+SetParts = tuple[Path, Path | None, "RemoteShards | None"]
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -79,16 +81,12 @@ class ShardSet:
 
     path: the folder of the tars. index: the folder of `index.arrow` and `manifest.json` where they lie elsewhere (a read-only set).
     A pair that cannot be read raises `BrokenPair`: of a tar that was cut after it was indexed those behind the end, and no others.
-    remote: where the tars are got from instead, for a set that `RemoteShards.open` opens.
+    remote: where the tars are got from instead, for a set at a URL; `open_set` opens it.
     """
 
     def __init__(self, path: str | Path, index: str | Path | None = None, remote: RemoteShards | None = None) -> None:
-        if re.match(r"\w+:/", str(path)):
-            raise InputError(
-                f"{path}: is a URL, and a folder is wanted here. A set at a URL is read through a cache: RemoteShards(url, cache).open(), "
-                "or for commands that take one, and as data.shards of a run, "
-                '{class_path: multimodal.shards.RemoteShards, init_args: {url: "...", cache: "..."}}'
-            )
+        if is_url(path) or url_in(path):
+            raise InputError(f"{path}: is a URL, and a folder is wanted here. A set at a URL, as a string, is opened by: open_set(url)")
         self.path = Path(path)
         self.index = self.path if index is None else Path(index)
         self.remote = remote
@@ -97,7 +95,7 @@ class ShardSet:
                 raise InputError(f"{self.path}: the job that writes these shards has not finished. Run it again")
             raise InputError(f"{self.path}: holds tars, and no index of them. Run: multimodal shards index {self.path}")
         self.manifest = read_manifest(self.index, kind="shards")
-        self.name = self.path.resolve().name
+        self.name = self.path.resolve().name if remote is None else remote.name
         self.shards = _shards(self.manifest.parts)
         self._table = open_table(self.index / INDEX)
         if len(self._table) != sum(shard.num_pairs for shard in self.shards):
@@ -124,12 +122,22 @@ class ShardSet:
         return f"ShardSet({self.place!r}: {len(self)} pairs in {len(self.shards)} shards)"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ShardSet, (self.path, None if self.index == self.path else self.index, self.remote)
+        return ShardSet, self.parts
+
+    @property
+    def parts(self) -> SetParts:
+        """What another process opens the same set by: `ShardSet(*parts)`. Hashable, and as small as paths are."""
+        return self.path, None if self.index == self.path else self.index, self.remote
 
     @property
     def place(self) -> str:
         """Where the tars lie, as a message calls it: the folder or the URL."""
         return str(self.path) if self.remote is None else self.remote.url
+
+    @property
+    def argument(self) -> str:
+        """How a command line names the set."""
+        return str(self.path) if self.remote is None else self.remote.as_argument()
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -254,7 +262,7 @@ class ShardSet:
         return BrokenPair(f"{where}: {reason}. Run: {self._verify()}", reason)
 
     def _verify(self) -> str:
-        return f"multimodal shards verify {self.path if self.remote is None else self.remote.as_argument()}"
+        return f"multimodal shards verify {self.argument}"
 
 
 class Recent(Generic[K, V]):

@@ -47,7 +47,7 @@ class Split:
         ids = np.array([id for id, one in enumerate(self._parts(shards)) if one == part], np.int64)
         if not len(ids) and part not in ("train", "test"):
             own = [name for name in shards.splits.distinct() if name and name not in ("train", "test")]
-            raise InputError(f"{shards.path}: no pair is in part {part!r}; there are {', '.join(['train', 'test', 'all', *own])}")
+            raise InputError(f"{shards.place}: no pair is in part {part!r}; there are {', '.join(['train', 'test', 'all', *own])}")
         return ids
 
     def _parts(self, shards: ShardSet) -> Iterable[Part]:

@@ -16,7 +16,7 @@ import numpy as np
 from multimodal.boxes import fingerprint_file
 from multimodal.errors import InputError
 from multimodal.progress import track
-from multimodal.shards.columns import OFFSETS, ROWS, Column, column_names
+from multimodal.shards.columns import Column, column_files, column_names
 from multimodal.shards.format import TAR, picture_format
 from multimodal.shards.ledger import Bad
 from multimodal.shards.reader import BrokenPair, Shard, ShardSet, Unreadable
@@ -137,13 +137,9 @@ def _column_problems(shards: ShardSet, name: str) -> Iterator[Bad]:
     except InputError as error:
         yield Bad(name, "", str(error))
         return
-    for file, part in column.manifest.parts.items():
-        wanted = {file: part["fingerprint"]}
-        if "offsets" in part:
-            wanted[f"{file.removesuffix(ROWS)}{OFFSETS}"] = part["offsets"]
-        for one, fingerprint in wanted.items():
-            path = column.path / one
-            if not path.is_file():
-                yield Bad(name, "", f"column file {one} is missing")
-            elif fingerprint_file(path) != fingerprint:
-                yield Bad(name, "", f"column file {one} has changed since it was made")
+    for file, fingerprint in column_files(column.manifest).items():
+        path = column.path / file
+        if not path.is_file():
+            yield Bad(name, "", f"column file {file} is missing")
+        elif fingerprint_file(path) != fingerprint:
+            yield Bad(name, "", f"column file {file} has changed since it was made")

@@ -30,7 +30,7 @@ BAD = "bad.csv"
 class PairData(L.LightningDataModule):
     """Loaders of training and validation pairs for each rank, from any position.
 
-    shards: the folder of the shard set, or a set at a URL; or several, each under a name. image, text: the two sides of a batch
+    shards: the shard set, a folder or a URL; or several, each under a name. image, text: the two sides of a batch
     (`multimodal.data`).
     split: which pairs are held out of everything.
     validation_share: of the groups that are trained on, how many to validate on instead; 0 trains on them all and validates on nothing.
@@ -41,6 +41,8 @@ class PairData(L.LightningDataModule):
     mixture: of several sets, how much of each an epoch has, and how long it is; by default each pair of each set once.
     leave_out: a list of pairs that are neither trained on nor validated on; `data-prep dedup` writes those of near duplicates. Of several
     sets a list each, under the set's name, for those that have one.
+    cache: of sets at a URL, the folder where their tars are kept, and their columns; by default one in the user's cache folder.
+    cache_bytes: the most that tars take there; by default 20 GiB.
     """
 
     def __init__(
@@ -58,6 +60,8 @@ class PairData(L.LightningDataModule):
         order: Shuffle = FULL_SHUFFLE,
         mixture: Mixture = EACH_ONCE,
         leave_out: dict[str, Path] | Path | None = None,
+        cache: Path | None = None,
+        cache_bytes: int | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= validation_share < 1:
@@ -67,6 +71,7 @@ class PairData(L.LightningDataModule):
         self.source, self.image, self.text, self.split = shards, image, text, split
         self.validation_share, self.train_share, self.batch_size, self.num_workers = validation_share, train_share, batch_size, num_workers
         self.max_bad_share, self.seed, self.order, self.mixture, self.leave_out = max_bad_share, seed, order, mixture, leave_out
+        self.cache, self.cache_bytes = cache, cache_bytes
         self.ledger = Ledger(Path(BAD))  # collects only; `BadPairs` writes
         self._train_loader: PairLoader | None = None
         self._train_state: dict[str, Any] = {}
@@ -80,7 +85,7 @@ class PairData(L.LightningDataModule):
         for part in JoinedShards.of(self.shards).parts(self.train_ids):
             if not len(part.ids):
                 raise InputError(
-                    f"{part.shards.path}: none of its {len(part.shards)} pairs is left to train on. Hold out less, or bring more pairs"
+                    f"{part.shards.place}: none of its {len(part.shards)} pairs is left to train on. Hold out less, or bring more pairs"
                 )
         if self.validation_share and not len(self.validation_ids):
             raise InputError(
@@ -136,7 +141,7 @@ class PairData(L.LightningDataModule):
     def _open(self) -> ShardSet | JoinedShards:
         if self.mixture != EACH_ONCE and not isinstance(self.source, Mapping):
             raise InputError(f"data.mixture is of several sets, and data.shards={self.source} is one. Name them: {{NAME: FOLDER, ...}}")
-        return open_sets(self.source)
+        return open_sets(self.source, self.cache, self.cache_bytes)
 
     def _loader(self, ids: np.ndarray, shuffle: bool) -> PairLoader:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -185,7 +190,7 @@ def left_out(shards: ShardSet | JoinedShards, lists: Mapping[str, Path] | Path) 
     """(n,) int64, the ids of the pairs in a list of one set's, or in the lists of several sets by their names."""
     if isinstance(shards, ShardSet):
         if isinstance(lists, Mapping):
-            raise InputError(f"data.leave_out names lists for {', '.join(lists)}, and data.shards={shards.path} is one set. Give one FILE")
+            raise InputError(f"data.leave_out names lists for {', '.join(lists)}, and data.shards={shards.place} is one set. Give one FILE")
         return read_leave_out(lists, shards)
     if not isinstance(lists, Mapping):
         raise InputError(

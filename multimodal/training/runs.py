@@ -26,6 +26,7 @@ from multimodal.errors import InputError
 from multimodal.training.callbacks import CHECKPOINTS
 from multimodal.training.datamodule import BAD
 from multimodal.training.loggers import METRICS, WANDB_ID
+from multimodal.urls import url_in
 
 CONFIG = "config.yaml"
 MADE_FROM = "made_from.json"
@@ -39,6 +40,8 @@ WHERE_NOT_WHAT = (
     "checkpoint_every_s",
     "data.shards",  # their content is compared by fingerprint
     "data.leave_out",
+    "data.cache",
+    "data.cache_bytes",
     "data.num_workers",
     "trainer.accelerator",
     "trainer.devices",
@@ -67,6 +70,8 @@ def look_at(run: Path, config: Mapping[str, Any], overwrite: bool) -> State:
 
     overwrite: train again where a run lies here. Only a run is ever written over.
     """
+    if url := url_in(run):
+        raise InputError(f"--run {url}: is a URL, and only a folder on this machine can be given here")
     # A file on its way to its name is another rank's, which is just beginning the run.
     if not run.exists() or (run.is_dir() and all(is_unfinished(path) for path in run.iterdir())):
         return State.FRESH

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from data_prep.make_columns import make_columns
 from multimodal.boxes import fingerprint_file
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
-from multimodal.shards import Column, RemoteShards, ShardSet, ShardWriter, finish, write_shard
+from multimodal.shards import Column, ShardSet, ShardWriter, finish, open_set, write_shard
 from multimodal.text import Doc2VecSpace, EncoderSpace, Normaliser, TopicSpace, Vocabulary, WordSpace
 
 WORDS = ["dog", "beach", "violin", "comet"]
@@ -63,16 +64,18 @@ def test_each_text_of_a_pair_has_a_row_of_its_own(space, tmp_path):
         np.testing.assert_allclose(column.rows(id), space.embed(texts_of(id)), atol=1e-3)  # float16
 
 
-def test_a_set_at_a_url_has_the_same_rows_in_a_column_in_its_cache(space, tmp_path):
+@pytest.mark.parametrize("more", [[], ["--num-processes", "2"], ["--unit", "text", "--num-processes", "2"]])
+def test_a_set_at_a_url_has_the_same_rows_with_several_processes_too(space, tmp_path, more):
     pytest.importorskip("fsspec", reason="needs fsspec (the remote extra)")
     shards = write_shards(tmp_path / "shards", 25)
-    make_columns(tmp_path / "space", shards.path, "words")
-    remote = RemoteShards(shards.path.as_uri(), tmp_path / "cache")
-    at_url = {"class_path": "multimodal.shards.RemoteShards", "init_args": {"url": remote.url, "cache": str(remote.cache)}}
-    command = ["make-columns", "--space", str(tmp_path / "space"), "--shards", json.dumps(at_url), "--name", "words"]
-    assert main(command) == 0
-    here, there = Column.of(shards, "words"), Column.of(remote.open(), "words")
-    assert np.array_equal(here.take(np.arange(25)), there.take(np.arange(25)), equal_nan=True)
+    make_columns(tmp_path / "space", shards.path, "words", unit="text" if "text" in more else "pair")
+    url = (tmp_path / "elsewhere").as_uri()
+    shutil.copytree(shards.path, tmp_path / "elsewhere", ignore=shutil.ignore_patterns("columns"))
+    at_url = json.dumps({"class_path": "multimodal.shards.RemoteShards", "init_args": {"url": url, "cache": str(tmp_path / "a")}})
+    for name, given in (("a", [at_url]), ("b", [url, "--cache", str(tmp_path / "b")])):
+        assert main(["make-columns", "--space", str(tmp_path / "space"), "--name", "words", *more, "--shards", *given]) == 0
+        here, there = Column.of(shards, "words"), Column.of(open_set(url, tmp_path / name), "words")
+        assert here.manifest == there.manifest
 
 
 def test_a_text_of_unknown_words_is_not_a_number_and_is_named(space, tmp_path):

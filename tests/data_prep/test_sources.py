@@ -16,7 +16,7 @@ from PIL import Image
 
 from data_prep.conformance import check_broken_items, check_parts, check_source, read_all
 from data_prep.emoji import DrawnThings, drawing_key, thing_key, things_of
-from data_prep.npm import Package, cache_folder, fetch, read_members
+from data_prep.npm import Package, fetch, read_members
 from data_prep.pictures import BadPicture, check_decodes, picture_extension
 from data_prep.sources import cut, find_source, source_names
 from data_prep.sources.fluent_emoji import DRAWINGS as FLUENT
@@ -28,6 +28,7 @@ from data_prep.sources.noto_emoji import DRAWINGS as NOTO
 from data_prep.sources.noto_emoji import noto_emoji
 from multimodal.errors import InputError
 from multimodal.shards import Ledger
+from multimodal.urls import user_cache
 
 
 def picture(seed: int = 0, format: str = "JPEG", size: int = 24) -> bytes:
@@ -383,7 +384,7 @@ def test_emoji_become_pairs_named_by_hexcode_without_signs_and_flags() -> None:
 
 
 def test_the_two_drawing_sets_agree_on_texts_groups_and_hexcodes() -> None:
-    packages = Path(os.environ.get("MULTIMODAL_PACKAGES", cache_folder() / "npm"))
+    packages = Path(os.environ.get("MULTIMODAL_PACKAGES", user_cache() / "npm"))
     absent = [package.file_name for package in (FLUENT, NOTO) if not (packages / package.file_name).is_file()]
     if absent:
         pytest.skip(f"not fetched yet: {', '.join(absent)} in {packages} (set MULTIMODAL_PACKAGES to where they lie, or run the demo once)")

@@ -18,7 +18,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder, self.knows_ranges = folder, knows_ranges
         self.faults: defaultdict[str, list[str]] = defaultdict(list)
-        """Name of a file -> what goes wrong with its coming requests: "503", "stall", "truncate", "cut" or "corrupt"."""
+        """Name of a file -> what goes wrong with its coming requests: "503" or another status, "stall", "truncate", "cut" or "corrupt"."""
         self.asked: list[str] = []
         self.released = threading.Event()
         """Set where stalled answers may end."""
@@ -38,17 +38,17 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(has_body=False)
 
     def do_GET(self) -> None:
-        self.server.asked.append(self.path.rpartition("/")[2])
+        self.server.asked.append(self.path.removeprefix("/set/"))
         self._answer(has_body=True)
 
     def _answer(self, has_body: bool) -> None:
-        name = self.path.rpartition("/")[2]
+        name = self.path.removeprefix("/set/")
         file = self.server.folder / name
+        fault = self.server.faults[name].pop(0) if has_body and self.server.faults[name] else ""
+        if fault.isdecimal():
+            return self.send_error(int(fault))
         if not file.is_file():
             return self.send_error(404)
-        fault = self.server.faults[name].pop(0) if has_body and self.server.faults[name] else ""
-        if fault == "503":
-            return self.send_error(503)
         content = file.read_bytes()
         asked = self.headers.get("Range") if self.server.knows_ranges else None
         if asked:

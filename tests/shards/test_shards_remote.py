@@ -7,7 +7,9 @@ import json
 import pickle
 import shlex
 import shutil
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,11 @@ import numpy as np
 import pytest
 import yaml
 
+from multimodal.arguments import parse
 from multimodal.cli import main
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
-from multimodal.shards import RemoteShards, ShardSet, ShardWriter, finish, remote, write_shard
+from multimodal.shards import Column, ColumnWriter, RemoteShards, ShardSet, ShardWriter, finish, open_set, remote, write_shard
 from multimodal.shards.verify import find_problems
 
 NUM, PER_SHARD = 20, 5
@@ -168,15 +171,21 @@ def argument(url: str, tmp_path: Path, **settings: object) -> str:
 
 
 def test_shards_verify_stats_ls_and_cat_say_of_a_set_at_a_url_what_they_say_of_the_folder(
-    local: ShardSet, serve: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    local: ShardSet,
+    serve: Callable[..., Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
     url = serve(local.path).url
     for verb, *rest in (["verify"], ["verify", "--json"], ["stats", "--json"], ["ls", "--part", "train"], ["cat", "000000007"]):
         told = []
-        for place in (str(local.path), argument(url, tmp_path)):
-            assert main(["shards", verb, place, *rest]) == 0
+        for place in ([str(local.path)], [argument(url, tmp_path)], [url, "--cache", str(tmp_path / "other")], [url]):
+            assert main(["shards", verb, *place, *rest]) == 0
             told.append(capsys.readouterr().out)
-        assert told[0].replace(str(local.path), url) == told[1], verb
+        assert told[0].replace(str(local.path), url) == told[1] == told[2] == told[3], verb
+    assert list((tmp_path / "other").glob("*.tar")) and list((tmp_path / "user" / "multimodal" / "shards").glob("*.tar"))
 
 
 def test_verify_names_what_is_broken_at_the_url_and_goes_on_whatever_the_cache_holds(
@@ -207,7 +216,17 @@ def test_verify_names_a_tar_that_became_longer_at_the_url(local: ShardSet, serve
     assert (problem.where, problem.reason) == ("000001", f"has {size_bytes + 10} bytes, the manifest says {size_bytes}")
 
 
-def test_a_set_at_a_url_is_told_as_an_argument_that_gives_the_same_set(tmp_path: Path) -> None:
+def test_a_set_at_a_url_is_told_as_options_that_give_the_same_set(local: ShardSet, tmp_path: Path) -> None:
+    url = local.path.as_uri()
+    default = RemoteShards(url)
+    assert default.as_argument() == url
+    for one in (replace(default, cache=tmp_path / "the cache"), replace(default, cache=tmp_path, cache_bytes=10**6)):
+        [given] = parse("prog", shlex.split(one.as_argument()), open_set)
+        assert replace(default, cache=given["cache"], cache_bytes=given["cache_bytes"] or default.cache_bytes) == one
+        assert open_set(**given).remote == one
+
+
+def test_a_set_at_a_url_with_other_settings_is_told_as_an_argument_that_gives_the_same_set(tmp_path: Path) -> None:
     one = RemoteShards("s3://bucket/it's", tmp_path / "the cache", cache_bytes=5, index=tmp_path / "index", tries=2, timeout_s=1.5)
     (text,) = shlex.split(one.as_argument())
     made = yaml.safe_load(text)
@@ -264,11 +283,135 @@ def test_a_pair_that_cannot_be_read_is_told_with_the_command_that_checks_its_set
     assert "000000 000000000: its JSON cannot be read" in capsys.readouterr().err
 
 
-def test_the_index_of_a_set_at_a_url_is_asked_for_among_its_own_settings(
-    local: ShardSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("option", ["index", "cache"])
+def test_the_settings_of_a_set_that_has_its_own_are_asked_for_among_them(
+    local: ShardSet, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
-    assert main(["shards", "verify", argument(local.path.as_uri(), tmp_path), "--index", str(local.path)]) == 2
-    assert "is one of RemoteShards' own init_args" in capsys.readouterr().err
+    assert main(["shards", "verify", argument(local.path.as_uri(), tmp_path), f"--{option}", str(local.path)]) == 2
+    assert f"is given as RemoteShards, so that {option} has to be among its init_args" in capsys.readouterr().err
+
+
+def test_the_index_of_a_set_at_a_url_may_lie_here(
+    local: ShardSet, serve: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = serve(local.path)
+    (tmp_path / "index").mkdir()
+    for name in ("manifest.json", "index.arrow"):
+        shutil.move(local.path / name, tmp_path / "index" / name)
+    command = ["shards", "verify", server.url, "--index", str(tmp_path / "index"), "--cache", str(tmp_path / "cache")]
+    assert main(command) == 0, capsys.readouterr().err
+    assert "4 shards, 20 pairs, 0 columns: all well" in capsys.readouterr().out
+
+
+def test_a_url_with_a_slash_at_its_end_is_the_same_set(local: ShardSet, tmp_path: Path) -> None:
+    one, other = (open_set(url, tmp_path / "cache") for url in (local.path.as_uri(), f"{local.path.as_uri()}/"))
+    assert_equal(one, other)
+    assert one.index == other.index and one.name == other.name == local.name
+
+
+@pytest.mark.parametrize("status", ["401", "403", "410"])
+def test_a_server_that_refuses_is_told_at_once_with_its_status(
+    local: ShardSet, serve: Callable[..., Any], tmp_path: Path, status: str
+) -> None:
+    server = serve(local.path)
+    server.faults["000002.tar"] = [status] * 9
+    shards = at(server.url, tmp_path).open()
+    reason = "is not there. Check the URL" if status == "410" else f"may not be read .*{status}.*. Check the URL, and the credentials"
+    with pytest.raises(InputError, match=rf"/set/000002.tar: {reason}"):
+        shards.image_bytes(11)
+    assert server.asked.count("000002.tar") == 1
+
+
+def write_column(shards: ShardSet, name: str, value: float) -> Column:
+    with ColumnWriter(shards, name, 2, "text", "float32", {}, {"text-space": "3f9c"}) as writer:
+        for shard in writer.missing():
+            writer.write(shard, np.arange(2 * PER_SHARD, dtype=np.float32).reshape(-1, 2) + shard.start + value, np.ones(PER_SHARD, int))
+        writer.name_dimensions([["dog"], ["beach"]])
+    return Column.of(shards, name)
+
+
+def test_a_column_that_lies_at_the_url_is_fetched_when_it_is_asked_for_and_once(
+    local: ShardSet, serve: Callable[..., Any], tmp_path: Path
+) -> None:
+    column, server = write_column(local, "words", 0), serve(local.path)
+    shards = at(server.url, tmp_path).open()
+    for _ in range(2):
+        fetched = Column.of(shards, "words")
+        assert fetched.manifest == column.manifest and fetched.top_words() == [["dog"], ["beach"]]
+        assert np.array_equal(fetched.take(np.arange(NUM)), column.take(np.arange(NUM)))
+    assert server.asked.count("columns/words/000000.npy") == server.asked.count("columns/words/000000.offsets.npy") == 1
+
+
+def test_a_column_that_was_made_again_at_the_url_is_fetched_again(local: ShardSet, serve: Callable[..., Any], tmp_path: Path) -> None:
+    write_column(local, "words", 0)
+    shards = at(serve(local.path).url, tmp_path).open()
+    before = Column.of(shards, "words").take(np.arange(NUM))
+    shutil.rmtree(local.path / "columns")
+    write_column(local, "words", 5)
+    assert np.array_equal(Column.of(shards, "words").take(np.arange(NUM)), before + 5)
+
+
+def test_a_column_that_was_made_here_comes_before_the_one_at_the_url(local: ShardSet, serve: Callable[..., Any], tmp_path: Path) -> None:
+    column, shards = write_column(local, "words", 0), at(serve(local.path).url, tmp_path).open()
+    write_column(shards, "words", 1)
+    assert np.array_equal(Column.of(shards, "words").take(np.arange(NUM)), column.take(np.arange(NUM)) + 1)
+
+
+def test_a_column_at_the_url_that_is_damaged_or_not_there_is_told_and_leaves_none(
+    local: ShardSet, serve: Callable[..., Any], tmp_path: Path
+) -> None:
+    column, server = write_column(local, "words", 0), serve(local.path)
+    server.faults["columns/words/000001.npy"] = ["corrupt"]
+    shards = at(server.url, tmp_path).open()
+    with pytest.raises(InputError, match=r"/set/columns/words/000001.npy: its sha256 is .* in the manifest"):
+        Column.of(shards, "words")
+    assert not (shards.index / "columns" / "words" / "manifest.json").exists()
+    assert Column.of(shards, "words").manifest == column.manifest, "the next one that asks gets it"
+    with pytest.raises(InputError, match=rf"columns .*other: does not exist, nor does {server.url}/columns/other. Finished ones: words"):
+        Column.of(shards, "other")
+    server.faults["columns/other/manifest.json"] = ["403"]  # as a bucket that may not be listed has it
+    with pytest.raises(InputError, match="columns .*other: does not exist, nor does"):
+        Column.of(shards, "other")
+
+
+def test_a_column_at_the_url_writes_nowhere_but_into_its_folder(local: ShardSet, serve: Callable[..., Any], tmp_path: Path) -> None:
+    manifest = write_column(local, "words", 0).path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("000002.npy", "../../../../000002.npy"))
+    with pytest.raises(
+        InputError, match=r"columns/words/manifest.json: lists '../../../../000002.offsets.npy', which is no file of a column"
+    ):
+        Column.of(at(serve(local.path).url, tmp_path).open(), "words")
+    assert not list(tmp_path.glob("*.npy"))
+
+
+def test_a_set_whose_manifest_names_a_file_outside_the_cache_is_refused(local: ShardSet, tmp_path: Path) -> None:
+    manifest = local.path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(local.shards[1].fingerprint, "../../elsewhere"))
+    with pytest.raises(InputError, match="shard 000001 has '../../elsewhere' for its sha256"):
+        open_set(local.path.as_uri(), tmp_path / "cache")
+
+
+@pytest.mark.parametrize(("url", "missing"), [("http://127.0.0.1:9/set", "fsspec"), ("s3://bucket/set", "s3fs")])
+def test_a_package_that_is_missing_is_told_with_what_installs_it(url: str, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)  # as if it were not installed
+    with pytest.raises(InputError, match=rf"{url}: .*{missing}.*Run: pip install.*remote"):
+        open_set(url)
+
+
+def test_a_url_where_only_a_path_will_do_is_refused_and_makes_no_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in ("shards index s3://bucket/tars", "search --store s3://bucket/store dog"):
+        assert main(command.split()) == 2
+        assert "s3://bucket/" in (told := capsys.readouterr().err) and "only a path on this machine can be given here" in told
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cache_that_cannot_be_made_is_told_with_the_option(local: ShardSet, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file/cache: cannot hold what is fetched .Not a directory.. Give another folder .--cache"):
+        open_set(local.path.as_uri(), tmp_path / "file" / "cache")
 
 
 def test_settings_that_make_no_sense_are_refused(local: ShardSet, tmp_path: Path) -> None:
@@ -278,5 +421,13 @@ def test_settings_that_make_no_sense_are_refused(local: ShardSet, tmp_path: Path
         at("file:///set", tmp_path, tries=0)
     with pytest.raises(InputError, match=r"has a tar of \d+ bytes, and cache_bytes=100"):
         at(local.path.as_uri(), tmp_path, cache_bytes=100).open()
-    with pytest.raises(InputError, match="is a URL, and a folder is wanted here.*RemoteShards"):
-        ShardSet(Path("https://example.org/set"))
+    with pytest.raises(InputError, match=r"is a URL, and a folder is wanted here.*open_set\(url\)"):
+        ShardSet("https://example.org/set")
+    with pytest.raises(InputError, match="a URL that was made a Path.*give it as a string"):
+        open_set(Path("https://example.org/set"))
+    with pytest.raises(InputError, match="no settings of multimodal.shards.RemoteShards .one misspelt"):
+        open_set('{class_path: RemoteShards, init_args: {url: "s3://bucket/set", cash: here}}')
+    with pytest.raises(InputError, match="it cannot have a query"):
+        open_set("https://example.org/set?token=1")
+    with pytest.raises(InputError, match="no file system that fsspec knows is called nowhere://"):
+        open_set("nowhere://bucket/set")

@@ -229,6 +229,28 @@ def test_a_set_at_a_url_trains_the_same_run_as_its_folder(arguments: Arguments, 
     assert read_manifest(there, kind="run") == read_manifest(here, kind="run"), "where the pairs lie is not part of what a run is"
 
 
+def test_a_set_at_a_plain_url_trains_the_same_run_with_the_columns_that_lie_there(
+    arguments: Arguments, pairs: Path, tmp_path: Path
+) -> None:
+    here, *there = (
+        fit(arguments(name, "--trainer.max_epochs", "1", *more))
+        for name, more in (
+            ("here", []),
+            ("there", ["--data.shards", pairs.as_uri(), "--data.cache", str(tmp_path / "cache"), "--data.num_workers", "2"]),
+            ("there", ["--data.shards", pairs.as_uri(), "--data.cache", str(tmp_path / "other"), "--data.cache_bytes", "10000000"]),
+        )
+    )
+    assert there[0] == there[1] and read_manifest(there[0], kind="run") == read_manifest(here, kind="run")
+    assert list((tmp_path / "cache").glob("*/columns/*/manifest.json")) and list((tmp_path / "other").glob("*/columns/*/manifest.json"))
+
+
+def test_a_run_at_a_url_is_refused_and_makes_no_folder(arguments: Arguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="--run s3://bucket/run: is a URL, and only a folder on this machine can be given here"):
+        fit(arguments("run", "--run", "s3://bucket/run"))
+    assert not (tmp_path / "s3:").exists()
+
+
 def test_a_run_leaves_out_what_a_list_says_and_notices_another_list(arguments: Arguments, pairs: Path, tmp_path: Path) -> None:
     listed = Split().ids(ShardSet(pairs), "train")[:10]
     path = tmp_path / "leave_out.json"

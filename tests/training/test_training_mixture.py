@@ -142,7 +142,9 @@ def test_a_run_goes_on_with_sets_elsewhere_and_not_with_other_weights_or_other_p
 ) -> None:
     fit(command("run", "--trainer.max_epochs", "1"))
     shutil.copytree(more_pairs, tmp_path / "moved")
-    fit(command("run", "--trainer.max_epochs", "1", "--data.shards.more", str(tmp_path / "moved")))
+    at_url = ["--data.shards.more", (tmp_path / "moved").as_uri(), "--data.cache", str(tmp_path / "cache")]
+    for elsewhere in (["--data.shards.more", str(tmp_path / "moved")], at_url):
+        fit(command("run", "--trainer.max_epochs", "1", *elsewhere))
     assert "is finished, with this very config" in capsys.readouterr().err
     with pytest.raises(InputError, match=r"holds a run with another config; different: data.mixture.weights.more\."):
         fit(command("run", "--trainer.max_epochs", "1", "--data.mixture.weights.more", "2"))
