@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import IO, Any
 
 from multimodal.errors import InputError
@@ -110,6 +110,16 @@ def check_parts(box: str | Path, parts: Mapping[str, Mapping[str, Any]], wanted:
         check_values(box, f"parts.{name}", facts, wanted)
 
 
+def box_file(box: str | Path, name: str) -> Path:
+    """The path of a file or folder that a manifest names in its box; InputError where the name, or a link, leads out of the box."""
+    if not name or "\0" in name or Path(name).is_absolute() or PureWindowsPath(name).anchor or ".." in PureWindowsPath(name).parts:
+        raise InputError(f"{Path(box) / MANIFEST}: names {_shortened(name)}, which is no name of a file in its folder. {_DAMAGED}")
+    path = Path(box) / name
+    if not path.resolve().is_relative_to(Path(box).resolve()):
+        raise InputError(f"{path}: is a link that leads out of {box}. Put what it leads to in its place, if you trust it")
+    return path
+
+
 @contextmanager
 def reading(path: str | Path) -> Iterator[None]:
     """Around the code that parses a file of a box: what it raises where the file is damaged becomes an InputError that names the file.
@@ -138,7 +148,7 @@ def reading(path: str | Path) -> Iterator[None]:
         raise InputError(f"{path}: {_first_line(error)}. {_DAMAGED}") from error
 
 
-_PARSING = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, RecursionError, MemoryError, struct.error)
+_PARSING = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, RuntimeError, MemoryError, struct.error)
 """What json, numpy, pyarrow, safetensors and our own code raise over content that is not what it should be."""
 _DAMAGED = "The file is damaged, or another program's. Restore it, or make it again"
 

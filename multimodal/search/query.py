@@ -27,6 +27,8 @@ from multimodal.search.store import Store
 ImageEncoder = Callable[[Sequence[Path]], np.ndarray]
 """Paths of p pictures -> (p, d) float32, in the space of the store's rows."""
 
+MAX_DIGITS = 30
+"""Of an id in a query; 64 bits have 19, and Python converts no more than 4,300."""
 SCORE_DECIMALS = 6  # float16 rows carry three or four; at six, what should tie ties
 
 
@@ -69,7 +71,7 @@ def answer(
     if k < 1:
         raise InputError(f"k = {k}; at least 1 hit is wanted")
     expression = parse(query)
-    named = {term.content: int(term.content) for term in expression.terms if term.kind == "image" and is_id(term.content)}
+    named = {term.content: _id_of(term.content) for term in expression.terms if term.kind == "image" and is_id(term.content)}
     paths = [term.content for term in expression.terms if term.kind == "image" and term.content not in named]
     images = dict(zip(named, store.take(list(named.values())), strict=True)) | _encode(store, paths, image_encoder)
     vector = combine(expression, store.query_space, images)
@@ -133,13 +135,28 @@ def is_id(content: str) -> bool:
     return content.isascii() and content.isdigit()
 
 
+def _id_of(content: str) -> int:
+    if len(content) > MAX_DIGITS:
+        raise InputError(f"image:{content[:MAX_DIGITS]}...: no picture has an id of {len(content):,} digits")
+    return int(content)
+
+
+def _file_of(path: str) -> Path | None:
+    """The picture file that a query names; None where there is none of that name, or there can be none."""
+    try:
+        file = Path(path).expanduser()  # RuntimeError: the home of somebody whom the machine does not know
+        return file if file.is_file() else None
+    except (RuntimeError, ValueError, OSError):  # a name that holds NUL, is longer than the system takes, or may not be looked at
+        return None
+
+
 def _encode(store: Store, paths: Sequence[str], image_encoder: ImageEncoder | None) -> dict[str, np.ndarray]:
     """Content of each `image:<path>` term -> its vector (d,)."""
     if not paths:
         return {}
-    files = [Path(path).expanduser() for path in paths]
+    files = [_file_of(path) for path in paths]
     for path, file in zip(paths, files, strict=True):
-        if not file.is_file():
+        if file is None:
             raise InputError(
                 f"image:{path} is no id of the store and no file. Ids are whole numbers; quote a path that has spaces or signs in it"
             )
@@ -147,7 +164,7 @@ def _encode(store: Store, paths: Sequence[str], image_encoder: ImageEncoder | No
         raise InputError(
             f"image:{paths[0]} needs the image tower that the store was made with, and a store has none. Add --export <folder>"
         )
-    vectors = np.asarray(image_encoder(files))
+    vectors = np.asarray(image_encoder([file for file in files if file is not None]))
     if vectors.shape != (len(paths), store.dim):
         raise InputError(f"the image encoder gave shape {vectors.shape}; this store wants ({len(paths)}, {store.dim})")
     for path, vector in zip(paths, vectors, strict=True):
