@@ -61,24 +61,39 @@ class Manifest:
 
 def read_manifest(box: str | Path, kind: str) -> Manifest:
     """The manifest of a box of the kind wanted; InputError where there is none, or it is another kind or a newer format."""
-    try:
-        content = (Path(box) / MANIFEST).read_bytes()
-    except FileNotFoundError:
-        called, command = _called(kind)
-        state = "holds no manifest.json (unfinished, or not a box of ours)" if Path(box).is_dir() else "does not exist"
-        raise InputError(f"{box}: wanted {called} here, and the folder {state}{command and f'. One is made by: {command}'}") from None
-    return decode_manifest(content, str(box), kind)
+    return decode_manifest(_read(box, *_called(kind)), str(box), kind)
+
+
+def read_any_manifest(box: str | Path) -> Manifest:
+    """The manifest of a box of whatever kind; InputError where there is none, or it is of a newer format."""
+    return _decode(_read(box, "a box", ""), str(box))
 
 
 def decode_manifest(content: bytes, box: str, kind: str) -> Manifest:
     """The manifest from its file's content; InputError, which calls the box as given, where it is another kind or a newer format."""
+    manifest = _decode(content, box)
+    if manifest.kind != kind:
+        raise InputError(f"{box}: wanted {_called(kind)[0]} here, and this is {KINDS.get(manifest.kind, (f'a {manifest.kind}', ''))[0]}")
+    return manifest
+
+
+def _read(box: str | Path, called: str, command: str) -> bytes:
+    """The content of its file; what a message calls the kind that is wanted, and the commands that make one."""
+    try:
+        return (Path(box) / MANIFEST).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        state = (
+            "the folder holds no manifest.json (unfinished, or not a box of ours)" if Path(box).is_dir() else "the folder does not exist"
+        )
+        raise InputError(f"{box}: wanted {called} here, and {state}{command and f'. One is made by: {command}'}") from None
+
+
+def _decode(content: bytes, box: str) -> Manifest:
     try:
         manifest = Manifest(**json.loads(content.decode()))
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{box}/{MANIFEST}: not a manifest of ours: {error}") from None
     _check_types(manifest, box)
-    if manifest.kind != kind:
-        raise InputError(f"{box}: wanted {_called(kind)[0]} here, and this is {KINDS.get(manifest.kind, (f'a {manifest.kind}', ''))[0]}")
     if manifest.format_version > FORMAT_VERSION:
         raise InputError(f"{box}: format version {manifest.format_version}; this release reads up to {FORMAT_VERSION}. Install a newer one")
     return manifest

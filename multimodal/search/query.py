@@ -6,7 +6,6 @@ search(Store("runs/demo/wordvec/store"), "2*beach - people", k=20)
 
 from __future__ import annotations
 
-import json as json_format
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ import numpy as np
 from multimodal.boxes import atomic_write, read_manifest
 from multimodal.errors import InputError
 from multimodal.pairs import Hit
+from multimodal.printable import json_text, printable
 from multimodal.search.algebra import QueryVector, combine, describe_unknown
 from multimodal.search.grammar import Expression, parse
 from multimodal.search.segments import unit_rows
@@ -115,13 +115,13 @@ def search_verb(
     encoder = None if export is None else _lazy_encoder(opened, export)
     found = answer(opened, query, k, encoder, _conditions(opened, where or []))
     if found.notes:
-        print(found.notes, file=sys.stderr)
+        print(printable(found.notes), file=sys.stderr)
     if not found.hits:
         print(f"{store}: no picture to show; {len(opened):,} in the store", file=sys.stderr)
     if json:
         print(as_json(query, found))
     else:
-        print(_as_table(found.hits, why), end="")
+        print(printable(_as_table(found.hits, why)), end="")
     if html is not None:
         from multimodal.search.page import render
 
@@ -248,4 +248,4 @@ def as_json(query: str, found: Answer) -> str:
     hits = [{"rank": rank, **asdict(hit)} for rank, hit in enumerate(found.hits, start=1)]
     left_out = [term.label for term in found.query.left_out]
     whole = {"query": query, "means": str(found.expression), "unknown": dict(found.query.unknown), "left_out": left_out, "hits": hits}
-    return json_format.dumps(whole, ensure_ascii=False, indent=1)
+    return json_text(whole, indent=1)

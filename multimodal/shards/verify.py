@@ -137,6 +137,11 @@ def _column_problems(shards: ShardSet, name: str) -> Iterator[Bad]:
     except InputError as error:
         yield Bad(name, "", str(error))
         return
+    yield from column_problems(column)
+
+
+def column_problems(column: Column) -> Iterator[Bad]:
+    """Its files that are missing, or have other content than was written."""
     for file, part in column.manifest.parts.items():
         wanted = {file: part["fingerprint"]}
         if "offsets" in part:
@@ -144,6 +149,6 @@ def _column_problems(shards: ShardSet, name: str) -> Iterator[Bad]:
         for one, fingerprint in wanted.items():
             path = column.path / one
             if not path.is_file():
-                yield Bad(name, "", f"column file {one} is missing")
+                yield Bad(column.name, "", f"column file {one} is missing")
             elif fingerprint_file(path) != fingerprint:
-                yield Bad(name, "", f"column file {one} has changed since it was made")
+                yield Bad(column.name, "", f"column file {one} has changed since it was made")

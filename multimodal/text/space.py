@@ -47,6 +47,7 @@ NORMALISER = "normaliser.json"
 WEIGHTS = "weights.safetensors"
 _DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I64": "<i8"}
 _MAX_HEADER_BYTES = 100_000_000  # what the safetensors library takes
+_NUM_SPELT = 8  # words of a text whose near spellings are looked for, some 20 ms each
 _CHECKED_BYTES = 1 << 24  # smaller files are compared with the manifest when a space is opened; larger ones by size
 
 
@@ -230,9 +231,13 @@ def read_vocabulary(path: Path, document_frequencies: np.ndarray, num_documents:
 
 
 def unknown_words(text: str, normaliser: Normaliser, vocabulary: Vocabulary) -> dict[str, list[str]]:
-    """Words of a text that are not in the vocabulary -> near spellings; where none is known, those that the normaliser drops too."""
+    """Words of a text that are not in the vocabulary -> near spellings; where none is known, those that the normaliser drops too.
+
+    Near spellings are looked for of the first words alone: a text without a known word would hold up whoever else is waiting.
+    """
     words = normaliser.tokens(text)
-    unknown = {word: vocabulary.near(word) for word in dict.fromkeys(words) if word not in vocabulary}
+    named = [word for word in dict.fromkeys(words) if word not in vocabulary]
+    unknown = {word: vocabulary.near(word) if number < _NUM_SPELT else [] for number, word in enumerate(named)}
     if len(unknown) == len(set(words)):
         unknown |= {dropped: [] for dropped in text.split() if not normaliser.tokens(dropped)}
     return unknown
