@@ -11,11 +11,13 @@ import hashlib
 import json
 import os
 import shutil
+import stat
+import struct
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import IO, Any
 
 from multimodal.errors import InputError
@@ -59,26 +61,140 @@ class Manifest:
 
 def read_manifest(box: str | Path, kind: str) -> Manifest:
     """The manifest of a box of the kind wanted; InputError where there is none, or it is another kind or a newer format."""
-    try:
-        content = (Path(box) / MANIFEST).read_bytes()
-    except FileNotFoundError:
-        called, command = _called(kind)
-        state = "holds no manifest.json (unfinished, or not a box of ours)" if Path(box).is_dir() else "does not exist"
-        raise InputError(f"{box}: wanted {called} here, and the folder {state}{command and f'. One is made by: {command}'}") from None
-    return decode_manifest(content, str(box), kind)
+    return decode_manifest(_read(box, *_called(kind)), str(box), kind)
+
+
+def read_any_manifest(box: str | Path) -> Manifest:
+    """The manifest of a box of whatever kind; InputError where there is none, or it is of a newer format."""
+    return _decode(_read(box, "a box", ""), str(box))
 
 
 def decode_manifest(content: bytes, box: str, kind: str) -> Manifest:
     """The manifest from its file's content; InputError, which calls the box as given, where it is another kind or a newer format."""
-    try:
-        manifest = Manifest(**json.loads(content.decode()))
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
-        raise InputError(f"{box}/{MANIFEST}: not a manifest of ours: {error}") from None
+    manifest = _decode(content, box)
     if manifest.kind != kind:
         raise InputError(f"{box}: wanted {_called(kind)[0]} here, and this is {KINDS.get(manifest.kind, (f'a {manifest.kind}', ''))[0]}")
+    return manifest
+
+
+def _read(box: str | Path, called: str, command: str) -> bytes:
+    """The content of its file; what a message calls the kind that is wanted, and the commands that make one."""
+    try:
+        return (Path(box) / MANIFEST).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        state = (
+            "the folder holds no manifest.json (unfinished, or not a box of ours)" if Path(box).is_dir() else "the folder does not exist"
+        )
+        raise InputError(f"{box}: wanted {called} here, and {state}{command and f'. One is made by: {command}'}") from None
+
+
+def _decode(content: bytes, box: str) -> Manifest:
+    try:
+        manifest = Manifest(**json.loads(content.decode()))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{box}/{MANIFEST}: not a manifest of ours: {error}") from None
+    _check_types(manifest, box)
     if manifest.format_version > FORMAT_VERSION:
         raise InputError(f"{box}: format version {manifest.format_version}; this release reads up to {FORMAT_VERSION}. Install a newer one")
     return manifest
+
+
+def check_values(box: str | Path, where: str, values: Mapping[str, Any], wanted: Mapping[str, type | tuple[type, ...]]) -> None:
+    """InputError, naming the manifest and the entry, where one that is wanted is missing or of another type.
+
+    where: how the manifest calls the values, "config" or "parts.000000.tar". wanted: name -> its type or types; a bool is no int here, and
+    an int is no less than 0.
+    """
+    for name, types in wanted.items():
+        value = values.get(name)
+        types = types if isinstance(types, tuple) else (types,)
+        if name not in values:
+            problem = "is missing"
+        elif not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            problem = f"is {_shortened(value)}, and {' or '.join(each.__name__ for each in types)} is wanted"
+        elif isinstance(value, int) and value < 0:
+            problem = f"is {value}, which is below 0"
+        else:
+            continue
+        raise InputError(f"{box}/{MANIFEST}: {where}.{name} {problem}. {_DAMAGED}")
+
+
+def check_parts(box: str | Path, parts: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, type | tuple[type, ...]]) -> None:
+    """`check_values` of the facts on each part."""
+    for name, facts in parts.items():
+        check_values(box, f"parts.{name}", facts, wanted)
+
+
+def box_file(box: str | Path, name: str) -> Path:
+    """The path of a file or folder that a manifest names in its box; InputError where the name, or a link, leads out of the box."""
+    if not name or "\0" in name or Path(name).is_absolute() or PureWindowsPath(name).anchor or ".." in PureWindowsPath(name).parts:
+        raise InputError(f"{Path(box) / MANIFEST}: names {_shortened(name)}, which is no name of a file in its folder. {_DAMAGED}")
+    path = Path(box) / name
+    if not path.resolve().is_relative_to(Path(box).resolve()):
+        raise InputError(f"{path}: is a link that leads out of {box}. Put what it leads to in its place, if you trust it")
+    return path
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Around the code that parses a file of a box: what it raises where the file is damaged becomes an InputError that names the file.
+
+    A file that is missing, or cannot be opened, keeps its OSError, which says so.
+    """
+    try:
+        yield
+    except (InputError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError):
+        raise
+    except OSError as error:
+        if error.errno is not None:  # the system's own; libraries raise OSError without a number for content that they cannot read
+            raise
+        raise InputError(f"{path}: {_first_line(error)}. {_DAMAGED}") from error
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        EOFError,
+        RecursionError,
+        MemoryError,
+        struct.error,
+    ) as error:
+        raise InputError(f"{path}: {_first_line(error)}. {_DAMAGED}") from error
+
+
+_PARSING = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, RuntimeError, MemoryError, struct.error)
+"""What json, numpy, pyarrow, safetensors and our own code raise over content that is not what it should be."""
+_DAMAGED = "The file is damaged, or another program's. Restore it, or make it again"
+
+
+def _first_line(error: Exception) -> str:
+    told = str(error).strip().splitlines()
+    return f"cannot be read ({type(error).__name__}{': ' + _shortened(told[0], 200) if told else ''})"
+
+
+def _shortened(value: Any, length: int = 60) -> str:
+    shown = value if isinstance(value, str) and length > 60 else repr(value)
+    return shown if len(shown) <= length else f"{shown[:length]}..."
+
+
+def _check_types(manifest: Manifest, box: str) -> None:
+    """Every manifest's own fields, so that whoever opens one finds mappings where it looks for them."""
+    wanted: dict[str, type] = {
+        "kind": str,
+        "config": Mapping,
+        "counts": Mapping,
+        "made_from": Mapping,
+        "parts": Mapping,
+        "format_version": int,
+    }
+    for name, kind in wanted.items():
+        value = getattr(manifest, name)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise InputError(f"{box}/{MANIFEST}: {name} is {_shortened(value)}, and {kind.__name__} is wanted. {_DAMAGED}")
+    check_values(box, "counts", manifest.counts, dict.fromkeys(manifest.counts, int))
+    check_values(box, "made_from", manifest.made_from, dict.fromkeys(manifest.made_from, str))
+    check_values(box, "parts", manifest.parts, dict.fromkeys(manifest.parts, dict))
 
 
 def _called(kind: str) -> tuple[str, str]:
@@ -106,9 +222,14 @@ def is_whole(box: str | Path) -> bool:
 def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     """A binary file that appears under its name only when it is whole and on disk; on any error nothing is left behind.
 
-    Makes the parent folder. The temporary file lies beside the target, so the rename never crosses file systems.
+    Makes the parent folder. The temporary file lies beside the target, so the rename never crosses file systems. What is there and is no
+    regular file (/dev/stdout, a pipe, a device) is written to as it is: a rename would put a file in its place.
     """
     path = Path(path)
+    if _is_special(path):
+        with open(path, "wb") as file:
+            yield file
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
@@ -123,6 +244,15 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError) and error.filename is None:  # a write on a full disk knows no name
             error.filename = str(path)
         raise
+
+
+def _is_special(path: Path) -> bool:
+    """Whether the path leads to something that is neither a regular file nor a folder."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # not there, or not to be reached: opening it will say so
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

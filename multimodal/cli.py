@@ -22,6 +22,7 @@ VERBS: Verbs = {
         "classes": ("multimodal.evaluate.classes:evaluate", "articles and pictures found by their class, by --label: mAP"),
         "probe": ("multimodal.evaluate.probe:probe", "how well a trunk's features tell classes apart, by a linear probe and by neighbours"),
     },
+    "verify": ("multimodal.verify:verify", "read every byte of a box of any kind again and compare it with its manifest"),
     "demo": ("multimodal.demo:demo", "the whole road on real pictures, or on your own with --data"),
     "shards": {
         "verify": ("multimodal.shards.door:verify", "read every byte of a shard set again and compare it with its manifest"),

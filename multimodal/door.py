@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import importlib
 import inspect
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from typing import Any
 
 from multimodal.arguments import near_names, parse
 from multimodal.errors import InputError
+from multimodal.printable import printable
 
 Verb = tuple[str, str]
 """("package.module:function", "one line of help")"""
@@ -42,6 +44,8 @@ def run(verbs: Verbs, prog: str, argv: Sequence[str] | None = None) -> int:
     argv: the arguments after the program's name; None takes the process's own.
     InputError and OSError become one line `error: ...` on stderr. Anything else is a bug of ours and keeps its traceback.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file name that is no UTF-8 is printed with its bytes written out
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _dispatch(verbs, prog, list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
@@ -123,5 +127,5 @@ def _rows(verbs: Verbs, prefix: str = "") -> Iterable[tuple[str, str]]:
 
 
 def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     return EXIT_INPUT

@@ -16,6 +16,7 @@ import numpy as np
 from multimodal.boxes import atomic_write
 from multimodal.errors import InputError
 from multimodal.metrics import score_blocks, unit
+from multimodal.printable import printable
 from multimodal.shards import Column, SetPath, ShardSet, open_set
 from multimodal.text import Doc2VecSpace, FastTextSpace, TextSpace, TopicSpace, WordSpace, open_space
 from multimodal.text.space import NamesDimensions
@@ -74,14 +75,14 @@ def show(
     if source is not None and column is not None:
         strongest = strongest_pairs(opened, Column.of(source, column), len(source), num_pairs)
     tops = opened.top_words(num_words) if isinstance(opened, NamesDimensions) else []
-    print("\n".join(facts))
+    print(printable("\n".join(facts)))
     for number, top in enumerate(tops):
         share = f" {100 * strongest[number].share:5.1f} %" if strongest else ""
-        print(f"  topic {number:3d}{share}: {' '.join(top)}")
+        print(printable(f"  topic {number:3d}{share}: {' '.join(top)}"))
         if source is not None:
-            print(f"      {' | '.join(_text(source, id) for id in strongest[number].ids.tolist())}")
+            print(printable(f"      {' | '.join(_text(source, id) for id in strongest[number].ids.tolist())}"))
     for word, found in near.items():
-        print(f"  near {word}: {', '.join(f'{one.word} {one.nearness:.2f}' for one in found)}")
+        print(printable(f"  near {word}: {', '.join(f'{one.word} {one.nearness:.2f}' for one in found)}"))
     if html is not None:
         with atomic_write(html) as file:
             file.write(_page(space, facts, tops, strongest, source, near).encode())

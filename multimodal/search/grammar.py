@@ -86,6 +86,10 @@ def parse(query: str) -> Expression:
 
     `a - a` parses, to an expression without terms: whether anything is left to look for is not a question of grammar.
     """
+    try:
+        query.encode()
+    except UnicodeEncodeError as error:  # half a surrogate pair: bytes of a command line that are no UTF-8
+        raise QueryError(query, error.start, "this is no letter: the query is not UTF-8") from None
     weights: dict[tuple[Literal["image", "text"], str], list[float]] = defaultdict(list)
     for term in _Parser(query).parse():
         weights[term.kind, term.content].append(term.weight)

@@ -6,7 +6,6 @@ search(Store("runs/demo/wordvec/store"), "2*beach - people", k=20)
 
 from __future__ import annotations
 
-import json as json_format
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ import numpy as np
 from multimodal.boxes import atomic_write, read_manifest
 from multimodal.errors import InputError
 from multimodal.pairs import Hit
+from multimodal.printable import json_text, printable
 from multimodal.search.algebra import QueryVector, combine, describe_unknown
 from multimodal.search.grammar import Expression, parse
 from multimodal.search.segments import unit_rows
@@ -27,6 +27,8 @@ from multimodal.search.store import Store
 ImageEncoder = Callable[[Sequence[Path]], np.ndarray]
 """Paths of p pictures -> (p, d) float32, in the space of the store's rows."""
 
+MAX_DIGITS = 30
+"""Of an id in a query; 64 bits have 19, and Python converts no more than 4,300."""
 SCORE_DECIMALS = 6  # float16 rows carry three or four; at six, what should tie ties
 
 
@@ -69,7 +71,7 @@ def answer(
     if k < 1:
         raise InputError(f"k = {k}; at least 1 hit is wanted")
     expression = parse(query)
-    named = {term.content: int(term.content) for term in expression.terms if term.kind == "image" and is_id(term.content)}
+    named = {term.content: _id_of(term.content) for term in expression.terms if term.kind == "image" and is_id(term.content)}
     paths = [term.content for term in expression.terms if term.kind == "image" and term.content not in named]
     images = dict(zip(named, store.take(list(named.values())), strict=True)) | _encode(store, paths, image_encoder)
     vector = combine(expression, store.query_space, images)
@@ -113,13 +115,13 @@ def search_verb(
     encoder = None if export is None else _lazy_encoder(opened, export)
     found = answer(opened, query, k, encoder, _conditions(opened, where or []))
     if found.notes:
-        print(found.notes, file=sys.stderr)
+        print(printable(found.notes), file=sys.stderr)
     if not found.hits:
         print(f"{store}: no picture to show; {len(opened):,} in the store", file=sys.stderr)
     if json:
         print(as_json(query, found))
     else:
-        print(_as_table(found.hits, why), end="")
+        print(printable(_as_table(found.hits, why)), end="")
     if html is not None:
         from multimodal.search.page import render
 
@@ -133,13 +135,28 @@ def is_id(content: str) -> bool:
     return content.isascii() and content.isdigit()
 
 
+def _id_of(content: str) -> int:
+    if len(content) > MAX_DIGITS:
+        raise InputError(f"image:{content[:MAX_DIGITS]}...: no picture has an id of {len(content):,} digits")
+    return int(content)
+
+
+def _file_of(path: str) -> Path | None:
+    """The picture file that a query names; None where there is none of that name, or there can be none."""
+    try:
+        file = Path(path).expanduser()  # RuntimeError: the home of somebody whom the machine does not know
+        return file if file.is_file() else None
+    except (RuntimeError, ValueError, OSError):  # a name that holds NUL, is longer than the system takes, or may not be looked at
+        return None
+
+
 def _encode(store: Store, paths: Sequence[str], image_encoder: ImageEncoder | None) -> dict[str, np.ndarray]:
     """Content of each `image:<path>` term -> its vector (d,)."""
     if not paths:
         return {}
-    files = [Path(path).expanduser() for path in paths]
+    files = [_file_of(path) for path in paths]
     for path, file in zip(paths, files, strict=True):
-        if not file.is_file():
+        if file is None:
             raise InputError(
                 f"image:{path} is no id of the store and no file. Ids are whole numbers; quote a path that has spaces or signs in it"
             )
@@ -147,7 +164,7 @@ def _encode(store: Store, paths: Sequence[str], image_encoder: ImageEncoder | No
         raise InputError(
             f"image:{paths[0]} needs the image tower that the store was made with, and a store has none. Add --export <folder>"
         )
-    vectors = np.asarray(image_encoder(files))
+    vectors = np.asarray(image_encoder([file for file in files if file is not None]))
     if vectors.shape != (len(paths), store.dim):
         raise InputError(f"the image encoder gave shape {vectors.shape}; this store wants ({len(paths)}, {store.dim})")
     for path, vector in zip(paths, vectors, strict=True):
@@ -231,4 +248,4 @@ def as_json(query: str, found: Answer) -> str:
     hits = [{"rank": rank, **asdict(hit)} for rank, hit in enumerate(found.hits, start=1)]
     left_out = [term.label for term in found.query.left_out]
     whole = {"query": query, "means": str(found.expression), "unknown": dict(found.query.unknown), "left_out": left_out, "hits": hits}
-    return json_format.dumps(whole, ensure_ascii=False, indent=1)
+    return json_text(whole, indent=1)

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from multimodal.arrays import read_array, write_array
-from multimodal.boxes import atomic_write, fingerprint_file, fingerprint_json
+from multimodal.boxes import atomic_write, box_file, fingerprint_file, fingerprint_json, reading
 from multimodal.errors import InputError
 
 REQUIRED_COLUMNS = ("name", "text")
@@ -93,14 +93,23 @@ def fingerprint_segment(folder: Path) -> str:
 class SegmentReader:
     """A segment on disk. Opening reads the ids alone; every other call maps the file it needs and lets it go, so thousands stay cheap."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, num_rows: int, dim: int) -> None:
+        """num_rows, dim: n and d, as the store's manifest has them. InputError where the ids are damaged."""
         self.folder = folder
         self.number = int(folder.name)
-        self.ids: np.ndarray = read_array(folder / "ids.npy")
+        self.dim = dim
+        path = box_file(folder, "ids.npy")
+        with reading(path):
+            self.ids: np.ndarray = read_array(path)
+            _check_array(self.ids, (num_rows,), np.int64)
 
     def rows(self) -> np.ndarray:
         """(n, d) float16, memory-mapped."""
-        return read_array(self._file("rows.npy"), mapped=True)
+        path = self._file("rows.npy")
+        with reading(path):
+            rows = read_array(path, mapped=True)
+            _check_array(rows, (len(self.ids), self.dim), np.float16)
+        return rows
 
     def metadata(self, columns: Sequence[str] | None = None, positions: np.ndarray | None = None) -> dict[str, list[Any]]:
         """Column -> values at the positions (all where None); a column that this segment does not have is all None."""
@@ -116,7 +125,12 @@ class SegmentReader:
     def _file(self, name: str) -> Path:
         if not self.folder.is_dir():
             raise InputError(f"{self.folder}: the store changed twice since it was opened, and this segment is gone. Open it again")
-        return self.folder / name
+        return box_file(self.folder, name)
+
+
+def _check_array(array: np.ndarray, shape: tuple[int, ...], dtype: type) -> None:
+    if array.shape != shape or array.dtype != dtype:
+        raise ValueError(f"holds {array.dtype} {array.shape}, and {np.dtype(dtype)} {shape} is wanted")
 
 
 def column_type(values: Sequence[Any], name: str) -> str:
@@ -150,13 +164,15 @@ def _write_table(path: Path, table: pa.Table, group: int, compression: str) -> N
 
 
 def _read_table(path: Path, columns: Sequence[str] | None, positions: np.ndarray | None, num_rows: int) -> dict[str, list[Any]]:
-    """Values by column. With positions, only the row groups that hold one are read."""
-    with pq.ParquetFile(path, memory_map=True) as file:
+    """Values by column. With positions, only the row groups that hold one are read. InputError where the file is damaged."""
+    with reading(path), pq.ParquetFile(path, memory_map=True) as file:
+        if file.metadata.num_rows != num_rows:
+            raise ValueError(f"holds {file.metadata.num_rows} rows, and {num_rows} are wanted")
         names = list(file.schema_arrow.names if columns is None else columns)
         present = [name for name in names if name in file.schema_arrow.names]
         if positions is None:
             table = file.read(columns=present)
-            return {name: table.column(name).to_pylist() if name in present else [None] * num_rows for name in names}
+            return _checked({name: table.column(name).to_pylist() if name in present else [None] * num_rows for name in names})
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
         stops = np.cumsum([0, *sizes])
         groups = np.searchsorted(stops, positions, side="right") - 1
@@ -164,8 +180,15 @@ def _read_table(path: Path, columns: Sequence[str] | None, positions: np.ndarray
         table = file.read_row_groups(read.tolist(), columns=present)
         before = np.cumsum([0, *(sizes[group] for group in read)])  # rows of the groups that were read, in front of each
         at = (before[inverse] + positions - stops[groups]).tolist()
-    # by scalar, not Table.take: that imports pyarrow.compute, 40 ms of a cold search for ten values
-    return {name: [table.column(name)[index].as_py() if name in present else None for index in at] for name in names}
+        # by scalar, not Table.take: that imports pyarrow.compute, 40 ms of a cold search for ten values
+        return _checked({name: [table.column(name)[index].as_py() if name in present else None for index in at] for name in names})
+
+
+def _checked(values: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    for name in values.keys() & set(REQUIRED_COLUMNS):
+        if not all(isinstance(value, str) for value in values[name]):
+            raise ValueError(f"column {name} holds something that is no string")
+    return values
 
 
 def name_some(ids: Sequence[int], shown: int = 10) -> str:

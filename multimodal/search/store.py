@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -28,7 +29,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from multimodal.arrays import read_array, write_array
-from multimodal.boxes import Manifest, copy_box, fingerprint_bytes, is_whole, read_manifest, write_manifest
+from multimodal.boxes import (
+    MANIFEST,
+    Manifest,
+    box_file,
+    check_values,
+    copy_box,
+    fingerprint_bytes,
+    is_whole,
+    read_manifest,
+    reading,
+    write_manifest,
+)
 from multimodal.errors import InputError
 from multimodal.search.segments import (
     Segment,
@@ -47,6 +59,7 @@ if TYPE_CHECKING:
 QUERY = "query"
 SEGMENTS = "segments/"
 TOMBSTONES = "tombstones/"
+_PART = re.compile(rf"{SEGMENTS}[0-9]{{6,18}}|{TOMBSTONES}[0-9]{{6,18}}\.npy")
 _MAX_ID = np.iinfo(np.int64).max
 
 
@@ -79,6 +92,28 @@ def segment_name(number: int) -> str:
     return f"{SEGMENTS}{number:06d}"
 
 
+def is_segment(name: str) -> bool:
+    """Whether a part of a store's manifest is a segment; else it is a file of tombstones."""
+    return name.startswith(SEGMENTS)
+
+
+def _check_manifest(path: Path, manifest: Manifest) -> None:
+    """InputError, naming the entry, where something that a store reads from its manifest is missing or of another type."""
+    check_values(path, "config", manifest.config, {"dim": int, "family": str})
+    check_values(path, "counts", manifest.counts, dict.fromkeys(("rows", "deleted", "generation", "next_segment"), int))
+    check_values(path, "made_from", manifest.made_from, {"export": str, QUERY: str})
+    for name, facts in manifest.parts.items():
+        if not _PART.fullmatch(name):
+            raise InputError(f"{path / MANIFEST}: lists {name!r}, which is no part of a store. Make the store again")
+        wanted = {"rows": int, "columns": dict, "fingerprint": str} if is_segment(name) else {"ids": int, "fingerprint": str}
+        check_values(path, f"parts.{name}", facts, wanted)
+        made_from = facts.get("made_from", {})
+        if not isinstance(made_from, dict):
+            raise InputError(f"{path / MANIFEST}: parts.{name}.made_from is {made_from!r}, and dict is wanted. Make the store again")
+        check_values(path, f"parts.{name}.made_from", made_from, dict.fromkeys(made_from, str))
+        check_values(path, f"parts.{name}.columns", facts.get("columns", {}), dict.fromkeys(facts.get("columns", {}), str))
+
+
 class Store:
     """One generation of a store, to read. Opening reads the ids; rows and metadata are mapped and read when asked for.
 
@@ -101,15 +136,27 @@ class Store:
                     ) from None
 
     def _open(self, known: Mapping[int, SegmentReader]) -> None:
-        numbers = [int(name.removeprefix(SEGMENTS)) for name in self.manifest.parts if name.startswith(SEGMENTS)]
-        self.segments: list[SegmentReader] = [known.get(number) or SegmentReader(self.path / segment_name(number)) for number in numbers]
-        removed = [read_array(self.path / name) for name in self.manifest.parts if name.startswith(TOMBSTONES)]
+        _check_manifest(self.path, self.manifest)
+        segments = {int(name.removeprefix(SEGMENTS)): facts["rows"] for name, facts in self.manifest.parts.items() if is_segment(name)}
+        self.segments: list[SegmentReader] = [
+            known.get(number) or SegmentReader(box_file(self.path, segment_name(number)), num_rows, self.dim)
+            for number, num_rows in segments.items()
+        ]
+        removed = [self._tombstones(name, facts) for name, facts in self.manifest.parts.items() if not is_segment(name)]
         self.deleted: np.ndarray = np.concatenate([np.empty((0, 2), np.int64), *removed])
         self._live: list[np.ndarray] = []
         for segment in self.segments:
             dead = self.deleted[self.deleted[:, 0] == segment.number, 1]
             self._live.append(np.flatnonzero(~np.isin(segment.ids, dead)))
         self.ids: np.ndarray = np.concatenate([np.empty(0, np.int64), *(ids for _, ids in self.live())])
+
+    def _tombstones(self, name: str, facts: Mapping[str, Any]) -> np.ndarray:
+        path = box_file(self.path, name)
+        with reading(path):
+            tombstones = read_array(path)
+            if fingerprint_bytes(tombstones.tobytes()) != facts["fingerprint"] or tombstones.shape != (facts["ids"], 2):
+                raise ValueError("it is not the list of deleted pictures that was written")
+        return tombstones
 
     @cached_property
     def _by_id(self) -> np.ndarray:
@@ -142,7 +189,8 @@ class Store:
     @cached_property
     def query_space(self) -> TextSpace:
         """The text space that the store's queries go through; InputError when it is not the one that the store was made with."""
-        found, wanted = read_manifest(self.path / QUERY, kind="text-space").fingerprint, self.manifest.made_from[QUERY]
+        query = box_file(self.path, QUERY)
+        found, wanted = read_manifest(query, kind="text-space").fingerprint, self.manifest.made_from[QUERY]
         if found != wanted:
             raise InputError(
                 f"{self.path / QUERY}: this text space is {found[:12]} and the store was made with {wanted[:12]}. Make the store again"
@@ -255,7 +303,10 @@ class StoreWriter:
         read_manifest(self.path, kind="store")
 
     def __enter__(self) -> StoreWriter:
-        self._lock = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+        for name in (SEGMENTS, TOMBSTONES, QUERY):  # what a link leads to is somebody's, and a writer removes old files
+            if (self.path / name.rstrip("/")).is_symlink():
+                raise InputError(f"{self.path / name}: is a link, and a store that is written to has folders of its own. Copy the store")
+        self._lock = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -296,7 +347,7 @@ class StoreWriter:
         tombstones = np.concatenate([self.store.deleted, *new])
         name = f"{TOMBSTONES}{self.store.manifest.counts['generation'] + 1:06d}.npy"
         write_array(self.path / name, tombstones)
-        kept = {part: facts for part, facts in self.store.manifest.parts.items() if part.startswith(SEGMENTS)}
+        kept = {part: facts for part, facts in self.store.manifest.parts.items() if is_segment(part)}
         self._commit({**kept, name: {"ids": len(tombstones), "fingerprint": fingerprint_bytes(tombstones.tobytes())}})
 
     def compact(self) -> None:
@@ -333,9 +384,9 @@ class StoreWriter:
     def _commit(self, parts: Mapping[str, Mapping[str, Any]]) -> None:
         """Make the parts the next generation; then remove what neither it nor the one before it names."""
         before = self.store.manifest
-        segments = [facts["rows"] for name, facts in parts.items() if name.startswith(SEGMENTS)]
-        deleted = sum(facts["ids"] for name, facts in parts.items() if name.startswith(TOMBSTONES))
-        used = [int(name.removeprefix(SEGMENTS)) + 1 for name in parts if name.startswith(SEGMENTS)]
+        segments = [facts["rows"] for name, facts in parts.items() if is_segment(name)]
+        deleted = sum(facts["ids"] for name, facts in parts.items() if not is_segment(name))
+        used = [int(name.removeprefix(SEGMENTS)) + 1 for name in parts if is_segment(name)]
         counts = {
             "rows": sum(segments) - deleted,
             "deleted": deleted,
@@ -345,6 +396,6 @@ class StoreWriter:
         write_manifest(self.path, Manifest("store", before.config, counts, before.made_from, parts))
         for folder in (SEGMENTS, TOMBSTONES):
             for path in (self.path / folder).glob("[0-9]*"):
-                if folder + path.name not in {*parts, *before.parts}:
+                if folder + path.name not in {*parts, *before.parts} and _PART.fullmatch(folder + path.name):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
         self.store = Store(self.path, before=self.store)

@@ -24,7 +24,19 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from multimodal.arrays import read_array, write_array
-from multimodal.boxes import MANIFEST, Manifest, atomic_write, decode_manifest, fingerprint_file, is_whole, read_manifest, write_manifest
+from multimodal.boxes import (
+    MANIFEST,
+    Manifest,
+    atomic_write,
+    check_parts,
+    check_values,
+    decode_manifest,
+    fingerprint_file,
+    is_whole,
+    read_manifest,
+    reading,
+    write_manifest,
+)
 from multimodal.errors import InputError
 from multimodal.shards.format import TAR
 from multimodal.shards.reader import Recent, Shard, ShardSet
@@ -47,6 +59,7 @@ class Column:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self.manifest = read_manifest(self.path, kind="column")
+        _check_manifest(self.path, self.manifest)
         self.name = self.path.name
         self.unit: Unit = self.manifest.config["unit"]
         self.dim: int = self.manifest.config["dim"]
@@ -96,7 +109,10 @@ class Column:
         path = self.path / TOP_WORDS
         if not path.is_file():
             return None
-        words: list[list[str]] = json.loads(path.read_text(encoding="utf-8"))
+        with reading(path):
+            words: list[list[str]] = json.loads(path.read_text(encoding="utf-8"))
+            if not all(isinstance(word, str) for of_one in words for word in of_one):
+                raise ValueError("it is no list of lists of words")
         if len(words) != self.dim:
             raise InputError(f"{path}: words for {len(words)} dimensions, and the column has {self.dim}. Make the column again")
         return words
@@ -137,8 +153,13 @@ class Column:
             offsets = read_array(self.path / f"{name}{OFFSETS}", mapped=True) if self.unit != "pair" else None
         except (FileNotFoundError, ValueError) as error:
             raise InputError(f"columns {self.path}: {name} cannot be read ({error}). Remove the folder and make the column again") from None
-        if values.shape != (self.manifest.parts[f"{name}{ROWS}"]["num_rows"], self.dim):
-            raise InputError(f"columns {self.path}: {name}{ROWS} is {values.shape}, not what its manifest says. Make the column again")
+        facts = self.manifest.parts[f"{name}{ROWS}"]
+        if values.shape != (facts["num_rows"], self.dim) or values.dtype not in (np.float16, np.float32):
+            raise InputError(
+                f"columns {self.path}: {name}{ROWS} is {values.dtype} {values.shape}, not what its manifest says. Make the column again"
+            )
+        if offsets is not None and not _are_offsets(offsets, facts["num_pairs"], facts["num_rows"]):
+            raise InputError(f"columns {self.path}: {name}{OFFSETS} does not lead to the rows of its pairs. Make the column again")
         return _Rows(values, offsets)
 
     def _check(self, ids: np.ndarray) -> None:
@@ -346,6 +367,25 @@ def _fetch_column(shards: ShardSet, name: str, path: Path) -> None:
 def column_names(shards: ShardSet) -> list[str]:
     """The finished columns of a set."""
     return sorted(path.parent.name for path in (shards.index / COLUMNS).glob(f"*/{MANIFEST}"))
+
+
+def _check_manifest(path: Path, manifest: Manifest) -> None:
+    """InputError, naming the entry, where something that a column reads from its manifest is missing or of another type."""
+    check_values(path, "config", manifest.config, {"unit": str, "dim": int})
+    check_values(path, "counts", manifest.counts, {"rows": int})
+    check_parts(path, manifest.parts, {"num_pairs": int, "num_rows": int, "shard": str, "fingerprint": str})
+    if manifest.config["unit"] not in get_args(Unit):
+        raise InputError(f"{path / MANIFEST}: config.unit is {manifest.config['unit']!r}, none of {', '.join(get_args(Unit))}")
+    for name in manifest.parts:
+        if not name.endswith(ROWS) or Path(name).name != name:
+            raise InputError(f"{path / MANIFEST}: lists {name!r}, which is no name of a file of rows in its folder")
+
+
+def _are_offsets(offsets: np.ndarray, num_pairs: int, num_rows: int) -> bool:
+    """Whether they cut the rows into a part for each pair, none of them empty."""
+    if offsets.shape != (num_pairs + 1,) or offsets.dtype != np.int64:
+        return False
+    return bool(offsets[0] == 0 and offsets[-1] == num_rows and (np.diff(offsets) > 0).all())
 
 
 def _shard_of(file: str) -> str:

@@ -12,7 +12,6 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
-from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy as np
 
 from multimodal.boxes import atomic_write
 from multimodal.errors import InputError
+from multimodal.printable import json_text, printable
 from multimodal.shards.columns import Column, column_names, column_path
 from multimodal.shards.index import index_tars
 from multimodal.shards.reader import BrokenPair, ShardSet
@@ -144,7 +144,7 @@ def ls(
     listed = [_pair_facts(shards, int(id)) for id in ids[start : start + num]]
     if json:
         for facts in listed:
-            print(dumps(facts, ensure_ascii=False))
+            print(json_text(facts))
         return
     _print_table(["id", "key", "split", "group", "name", "bytes", "text"], [[str(value) for value in facts.values()] for facts in listed])
     if start + num < len(ids):
@@ -238,7 +238,7 @@ def _column_facts(shards: ShardSet, name: str) -> str:
 
 
 def _print_json(value: Any) -> None:
-    print(dumps(value, indent=1, ensure_ascii=False))
+    print(json_text(value, indent=1))
 
 
 def _print_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -249,5 +249,5 @@ def _print_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _one_line(text: str) -> str:
-    text = " ".join(text.split())
+    text = printable(" ".join(text.split()))
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"

@@ -15,7 +15,7 @@ from multimodal.shards.format import TAR
 from multimodal.shards.ledger import Ledger
 from multimodal.shards.scan import scan_tar
 from multimodal.shards.table import INDEX, IndexTable, make_table, merge, write_table
-from multimodal.shards.writer import shards_manifest
+from multimodal.shards.writer import shards_manifest, with_index
 
 
 def index_tars(path: Path, output: Path | None = None, max_bad_share: float = 0.05) -> Manifest:
@@ -43,6 +43,6 @@ def index_tars(path: Path, output: Path | None = None, max_bad_share: float = 0.
             ledger.good(len(scan.rows))
             tables[tar.name.removesuffix(TAR)] = make_table(scan.rows, tar.stat().st_size, fingerprint_file(tar))
     manifest = shards_manifest(tables.items(), config)
-    write_table(output / INDEX, merge(tables.values()))
+    manifest = with_index(manifest, write_table(output / INDEX, merge(tables.values())))
     write_manifest(output, manifest)
     return manifest

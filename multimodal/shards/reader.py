@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from multimodal.boxes import MANIFEST, fingerprint_json, read_manifest
+from multimodal.boxes import MANIFEST, check_parts, fingerprint_json, read_manifest
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards.format import BLOCK, TAR, decode_record, header_key
@@ -96,8 +96,8 @@ class ShardSet:
             raise InputError(f"{self.path}: holds tars, and no index of them. Run: multimodal shards index {self.path}")
         self.manifest = read_manifest(self.index, kind="shards")
         self.name = self.path.resolve().name if remote is None else remote.name
-        self.shards = _shards(self.manifest.parts)
-        self._table = open_table(self.index / INDEX)
+        self.shards = _shards(self.index, self.manifest.parts)
+        self._table = open_table(self.index / INDEX, self.manifest.parts.get(INDEX))
         if len(self._table) != sum(shard.num_pairs for shard in self.shards):
             raise InputError(
                 f"{self.index}: index.arrow has {len(self._table)} pairs, manifest.json {self.manifest.counts.get('pairs')}. "
@@ -108,6 +108,8 @@ class ShardSet:
             for member in ("image", "json", "txt")
         }
         self._shard_of = self._table.integers("shard")
+        if INDEX not in self.manifest.parts:  # made by an older release: nothing says that it is the index that was written
+            self._check_spans()
         self.groups: Strings = self._table.strings("group")
         self.splits: Strings = self._table.strings("split")
         self.names: Strings = self._table.strings("name")
@@ -207,16 +209,19 @@ class ShardSet:
 
     def pair(self, id: int) -> Pair:
         """The whole pair, as it was written."""
-        record = self.record(id)
-        return Pair(
-            name=record["name"],
-            image=self.image_bytes(id),
-            extension=self.extensions[id],
-            texts=tuple(record["texts"]),
-            group=record["group"],
-            split=record["split"],
-            metadata=record["metadata"],
-        )
+        record, image = self.record(id), self.image_bytes(id)
+        try:
+            return Pair(
+                name=record["name"],
+                image=image,
+                extension=self.extensions[id],
+                texts=tuple(record["texts"]),
+                group=record["group"],
+                split=record["split"],
+                metadata=record["metadata"],
+            )
+        except ValueError as error:
+            raise self._broken(id, str(error)) from None
 
     def _member(self, id: int, member: str) -> bytes:
         offsets, sizes = self._spans[member]
@@ -251,6 +256,18 @@ class ShardSet:
         if file.size_bytes > shard.size_bytes:
             raise InputError(f"{path}: has {file.size_bytes} bytes and had {shard.size_bytes} when it was indexed. Run: {self._verify()}")
         return file
+
+    def _check_spans(self) -> None:
+        """InputError where the index sends a reader to other tars than the manifest lists, or outside of them."""
+        ends = np.array([shard.size_bytes for shard in self.shards], np.int64)
+        of_pairs = np.repeat(np.arange(len(self.shards)), [shard.num_pairs for shard in self.shards])
+        if (self._shard_of != of_pairs).any() or any(
+            (offsets < 0).any() or (sizes < 0).any() or (sizes > ends[of_pairs] - offsets).any() for offsets, sizes in self._spans.values()
+        ):
+            raise InputError(
+                f"{self.index / INDEX}: the index is damaged: it names places that are not in the tars. "
+                f"Run: multimodal shards index {self.path}"
+            )
 
     def _check(self, id: int) -> int:
         if not 0 <= id < len(self):
@@ -325,10 +342,15 @@ def read_at(descriptor: int, offset: int, size: int) -> bytes:
     return content
 
 
-def _shards(parts: Any) -> tuple[Shard, ...]:
+def _shards(box: Path, parts: Mapping[str, Mapping[str, Any]]) -> tuple[Shard, ...]:
     shards: list[Shard] = []
     start = 0
-    for file, part in sorted(parts.items()):
-        shards.append(Shard(file.removesuffix(TAR), int(part["num_pairs"]), int(part["size_bytes"]), str(part["fingerprint"]), start))
+    check_parts(box, parts, {"size_bytes": int, "fingerprint": str})
+    tars = {name: part for name, part in parts.items() if name != INDEX}
+    check_parts(box, tars, {"num_pairs": int})
+    for file, part in sorted(tars.items()):
+        if not file.endswith(TAR) or Path(file).name != file:
+            raise InputError(f"{box / MANIFEST}: lists {file!r}, which is no name of a tar in its folder")
+        shards.append(Shard(file.removesuffix(TAR), part["num_pairs"], part["size_bytes"], part["fingerprint"], start))
         start += shards[-1].num_pairs
     return tuple(shards)

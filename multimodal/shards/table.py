@@ -9,11 +9,12 @@ in a single record batch, so that its columns are read from the memory map witho
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
 from pathlib import Path
-from typing import IO, overload
+from typing import IO, Any, overload
 
 import numpy as np
 import pyarrow as pa
@@ -171,35 +172,66 @@ def merge(tables: Iterable[IndexTable]) -> IndexTable:
     return IndexTable(pa.RecordBatch.from_arrays(arrays, schema=INDEX_SCHEMA))
 
 
-def write_table(path: Path, table: IndexTable) -> None:
-    """Write a sidecar or an index, whole or not at all."""
+def write_table(path: Path, table: IndexTable) -> dict[str, Any]:
+    """Write a sidecar or an index, whole or not at all; the facts on it, as `write_batch`."""
     with atomic_write(path) as file:
-        write_batch(file, table)
+        return write_batch(file, table)
 
 
-def write_batch(file: IO[bytes], table: IndexTable) -> None:
-    """Write a sidecar or an index into an open file."""
+def write_batch(file: IO[bytes], table: IndexTable) -> dict[str, Any]:
+    """Write a sidecar or an index into an open, empty file. Returns the facts that a manifest keeps of it: size_bytes and fingerprint."""
     with pa.ipc.new_file(file, table.batch.schema) as writer:
         writer.write_batch(table.batch)
+    file.flush()
+    file.seek(0)
+    fingerprint = file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    return {"size_bytes": file.tell(), "fingerprint": fingerprint}
 
 
-def open_table(path: Path) -> IndexTable:
-    """Map a sidecar or index; InputError where it is damaged or not one of ours."""
+def open_table(path: Path, facts: Mapping[str, Any] | None = None) -> IndexTable:
+    """Map a sidecar or index; InputError where it is damaged or not one of ours.
+
+    facts: what the manifest says of it (size_bytes, fingerprint). Its columns are read from the map without a look at each value, so the
+    content has to be the one that was written: this reads all of it once, at the speed of sha256. Without facts every value is checked to
+    lie within its column, and nobody can say that it is the one that was written.
+    """
     try:
+        if facts is not None:
+            _check_content(path, facts)
         with pa.memory_map(str(path)) as source:
-            return read_table(source, str(path))
+            return read_table(source, str(path), is_checked=facts is not None)
     except FileNotFoundError:
         raise InputError(f"{path}: the index is missing. Run: multimodal shards index {path.parent}") from None
 
 
-def read_table(source: pa.Buffer | pa.NativeFile, name: str) -> IndexTable:
+def read_table(source: pa.Buffer | pa.NativeFile, name: str, is_checked: bool = False) -> IndexTable:
     """A sidecar or index from memory or an open file; InputError, with the name, where it is damaged or not one of ours."""
     try:
         reader = pa.ipc.open_file(source)
-        batch = reader.get_batch(0) if reader.num_record_batches else None
+        batch = reader.get_batch(0) if reader.num_record_batches == 1 else None
         schema = reader.schema.remove_metadata()
-    except pa.ArrowInvalid as error:
+        if batch is not None and not is_checked:
+            batch.validate(full=True)
+    except (pa.ArrowException, OSError, MemoryError) as error:
         raise InputError(f"{name}: the index is damaged ({error}). Make the shards, or the index, again") from None
-    if batch is None or reader.num_record_batches > 1 or schema not in (SCHEMA, INDEX_SCHEMA):
+    if batch is None or schema not in (SCHEMA, INDEX_SCHEMA) or any(column.null_count for column in batch.columns):
         raise InputError(f"{name}: an Arrow file, but not an index of shards of ours")
     return IndexTable(batch)
+
+
+_content_checked: set[tuple[object, ...]] = set()
+"""The files of this process, and of those that it forks, whose content was compared; a file that is written to has another time."""
+
+
+def _check_content(path: Path, facts: Mapping[str, Any]) -> None:
+    with open(path, "rb") as file:
+        stat = os.fstat(file.fileno())
+        state = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, facts["fingerprint"])
+        if state in _content_checked:
+            return
+        if stat.st_size != facts["size_bytes"] or file_digest(file, "sha256").hexdigest() != facts["fingerprint"]:
+            raise InputError(
+                f"{path}: the index is damaged, or another: it is not what the manifest beside it was written with. "
+                "Bring it back, or make it again with: multimodal shards index"
+            )
+    _content_checked.add(state)

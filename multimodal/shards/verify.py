@@ -137,9 +137,14 @@ def _column_problems(shards: ShardSet, name: str) -> Iterator[Bad]:
     except InputError as error:
         yield Bad(name, "", str(error))
         return
+    yield from column_problems(column)
+
+
+def column_problems(column: Column) -> Iterator[Bad]:
+    """Its files that are missing, or have other content than was written."""
     for file, fingerprint in column_files(column.manifest).items():
         path = column.path / file
         if not path.is_file():
-            yield Bad(name, "", f"column file {file} is missing")
+            yield Bad(column.name, "", f"column file {file} is missing")
         elif fingerprint_file(path) != fingerprint:
-            yield Bad(name, "", f"column file {file} has changed since it was made")
+            yield Bad(column.name, "", f"column file {file} has changed since it was made")

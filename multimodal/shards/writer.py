@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import TracebackType
@@ -102,7 +103,7 @@ def finish(output: str | Path, config: Mapping[str, Any]) -> Manifest:
     if not manifest.counts["pairs"]:
         raise InputError(f"{output}: no pair was written, so there is no shard set")
     with folder.writing(INDEX) as file:
-        write_batch(file, merge(tables))
+        manifest = with_index(manifest, write_batch(file, merge(tables)))
     with folder.writing(MANIFEST) as file:
         file.write(encode_manifest(manifest))
     return manifest
@@ -127,6 +128,11 @@ def shards_manifest(tables: Iterable[tuple[str, IndexTable]], config: Mapping[st
         "size_bytes": sum(part["size_bytes"] for part in parts.values()),
     }
     return Manifest(kind="shards", config=dict(config), counts=counts, parts=parts)
+
+
+def with_index(manifest: Manifest, facts: Mapping[str, Any]) -> Manifest:
+    """The manifest with what `index.arrow` is, by which a reader knows it again."""
+    return replace(manifest, parts={**manifest.parts, INDEX: dict(facts)})
 
 
 def _num_distinct(digests: Sequence[np.ndarray]) -> int:

@@ -54,6 +54,7 @@ class EncoderSpace(BoxedSpace):
     """
 
     family: ClassVar[str] = "contrastive"
+    setting_types = {"max_tokens": int}
 
     def __init__(
         self,

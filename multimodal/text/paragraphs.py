@@ -64,6 +64,7 @@ class Doc2VecSpace(BoxedSpace):
     """
 
     family: ClassVar[str] = "wordvec"
+    setting_types = {"dm": bool, "window": int, "negative": int, "sample": (int, float), "prior": (int, float), "scaling": str}
 
     def __init__(
         self,

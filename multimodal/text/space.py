@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -26,10 +27,14 @@ from multimodal.boxes import (
     MANIFEST,
     Manifest,
     atomic_write,
+    box_file,
+    check_parts,
+    check_values,
     fingerprint_bytes,
     fingerprint_file,
     link_or_copy,
     read_manifest,
+    reading,
     write_manifest,
 )
 from multimodal.errors import InputError
@@ -41,6 +46,8 @@ VOCABULARY = "vocab.txt"
 NORMALISER = "normaliser.json"
 WEIGHTS = "weights.safetensors"
 _DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I64": "<i8"}
+_MAX_HEADER_BYTES = 100_000_000  # what the safetensors library takes
+_NUM_SPELT = 8  # words of a text whose near spellings are looked for, some 20 ms each
 _CHECKED_BYTES = 1 << 24  # smaller files are compared with the manifest when a space is opened; larger ones by size
 
 
@@ -113,7 +120,8 @@ def open_space(path: str | Path) -> TextSpace:
     ]
     if missing or not isinstance(space_class, type):
         raise InputError(f"{path}: {named} is no text space: it has no {', '.join(missing) or 'constructor'}")
-    return cast(TextSpace, cast(Any, space_class).load(path))
+    with reading(path):
+        return cast(TextSpace, cast(Any, space_class).load(path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +136,8 @@ class BoxedSpace(ABC):
     """A space as a box: `save` and `fingerprint` from the files and settings that a subclass names."""
 
     origin: Origin
+    setting_types: ClassVar[Mapping[str, type | tuple[type, ...]]] = {}
+    """Of what `_settings` always has: name -> type or types, which a manifest is held to."""
 
     @abstractmethod
     def _files(self) -> Mapping[str, bytes | Path]:
@@ -173,14 +183,17 @@ class BoxedSpace(ABC):
         return self
 
 
-def open_box(path: Path, space_class: type) -> Manifest:
+def open_box(path: Path, space_class: type[BoxedSpace]) -> Manifest:
     """The manifest of the class's box. InputError where it is another class's, or where a file is missing or was changed."""
     manifest = read_manifest(path, kind=KIND)
     wanted = f"{space_class.__module__}.{space_class.__qualname__}"
     if manifest.config.get("class") != wanted:
         raise InputError(f"{path}: this is a {manifest.config.get('class')} and not a {wanted}. Open it with multimodal.text.open_space")
+    check_values(path, "config", manifest.config, {"family": str, **space_class.setting_types})
+    check_values(path, "config", {"fit": {}, **manifest.config}, {"fit": dict})
+    check_parts(path, manifest.parts, {"size_bytes": int, "fingerprint": str})
     for name, facts in manifest.parts.items():
-        file = path / name
+        file = box_file(path, name)
         if not file.is_file():
             raise InputError(f"{path}: {name} is missing, and the manifest lists it. Restore the file, or fit the space again")
         size_bytes = file.stat().st_size
@@ -207,18 +220,24 @@ def word_files(normaliser: Normaliser, vocabulary: Vocabulary) -> dict[str, byte
 
 def read_normaliser(path: Path) -> Normaliser:
     """The normaliser of a box written with `word_files`."""
-    return Normaliser.from_json(json.loads((path / NORMALISER).read_text(encoding="utf-8")))
+    with reading(path / NORMALISER):
+        return Normaliser.from_json(json.loads((path / NORMALISER).read_text(encoding="utf-8")))
 
 
 def read_vocabulary(path: Path, document_frequencies: np.ndarray, num_documents: int) -> Vocabulary:
     """The vocabulary of a box written with `word_files`; its frequencies lie with the weights."""
-    return Vocabulary(Vocabulary.words_of((path / VOCABULARY).read_bytes()), document_frequencies, num_documents)
+    with reading(path / VOCABULARY):
+        return Vocabulary(Vocabulary.words_of((path / VOCABULARY).read_bytes()), document_frequencies, num_documents)
 
 
 def unknown_words(text: str, normaliser: Normaliser, vocabulary: Vocabulary) -> dict[str, list[str]]:
-    """Words of a text that are not in the vocabulary -> near spellings; where none is known, those that the normaliser drops too."""
+    """Words of a text that are not in the vocabulary -> near spellings; where none is known, those that the normaliser drops too.
+
+    Near spellings are looked for of the first words alone: a text without a known word would hold up whoever else is waiting.
+    """
     words = normaliser.tokens(text)
-    unknown = {word: vocabulary.near(word) for word in dict.fromkeys(words) if word not in vocabulary}
+    named = [word for word in dict.fromkeys(words) if word not in vocabulary]
+    unknown = {word: vocabulary.near(word) if number < _NUM_SPELT else [] for number, word in enumerate(named)}
     if len(unknown) == len(set(words)):
         unknown |= {dropped: [] for dropped in text.split() if not normaliser.tokens(dropped)}
     return unknown
@@ -229,16 +248,24 @@ def open_tensors(path: Path) -> dict[str, np.ndarray]:
 
     The safetensors library copies each tensor it gives; 400,000 vectors of 300 dimensions would cost a search 0.3 s before its first word.
     """
-    with open(path, "rb") as file:
+    with reading(path), open(path, "rb") as file:
+        size_bytes = path.stat().st_size
         (header_bytes,) = struct.unpack("<Q", file.read(8))
+        if header_bytes > min(size_bytes, _MAX_HEADER_BYTES):
+            raise ValueError(f"its header says that it is {header_bytes:,} bytes long")
         header = json.loads(file.read(header_bytes))
-    tensors = {}
-    for name, entry in header.items():
-        if name != "__metadata__":
-            start = 8 + header_bytes + entry["data_offsets"][0]
-            mapped = np.memmap(path, _DTYPES[entry["dtype"]], "r", start, tuple(entry["shape"])) if np.prod(entry["shape"]) else None
-            tensors[name] = np.zeros(entry["shape"], _DTYPES[entry["dtype"]]) if mapped is None else mapped.view(np.ndarray)
-    return tensors
+        header.pop("__metadata__", None)
+        return {name: _tensor(path, entry, 8 + header_bytes, size_bytes) for name, entry in header.items()}
+
+
+def _tensor(path: Path, entry: Mapping[str, Any], start: int, size_bytes: int) -> np.ndarray:
+    """One tensor of a safetensors file, whose data begin at start, by its entry in the header. ValueError where it is not in the file."""
+    dtype, shape, (first, end) = np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"]), entry["data_offsets"]
+    if not all(isinstance(number, int) and number >= 0 for number in (*shape, first, end)):
+        raise ValueError(f"a tensor of shape {shape} at {first}")
+    if end - first != math.prod(shape) * dtype.itemsize or start + end > size_bytes:
+        raise ValueError(f"a tensor of shape {shape} in the bytes {first} to {end}, of {size_bytes - start}")
+    return np.memmap(path, dtype, "r", start + first, shape).view(np.ndarray) if end > first else np.zeros(shape, dtype)
 
 
 def _facts(content: bytes | Path) -> dict[str, Any]:

@@ -58,6 +58,7 @@ class TopicSpace(BoxedSpace):
     """
 
     family: ClassVar[str] = "topic"
+    setting_types = {"iterations": int, "gamma_threshold": (int, float)}
 
     def __init__(
         self,

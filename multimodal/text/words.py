@@ -54,6 +54,7 @@ class WordSpace(BoxedSpace):
     """
 
     family: ClassVar[str] = "wordvec"
+    setting_types = {"pooling": str}
 
     def __init__(
         self,

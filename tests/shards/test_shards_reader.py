@@ -157,7 +157,7 @@ def test_a_damaged_or_missing_index_is_named(path: Path) -> None:
     with pytest.raises(InputError, match="index.arrow: the index is damaged"):
         ShardSet(path)
     (path / "index.arrow").write_bytes((path / "000000.arrow").read_bytes())
-    with pytest.raises(InputError, match="index.arrow has 3 pairs, manifest.json 40"):
+    with pytest.raises(InputError, match="index.arrow: the index is damaged, or another"):
         ShardSet(path)
     (path / "index.arrow").unlink()
     with pytest.raises(InputError, match="the index is missing"):

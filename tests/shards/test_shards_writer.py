@@ -73,7 +73,8 @@ def test_the_manifest_counts_and_names_the_parts(tmp_path: Path) -> None:
     sizes = {file: (tmp_path / "set" / file).stat().st_size for file in ("000000.tar", "000001.tar", "000002.tar")}
     assert manifest.config == {"source": "made", "pairs_per_shard": 4}
     assert manifest.counts == {"pairs": 10, "texts": 15, "groups": 4, "shards": 3, "size_bytes": sum(sizes.values())}
-    assert {file: part["size_bytes"] for file, part in manifest.parts.items()} == sizes
+    index = {"index.arrow": (tmp_path / "set" / "index.arrow").stat().st_size}
+    assert {file: part["size_bytes"] for file, part in manifest.parts.items()} == sizes | index
 
 
 def test_shards_written_side_by_side_make_the_same_set(tmp_path: Path) -> None:
