@@ -116,6 +116,13 @@ def draw_pictures(folder: Path) -> None:
                 (folder / f"{colour}-{shape}-{place}.txt").write_text(f"a {colour} {shape} on white paper\n")
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Of `-n auto`: more than four would take more memory (1.5 GB each) than they save time, as the longest file takes a quarter of it."""
+    from multimodal.cores import usable_cores
+
+    return min(4, len(usable_cores()))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rounds", type=int, default=1, help="with --hypothesis-profile=fresh: try each property so many times")
 
