@@ -21,6 +21,8 @@ import pytest
 # cores, and sums must not depend on how many cores there are. Libraries read it when they are imported, so it stands before all of them.
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
+# Help is wrapped at the width of the terminal, which is whoever's.
+os.environ["COLUMNS"] = "80"
 # A shell starts what runs in its background with interrupts ignored, and that is passed on to processes which tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
