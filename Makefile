@@ -15,18 +15,23 @@ unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test test-more lint clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 setup: $(READY)  ## make .venv with everything in it (5.3 GB on Linux, most of it torch's CUDA libraries)
 
 demo: $(READY)  ## the whole road on real pictures: runs/demo/index.html
 	@$(BIN)/multimodal demo $(ARGS)
 
-test: $(READY)  ## pass the tests
-	@$(BIN)/python -m pytest $(ARGS)
+# A file's tests stay together: they share what is made for them.
+test: $(READY)  ## pass the tests, the same each time; some: make test ARGS=tests/search
+	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+
+ROUNDS ?= 5
+test-more: $(READY)  ## search for inputs on which a property fails, others each time; longer: make test-more ROUNDS=100
+	@$(BIN)/python -m pytest -n auto --dist worksteal -m hypothesis --hypothesis-profile fresh --rounds $(ROUNDS) --timeout 0 $(ARGS)
 
 lint: $(READY)  ## style, types and the contracts between rooms
 	$(BIN)/ruff check .

@@ -3,7 +3,7 @@
     training = Training("wordvec", "experiment/wordvec_emoji.yaml", folder, shards, space, "wordllama", [Gallery("unseen", shards, "test")])
     for command in commands(training):
         run(command)                                 # printed, then run in this process
-    run_side_by_side({Path("log.txt"): commands(training)})   # several lists at a time, in processes of their own
+    run_side_by_side({Path("log.txt"): commands(training)})   # several lists at a time, a core each
 
 What is whole is reused by the commands themselves, so a road that was stopped goes on when it is walked again.
 """
@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
@@ -133,12 +133,18 @@ def run(command: Command) -> None:
 def run_side_by_side(lists: Mapping[Path, Sequence[Command]], num_processes: int | None = None) -> None:
     """Run lists of commands, each in its order, as many at a time as there are cores, each on a core of its own.
 
-    lists: a file -> commands, whose output goes into it, with the seconds that each command took. Heads over columns are so small that a
+    lists: a file -> commands, whose output goes into it, with the seconds that each command took. One list, or all where there is one
+    core, is run in this process; several are run in processes of their own. Heads over columns are so small that a
     core each is worth more than threads that wait for each other. The first list that fails, or Ctrl-C, ends it after the commands that
     run: InputError with the end of its file.
     """
     cores = usable_cores()
     num_processes = min(num_processes or len(cores), max(1, len(lists)))
+    if num_processes == 1:  # a process for it would only import everything again
+        with _on_one_core(cores[0]):
+            for log, line in track(lists.items(), "runs", unit="run", total=len(lists)):
+                _must_succeed(log, _run_list(log, line))
+        return
     context = multiprocessing.get_context("spawn")  # what was imported here may hold threads, which a fork would not have
     free = context.SimpleQueue()
     for number in range(num_processes):
@@ -147,10 +153,7 @@ def run_side_by_side(lists: Mapping[Path, Sequence[Command]], num_processes: int
         tasks = {pool.submit(_run_list, log, tuple(line)): log for log, line in lists.items()}
         try:
             for task in track(as_completed(tasks), "runs", unit="run", total=len(tasks)):
-                if status := task.result():
-                    log = tasks[task]
-                    told = "".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[-LINES_TOLD:])
-                    raise InputError(f"{log}: a command failed with status {status}. The end of it:\n{told.rstrip()}")
+                _must_succeed(tasks[task], task.result())
         except BrokenProcessPool:
             raise InputError(f"a process was killed (by the system, for want of memory?); what it did is in {_folder_of(lists)}") from None
         finally:
@@ -185,9 +188,34 @@ def _run_list(log: Path, line: Sequence[Command]) -> int:
     return 0
 
 
+def _must_succeed(log: Path, status: int) -> None:
+    """InputError with the end of a list's file where one of its commands failed."""
+    if status:
+        end = "".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[-LINES_TOLD:])
+        raise InputError(f"{log}: a command failed with status {status}. The end of it:\n{end.rstrip()}")
+
+
+@contextmanager
+def _on_one_core(core: int) -> Iterator[None]:
+    """This thread, and all that it starts, as a worker is after `_use_one_core`; afterwards as it was."""
+    import torch
+
+    cores, num_threads = usable_cores(), torch.get_num_threads()
+    _pin(core)
+    try:
+        yield
+    finally:
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, cores)
+        torch.set_num_threads(num_threads)
+
+
 def _use_one_core(free: SimpleQueue[int]) -> None:
-    """Of a worker: everything that counts cores (torch, BLAS, our own threads) then finds one. Threads alone where there is no pinning."""
-    core = free.get()
+    _pin(free.get())
+
+
+def _pin(core: int) -> None:
+    """Everything that counts cores (torch, BLAS, our own threads) then finds one. Threads alone where there is no pinning."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
     import torch

@@ -1,16 +1,39 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import os
 import shlex
 import shutil
+import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import FrameType, ModuleType
 
+import hypothesis
 import pytest
 
+# One thread a process, ours and those that tests start: the matrices here are small, threads that wait for each other crawl on busy
+# cores, and sums must not depend on how many cores there are. Libraries read it when they are imported, so it stands before all of them.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+# Help is wrapped at the width of the terminal, which is whoever's.
+os.environ["COLUMNS"] = "80"
+# A shell starts what runs in its background with interrupts ignored, and that is passed on to processes which tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# `make test` tries the same inputs each time, on any machine: whoever sees a test fail can see it fail again.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None, print_blob=True)
+# `make test-more` tries others each time, and first those that failed the last time, which lie in .hypothesis.
+hypothesis.settings.register_profile("fresh", derandomize=False, deadline=None, print_blob=True)
+hypothesis.settings.load_profile("same")
+
+REPRODUCE = Path(__file__).resolve().parents[1] / "scripts" / "reproduce.py"
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 170, 60), "blue": (40, 60, 220), "yellow": (240, 210, 30), "black": (20, 20, 20)}
@@ -95,6 +118,25 @@ def draw_pictures(folder: Path) -> None:
                 (folder / f"{colour}-{shape}-{place}.txt").write_text(f"a {colour} {shape} on white paper\n")
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Of `-n auto`: more than four would take more memory (1.5 GB each) than they save time, as the longest file takes a quarter of it."""
+    from multimodal.cores import usable_cores
+
+    return min(4, len(usable_cores()))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rounds", type=int, default=1, help="with --hypothesis-profile=fresh: try each property so many times")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each round of a property has a seed of its own. How many inputs a round tries is the test's own choice: some are slow."""
+    rounds = metafunc.config.getoption("rounds")
+    if rounds > 1 and hypothesis.is_hypothesis_test(metafunc.function):
+        metafunc.fixturenames.append("round")
+        metafunc.parametrize("round", range(rounds), scope="session")
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data sets that lies outside the repository; tests that ask for it skip where it is absent."""
@@ -102,6 +144,39 @@ def shared_data() -> Path:
     if not data.is_dir():
         pytest.skip(f"real data absent: {data} is no folder (set MULTIMODAL_DATA to where it lies)")
     return data
+
+
+def num_calls(work: Callable[[], object]) -> int:
+    """How many functions, Python's and C's, are called while this thread does it: the same on every machine, however busy it is."""
+    num = 0
+
+    def count(frame: FrameType, event: str, arg: object) -> None:
+        nonlocal num
+        num += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return num
+
+
+@pytest.fixture(scope="session")
+def assert_linear() -> Callable[[Callable[[str], object], Callable[[int], str]], None]:
+    """`assert_linear(read, text_of)`: twice the text, made by `text_of(length)`, takes at most twice the calls.
+
+    What a regular expression or `str.find` does inside is one call, so that a test of those also reads a text so long that a pass over
+    the rest of it from each of its signs would not end within the limit of a test.
+    """
+
+    def check(read: Callable[[str], object], text_of: Callable[[int], str]) -> None:
+        short, long = text_of(2_000), text_of(4_000)
+        read(long)  # fills what is kept of words seen before
+        few, many = (num_calls(partial(read, text)) for text in (short, long))
+        assert many <= 2.2 * few + 100, f"{few} calls for {len(short)} characters, {many} for {len(long)}"
+
+    return check
 
 
 @pytest.fixture(scope="session")
@@ -135,3 +210,14 @@ def own_road(road: Road, tmp_path: Path) -> Road:
 def road_commands() -> dict[str, str]:
     """Box -> the command that makes it."""
     return ROAD
+
+
+@pytest.fixture(scope="session")
+def reproduce() -> ModuleType:
+    """scripts/reproduce.py, imported."""
+    spec = importlib.util.spec_from_file_location("reproduce", REPRODUCE)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["reproduce"] = module  # dataclasses look their module up there
+    spec.loader.exec_module(module)
+    return module

@@ -275,7 +275,7 @@ def test_listing_the_verbs_imports_none_of_them() -> None:
         "heavy = {'torch', 'numpy', 'jsonargparse', 'lightning'}\n"
         "print(sorted(heavy & {name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=300)
     assert done.stderr.strip() == "[]"
 
 
@@ -290,14 +290,14 @@ def test_a_reader_that_has_seen_enough_gets_no_complaint(tmp_path: Path) -> None
     assert process.stdout.readline() == "0\n"
     process.stdout.close()
     assert process.stderr.read() == ""
-    assert process.wait(timeout=60) == 141
+    assert process.wait(timeout=300) == 141
 
 
 def test_an_interrupted_verb_says_how_to_go_on(tmp_path: Path) -> None:
     process = subprocess.Popen(door_process(tmp_path, "wait"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert err == "\nstopped; what was finished is kept, run the same command again to go on\n"
 
@@ -306,7 +306,9 @@ def test_output_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     with open("/dev/full", "w") as full:
-        done = subprocess.run(door_process(tmp_path, "long"), stdout=full, stderr=subprocess.PIPE, text=True, env=environment(), timeout=60)
+        done = subprocess.run(
+            door_process(tmp_path, "long"), stdout=full, stderr=subprocess.PIPE, text=True, env=environment(), timeout=300
+        )
     assert done.returncode == 2
     assert done.stderr == "error: No space left on device. Free some space and run the same command again\n"
 

@@ -39,7 +39,7 @@ PAGES_A_ROUND = 168 * 2**20 // 4096
 
 def told(code: str) -> list[int]:
     """The numbers that a process of its own prints."""
-    done = subprocess.run([sys.executable, "-c", COMMON + code], capture_output=True, text=True, check=True, timeout=100)
+    done = subprocess.run([sys.executable, "-c", COMMON + code], capture_output=True, text=True, check=True, timeout=300)
     return [int(word) for word in done.stdout.split()]
 
 

@@ -64,7 +64,7 @@ def test_verify_finds_every_byte_as_it_was_written(road: Road) -> None:
 
 def test_a_search_in_a_process_of_its_own_finds_the_drawings(road: Road) -> None:
     command = [sys.executable, "-m", "multimodal.cli", "search", "--store", "store", "--json", "--k", "5", "red + circle - blue"]
-    done = subprocess.run(command, cwd=road.folder, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, cwd=road.folder, capture_output=True, text=True, timeout=300, check=True)
     found = json.loads(done.stdout)
     assert len(found["hits"]) == 5 and found["unknown"] == {}
     names = {path.name for path in (road.folder / "photos").glob("*.png")}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -18,18 +16,6 @@ from multimodal.pairs import Pair
 from multimodal.road import Gallery, Training, commands, figures, run_side_by_side
 from multimodal.shards import ShardWriter
 from multimodal.training.door import build
-
-REPRODUCE = Path(__file__).resolve().parents[1] / "scripts" / "reproduce.py"
-
-
-@pytest.fixture(scope="module")
-def reproduce() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("reproduce", REPRODUCE)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["reproduce"] = module  # dataclasses look their module up there
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def process(folder: Path, command: str) -> tuple[int, str]:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
         env={name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
     )
     return done.returncode, done.stderr
@@ -313,7 +313,7 @@ def test_a_query_that_points_nowhere(road: Road, query: str, words: tuple[str, .
 
 def test_a_refused_search_in_a_process_of_its_own_prints_nothing_on_stdout(road: Road) -> None:
     command = [sys.executable, "-m", "multimodal.cli", "search", "--store", "store", "--json", "red - (blue"]
-    done = subprocess.run(command, cwd=road.folder, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=road.folder, capture_output=True, text=True, timeout=300)
     assert_refused(done.returncode, done.stderr, "query, column 7: this parenthesis is never closed")
     assert done.stdout == ""
 
@@ -412,7 +412,7 @@ def test_a_full_disk_stops_a_job_in_a_process_of_its_own(own_road: Road) -> None
     limited = (
         f"ulimit -f 20; exec {shlex.quote(sys.executable)} -B -m data_prep {arguments}"  # -B: bytecode would be cut off, without an error
     )
-    done = subprocess.run(["bash", "-c", limited], cwd=own_road.folder, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["bash", "-c", limited], cwd=own_road.folder, capture_output=True, text=True, timeout=300)
     assert_refused(done.returncode, done.stderr, "new/000000.tar: File too large", "run the same command again")
     assert not list((own_road.folder / "new").iterdir())
     status, err = process(own_road.folder, f"data-prep {arguments}")

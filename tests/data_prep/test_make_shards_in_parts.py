@@ -61,7 +61,7 @@ def start(output: Path, *more: str) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(happens: Callable[[], bool], timeout_s: float = 100) -> None:
+def wait_for(happens: Callable[[], bool], timeout_s: float = 300) -> None:
     end = time.monotonic() + timeout_s
     while not happens():
         assert time.monotonic() < end
@@ -81,7 +81,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # -- killed --------------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(600)
 def test_a_job_killed_at_random_moments_ends_in_the_same_bytes(tmp_path: Path) -> None:
     whole, output = tmp_path / "whole", tmp_path / "set"
     make(whole, delay_s=0.04)
@@ -100,7 +99,7 @@ def test_a_job_killed_at_random_moments_ends_in_the_same_bytes(tmp_path: Path) -
         except subprocess.TimeoutExpired:
             os.killpg(job.pid, signal.SIGKILL)
             num_kills += 1
-            job.communicate(timeout=60)
+            job.communicate(timeout=300)
         else:
             assert status == 0, job.communicate()[1]
         now = {path.name: path.stat().st_mtime_ns for path in output.glob("*.tar")}

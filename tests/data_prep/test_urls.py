@@ -167,6 +167,7 @@ def test_an_interrupt_ends_the_program_and_a_kill_leaves_the_folder_to_it(tmp_pa
     options = ["--downloads", given["downloads"], "--img2dataset", stand_in, "--output", tmp_path / "set"]
     ours = subprocess.Popen([sys.executable, "-m", "data_prep", "make-shards", "urls", given["input"], *options])
     while not (numbers := (stand_in.parent / "hang").read_text().split()):
+        assert ours.poll() is None
         time.sleep(0.05)
     ours.send_signal(how)
     assert ours.wait() == (130 if how == signal.SIGINT else -signal.SIGKILL)
@@ -178,7 +179,7 @@ def test_an_interrupt_ends_the_program_and_a_kill_leaves_the_folder_to_it(tmp_pa
     assert not stays(program) and not stays(worker)
 
 
-def stays(number: int, seconds: float = 20) -> bool:
+def stays(number: int, seconds: float = 200) -> bool:
     """Whether the process is still there after so long; one that has ended and that nobody has asked about counts as gone."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

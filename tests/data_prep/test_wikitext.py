@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.wikitext import _SLOW_WORD, Illustration, Namespaces, _quick_word, file_name, hashed_path, read_wikitext, words_of
+
+AssertLinear = Callable[[Callable[[str], object], Callable[[int], str]], None]
 
 
 def text(markup: str) -> str:
@@ -175,18 +178,22 @@ _HOSTILE += "'' [http://a __A &amp; ||| == ! <gallery> <nowiki>[".split(" ")
 _ONCE_AND_LONG = ["{{x| image|", "[[File:a|1|", "[http://a", "\n|a=b c|", "[[ab:c|", "<ref name=|", "=|", "{{x|image=a.jpg|"]
 
 
+def _assert_tidy(markup: str) -> None:
+    seen = text(markup)
+    assert len(seen) <= len(markup) and "\n\n" not in seen
+    assert all(line == line.strip() for line in seen.split("\n"))
+
+
 @pytest.mark.parametrize("sign", [*_HOSTILE, "\n|a=b", "\n[[ab:", " \n", "\n= ", "\0", "\n* "])
-def test_a_megabyte_of_the_same_sign_ends(sign: str) -> None:
-    """A quadratic pass would take hours, and run into the limit that every test has."""
-    many = sign * (1_000_000 // len(sign))
-    text(many)
-    text("{{x|" + many + "}}")
+def test_a_megabyte_of_the_same_sign_takes_steps_that_grow_with_its_length(sign: str, assert_linear: AssertLinear) -> None:
+    for begin, end in (("", ""), ("{{x|", "}}")):
+        assert_linear(text, lambda length: begin + sign * (length // len(sign)) + end)  # noqa: B023
+        _assert_tidy(begin + sign * (1_000_000 // len(sign)) + end)
 
 
 @pytest.mark.parametrize("begin", [*_ONCE_AND_LONG, ""])
 @pytest.mark.parametrize("sign", [" ", "1", "a", "=", "a.jpg", "\t", "_", "-", "é"])
-def test_a_megabyte_within_one_construct_ends(begin: str, sign: str) -> None:
-    many = begin.rstrip("|") + sign * (1_000_000 // len(sign))
-    text(many)
-    text(many + "}}")
-    text(many + "]]")
+def test_a_megabyte_within_one_construct_takes_steps_that_grow_with_its_length(begin: str, sign: str, assert_linear: AssertLinear) -> None:
+    for end in ("", "}}", "]]"):
+        assert_linear(text, lambda length: begin.rstrip("|") + sign * (length // len(sign)) + end)  # noqa: B023
+        _assert_tidy(begin.rstrip("|") + sign * (1_000_000 // len(sign)) + end)

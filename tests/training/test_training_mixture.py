@@ -62,7 +62,6 @@ def joined(ranks: list[list[dict[str, Any]]]) -> list[list[int]]:
     return [[id for turn in step for id in turn if id is not None] for step in steps]
 
 
-@pytest.mark.timeout(480)  # the process that all ranks are forked from imports everything first, on cores that may be busy
 def test_a_killed_run_over_two_sets_goes_on_as_if_nothing_had_happened_also_on_two_ranks(
     command: Callable[..., list[str]],
     pairs: Path,

@@ -65,7 +65,6 @@ def test_a_run_stopped_by_ctrl_c_goes_on_as_if_nothing_had_happened(
     assert witness.steps() == expected[:dies_at] + expected[last_saved(dies_at) :]
 
 
-@pytest.mark.timeout(480)  # the process that all ranks are forked from imports everything first, on cores that may be busy
 def test_a_run_killed_after_any_step_goes_on_as_if_nothing_had_happened(
     command: Callable[..., list[str]], witness: Witnessed, launch: Callable[..., list[int]]
 ) -> None:
