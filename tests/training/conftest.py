@@ -78,6 +78,8 @@ def rank(environment, arguments, log):
     sys.exit(main(["fit", *arguments]))
 '''
 LAUNCH_TIMEOUT_S = 200
+WANDB_LOOKS = 1200
+"""How often to look for the end of a run that W&B's own process writes; 20 looks a second, and it takes a part of one."""
 
 
 class Witnessed:
@@ -171,9 +173,11 @@ def told_wandb() -> Callable[[Path], OfflineRun]:
     pytest.importorskip("wandb", reason="wandb is not installed (extra train)")
 
     def read(run: Path) -> OfflineRun:
-        while not (told := read_offline(run)).is_finished:
+        for _ in range(WANDB_LOOKS):
+            if (told := read_offline(run)).is_finished:
+                return told
             time.sleep(0.05)
-        return told
+        raise AssertionError(f"W&B's process has not written the end of {run}; it wrote {len(told.logged)} records of figures")
 
     return read
 
@@ -215,7 +219,7 @@ def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., lis
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "OMP_NUM_THREADS": "1"}
-        together |= {"WITNESS": os.environ.get("WITNESS", ""), **environment}
+        together |= {"WITNESS": os.environ.get("WITNESS", ""), "WANDB_SERVICE": "", **environment}  # W&B's process: one of their own
         more = ["--num_threads", "1", *(["--trainer.devices", str(num_ranks), "--trainer.strategy", "ddp"] if num_ranks > 1 else [])]
         log = tmp_path / "ranks.log"
         ranks = [
