@@ -139,7 +139,7 @@ def differences(one: Path, other: Path) -> list[str]:
 
 def _is_compared(path: Path, box: Path) -> bool:
     inside = path.relative_to(box).parts
-    # Columns lie in their set and are jobs of their own. What a kill leaves of a file on its way to its name is hidden, and in nobody's way.
+    # Columns lie in their set and are jobs of their own. Locks, and what a kill leaves of a file on its way to its name, are hidden.
     return inside[0] not in ("wandb", "wandb-id", "columns") and not path.name.startswith(".")
 
 
