@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -73,11 +74,15 @@ def index(
     features = None if column is None else _features(opened, source, column)
     create_store(output, Path(export) / QUERY, opened.card.family, opened.fingerprint)
     cut = "" if part == "all" else f" {part} (seed {split.seed}, held out {split.held_out})"
-    with StoreWriter(output) as writer, Ledger(Path(output) / "bad.csv", max_bad_share) as ledger:
-        missing = [shard for shard in source.shards if not _is_there(writer.store, f"{source.name}/{shard.name}{cut}", shard)]
-        _check_places(writer.store, source)
+    store = Store(output)
+    is_there = all(_is_there(store, f"{source.name}/{shard.name}{cut}", shard) for shard in source.shards)
+    # A store with nothing to add may lie where nothing can be written, not even a lock.
+    with nullcontext() if is_there else StoreWriter(output) as writer, Ledger(Path(output) / "bad.csv", max_bad_share) as ledger:
+        store = writer.store if writer else store
+        missing = [shard for shard in source.shards if not _is_there(store, f"{source.name}/{shard.name}{cut}", shard)]
+        _check_places(store, source)
         recall(ledger, {f"{source.name}/{shard.name}{cut}" for shard in missing})
-        ledger.good(len(writer.store))
+        ledger.good(len(store))
         batch_size = pick_batch_size(batch_size, opened.device)
         ids_of = {shard.name: ids[np.searchsorted(ids, shard.ids.start) : np.searchsorted(ids, shard.ids.stop)] for shard in missing}
         batches = [as_batches(ids_of[shard.name], batch_size) for shard in missing]
@@ -92,10 +97,11 @@ def index(
             name = f"{source.name}/{shard.name}{cut}"
             segment = _segment([next(results) for _ in of_one], name, source, opened.card.dim, ledger, thumbnails)
             ledger.write()  # before the segment: a job that goes on finds there what it must not forget
+            assert writer is not None
             writer.append(segment, made_from={name: shard.fingerprint})
         for _ in results if missing else ():  # lets the progress say that it is done
             pass
-        done = f"{len(writer.store)} pictures" if missing else "is there already"
+        done = f"{len(writer.store)} pictures" if writer and missing else "is there already"
     print(f"{output}: {done}" + (f", {ledger.num_bad} left out: {ledger.path}" if ledger.num_bad else ""), file=sys.stderr)
     return Path(output)
 

@@ -87,8 +87,11 @@ class Ledger:
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(("where", "key", "reason"))
         rows.writerows((bad.where, bad.key, bad.reason) for bad in self.entries)
+        content = text.getvalue().encode("utf-8", "backslashreplace")  # a file name need not be valid UTF-8
+        if self._folder.size_bytes(self._name) == len(content) and self._folder.read([self._name])[0] == content:
+            return  # a finished box may lie where nothing can be written
         with self._folder.writing(self._name) as file:
-            file.write(text.getvalue().encode("utf-8", "backslashreplace"))  # a file name need not be valid UTF-8
+            file.write(content)
 
     def _told(self) -> str:
         told = "; ".join(str(bad) for bad in self.entries[:NUM_REASONS_TOLD])

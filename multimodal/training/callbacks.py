@@ -176,7 +176,7 @@ class Dashboard(Callback):
         data: PairData = trainer.datamodule  # type: ignore[attr-defined]
         loader: Any = trainer.train_dataloader
         per_epoch = min(loader.num_pairs, int(trainer.num_training_batches) * data.batch_size)
-        self.logger.pace = Pace(per_epoch, data.batch_size * trainer.accumulate_grad_batches)
+        self.logger.begin(Pace(per_epoch, data.batch_size * trainer.accumulate_grad_batches))
         counts = {"train": len(data.train_ids), "validation": len(data.validation_ids), "shards": len(data.shards)}
         self.logger.log_hyperparams({"pairs": counts, "parameters": _parameters(pl_module)})
         opened = {name: panel.open(pl_module, data) for name, panel in self.logger.panels.items()}
@@ -185,9 +185,11 @@ class Dashboard(Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, PairModule)
         held_out = pl_module.held_out
-        if trainer.sanity_checking or not trainer.is_global_zero or not held_out or not self._shows or not self.logger.listens:
+        if trainer.sanity_checking or not trainer.is_global_zero or not held_out:
             return
-        self.logger.log_views({name: show(held_out) for name, show in self._shows.items()})
+        views = {name: show(held_out) for name, show in self._shows.items() if self.logger.lacks(name)}
+        if views:
+            self.logger.log_views(views)
 
 
 def _parameters(module: PairModule) -> dict[str, int]:

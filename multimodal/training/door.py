@@ -25,7 +25,7 @@ from typing import Any
 import lightning as L
 import torch
 import yaml
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -36,7 +36,7 @@ from multimodal import recipes
 from multimodal.boxes import write_manifest
 from multimodal.errors import InputError
 from multimodal.heap import freed_memory_kept
-from multimodal.training import runs
+from multimodal.training import runs, stock
 from multimodal.training.callbacks import (
     CHECKPOINTS,
     LAST,
@@ -53,7 +53,7 @@ from multimodal.training.datamodule import BAD, PairData, rows_per_rank
 from multimodal.training.loggers import MetricsFile, WeightsAndBiases
 from multimodal.training.module import PairModule
 from multimodal.training.preflight import Preflight
-from multimodal.training.runs import State
+from multimodal.training.runs import State, StaysThere
 
 DESCRIPTION = """Train from a recipe.
 
@@ -172,13 +172,29 @@ class _FitCLI(LightningCLI):
         """Decide what the command leaves open, then look at the run's folder, before anything is built."""
         if self.config.trainer.precision is None:
             self.config.trainer.precision = natural_precision(self.config.trainer.accelerator)
+        run: Path = self.config.run
+        elsewhere = self.config.trainer.default_root_dir
+        if elsewhere is not None and os.path.realpath(elsewhere) != os.path.realpath(run):
+            raise InputError(f"trainer.default_root_dir={elsewhere}: all that a run writes lies in its folder, --run {run}. Leave it out")
+        self.config.trainer.callbacks = stock.plain(self.config.trainer.callbacks)
         self.resolved = self.parser.dump(self.config, skip_unset=False)
         self.settings: dict[str, Any] = yaml.safe_load(self.resolved)
-        self.state = runs.look_at(self.config.run, self.settings, self.config.overwrite)
+        self.state = runs.look_at(run, self.settings, self.config.overwrite)
+        stock.place(self.config.trainer, run)
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:  # jsonargparse's own, which lists every class that a slot could have had
+            found = re.search(r"Problem with given class_path '([\w.]+)':\s*(.*?)\s*(?:\n\s*- |\nGiven |$)", str(error), re.DOTALL)
+            if isinstance(error, InputError) or not found:
+                raise
+            raise InputError(f"{found[1]}: {' '.join(found[2].split())}") from None
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         run: Path = self.config.run
         given, has_validation = self.config_init.trainer, self.datamodule.validation_share > 0
+        stock.refuse_what_cannot_work(_as_list(given.callbacks), self.model.objective, given.accumulate_grad_batches)
         selection: Selection | None = self.config_init.selection if has_validation else None
         if selection is None and self.config_init.selection.patience is not None:
             raise InputError(
@@ -186,23 +202,28 @@ class _FitCLI(LightningCLI):
             )
         self.metrics = MetricsFile(run)
         self.keep = KeepCheckpoints(run / CHECKPOINTS, selection, self.config.checkpoint_every_n_steps, self.config.checkpoint_every_s)
-        loggers: list[Logger] = [self.metrics, *(logger for logger in _as_list(given.logger) if isinstance(logger, Logger))]
+        # Those that were asked for come first: a callback's `trainer.logger` is the first of them.
+        loggers: list[Logger] = [*(logger for logger in _as_list(given.logger) if isinstance(logger, Logger)), self.metrics]
         self.dashboards = [logger for logger in loggers if isinstance(logger, WeightsAndBiases)]
         for dashboard in self.dashboards:
             dashboard.place(run)
         bad_pairs = BadPairs(run / BAD, self.datamodule.max_bad_share)
+        self.stays_there = StaysThere(run)
+        has_bar = given.enable_progress_bar or any(isinstance(callback, ProgressBar) for callback in _as_list(given.callbacks))
         callbacks: list[Callback] = [
+            self.stays_there,
             SetEpoch(),
             SeedSteps(self.config.seed_everything),
             *(Dashboard(dashboard) for dashboard in self.dashboards),
             self.config_init.preflight,
             bad_pairs,
-            Progress(bad_pairs),
+            *([] if has_bar else [Progress(bad_pairs)]),
             *(selection.early_stopping() if selection else []),
             *_as_list(given.callbacks),
             self.keep,
         ]
         ours: dict[str, Any] = {"callbacks": callbacks, "logger": loggers, "plugins": [*_as_list(given.plugins), WholeCheckpoints()]}
+        ours |= {"default_root_dir": run, "enable_progress_bar": has_bar}
         if not has_validation:
             ours["limit_val_batches"] = 0
         try:
@@ -223,8 +244,8 @@ class _FitCLI(LightningCLI):
         resumes = self.state is State.UNFINISHED and last.is_file()
         rows_per_rank(self.datamodule.batch_size, self.trainer.world_size)  # said here, before other ranks are started
         self._refuse_launch_from_python()
-        self._begin(run, made_from, last if resumes else None)
         try:
+            self._begin(run, made_from, last if resumes else None)
             on_cpu = self.trainer.strategy.root_device.type == "cpu"
             with _threads(self.config.num_threads), freed_memory_kept() if on_cpu else nullcontext():
                 self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=last if resumes else None, weights_only=True)
@@ -233,7 +254,13 @@ class _FitCLI(LightningCLI):
                 raise
             _say(f"{run}: stopped. The same command goes on from its last checkpoint")
             raise KeyboardInterrupt from None
+        except Exception as error:  # Lightning's parts raise what they like, and all of it is raised again
+            self.stays_there.check()
+            if reason := stock.reason_of(error):
+                raise InputError(reason) from error
+            raise
         if self.trainer.is_global_zero:
+            self.stays_there.check()
             steps = {"epochs": self.trainer.current_epoch, "steps": self.trainer.global_step}
             counts = {**steps, "pairs": len(self.datamodule.train_ids), "validation_pairs": len(self.datamodule.validation_ids)}
             write_manifest(run, runs.run_manifest(self.settings, made_from, counts))
@@ -249,9 +276,9 @@ class _FitCLI(LightningCLI):
         else:
             step = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["global_step"]
             _say(f"{run}: goes on after step {step}, from {last}")
-            forgotten = self.metrics.forget_from(step)
+            figures = self.metrics.forget_from(step)
             for dashboard in self.dashboards:
-                dashboard.leave_out(forgotten)
+                dashboard.take_up(step, figures)
         runs.write_beginning(run, self.resolved, made_from)
         for logger in self.trainer.loggers:
             logger.log_hyperparams({**self.settings, "made_from": made_from})
@@ -303,6 +330,8 @@ def _told(error: Exception, parser: LightningArgumentParser) -> str:
     text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
     union = r"Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors: .*? Given value type: \w+ Given value: "
     text = re.sub(union, r"wanted one of \1 and got ", text)
+    if homeless := re.search(r"class_path='lightning\.pytorch\.\w+\.(\w+)', init_args=Namespace\((save_dir|dirpath)=None", text):
+        return f"{homeless[1]} needs a folder: give it {homeless[2]}. A relative one starts from the run's folder"
     if missing := re.search(r"No module named '([\w.]+)'$", text):
         text += f". Install {missing[1]}, or name the folder it lies in: PYTHONPATH=<folder> multimodal fit ..."
         return text
@@ -340,7 +369,9 @@ def _threads(num: int | None) -> Iterator[None]:
 def _quiet() -> Iterator[None]:
     """Without Lightning's tips and without warnings of things that are so on purpose; what concerns the user is still said."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
+    asked_for = [logging.getLogger(f"lightning.pytorch.{name}") for name in ("callbacks", "profilers")]
+    """ModelSummary and the profilers say what they found as logs."""
+    levels = [logger.level for logger in loggers + asked_for]
     interrupt = signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
     with warnings.catch_warnings():
         for message in ON_PURPOSE:
@@ -348,9 +379,11 @@ def _quiet() -> Iterator[None]:
         try:
             for logger in loggers:
                 logger.setLevel(logging.WARNING)
+            for logger in asked_for:
+                logger.setLevel(logging.INFO)
             yield
         finally:
-            for logger, level in zip(loggers, levels, strict=True):
+            for logger, level in zip(loggers + asked_for, levels, strict=True):
                 logger.setLevel(level)
             if interrupt is not None:  # Lightning leaves Ctrl-C switched off after the first one
                 signal.signal(signal.SIGINT, interrupt)

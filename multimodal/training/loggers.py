@@ -8,7 +8,9 @@ metrics.csv has one row for each step at which something was logged, `epoch` and
 
 from __future__ import annotations
 
+import bisect
 import csv
+import errno
 import io
 import math
 import netrc
@@ -16,14 +18,16 @@ import os
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import Tensor
 
 from multimodal.boxes import atomic_write
 from multimodal.training.panels import Panel, View
@@ -38,6 +42,7 @@ BEST = {"val/R@*": "max", "val/loss": "min", "val/median_rank": "min", "train/lo
 class MetricsFile(Logger):
     """`<run>/metrics.csv`. A run that goes on from a checkpoint forgets the rows after it, and appends.
 
+    Figures of one step are one row, whoever logs them and in whatever order; a step that is not given is the last one.
     Lightning's own CSVLogger deletes the file of a run that goes on, and writes training and validation figures of one step as two rows.
     """
 
@@ -53,36 +58,49 @@ class MetricsFile(Logger):
 
     @property
     def name(self) -> str:
-        return "metrics"
+        return ""
 
     @property
     def version(self) -> str:
         return ""
 
+    @property
+    def save_dir(self) -> str:
+        """The run's folder, where Lightning's profilers write too."""
+        return str(self.path.parent)
+
     @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        if self._rows and self._rows[-1]["step"] == step:
-            self._rows[-1].update(metrics)
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        figures = {name: value.item() if isinstance(value, Tensor) else value for name, value in metrics.items()}
+        if step is None:
+            step = self._rows[-1]["step"] if self._rows else 0
+        place = bisect.bisect_left(self._rows, step, key=_step_of)
+        if place < self._num_whole:  # the next `save` writes the file anew
+            self._columns = []
+        if place < len(self._rows) and self._rows[place]["step"] == step:
+            self._rows[place].update(figures)
         else:
-            self._rows.append({**metrics, "step": step})
+            self._rows.insert(place, {**figures, "step": step})
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: config.yaml is in the same folder."""
 
-    def forget_from(self, step: int) -> dict[int, set[str]]:
-        """Take up the file again where the run goes on with this optimiser step. Returns what it forgets: step -> names of the figures."""
+    def forget_from(self, step: int) -> dict[int, dict[str, Any]]:
+        """Take up the file again where the run goes on with this optimiser step. Returns all that it had: step -> the figures."""
         if not self.path.is_file():
             return {}
         with open(self.path, newline="", encoding="utf-8") as file:
             rows = {int(row["step"]): {key: value for key, value in row.items() if value and key != "step"} for row in csv.DictReader(file)}
         self._rows = [{**row, "step": at} for at, row in rows.items() if at < step]
         self._write_all()
-        return {at: row.keys() - {"epoch"} for at, row in rows.items() if at >= step}
+        return {at: {name: _value(text) for name, text in row.items()} for at, row in rows.items()}
 
     @rank_zero_only
     def save(self) -> None:
         """Bring what was logged since to disk: appended, or the file written anew where a column is new."""
         new = self._rows[self._num_whole :]
+        if new and not self.path.parent.is_dir():  # never made anew: what is begun in it is a run
+            raise FileNotFoundError(errno.ENOENT, "the run's folder is gone", str(self.path.parent))
         if any(key not in self._columns for row in new for key in row):
             self._write_all()
         elif new:
@@ -113,6 +131,18 @@ class MetricsFile(Logger):
         return text.getvalue().encode()
 
 
+def _value(text: str) -> Any:
+    """A cell as it was logged: nearly always a number."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _step_of(row: Mapping[str, Any]) -> int:
+    return int(row["step"])
+
+
 @dataclass(frozen=True, slots=True)
 class Pace:
     """How far a run gets with each optimiser step. pairs_per_epoch, pairs_per_step: those of all ranks."""
@@ -122,11 +152,19 @@ class Pace:
 
     def pairs_seen(self, step: int) -> int:
         """Pairs trained on when this step, counted from 0, is done. The last step of an epoch takes what is left of it."""
-        epoch, within = divmod(step, math.ceil(self.pairs_per_epoch / self.pairs_per_step))
+        epoch, within = divmod(step, self._steps_per_epoch)
         return epoch * self.pairs_per_epoch + min((within + 1) * self.pairs_per_step, self.pairs_per_epoch)
 
+    def epoch(self, step: int) -> int:
+        """The epoch, counted from 0, that this step is in."""
+        return step // self._steps_per_epoch
 
-class WeightsAndBiases(Logger):
+    @property
+    def _steps_per_epoch(self) -> int:
+        return math.ceil(self.pairs_per_epoch / self.pairs_per_step)
+
+
+class WeightsAndBiases(WandbLogger):
     """W&B: live where this machine is logged in or has a key, and otherwise offline in the run's folder, which it says.
 
     project, entity, name, group, tags: as W&B has them; the name is by default that of the run's folder. WANDB_MODE wins, where it is set.
@@ -135,8 +173,11 @@ class WeightsAndBiases(Logger):
     Pictures are no cells of the table: W&B keeps those of an offline run as artifacts alone, and nobody can look at them before it is sent.
 
     Figures are drawn over optimiser steps; `trainer/pairs_seen` and `epoch` come with each of them, to be chosen as axes.
-    A run that goes on from a checkpoint keeps its W&B id, and what it computes again is not told again: the figures are the same ones.
-    Lightning's WandbLogger waits for a login, which nobody can give a batch job.
+    A run that goes on from a checkpoint keeps its W&B id, and what it computes again is not logged again: the figures are the same ones.
+    W&B's own process writes an offline run 32 KiB at a time; figures that it lost when it was killed are logged again, from metrics.csv.
+    Panels of validations before the checkpoint are not.
+    It is Lightning's WandbLogger (`experiment`, `log_image`, `watch` ...) but for that, and for waiting for a login, which nobody can
+    give a batch job.
     """
 
     def __init__(
@@ -148,99 +189,127 @@ class WeightsAndBiases(Logger):
         tags: list[str] | None = None,
         panels: dict[str, Panel] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(project=project, name=name, entity=entity, group=group, tags=tags)
         self.panels: Mapping[str, Panel] = panels or {}
         self.pace: Pace | None = None
-        """Set when the run's loaders are there, before anything is logged."""
-        self._settings: dict[str, Any] = {"project": project, "entity": entity, "name": name, "group": group, "tags": tags}
-        self._folder: Path | None = None
-        self._run: Any = None
-        self._told: Mapping[int, set[str]] = {}
+        """Known once the run's loaders are there."""
+        self._logged_before: Mapping[int, set[str]] = {}
+        self._lost: Mapping[int, Mapping[str, Any]] = {}
         self._axes: dict[str, int] = {}
-        self.listens = False
-        """Whether the figures that came last were news to W&B."""
+        self._open = ExitStack()
 
     def place(self, run: Path) -> None:
         """Write into `<run>/wandb`; the door says so before anything is logged."""
-        self._folder = run
+        self._save_dir = str(run)
 
-    def leave_out(self, figures: Mapping[int, set[str]]) -> None:
-        """Do not tell these again, step -> names, if W&B was told of the run before it stopped."""
-        assert self._folder is not None
-        if (self._folder / WANDB_ID).is_file():
-            self._told = figures
+    def take_up(self, step: int, figures: Mapping[int, Mapping[str, Any]]) -> None:
+        """Go on with a run at this optimiser step; figures: step -> all that metrics.csv had when it was stopped."""
+        from multimodal.training.offline_wandb import offline_files, read_offline
+
+        if not (self._folder / WANDB_ID).is_file():
+            return
+        if offline_files(self._folder):
+            has = read_offline(self._folder).names()
+            self._lost = {
+                at: {name: value for name, value in row.items() if name not in has.get(at, ())} for at, row in figures.items() if at < step
+            }
+        else:  # live: what was logged has been sent, panels with the figures of their validation
+            panels = {_table(name) for name in self.panels}
+            has = {at: {*row, *(panels if "val/loss" in row else ())} for at, row in figures.items()}
+        self._logged_before = {at: names for at, names in has.items() if at >= step}
+
+    def begin(self, pace: Pace) -> None:
+        """Called when the run's loaders are there."""
+        self.pace = pace
+        for step, figures in self._lost.items():
+            self.log_metrics(figures, step)
+        self._lost = {}
+
+    def lacks(self, panel: str) -> bool:
+        """Whether W&B has not had this panel of the validation whose figures came last."""
+        return _table(panel) not in self._logged_before.get(self._axes.get(STEP, -1), ())
 
     @property
-    def name(self) -> str:
-        return "wandb"
-
-    @property
-    def version(self) -> str:
-        return ""
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """W&B's own run, which begins when it is first asked for."""
+        if self._experiment is None:
+            self._experiment = self._begun()
+        return self._experiment
 
     @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        assert step is not None and self.pace is not None
-        self._axes = {STEP: step, PAIRS_SEEN: self.pace.pairs_seen(step), EPOCH: int(metrics[EPOCH])}
-        news = {name: value for name, value in metrics.items() if name != EPOCH and name not in self._told.get(step, ())}
-        self.listens = bool(news)
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Log with the axes of that optimiser step; by default that of the figures that came last."""
+        if step is not None:
+            self._axes = {STEP: step}
+            if self.pace is not None:
+                self._axes |= {PAIRS_SEEN: self.pace.pairs_seen(step), EPOCH: self.pace.epoch(step)}
+        if EPOCH in metrics:
+            self._axes[EPOCH] = int(metrics[EPOCH])
+        before = self._logged_before.get(self._axes.get(STEP, -1), ())
+        news = {name: value for name, value in metrics.items() if name != EPOCH and name not in before}
         if news:
-            self._started().log({**news, **self._axes})
+            self.experiment.log({**news, **self._axes})
 
     @rank_zero_only
     def log_views(self, views: Mapping[str, View]) -> None:
         """Log what panels show, by their names, at the step of the figures that came last."""
         import wandb
 
-        assert self._folder is not None
         media: dict[str, Any] = {}
         for name, view in views.items():
-            media[f"{name}/table"] = wandb.Table(columns=list(view.columns), data=[list(row) for row in view.rows])
+            media[_table(name)] = wandb.Table(columns=list(view.columns), data=[list(row) for row in view.rows])
             media[f"{name}/pictures"] = [wandb.Image(shown.picture, caption=shown.caption, file_type="jpg") for shown in view.pictures]
-        with _staged_in(self._folder / "wandb"):
-            self._started().log({**media, **self._axes})
-
-    @rank_zero_only
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        self._started().config.update(params, allow_val_change=True)
+        self.experiment.log({**media, **self._axes})
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        if self._run is not None:
-            self._run.finish(exit_code=0 if status == "success" else 1)
-            self._run = None
+        super().finalize(status)
+        if self._experiment is not None:
+            self._experiment.finish(exit_code=0 if status == "success" else 1)
+            self._experiment = None
+        self._open.close()
 
-    def _started(self) -> Any:
-        if self._run is None:
-            assert self._folder is not None, "the door places a logger before it is used"
-            import wandb
+    @property
+    def _folder(self) -> Path:
+        assert self._save_dir is not None
+        return Path(self._save_dir)
 
-            self._folder.mkdir(parents=True, exist_ok=True)
-            id_file = self._folder / WANDB_ID
-            if not id_file.is_file():
-                with atomic_write(id_file) as file:
-                    file.write(f"{uuid.uuid4().hex[:12]}\n".encode())
-            settings = {**self._settings, "name": self._settings["name"] or self._folder.resolve().name}
-            mode: Any = os.environ.get("WANDB_MODE") or ("online" if _is_logged_in(wandb.setup().settings) else "offline")
-            if mode == "offline":
-                print(
-                    f"W&B: offline, kept in {self._folder / 'wandb'}. Send it later: wandb sync {self._folder}/wandb/offline-run-*",
-                    file=sys.stderr,
-                )
-            self._run = wandb.init(
-                **settings,
-                dir=self._folder,
-                id=id_file.read_text().strip(),
-                resume="allow",
-                mode=mode,
-                settings=wandb.Settings(silent=True, disable_git=True),  # the repository of the current folder need not be that of the code
-            )
-            for axis in (STEP, PAIRS_SEEN, EPOCH):
-                self._run.define_metric(axis)
-            self._run.define_metric("*", step_metric=STEP, step_sync=True)
-            for figure, best in BEST.items():
-                self._run.define_metric(figure, step_metric=STEP, step_sync=True, summary=best)
-        return self._run
+    def _begun(self) -> Any:
+        import wandb
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        id_file = self._folder / WANDB_ID
+        if not id_file.is_file():
+            with atomic_write(id_file) as file:
+                file.write(f"{uuid.uuid4().hex[:12]}\n".encode())
+        self._id = id_file.read_text().strip()
+        mode: Any = os.environ.get("WANDB_MODE") or ("online" if _is_logged_in(wandb.setup().settings) else "offline")
+        if mode == "offline":
+            kept = self._folder / "wandb"
+            print(f"W&B: offline, kept in {kept}. Send it later: wandb sync {kept}/offline-run-*", file=sys.stderr)
+        self._open.enter_context(_staged_in(self._folder / "wandb"))
+        settings = {name: self._wandb_init[name] for name in ("project", "entity", "group", "tags")}
+        run = wandb.init(
+            **settings,
+            name=self._name or self._folder.resolve().name,
+            dir=self._folder,
+            id=self._id,
+            resume="allow",
+            mode=mode,
+            settings=wandb.Settings(silent=True, disable_git=True),  # the repository of the current folder need not be that of the code
+        )
+        for axis in (STEP, PAIRS_SEEN, EPOCH):
+            run.define_metric(axis)
+        run.define_metric("*", step_metric=STEP, step_sync=True)
+        for figure, best in BEST.items():
+            run.define_metric(figure, step_metric=STEP, step_sync=True, summary=best)
+        return run
+
+
+def _table(panel: str) -> str:
+    """The name of a panel's table in W&B."""
+    return f"{panel}/table"
 
 
 @contextmanager

@@ -106,6 +106,8 @@ class PairModule(L.LightningModule):
         self.held_out: HeldOut | None = None
         """Of the last validation, from its end until the next one begins."""
         self._validated: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self._num_accumulated: Tensor | int = 0
+        """Rows of the batches whose gradients are being accumulated, of all ranks."""
 
     def forward(self, image: Tensor) -> Tensor:
         """image (b, 3, h, w) uint8 or (b, d) features -> (b, d), what the picture means, as a store holds it."""
@@ -114,7 +116,12 @@ class PairModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss, parts = self.objective(self.image_tower(batch.image), self.text_side(batch.text), batch.valid)
         self.log_dict({f"train/{name}": value for name, value in parts.items()}, batch_size=len(batch.image))
-        return loss
+        if self.trainer.accumulate_grad_batches == 1:
+            return loss
+        # The mean over all rows of the batches together, as of one large batch: batches have different numbers of valid rows, and an
+        # epoch's last step has fewer batches. So their sums are accumulated, and divided by the number of rows before the step.
+        self._num_accumulated = self._num_accumulated + parts["rows"]
+        return loss * parts["rows"]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         image, text = self.image_tower(batch.image), self.text_side(batch.text)
@@ -144,6 +151,13 @@ class PairModule(L.LightningModule):
         return gathered.flatten(0, 1)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        accumulate: int = self.trainer.accumulate_grad_batches
+        if accumulate > 1:  # Lightning has divided each batch's loss by it
+            share = accumulate / torch.as_tensor(self._num_accumulated).clamp(min=1)
+            for parameter in self.parameters():
+                if parameter.grad is not None:
+                    parameter.grad *= share.to(parameter.grad)
+            self._num_accumulated = 0
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (self.trainer.global_step + 1) % every == 0:  # each figure costs a third of a millisecond
             self.log("train/lr", optimizer.param_groups[0]["lr"])

@@ -67,6 +67,10 @@ class OfflineRun:
         """The steps at which something was logged under this name, once for each time."""
         return [call.step for call in self.logged if name in call.values]
 
+    def names(self) -> dict[int, set[str]]:
+        """Step -> names of all that was logged at it."""
+        return {row[STEP]: {*row} for row in self.history()}
+
     def table(self, name: str, step: int) -> Table:
         """The table that was logged under this name at a step. KeyError where there is none."""
         call = self._call(name, step)
@@ -90,14 +94,15 @@ def read_offline(run: Path) -> OfflineRun:
     """Read `<run>/wandb/offline-run-*`, one for each time that the run was begun or went on. InputError where there is none."""
     from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # made when it is imported
 
-    files = sorted(run.glob("wandb/offline-run-*/run-*.wandb"))
+    files = offline_files(run)
     if not files:
         raise InputError(
             f"{run}: holds no offline W&B run. One is made by a machine without a login: multimodal fit ... --config trainer/wandb.yaml"
         )
     config: dict[str, Any] = {}
     summaries: dict[str, str] = {}
-    logged, is_finished = [], False
+    logged: list[Logged] = []
+    is_finished = False
     for file in files:
         is_finished = False
         for payload in records(file):
@@ -106,11 +111,18 @@ def read_offline(run: Path) -> OfflineRun:
             config.update(_nested(record.run.config.update))
             config.update(_nested(record.config.update))
             if record.HasField("history"):
-                logged.append(Logged(_nested(record.history.item), file.parent / "files"))
+                # What somebody logs without a step belongs to the step before it.
+                before = {STEP: logged[-1].step} if logged else {STEP: 0}
+                logged.append(Logged(before | _nested(record.history.item), file.parent / "files"))
             for best in ("max", "min"):
                 if getattr(record.metric.summary, best):
                     summaries[record.metric.name or record.metric.glob_name] = best
     return OfflineRun(config, logged, summaries, is_finished)
+
+
+def offline_files(run: Path) -> list[Path]:
+    """What W&B's own process wrote of a run, one file for each time that it was begun or went on; empty where it had a login."""
+    return sorted(run.glob("wandb/offline-run-*/run-*.wandb"))
 
 
 def _nested(items: Iterable[Any]) -> dict[str, Any]:

@@ -19,7 +19,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import yaml
+from lightning.pytorch.callbacks import Callback
 
 from multimodal.boxes import MANIFEST, Manifest, atomic_write, is_unfinished, is_whole, read_manifest
 from multimodal.errors import InputError
@@ -63,6 +65,43 @@ class State(Enum):
     FRESH = "fresh"
     UNFINISHED = "unfinished"
     FINISHED = "finished"
+
+
+class StaysThere(Callback):
+    """Stops a run whose folder is taken away or replaced, at the next step at which something is logged: no run would be left at its end.
+
+    Rank zero, which alone writes, looks.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self._begun: tuple[int, int] | None = None
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self._begun = self._identity()
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.check()
+
+    def on_validation_end(self, *args: Any, **kwargs: Any) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """InputError where the folder is not the one that the run began in, or has lost its config."""
+        if self._begun is not None and self._identity() != self._begun:
+            raise InputError(
+                f"{self.run}: the run's folder was removed or replaced while it was being trained. Run the same command again to train anew"
+            )
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            (self.run / CONFIG).stat()
+            folder = self.run.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return folder.st_dev, folder.st_ino
 
 
 def look_at(run: Path, config: Mapping[str, Any], overwrite: bool) -> State:
