@@ -1,21 +1,17 @@
-"""What the bytes of a picture say: its format, and whether they really decode.
+"""What the bytes of a picture say: its format, and whether they really decode (`multimodal.pictures` decides that).
 
 picture_extension(b"\\x89PNG...")   # "png", whatever the file was called
-check_decodes(image)              # raises BadPicture("image file is truncated (21 bytes not processed)")
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from PIL import Image, ImageFile, UnidentifiedImageError
-
 from multimodal.pairs import Pair
-from multimodal.pictures import BadPicture
+from multimodal.picture_files import picture_format
+from multimodal.pictures import BadPicture, check_decodes, claimed_size
 from multimodal.shards import Ledger
-from multimodal.shards.format import picture_format
 
 PICTURE_SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .webp .avif .gif .bmp .tif .tiff .heic .heif .jp2 .jxl".split())
 """Suffixes of files that are meant as pictures; those of formats that shards do not hold are named in the ledger."""
@@ -37,28 +33,11 @@ def picture_extension(image: bytes) -> str:
     raise BadPicture("not a picture: its first bytes are those of no format we read (jpg, png, webp, avif)")
 
 
-def check_decodes(image: bytes) -> None:
-    """Decode the whole picture; BadPicture with the decoder's reason where that fails.
-
-    Of a JPEG every coefficient is read and only an eighth of the pixels is computed: damage shows all the same, at a fraction of the time.
-    """
-    try:
-        with Image.open(io.BytesIO(image)) as picture:
-            if isinstance(picture, ImageFile.ImageFile):
-                picture.draft(picture.mode, (max(picture.width // 8, 1), max(picture.height // 8, 1)))
-            picture.load()
-    except UnidentifiedImageError as error:  # its message holds a memory address
-        raise BadPicture("does not decode: its header is damaged") from error
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:  # SyntaxError: a broken PNG chunk
-        raise BadPicture(f"does not decode: {error}") from error
-
-
 def is_smaller(image: bytes, min_side_px: int) -> bool:
     """Whether a side has fewer pixels, by the header alone. What does not open is not small: whoever decodes it says what is wrong."""
     try:
-        with Image.open(io.BytesIO(image)) as picture:
-            return min(picture.size) < min_side_px
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
+        return min(claimed_size(image)) < min_side_px
+    except BadPicture:
         return False
 
 

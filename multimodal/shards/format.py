@@ -23,7 +23,6 @@ TAR_END = bytes(2 * BLOCK)
 PICTURE_SPELLINGS = {"jpg": "jpg", "jpeg": "jpg", "jpe": "jpg", "jfif": "jpg", "png": "png", "webp": "webp", "avif": "avif"}
 """How other writers spell the extension of a picture, in lower case -> our spelling."""
 
-AVIF_BRANDS = (b"avif", b"avis")
 RECORD_FIELDS = ("texts", "group", "name", "split", "metadata")
 
 
@@ -129,20 +128,6 @@ def decode_record(record: bytes, read_text: Callable[[], bytes], name: str, grou
         "split": _string(loaded, "split"),
         "metadata": {key: value for key, value in loaded.items() if key not in RECORD_FIELDS} | dict(metadata),
     }
-
-
-def picture_format(head: bytes) -> str:
-    """Our extension for the format that a file's first bytes announce (64 are enough), or "" where they announce none of ours."""
-    if head.startswith(b"\xff\xd8\xff"):
-        return "jpg"
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "png"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "webp"
-    if head[4:8] == b"ftyp":  # then its length's worth of brands: the main one, a version, and the others that the file is as well
-        brands = [head[start : start + 4] for start in range(8, min(int.from_bytes(head[:4], "big"), 64), 4)]
-        return "avif" if any(brand in AVIF_BRANDS for brand in brands) else ""
-    return ""
 
 
 def _string(record: Mapping[str, Any], field: str) -> str:

@@ -15,9 +15,10 @@ import numpy as np
 
 from multimodal.boxes import fingerprint_file
 from multimodal.errors import InputError
+from multimodal.picture_files import picture_format
 from multimodal.progress import track
 from multimodal.shards.columns import OFFSETS, ROWS, Column, column_names
-from multimodal.shards.format import TAR, picture_format
+from multimodal.shards.format import TAR
 from multimodal.shards.ledger import Bad
 from multimodal.shards.reader import BrokenPair, Shard, ShardSet, Unreadable
 from multimodal.shards.scan import scan_tar

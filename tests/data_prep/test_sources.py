@@ -17,7 +17,7 @@ from PIL import Image
 from data_prep.conformance import check_broken_items, check_parts, check_source, read_all
 from data_prep.emoji import DrawnThings, drawing_key, thing_key, things_of
 from data_prep.npm import Package, cache_folder, fetch, read_members
-from data_prep.pictures import BadPicture, check_decodes, picture_extension
+from data_prep.pictures import picture_extension
 from data_prep.sources import cut, find_source, source_names
 from data_prep.sources.fluent_emoji import DRAWINGS as FLUENT
 from data_prep.sources.fluent_emoji import fluent_emoji
