@@ -9,28 +9,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from multimodal.pairs import Pair
-from multimodal.picture_files import picture_format
+from multimodal.picture_files import picture_format, why_unsupported
 from multimodal.pictures import BadPicture, check_decodes, claimed_size
 from multimodal.shards import Ledger
-
-PICTURE_SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .webp .avif .gif .bmp .tif .tiff .heic .heif .jp2 .jxl".split())
-"""Suffixes of files that are meant as pictures; those of formats that shards do not hold are named in the ledger."""
-
-_UNSUPPORTED = {b"GIF8": "gif", b"BM": "bmp", b"II*\0": "tiff", b"MM\0*": "tiff", b"\xff\x0a": "jxl", b"\0\0\0\x0cjP  ": "jp2"}
 
 
 def picture_extension(image: bytes) -> str:
     """The member extension ("jpg", "png", "webp" or "avif") that the content asks for. BadPicture where it is none of them."""
     if extension := picture_format(image[:64]):
         return extension
-    if image[4:8] == b"ftyp":
-        raise BadPicture(f"unsupported format: {image[8:12].decode('ascii', 'replace').strip()}")
-    if not image:
-        raise BadPicture("the file is empty")
-    for start, name in _UNSUPPORTED.items():
-        if image.startswith(start):
-            raise BadPicture(f"unsupported format: {name}")
-    raise BadPicture("not a picture: its first bytes are those of no format we read (jpg, png, webp, avif)")
+    raise BadPicture(why_unsupported(image[:64]))
 
 
 def is_smaller(image: bytes, min_side_px: int) -> bool:

@@ -35,7 +35,7 @@ MAX_PIXELS = 89_478_485
 transparency. A file of a few kilobytes can claim to be much more.
 """
 MAX_JPEG_PIXELS = 250_000_000
-"""Of a JPEG's file: telephones write 108 and 200 million. One above MAX_PIXELS is decoded at 1/2 of its size, which takes no more memory."""
+"""Of a JPEG's file: phones write 108 and 200 million. One above MAX_PIXELS is decoded at 1/2 of its size, in no more memory."""
 MAX_ASPECT = 100
 """Longer side over shorter. Brought to 256 pixels on the shorter side, a line of 10,000 x 1 would be 2.5 million wide."""
 
@@ -70,8 +70,8 @@ def picture(encoded: bytes) -> Image.Image:
     frame. A JPEG of more than MAX_PIXELS comes at a half of its size, or a quarter.
 
     16-bit greyscale is brought to 8 bits by its full range; colour profiles are not applied. EXIF, profiles and texts that are damaged or
-    large cost nothing. Raises BadPicture: not an image, cut off, too many pixels (MAX_PIXELS, MAX_JPEG_PIXELS) or scans (MAX_SCANS), thinner
-    than MAX_ASPECT, or without a defined range (32-bit float).
+    large cost nothing. Raises BadPicture: not an image, cut off, too many pixels (MAX_PIXELS, MAX_JPEG_PIXELS) or scans (MAX_SCANS),
+    thinner than MAX_ASPECT, or without a defined range (32-bit float).
     """
     with _decoding():
         image, orientation = _opened(encoded)

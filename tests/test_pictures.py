@@ -61,9 +61,8 @@ def refused(file: bytes, reason: str) -> None:
 
 
 def chunk(kind: bytes, content: bytes, checksum: int | None = None) -> bytes:
-    return (
-        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content) if checksum is None else checksum)
-    )
+    checksum = zlib.crc32(kind + content) if checksum is None else checksum
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
 
 
 def png_with(*chunks: bytes, image: Image.Image | None = None, last: bool = False) -> bytes:

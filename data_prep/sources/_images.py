@@ -14,9 +14,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
-from data_prep.pictures import PICTURE_SUFFIXES
 from data_prep.sources import input_fingerprint
 from multimodal.errors import InputError
+from multimodal.picture_files import PICTURE_SUFFIXES
+from multimodal.system_files import is_system_name
 
 
 class Images:
@@ -95,12 +96,12 @@ def _index(tars: tuple[tuple[Path, int, int], ...]) -> _Index:
 def pictures_below(path: Path) -> Iterator[Path]:
     """The pictures, by their suffixes, in a folder and below it, in an order that is the same on every file system.
 
-    Files and folders that begin with a dot are passed over.
+    Files and folders that are hidden, or that a system left behind (thumbnails, waste bins), are passed over.
     """
     for parent, folders, files in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not is_system_name(name))
         for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in PICTURE_SUFFIXES:
+            if not is_system_name(name) and Path(name).suffix.lower().removeprefix(".") in PICTURE_SUFFIXES:
                 yield Path(parent) / name
 
 

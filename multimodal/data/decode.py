@@ -177,7 +177,7 @@ def _decoded(encoded: bytes | Decoded) -> Decoded:
 
 
 def _jpeg_part(box: tuple[int, int, int, int], size: int) -> tuple[int, _Span, _Span]:
-    """The part of its size at which a JPEG is decoded, as small as will do, and where its rectangle (left, top, width, height) lies there."""
+    """The part of its size at which a JPEG is decoded, as small as will do, and where the rectangle (left, top, width, height) is there."""
     left, top, width, height = box
     for part in (8, 4, 2):  # the parts whose inverse DCT has vector instructions; at 3/4 a picture takes longer than at its full size
         if min(width, height) < max(ENOUGH * size * part, 8):  # below 8 pixels other parts have the same size

@@ -23,6 +23,8 @@ TAR_END = bytes(2 * BLOCK)
 PICTURE_SPELLINGS = {"jpg": "jpg", "jpeg": "jpg", "jpe": "jpg", "jfif": "jpg", "png": "png", "webp": "webp", "avif": "avif"}
 """How other writers spell the extension of a picture, in lower case -> our spelling."""
 
+CAPTION_FIELDS = ("captions", "caption", "text", "title", "alt_text", "alttext", "alt", "description")
+"""Fields in which other writers' JSON has the text, in any case; the first that is not blank is taken."""
 RECORD_FIELDS = ("texts", "group", "name", "split", "metadata")
 
 
@@ -97,12 +99,17 @@ def encode_record(pair: Pair) -> bytes:
 def decode_record(record: bytes, read_text: Callable[[], bytes], name: str, group: str) -> dict[str, Any]:
     """The fields of a pair from its JSON and .txt members, ours or another writer's; b"" stands for a member that is absent.
 
-    Where the JSON has no `texts`, what read_text gives is the only text; blank texts are left out. name and group stand in where the JSON
-    has none; a `url` goes before that group, so that one picture with several captions stays together. Fields of another writer's JSON
-    (img2dataset's url, width ...) become metadata. ValueError says what is malformed, or that no text is left.
+    Where the JSON has no `texts`, what read_text gives is the only text, or else the first of CAPTION_FIELDS; blank texts are left out.
+    name and group stand in where the JSON has none; a `url` goes before that group, so that one picture with several captions stays
+    together. Fields of another writer's JSON (img2dataset's url, width ...) become metadata. ValueError says what is malformed, or that
+    no text is left.
     """
     try:
         loaded = json.loads(record.decode()) if record else {}
+        if b"\\u" in record:  # half of a surrogate pair, cut from somebody's emoji: nothing could print or store it
+            json.dumps(loaded, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("its JSON cannot be read: it is nested too deeply") from None
     except ValueError as error:
         raise ValueError(f"its JSON cannot be read: {error}") from None
     if not isinstance(loaded, Mapping):
@@ -110,9 +117,10 @@ def decode_record(record: bytes, read_text: Callable[[], bytes], name: str, grou
     texts = loaded.get("texts")
     if texts is None:
         try:
-            texts = [read_text().decode()]
+            text = read_text().decode()
         except UnicodeDecodeError as error:
             raise ValueError(f"its text is no UTF-8: {error}") from None
+        texts = [text] if text.strip() else _captions(loaded)
     if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
         raise ValueError("`texts` in its JSON is no list of strings")
     texts = [one for one in texts if one.strip()]
@@ -128,6 +136,16 @@ def decode_record(record: bytes, read_text: Callable[[], bytes], name: str, grou
         "split": _string(loaded, "split"),
         "metadata": {key: value for key, value in loaded.items() if key not in RECORD_FIELDS} | dict(metadata),
     }
+
+
+def _captions(record: Mapping[str, Any]) -> list[str]:
+    by_name = {name.lower(): value for name, value in reversed(record.items())}  # of two spellings the first
+    for field in CAPTION_FIELDS:
+        value = by_name.get(field)
+        texts = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str) and one.strip()]
+        if texts:
+            return texts
+    return []
 
 
 def _string(record: Mapping[str, Any], field: str) -> str:

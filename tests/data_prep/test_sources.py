@@ -27,6 +27,7 @@ from data_prep.sources.img2dataset import img2dataset
 from data_prep.sources.noto_emoji import DRAWINGS as NOTO
 from data_prep.sources.noto_emoji import noto_emoji
 from multimodal.errors import InputError
+from multimodal.pictures import BadPicture, check_decodes
 from multimodal.shards import Ledger
 
 
@@ -274,12 +275,12 @@ def test_the_caption_of_the_json_serves_where_there_is_no_txt_and_texts_win_over
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        ({"000000001.jpg": b"no picture"}, "not a picture"),
-        ({"000000001.json": "{not json"}, "its text cannot be read"),
-        ({"000000001.json": "[]"}, "its text cannot be read"),
-        ({"000000001.txt": "caf\xe9".encode("latin1")}, "its text cannot be read"),
+        ({"000000001.jpg": b"no picture"}, "its jpg: not a picture"),
+        ({"000000001.json": "{not json"}, "its JSON cannot be read"),
+        ({"000000001.json": "[]"}, "its JSON is a list"),
+        ({"000000001.txt": "caf\xe9".encode("latin1")}, "its text is no UTF-8"),
         ({"000000001.txt": "  ", "000000001.json": "{}"}, "has no text"),
-        ({"000000001.jpg": None}, "has no picture, only txt, json"),
+        ({"000000001.jpg": None}, "has no picture; its members are json, txt"),
     ],
 )
 def test_a_broken_sample_costs_only_itself(tmp_path: Path, damage: dict[str, bytes | str | None], reason: str) -> None:
@@ -300,7 +301,8 @@ def test_a_tar_cut_off_costs_what_follows_and_the_next_tar_is_read(tmp_path: Pat
     (root / "00000.tar").write_bytes((root / "00000.tar").read_bytes()[:cut])
     pairs, ledger = read_all(img2dataset, {"input": root})
     assert [pair.texts[0] for pair in pairs] == [f"text {n}" for n in [*range(num_kept), 3, 4, 5]]
-    assert [bad.where for bad in ledger.entries] == ["00000.tar"] and "damaged from here on" in ledger.entries[0].reason
+    assert reasons(ledger).keys() == {f"{num_kept:09d}", ""} and "its jpg is cut off" in reasons(ledger)[f"{num_kept:09d}"]
+    assert "it was cut, and what came after is lost" in reasons(ledger)[""]
 
 
 def test_a_damaged_header_in_the_middle_is_not_taken_for_the_end(tmp_path: Path) -> None:
@@ -311,9 +313,8 @@ def test_a_damaged_header_in_the_middle_is_not_taken_for_the_end(tmp_path: Path)
     content[header : header + 512] = b"\x07" * 512
     (root / "00000.tar").write_bytes(content)
     pairs, ledger = read_all(img2dataset, {"input": root})
-    # Whether the sample before the damage had more members is not known, so it is given up too, and named.
-    assert [pair.texts[0] for pair in pairs] == ["text 3", "text 4", "text 5"]
-    assert [bad.key for bad in ledger.entries] == ["000000000"] and "damaged from here on" in ledger.entries[0].reason
+    assert [pair.texts[0] for pair in pairs] == ["text 0", "text 2", "text 3", "text 4", "text 5"]
+    assert "has no picture" in reasons(ledger)["000000001"] and "broken header" in reasons(ledger)[""]
 
 
 # -- emoji ---------------------------------------------------------------------------------------------------------------------------------

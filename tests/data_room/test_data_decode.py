@@ -377,7 +377,7 @@ def test_a_jpeg_that_claims_too_much_or_is_a_line_is_refused_before_it_is_decode
     frame = file.index(struct.pack(">HH", 30, 40))
     for height, width, reason in (
         (65_000, 65_000, f"more than {MAX_JPEG_PIXELS:,} pixels"),
-        (2, 4000, "4000 x 2 is a line, not a picture"),
+        (2, 4000, "4000 x 2 is a line"),
     ):
         with pytest.raises(BadPicture, match=reason):
             random_crop(file[:frame] + struct.pack(">HH", height, width) + file[frame + 4 :], 32, WORDS[0])
