@@ -22,6 +22,7 @@ from data_prep.sources import cut, find_source, source_names
 from data_prep.sources.fluent_emoji import DRAWINGS as FLUENT
 from data_prep.sources.fluent_emoji import fluent_emoji
 from data_prep.sources.folder import folder, text_of_name
+from data_prep.sources.folder import inputs as folder_inputs
 from data_prep.sources.folder import plan as folder_plan
 from data_prep.sources.img2dataset import img2dataset
 from data_prep.sources.noto_emoji import DRAWINGS as NOTO
@@ -179,6 +180,73 @@ def test_pictures_without_any_text_are_named_with_what_to_add(tmp_path: Path) ->
 def test_a_sidecar_that_is_not_utf8_goes_to_the_ledger(tmp_path: Path) -> None:
     _, ledger = read_all(folder, {"input": write_files(tmp_path, {"a.jpg": picture(), "a.txt": "café".encode("latin1")})})
     assert reasons(ledger) == {"a.jpg": "a.txt is not UTF-8 (byte 3)"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_a_sidecar_that_notepad_wrote_is_read(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(picture())
+    (tmp_path / "a.txt").write_text("ein Café", encoding=encoding)
+    assert [pair.texts for pair in check_source(folder, {"input": tmp_path})] == [("ein Café",)]
+
+
+def test_suffixes_in_capitals_are_those_of_pictures_and_their_texts(tmp_path: Path) -> None:
+    files = {"IMG_1.JPG": picture(1), "IMG_1.TXT": "one", "IMG_2.Png": picture(2, "PNG"), "IMG_2.txt": "two", "IMG_3.jpeg": picture(3)}
+    pairs, ledger = read_all(folder, {"input": write_files(tmp_path, files)})
+    assert [(pair.name, pair.texts) for pair in pairs] == [("IMG_1.JPG", ("one",)), ("IMG_2.Png", ("two",))]
+    assert reasons(ledger) == {"IMG_3.jpeg": "has no text: no words in its name, and no IMG_3.txt"}
+    before = folder_inputs(tmp_path)
+    (tmp_path / "IMG_1.TXT").write_text("another")
+    assert folder_inputs(tmp_path) != before
+
+
+LEFT_BEHIND = (
+    "@eaDir/dog.jpg/SYNOPHOTO_THUMB_M.jpg @eaDir/SYNOPHOTO_THUMB_XL.jpg album/@eaDir/x.jpg .AppleDouble/a_dog.jpg ._a_dog.jpg "
+    "__MACOSX/._a_dog.jpg #recycle/old_cat.jpg @Recycle/cat.jpg $RECYCLE.BIN/$R1.jpg lost+found/x.jpg .thumbnails/1.png "
+    ".Trash-1000/files/x.jpg .@__thumb/s100dog.jpg .Trashes/x.jpg"
+).split()
+
+
+def test_what_a_nas_or_a_system_left_beside_the_photos_is_passed_over_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = photos(tmp_path)
+    before = check_source(folder, {"input": root})
+    write_files(root, {**dict.fromkeys(LEFT_BEHIND, picture(50)), "System Volume Information/x.jpg": picture(51), "Thumbs.db": b"x"})
+    assert check_source(folder, {"input": root}) == before
+    folder_plan(10, root)
+    assert f"{len(LEFT_BEHIND) + 2} pictures are passed over" in capsys.readouterr().err  # and the one in .thumbnails that was there
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl", "captions.txt", "results.csv", "train.parquet", "labels.tsv"])
+def test_a_table_in_a_folder_of_pictures_is_mentioned_with_the_command_that_uses_it(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_files(tmp_path, {"my photos/a boat.png": picture(1, "PNG"), "my photos/a boat.txt": "a boat", f"my photos/{name}": "x"})
+    folder_plan(10, tmp_path / "my photos")
+    told = capsys.readouterr().err
+    path = f"'{tmp_path}/my photos/{name}'"
+    assert f"data-prep make-shards captions {path}" in told and f"multimodal demo --data {path}" in told and told.count("\n") == 1
+
+
+def test_a_name_that_is_not_utf8_costs_only_itself(tmp_path: Path) -> None:
+    write_files(tmp_path, {"a boat.png": picture(1, "PNG")})
+    (tmp_path / os.fsdecode(b"caf\xe9.png")).write_bytes(picture(2, "PNG"))
+    pairs, ledger = read_all(folder, {"input": tmp_path})
+    assert [pair.name for pair in pairs] == ["a boat.png"]
+    assert [bad.reason for bad in ledger.entries] == ["its name is not UTF-8. Rename it"]
+
+
+def test_a_folder_that_may_not_be_read_costs_only_itself(tmp_path: Path) -> None:
+    write_files(tmp_path, {"a boat.png": picture(1, "PNG"), "locked/a hut.png": picture(2, "PNG")})
+    (tmp_path / "locked").chmod(0)
+    try:
+        if os.access(tmp_path / "locked", os.R_OK):
+            pytest.skip("this user may read everything")
+        pairs, ledger = read_all(folder, {"input": tmp_path})
+    finally:
+        (tmp_path / "locked").chmod(0o755)
+    assert [pair.name for pair in pairs] == ["a boat.png"]
+    assert reasons(ledger) == {"locked/": "locked cannot be read: Permission denied"}
 
 
 def test_a_link_that_leads_nowhere_costs_only_itself(tmp_path: Path) -> None:
