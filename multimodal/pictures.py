@@ -67,7 +67,7 @@ class BadPicture(ValueError):
 
 def picture(encoded: bytes) -> Image.Image:
     """The picture in a file as it is meant to be seen: upright by its EXIF orientation, RGB with 8 bits, transparency on white, the first
-    frame. A JPEG of more than MAX_PIXELS comes at a half of its size, or a quarter.
+    frame. A JPEG of more than MAX_PIXELS comes at half of its size.
 
     16-bit greyscale is brought to 8 bits by its full range; colour profiles are not applied. EXIF, profiles and texts that are damaged or
     large cost nothing. Raises BadPicture: not an image, cut off, too many pixels (MAX_PIXELS, MAX_JPEG_PIXELS) or scans (MAX_SCANS),
@@ -75,9 +75,8 @@ def picture(encoded: bytes) -> Image.Image:
     """
     with _decoding():
         image, orientation = _opened(encoded)
-        parts = next(part for part in (1, 2, 4, 8) if image.width * image.height <= MAX_PIXELS * part**2)
-        if parts > 1:
-            image.draft(image.mode, (image.width // parts, image.height // parts))
+        if image.width * image.height > MAX_PIXELS:
+            image.draft(image.mode, (image.width // 2, image.height // 2))
         image.load()
         return _rgb(image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image)
 

@@ -50,13 +50,12 @@ def folder_names(folder: Path) -> list[str]:
 def file_names(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
     """The names of the files in a folder that end in one of the suffixes, sorted by code point; [] where there is no folder.
 
-    No file is looked at. suffixes in small letters, found in capitals too. Those that are hidden, or that a system left behind, are passed
-    over.
+    No file is looked at. Those that are hidden, or that a system left behind, are passed over.
     """
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.name.lower().endswith(suffixes) and not is_system_name(entry.name))
+        return sorted(entry.name for entry in entries if entry.name.endswith(suffixes) and not is_system_name(entry.name))
 
 
 def names_digest(names: Iterable[str]) -> str:

@@ -53,8 +53,8 @@ def folder(input: Path, part: Mapping[str, Any] | None = None, *, ledger: Ledger
             ledger.bad(str(input), name, "its name is not UTF-8. Rename it")
             continue
         except UnicodeDecodeError as error:
-            sidecar = _sidecar(input / name)
-            ledger.bad(str(input), name, f"{sidecar.name} is not UTF-8 (byte {error.start})")
+            sidecar_name = (_sidecar(input / name) or Path(name)).name
+            ledger.bad(str(input), name, f"{sidecar_name} is not UTF-8 (byte {error.start}). Save it as UTF-8")
             continue
         except OSError as error:  # a link that leads nowhere, somebody else's file or folder, one that was removed meanwhile
             ledger.bad(str(input), name, f"{Path(error.filename or name).name} cannot be read: {error.strerror}")

@@ -27,7 +27,7 @@ def find_problems(shards: ShardSet) -> Iterator[Bad]:
     """All that differs from what the manifest and index say, or cannot be right: the shard or column, the pair's key, "" for the file.
 
     Of each tar: it is there, with its size and sha256; the pairs lie where the index says, JSON is well formed, the .txt is texts[0], and
-    each picture begins as one of those formats do (it is not decoded). Of each column: it was made of these shards, and its files are
+    each picture begins as a format that is read (it is not decoded). Of each column: it was made of these shards, and its files are
     unchanged. Tars at a URL are fetched again, one after another through the set's cache; one that cannot be, or is not what the manifest
     says after all tries, is a problem of its own.
     """

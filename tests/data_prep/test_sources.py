@@ -179,7 +179,7 @@ def test_pictures_without_any_text_are_named_with_what_to_add(tmp_path: Path) ->
 
 def test_a_sidecar_that_is_not_utf8_goes_to_the_ledger(tmp_path: Path) -> None:
     _, ledger = read_all(folder, {"input": write_files(tmp_path, {"a.jpg": picture(), "a.txt": "café".encode("latin1")})})
-    assert reasons(ledger) == {"a.jpg": "a.txt is not UTF-8 (byte 3)"}
+    assert reasons(ledger) == {"a.jpg": "a.txt is not UTF-8 (byte 3). Save it as UTF-8"}
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
