@@ -192,7 +192,7 @@ def _png(encoded: bytes) -> PixelFile:
                 kept.append(view[at:])  # cut off: the decoder says so
             break
         if kind == b"tRNS":
-            wanted = {0: 2, 2: 6}.get(encoded[25], 0)  # by the colour type: a grey level, or a colour
+            wanted = {b"\0": 2, b"\2": 6}.get(encoded[25:26], 0)  # by the colour type: a grey level, or a colour
             is_whole = size >= wanted and zlib.crc32(view[at + 4 : stop]) == struct.unpack_from(">I", encoded, stop)[0]
             if is_whole:
                 kept.append(view[at : stop + 4])
@@ -234,7 +234,8 @@ def _webp(encoded: bytes) -> PixelFile:
     """The chunks that pixels are made of; a file without others is left as it is."""
     if encoded[12:16] != b"VP8X":
         return PixelFile("WEBP", encoded)
-    kept, exif, xmp = [], b"", b""
+    kept: list[bytes] = []
+    exif = xmp = b""
     at, end = 12, min(len(encoded), 8 + struct.unpack_from("<I", encoded, 4)[0])
     while at + 8 <= end:
         kind, size = struct.unpack_from("<4sI", encoded, at)
@@ -248,7 +249,7 @@ def _webp(encoded: bytes) -> PixelFile:
         elif kind == b"XMP ":
             xmp = encoded[at + 8 : min(stop, end)]
         at = stop + size % 2
-    if len(kept[0]) > 8:
+    if kept and len(kept[0]) > 8:
         flags = kept[0][8] & ~0b00101100  # there is a colour profile, EXIF, XMP
         kept[0] = kept[0][:8] + bytes([flags]) + kept[0][9:]
     content = b"WEBP" + b"".join(kept)

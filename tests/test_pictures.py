@@ -18,7 +18,7 @@ import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
 from multimodal.data.decode import Decoded, centre, random_crop
-from multimodal.picture_files import MAX_SCANS
+from multimodal.picture_files import MAX_SCANS, pixels_alone
 from multimodal.pictures import (
     MAX_JPEG_PIXELS,
     MAX_PIXELS,
@@ -351,3 +351,13 @@ def test_views_of_one_decoded_picture_are_those_of_its_file(format: str, exact: 
         for size in (16, 64):
             assert np.array_equal(random_crop(decoded, size, word, exact=exact), random_crop(file, size, word, exact=exact))
     assert np.array_equal(centre(decoded, 32), centre(file, 32)) and decoded.image is decoded.image
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WebP", "AVIF"])
+def test_a_file_cut_anywhere_or_without_its_sizes_is_taken_apart_without_an_error(kind: str) -> None:
+    whole = turned_files(6)[kind]
+    for stop in range(min(len(whole), 600)):
+        pixels_alone(whole[:stop])
+        pixels_alone(whole[:stop] + bytes(40))
+    pixels_alone(b"\x89PNG\r\n\x1a\n" + chunk(b"tRNS", b""))
+    pixels_alone(b"RIFF\0\0\0\0WEBPVP8X")

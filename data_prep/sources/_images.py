@@ -106,7 +106,9 @@ class Walk:
 
 def walk_pictures(path: Path) -> Walk:
     """The pictures, by their suffixes, in a folder and below it."""
-    pictures, unreadable, num_passed_over = [], [], 0
+    pictures: list[Path] = []
+    unreadable: list[Path] = []
+    num_passed_over = 0
     for parent, folders, files in os.walk(path, onerror=lambda error: unreadable.append(Path(error.filename))):
         folders.sort()
         is_passed_over = is_system_file(os.path.relpath(parent, path))
