@@ -17,14 +17,13 @@ A picture and its mirror image are as different as any two.
 
 from __future__ import annotations
 
-import io
 from functools import cache
 from typing import Literal
 
 import numpy as np
 from PIL import Image
 
-from multimodal.pictures import BadPicture, check_size, picture, plain_jpeg_size
+from multimodal.pictures import picture, plain_jpeg_size, small_grey
 
 NumBits = Literal[64, 256]
 SIDES: dict[int, int] = {64: 8, 256: 16}
@@ -66,20 +65,5 @@ def _waves(num: int, side: int) -> np.ndarray:
 
 def _grey(encoded: bytes, num: int) -> np.ndarray:
     """(num, num) float: the luminance of the whole picture."""
-    jpeg = plain_jpeg_size(encoded)
-    if jpeg is None:
-        image = picture(encoded).convert("L")
-    else:
-        check_size(*jpeg)
-        image = _small_grey(encoded, 2 * num)
+    image = picture(encoded).convert("L") if plain_jpeg_size(encoded) is None else small_grey(encoded, 2 * num)
     return np.asarray(image.resize((num, num), Image.Resampling.BOX), np.float64)
-
-
-def _small_grey(encoded: bytes, shortest_px: int) -> Image.Image:
-    """A plain JPEG's luminance at 1/2, 1/4 or 1/8 of its size where that leaves so many pixels: its colours are not computed at all."""
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            image.draft("L", (shortest_px, shortest_px))
-            return image.convert("L")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadPicture(f"{type(error).__name__}: {error}") from error

@@ -1,64 +1,31 @@
-"""What the bytes of a picture say: its format, and whether they really decode.
+"""What the bytes of a picture say: its format, and whether they really decode (`multimodal.pictures` decides that).
 
 picture_extension(b"\\x89PNG...")   # "png", whatever the file was called
-check_decodes(image)              # raises BadPicture("image file is truncated (21 bytes not processed)")
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from PIL import Image, ImageFile, UnidentifiedImageError
-
 from multimodal.pairs import Pair
-from multimodal.pictures import BadPicture
+from multimodal.picture_files import picture_format, why_unsupported
+from multimodal.pictures import BadPicture, check_decodes, claimed_size
 from multimodal.shards import Ledger
-from multimodal.shards.format import picture_format
-
-PICTURE_SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .webp .avif .gif .bmp .tif .tiff .heic .heif .jp2 .jxl".split())
-"""Suffixes of files that are meant as pictures; those of formats that shards do not hold are named in the ledger."""
-
-_UNSUPPORTED = {b"GIF8": "gif", b"BM": "bmp", b"II*\0": "tiff", b"MM\0*": "tiff", b"\xff\x0a": "jxl", b"\0\0\0\x0cjP  ": "jp2"}
 
 
 def picture_extension(image: bytes) -> str:
     """The member extension ("jpg", "png", "webp" or "avif") that the content asks for. BadPicture where it is none of them."""
     if extension := picture_format(image[:64]):
         return extension
-    if image[4:8] == b"ftyp":
-        raise BadPicture(f"unsupported format: {image[8:12].decode('ascii', 'replace').strip()}")
-    if not image:
-        raise BadPicture("the file is empty")
-    for start, name in _UNSUPPORTED.items():
-        if image.startswith(start):
-            raise BadPicture(f"unsupported format: {name}")
-    raise BadPicture("not a picture: its first bytes are those of no format we read (jpg, png, webp, avif)")
-
-
-def check_decodes(image: bytes) -> None:
-    """Decode the whole picture; BadPicture with the decoder's reason where that fails.
-
-    Of a JPEG every coefficient is read and only an eighth of the pixels is computed: damage shows all the same, at a fraction of the time.
-    """
-    try:
-        with Image.open(io.BytesIO(image)) as picture:
-            if isinstance(picture, ImageFile.ImageFile):
-                picture.draft(picture.mode, (max(picture.width // 8, 1), max(picture.height // 8, 1)))
-            picture.load()
-    except UnidentifiedImageError as error:  # its message holds a memory address
-        raise BadPicture("does not decode: its header is damaged") from error
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:  # SyntaxError: a broken PNG chunk
-        raise BadPicture(f"does not decode: {error}") from error
+    raise BadPicture(why_unsupported(image[:64]))
 
 
 def is_smaller(image: bytes, min_side_px: int) -> bool:
     """Whether a side has fewer pixels, by the header alone. What does not open is not small: whoever decodes it says what is wrong."""
     try:
-        with Image.open(io.BytesIO(image)) as picture:
-            return min(picture.size) < min_side_px
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
+        return min(claimed_size(image)) < min_side_px
+    except BadPicture:
         return False
 
 

@@ -24,10 +24,9 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from data_prep.pictures import check_decodes
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
-from multimodal.pictures import check_size, picture, plain_jpeg_size
+from multimodal.pictures import check_decodes, claimed_size, picture, plain_jpeg_size
 
 ENOUGH = 1.5
 """A JPEG is decoded smaller only where this many times the pixels wanted are left, each way. There the inverse DCT's filter, which cuts off
@@ -75,7 +74,6 @@ def smaller(encoded: bytes, shortest_px: int, quality: int = QUALITY) -> bytes:
     """
     jpeg = plain_jpeg_size(encoded)
     if jpeg is not None:
-        check_size(*jpeg)
         if min(jpeg) <= shortest_px:
             check_decodes(encoded)
             return encoded
@@ -84,7 +82,9 @@ def smaller(encoded: bytes, shortest_px: int, quality: int = QUALITY) -> bytes:
             return _encoded(_resized(decoded, jpeg, shortest_px), quality)
     image = picture(encoded)
     if min(image.size) <= shortest_px:
-        return encoded
+        if min(claimed_size(encoded)) <= shortest_px:
+            return encoded
+        shortest_px = min(image.size)  # a JPEG of more pixels than are decoded, and hardly smaller than half of its size
     return _encoded(_resized(np.array(image), image.size, shortest_px), quality)
 
 

@@ -12,7 +12,6 @@ fetched. It takes a few tenths of a second a picture on one core, which makes it
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -20,11 +19,11 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from multimodal.door import load
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
+from multimodal.pictures import BadPicture, picture
 
 Reader = Callable[[bytes], list[str]]
 """An encoded picture -> the lines of text in it, from the top; [] where there are none, or the picture does not decode."""
@@ -72,9 +71,8 @@ def add_scene_text(pairs: Iterable[Pair], read: Reader) -> Iterator[Pair]:
 def rapidocr(image: bytes) -> list[str]:
     """The lines that RapidOCR is surer of than not, from the top; [] for what does not decode: whoever checks it says so."""
     try:
-        with Image.open(io.BytesIO(image)) as picture:
-            pixels = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
+        pixels = np.asarray(picture(image))
+    except BadPicture:
         return []
     found = _engine()(np.ascontiguousarray(pixels[:, :, ::-1]))  # blue first, as OpenCV has it
     return list(found.txts or ())

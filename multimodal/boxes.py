@@ -7,16 +7,21 @@ read_manifest(box, kind="store").counts["rows"]
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
 import stat
 import struct
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path, PureWindowsPath
 from typing import IO, Any
 
@@ -24,6 +29,8 @@ from multimodal.errors import InputError
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
+STALE_S = 86_400
+"""A temporary file that another host began so long ago, and has not written to since, is nobody's."""
 KINDS = {
     "shards": ("a shard set", "data-prep make-shards"),
     "text-space": ("a text space", "data-prep fit-text-space"),
@@ -33,6 +40,8 @@ KINDS = {
     "store": ("a store", "multimodal index"),
 }
 """Kind of a box -> what a message calls it, and the commands that make one. Boxes of other kinds, of other people, are as welcome."""
+
+_TEMPORARY = re.compile(r"\..+\.([0-9a-f]{6})-\w{8}\.part", re.DOTALL)  # `.name.host-random.part`
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,8 +231,9 @@ def is_whole(box: str | Path) -> bool:
 def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     """A binary file that appears under its name only when it is whole and on disk; on any error nothing is left behind.
 
-    Makes the parent folder. The temporary file lies beside the target, so the rename never crosses file systems. What is there and is no
-    regular file (/dev/stdout, a pipe, a device) is written to as it is: a rename would put a file in its place.
+    Makes the parent folder. The temporary file lies beside the target, so the rename never crosses file systems. The first one that a
+    process writes in a folder takes away those that killed processes left there. What is there and is no regular file (/dev/stdout, a
+    pipe, a device) is written to as it is: a rename would put a file in its place.
     """
     path = Path(path)
     if _is_special(path):
@@ -231,14 +241,15 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
             yield file
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    remove_stale_once(path.parent.resolve())
+    descriptor, temporary = _locked_temporary(path)
     try:
         with os.fdopen(descriptor, "w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp gives 0600; others read our boxes too
-        os.replace(temporary, path)
+            os.chmod(temporary, 0o644)  # mkstemp gives 0600; others read our boxes too
+            os.replace(temporary, path)  # while it is open, and with that locked
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:  # a write on a full disk knows no name
@@ -253,6 +264,49 @@ def _is_special(path: Path) -> bool:
     except OSError:  # not there, or not to be reached: opening it will say so
         return False
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _locked_temporary(path: Path) -> tuple[int, str]:
+    """A new file beside path, whose name says on which host it is written, and which is locked for as long as it is open."""
+    while True:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.{_host()}-", suffix=".part")
+        with suppress(OSError):  # a file system without locks, where `remove_stale` gets none either and leaves the file
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor, temporary
+        os.close(descriptor)  # it was taken for a stale one before it was locked
+
+
+@cache
+def _host() -> str:
+    return fingerprint_bytes(socket.gethostname().encode())[:6]
+
+
+@cache
+def remove_stale_once(folder: Path) -> None:
+    """`remove_stale`, the first time that this process is asked."""
+    remove_stale(folder)
+
+
+def remove_stale(folder: Path) -> None:
+    """Take away the temporary files of `atomic_write` in a folder that no living process is writing.
+
+    Those of this host are known by their lock. Another host's locks may not be seen here, so its files have to be a day old as well.
+    """
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.name.endswith(".part")]
+    for name in names:
+        made = _TEMPORARY.fullmatch(name)
+        if made is None:
+            continue
+        with suppress(OSError):  # gone meanwhile, locked by who writes it, or not ours to remove
+            descriptor = os.open(folder / name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if made[1] == _host() or time.time() - os.fstat(descriptor).st_mtime > STALE_S:
+                    os.unlink(folder / name)
+            finally:
+                os.close(descriptor)
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

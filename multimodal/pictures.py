@@ -1,23 +1,64 @@
 """From an encoded file to the picture that it is meant to show, the same for whoever asks: training, embedding, serving, making shards.
 
     image = picture(shards.image_bytes(7))        # upright, RGB, 8 bits, by Pillow
+    check_decodes(encoded)                        # BadPicture exactly where `picture` would raise it, in a fraction of the time
     plain_jpeg_size(encoded)                      # (500, 375): any decoder shows this file as Pillow does; None for all others
 
-What is not a picture raises `BadPicture` with the reason, and nothing else does.
+What is not a picture raises `BadPicture` with the reason, and nothing else does. Which formats are read, and how large and how thin a
+picture may be, is decided here alone: what makes shards and what reads them cannot differ.
 """
 
 from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from multimodal.picture_files import MAX_SCANS, exif_orientation, has_too_many_scans, jpeg_orientation, jpeg_segments, pixels_alone
 
 MAX_PIXELS = 89_478_485
-"""Pillow's own first limit: a quarter of a gigabyte as RGB. A file of a few kilobytes can claim to be much more."""
+"""Of a decoded picture, Pillow's own first limit: a quarter of a gigabyte as RGB, and up to 2 GB on the way there from 16 bits or with
+transparency. A file of a few kilobytes can claim to be much more.
+"""
+MAX_JPEG_PIXELS = 250_000_000
+"""Of a JPEG's file: phones write 108 and 200 million. One above MAX_PIXELS is decoded at 1/2 of its size, in no more memory."""
 MAX_ASPECT = 100
 """Longer side over shorter. Brought to 256 pixels on the shorter side, a line of 10,000 x 1 would be 2.5 million wide."""
+
+# Named one by one, and opened without Image.open: that tries all of Pillow's 40 formats, of which one hands its files to Ghostscript, and
+# writes warnings of large pictures to the terminal, which are ours to judge.
+_OPENERS: dict[str, type[ImageFile.ImageFile]] = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+    "AVIF": AvifImagePlugin.AvifImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+}
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class BadPicture(ValueError):
@@ -26,62 +67,113 @@ class BadPicture(ValueError):
 
 def picture(encoded: bytes) -> Image.Image:
     """The picture in a file as it is meant to be seen: upright by its EXIF orientation, RGB with 8 bits, transparency on white, the first
-    frame.
+    frame. A JPEG of more than MAX_PIXELS comes at half of its size.
 
-    16-bit greyscale is brought to 8 bits by its full range; colour profiles are not applied. Raises BadPicture: not an image, cut off, more
-    than MAX_PIXELS, thinner than MAX_ASPECT, or without a defined range (32-bit float).
+    16-bit greyscale is brought to 8 bits by its full range; colour profiles are not applied. EXIF, profiles and texts that are damaged or
+    large cost nothing. Raises BadPicture: not an image, cut off, too many pixels (MAX_PIXELS, MAX_JPEG_PIXELS) or scans (MAX_SCANS),
+    thinner than MAX_ASPECT, or without a defined range (32-bit float).
     """
-    try:
-        image = Image.open(io.BytesIO(encoded))
-        check_size(*image.size)
+    with _decoding():
+        image, orientation = _opened(encoded)
+        if image.width * image.height > MAX_PIXELS:
+            image.draft(image.mode, (image.width // 2, image.height // 2))
         image.load()
-        return _rgb(ImageOps.exif_transpose(image))
-    except BadPicture:
-        raise
-    except Image.DecompressionBombError:
-        raise BadPicture(f"more than {MAX_PIXELS:,} pixels") from None
-    except UnidentifiedImageError:
-        raise BadPicture(f"not an image in a format that is known ({len(encoded)} bytes, starts with {encoded[:8]!r})") from None
-    except Exception as error:  # a decoder meets the world here: Pillow raises OSError, SyntaxError, ValueError, struct.error ... by format
-        raise BadPicture(f"{type(error).__name__}: {error}") from error
+        return _rgb(image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image)
+
+
+def check_decodes(encoded: bytes) -> None:
+    """Decode the whole picture; BadPicture with the reason where that fails.
+
+    Of a JPEG every coefficient is read and only an eighth of the pixels is computed: damage shows all the same, at a fraction of the time.
+    """
+    with _decoding():
+        image, _ = _opened(encoded)
+        image.draft(image.mode, (max(image.width // 8, 1), max(image.height // 8, 1)))
+        image.load()
+        if image.mode == "F":
+            _rgb(image)
+
+
+def small_grey(encoded: bytes, shortest_px: int) -> Image.Image:
+    """A JPEG's luminance as it lies, at 1/2, 1/4 or 1/8 of its size where that leaves so many pixels: its colours are not computed at all.
+    BadPicture as by `picture`.
+    """
+    with _decoding():
+        image, _ = _opened(encoded)
+        image.draft("L", (shortest_px, shortest_px))
+        return image.convert("L")
+
+
+def claimed_size(encoded: bytes) -> tuple[int, int]:
+    """(width, height) by the header alone, before it is turned upright; as large or thin as it likes. BadPicture where it has none."""
+    with _decoding():
+        return _image(encoded)[0].size
 
 
 def plain_jpeg_size(encoded: bytes) -> tuple[int, int] | None:
-    """(width, height) of a JPEG that any decoder shows as `picture` does; None for all else, which is Pillow's.
+    """(width, height) of a JPEG that any decoder shows as `picture` does; None for all else, which is `picture`'s to show or refuse.
 
     Plain is a file that ends as a JPEG does (one that was cut off does not), has one frame of Huffman-coded 8-bit samples, baseline or
-    progressive, grey or of three colours, and is not turned by its EXIF or XMP.
+    progressive, grey or of three colours, is not turned by its EXIF or XMP, and is within the limits, so that it is decoded whole.
     """
     if encoded[:2] != b"\xff\xd8" or encoded[-2:] != b"\xff\xd9":
         return None
-    size, tagged, at = None, False, 2
-    while at + 10 <= len(encoded) and encoded[at] == 0xFF:
-        marker, length = struct.unpack_from(">BH", encoded, at + 1)
+    size, tagged = None, False
+    for marker, start, stop in jpeg_segments(encoded):
         if marker == 0xDA:  # the pixels begin
-            return None if tagged and _is_turned(encoded) else size
+            return None if (tagged and jpeg_orientation(encoded) != 1) or has_too_many_scans(encoded) else size
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of a frame; those three are tables and a reserve
-            precision, height, width, channels = struct.unpack_from(">BHHB", encoded, at + 4)
+            if stop - start < 10:
+                return None
+            precision, height, width, channels = struct.unpack_from(">BHHB", encoded, start + 4)
             if marker > 0xC2 or precision != 8 or channels not in (1, 3) or not width or not height or size is not None:
+                return None
+            if width * height > MAX_PIXELS or _is_line(width, height):
                 return None
             size = width, height
         tagged |= marker == 0xE1  # APP1: EXIF or XMP
-        at += 2 + length
     return None
 
 
-def check_size(width: int, height: int) -> None:
-    """BadPicture for more than MAX_PIXELS, or thinner than MAX_ASPECT."""
-    if width * height > MAX_PIXELS:
-        raise BadPicture(f"{width} x {height} is more than {MAX_PIXELS:,} pixels")
-    if max(width, height) > MAX_ASPECT * min(width, height):
+def _opened(encoded: bytes) -> tuple[ImageFile.ImageFile, int]:
+    """The picture, not decoded yet and within all limits, and its EXIF orientation."""
+    image, orientation = _image(encoded)
+    width, height = image.size
+    is_jpeg = image.format == "JPEG"
+    limit = MAX_JPEG_PIXELS if is_jpeg else MAX_PIXELS
+    if width * height > limit:
+        raise BadPicture(f"{width} x {height} is more than {limit:,} pixels{'' if is_jpeg else f' (a JPEG may have {MAX_JPEG_PIXELS:,})'}")
+    if _is_line(width, height):
         raise BadPicture(f"{width} x {height} is a line, not a picture: one side is more than {MAX_ASPECT} times the other")
+    if is_jpeg and has_too_many_scans(encoded):
+        raise BadPicture(f"a JPEG of more than {MAX_SCANS} scans, each of which takes the time of a whole picture")
+    return image, orientation
 
 
-def _is_turned(encoded: bytes) -> bool:
+def _image(encoded: bytes) -> tuple[ImageFile.ImageFile, int]:
+    file = pixels_alone(encoded)
+    if file is None:
+        raise BadPicture(f"not an image in a format that is known ({len(encoded)} bytes, starts with {encoded[:8]!r})")
+    image = _OPENERS[file.format](io.BytesIO(file.encoded))
+    if file.format == "AVIF":  # Pillow says in EXIF how the file's own property turns it
+        return image, exif_orientation(image.info.get("exif", b"")) or 1
+    return image, file.orientation
+
+
+def _is_line(width: int, height: int) -> bool:
+    return max(width, height) > MAX_ASPECT * min(width, height)
+
+
+@contextmanager
+def _decoding() -> Iterator[None]:
     try:
-        return Image.open(io.BytesIO(encoded)).getexif().get(0x0112, 1) != 1
-    except Exception:  # EXIF that cannot be read, or no picture at all: Pillow says what it makes of it
-        return True
+        yield
+    except BadPicture:
+        raise
+    except Image.DecompressionBombError:  # a WebP, whose size Pillow judges as it opens it
+        raise BadPicture(f"more than {MAX_PIXELS:,} pixels") from None
+    except Exception as error:  # a decoder meets the world here: Pillow raises OSError, SyntaxError, ValueError, struct.error ... by format
+        raise BadPicture(f"does not decode: {str(error) or type(error).__name__}") from error
 
 
 def _rgb(image: Image.Image) -> Image.Image:

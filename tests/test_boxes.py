@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from multimodal.boxes import Manifest, copy_box, is_whole, link_or_copy, read_manifest, write_manifest
+from multimodal.boxes import STALE_S, Manifest, atomic_write, copy_box, is_whole, link_or_copy, read_manifest, remove_stale, write_manifest
 
 
 def make_box(path: Path, content: bytes) -> Path:
@@ -51,3 +53,39 @@ def test_a_file_is_not_copied_onto_itself(tmp_path: Path) -> None:
     link_or_copy(tmp_path / "one", tmp_path / "two")
     link_or_copy(tmp_path / "two", tmp_path / "one")
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes() == b"content"
+
+
+WRITE = "import sys, os; from multimodal.boxes import atomic_write\nwith atomic_write(sys.argv[1]) as file: {}"
+
+
+def parts(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.suffix == ".part")
+
+
+def test_what_a_killed_process_left_is_taken_away_by_the_next_that_writes_there(tmp_path: Path) -> None:
+    for name in ("000000.tar", "manifest.json"):
+        subprocess.run([sys.executable, "-c", WRITE.format("os.kill(os.getpid(), 9)"), tmp_path / name])
+        assert len(parts(tmp_path)) == 1  # the second one took the first one's away
+    subprocess.run([sys.executable, "-c", WRITE.format("pass"), tmp_path / "other"], check=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+def test_what_a_living_process_writes_is_left_alone(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WRITE.format("print(flush=True); file.write(sys.stdin.buffer.read())"), tmp_path / "slow"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdin and writer.stdout and writer.stdout.readline()
+        with atomic_write(tmp_path / "mine") as file:
+            file.write(b"mine")
+            remove_stale(tmp_path)
+            assert len(parts(tmp_path)) == 2
+        writer.communicate(b"slow")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"mine": b"mine", "slow": b"slow"}
+
+
+def test_another_hosts_file_is_left_for_a_day_and_other_peoples_for_ever(tmp_path: Path) -> None:
+    for name in (".a.tar.ffffff-abcdefgh.part", ".b.tar.ffffff-abcdefgh.part", ".film.mkv.part", "film.part", ".a.tar.x1y2z3a4.part"):
+        (tmp_path / name).touch()
+    long_ago = (tmp_path / "film.part").stat().st_mtime - STALE_S - 60
+    os.utime(tmp_path / ".b.tar.ffffff-abcdefgh.part", (long_ago, long_ago))
+    remove_stale(tmp_path)
+    assert parts(tmp_path) == [".a.tar.ffffff-abcdefgh.part", ".a.tar.x1y2z3a4.part", ".film.mkv.part", "film.part"]

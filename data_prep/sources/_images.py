@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
-from data_prep.pictures import PICTURE_SUFFIXES
 from data_prep.sources import input_fingerprint
 from multimodal.errors import InputError
+from multimodal.picture_files import PICTURE_SUFFIXES
+from multimodal.system_files import is_system_file, is_system_name
 
 
 class Images:
@@ -92,16 +93,38 @@ def _index(tars: tuple[tuple[Path, int, int], ...]) -> _Index:
     return index
 
 
-def pictures_below(path: Path) -> Iterator[Path]:
-    """The pictures, by their suffixes, in a folder and below it, in an order that is the same on every file system.
-
-    Files and folders that begin with a dot are passed over.
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """pictures: in an order that is the same on every file system. num_passed_over: pictures that are hidden, or in folders that a system
+    left behind. unreadable: folders that cannot be listed.
     """
-    for parent, folders, files in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+
+    pictures: list[Path]
+    num_passed_over: int
+    unreadable: list[Path]
+
+
+def walk_pictures(path: Path) -> Walk:
+    """The pictures, by their suffixes, in a folder and below it."""
+    pictures: list[Path] = []
+    unreadable: list[Path] = []
+    num_passed_over = 0
+    for parent, folders, files in os.walk(path, onerror=lambda error: unreadable.append(Path(error.filename))):
+        folders.sort()
+        is_passed_over = is_system_file(os.path.relpath(parent, path))
         for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in PICTURE_SUFFIXES:
-                yield Path(parent) / name
+            if Path(name).suffix.lower().removeprefix(".") not in PICTURE_SUFFIXES:
+                continue
+            if is_passed_over or is_system_name(name):
+                num_passed_over += 1
+            else:
+                pictures.append(Path(parent) / name)
+    return Walk(pictures, num_passed_over, [folder for folder in unreadable if not is_system_file(os.path.relpath(folder, path))])
+
+
+def pictures_below(path: Path) -> list[Path]:
+    """See `walk_pictures`. Files and folders that are hidden, or that a system left behind (thumbnails, waste bins), are passed over."""
+    return walk_pictures(path).pictures
 
 
 def images_fingerprint(path: Path, names: Iterable[str] | None = None) -> str:

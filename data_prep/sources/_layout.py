@@ -13,6 +13,7 @@ from pathlib import Path
 
 from multimodal.boxes import fingerprint_bytes
 from multimodal.errors import InputError
+from multimodal.system_files import is_system_name
 
 _NAMES_TOLD = 8
 
@@ -42,19 +43,19 @@ def told_names(folder: Path) -> str:
 
 
 def folder_names(folder: Path) -> list[str]:
-    """The names of the folders in a folder, sorted by code point; those that begin with a dot are passed over."""
+    """The names of the folders in a folder, sorted by code point; those that are hidden, or that a system left behind, are passed over."""
     return sorted(path.name for path in _folders(folder))
 
 
 def file_names(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
     """The names of the files in a folder that end in one of the suffixes, sorted by code point; [] where there is no folder.
 
-    No file is looked at. Those that begin with a dot are passed over.
+    No file is looked at. Those that are hidden, or that a system left behind, are passed over.
     """
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.name.endswith(suffixes) and not entry.name.startswith("."))
+        return sorted(entry.name for entry in entries if entry.name.endswith(suffixes) and not is_system_name(entry.name))
 
 
 def names_digest(names: Iterable[str]) -> str:
@@ -77,4 +78,4 @@ def listing_fingerprint(folders: Iterable[tuple[str, Path]]) -> str:
 
 def _folders(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:
-        return sorted(Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        return sorted(Path(entry.path) for entry in entries if entry.is_dir() and not is_system_name(entry.name))

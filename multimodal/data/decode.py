@@ -10,7 +10,8 @@ Two decoders show the same picture, and which one is asked is decided by the byt
     for                                                                     decoder
     `picture`, `centre`, `random_crop(exact=True)`: embedding, serving      Pillow
     `random_crop`, in training, of a plain JPEG (see `plain_jpeg_size`)     simplejpeg, at 1/2, 1/4 or 1/8 of its size where that is enough
-    `random_crop` of anything else: PNG, WebP, AVIF, CMYK, turned by EXIF   Pillow
+    `random_crop` of anything else: PNG, WebP, AVIF, CMYK, turned by EXIF,  Pillow
+    or of more pixels than are decoded whole
 
 Unless it is to be exact, a crop is resized by torch, bilinear or bicubic, antialiased: Pillow's filters with vector instructions, 50 dB
 (PSNR) and more from Pillow's picture. Other filters are Pillow's from the first byte to the last pixel.
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -28,7 +30,7 @@ import torch
 from PIL import Image
 
 from multimodal.data.order import uniform
-from multimodal.pictures import BadPicture, check_size, picture, plain_jpeg_size
+from multimodal.pictures import BadPicture, picture, plain_jpeg_size
 
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
@@ -50,7 +52,37 @@ MAX_EXTRA = 16
 """Columns or rows computed and thrown away, so that a rectangle begins on a whole pixel."""
 
 
-def centre(encoded: bytes, size: int, crop_share: float = 0.875, interpolation: Interpolation = "bicubic") -> np.ndarray:
+class Decoded:
+    """A picture's file, decoded when it is first asked for its pixels and not again: all that is cut from one picture shares them."""
+
+    def __init__(self, encoded: bytes) -> None:
+        self._encoded = encoded
+        self._jpegs: dict[int, np.ndarray] = {}
+
+    @cached_property
+    def image(self) -> Image.Image:
+        """As `picture` shows it; not to be changed. Raises BadPicture."""
+        return picture(self._encoded)
+
+    @cached_property
+    def plain_jpeg_size(self) -> tuple[int, int] | None:
+        """See `multimodal.pictures.plain_jpeg_size`."""
+        return plain_jpeg_size(self._encoded)
+
+    def jpeg(self, part: int) -> np.ndarray:
+        """(h, w, 3) uint8: a plain JPEG at 1/part of its size. Raises BadPicture."""
+        if part not in self._jpegs:
+            assert self.plain_jpeg_size is not None, "not a plain JPEG"
+            min_width, min_height = (-(-side // part) for side in self.plain_jpeg_size)
+            try:
+                # strict=False: what is damaged inside is shown as far as it goes, as Pillow shows it; being cut off was looked for before
+                self._jpegs[part] = simplejpeg.decode_jpeg(self._encoded, min_width=min_width, min_height=min_height, strict=False)
+            except ValueError as error:
+                raise BadPicture(f"JPEG: {error}") from None
+        return self._jpegs[part]
+
+
+def centre(encoded: bytes | Decoded, size: int, crop_share: float = 0.875, interpolation: Interpolation = "bicubic") -> np.ndarray:
     """The middle of a picture -> (3, size, size) uint8.
 
     The shorter side is brought to floor(size / crop_share), antialiased, and the middle square cut out: what timm's evaluation transform
@@ -58,7 +90,7 @@ def centre(encoded: bytes, size: int, crop_share: float = 0.875, interpolation: 
     """
     if not 0 < crop_share <= 1:
         raise ValueError(f"crop_share={crop_share} must be above 0 and at most 1")
-    image = picture(encoded)
+    image = _decoded(encoded).image
     shorter = math.floor(size / crop_share)
     width, height = image.size
     if width <= height:
@@ -71,7 +103,7 @@ def centre(encoded: bytes, size: int, crop_share: float = 0.875, interpolation: 
 
 
 def random_crop(
-    encoded: bytes,
+    encoded: bytes | Decoded,
     size: int,
     word: int,
     scale: tuple[float, float] = (0.35, 1.0),
@@ -91,12 +123,12 @@ def random_crop(
     if out is None:
         out = np.empty((size, size, 3), np.uint8).transpose(2, 0, 1)
     fast = not exact and interpolation in ANTIALIASED
-    jpeg = plain_jpeg_size(encoded) if fast else None
+    decoded = _decoded(encoded)
+    jpeg = decoded.plain_jpeg_size if fast else None
     if jpeg is not None:
-        check_size(*jpeg)
-        decoded, across, down = _jpeg_part(encoded, jpeg, crop_box(*jpeg, word, scale, ratio), size)
-        return _resized(decoded, across, down, interpolation, mirrored, out)
-    image = picture(encoded)
+        part, across, down = _jpeg_part(crop_box(*jpeg, word, scale, ratio), size)
+        return _resized(decoded.jpeg(part), across, down, interpolation, mirrored, out)
+    image = decoded.image
     left, top, width, height = crop_box(*image.size, word, scale, ratio)
     # cut first: resize(box=...) would let the filter look at pixels beyond the rectangle, and be another picture than torchvision's
     cut = image.crop((left, top, left + width, top + height))
@@ -140,23 +172,20 @@ class _Span(NamedTuple):  # made twice a picture: a frozen dataclass takes four 
     step: float
 
 
-def _jpeg_part(encoded: bytes, whole: tuple[int, int], box: tuple[int, int, int, int], size: int) -> tuple[np.ndarray, _Span, _Span]:
-    """A plain JPEG of (width, height) decoded as small as will do, and where its rectangle (left, top, width, height) lies there."""
+def _decoded(encoded: bytes | Decoded) -> Decoded:
+    return encoded if isinstance(encoded, Decoded) else Decoded(encoded)
+
+
+def _jpeg_part(box: tuple[int, int, int, int], size: int) -> tuple[int, _Span, _Span]:
+    """The part of its size at which a JPEG is decoded, as small as will do, and where the rectangle (left, top, width, height) is there."""
     left, top, width, height = box
-    part, across, down = 1, _Span(left, left + width, 0, width / size), _Span(top, top + height, 0, height / size)
-    for candidate in (8, 4, 2):  # the parts whose inverse DCT has vector instructions; at 3/4 a picture takes longer than at its full size
-        if min(width, height) < max(ENOUGH * size * candidate, 8):  # below 8 pixels other parts have the same size
+    for part in (8, 4, 2):  # the parts whose inverse DCT has vector instructions; at 3/4 a picture takes longer than at its full size
+        if min(width, height) < max(ENOUGH * size * part, 8):  # below 8 pixels other parts have the same size
             continue
-        begun_across, begun_down = _span(left, width, candidate, size), _span(top, height, candidate, size)
-        if begun_across and begun_down:
-            part, across, down = candidate, begun_across, begun_down
-            break
-    try:
-        # strict=False: what is damaged inside is shown as far as it goes, as Pillow shows it; being cut off was looked for before
-        decoded = simplejpeg.decode_jpeg(encoded, min_width=-(-whole[0] // part), min_height=-(-whole[1] // part), strict=False)
-    except ValueError as error:
-        raise BadPicture(f"JPEG: {error}") from None
-    return decoded, across, down
+        across, down = _span(left, width, part, size), _span(top, height, part, size)
+        if across and down:
+            return part, across, down
+    return 1, _Span(left, left + width, 0, width / size), _Span(top, top + height, 0, height / size)
 
 
 def _span(start: int, length: int, part: int, size: int) -> _Span | None:

@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from multimodal.data.decode import BadPicture, Interpolation, centre, random_crop
+from multimodal.data.decode import BadPicture, Decoded, Interpolation, centre, random_crop
 from multimodal.data.order import Order, word_from
 from multimodal.errors import InputError
 from multimodal.shards import BrokenPair, JoinedShards, ShardSet
@@ -113,7 +113,7 @@ class Pixels:
     def open(self, shards: ShardSet, ids: np.ndarray) -> Reader:
         return _PixelReader(self, shards)
 
-    def of(self, encoded: bytes, word: int | None, out: np.ndarray | None = None) -> np.ndarray:
+    def of(self, encoded: bytes | Decoded, word: int | None, out: np.ndarray | None = None) -> np.ndarray:
         """(3, size, size) uint8 of one file, written to out where that is given; BadPicture where it is none."""
         if word is not None:
             mirrored = self.flip and bool(word_from(word, 1) & 1)

@@ -29,7 +29,7 @@ import torch
 from torch import nn
 
 from multimodal.cores import map_in_threads, usable_cores
-from multimodal.data.decode import BadPicture
+from multimodal.data.decode import BadPicture, Decoded
 from multimodal.data.order import random_words
 from multimodal.data.sides import Pixels
 from multimodal.errors import InputError
@@ -61,7 +61,7 @@ def embed_pictures(
     network: nn.Module,
     preprocessing: Preprocessing,
     num_threads: int | None = None,
-    also: Callable[[bytes], Any] | None = None,
+    also: Callable[[Decoded], Any] | None = None,
     num_views: int = 1,
     seed: int = 0,
     exact: bool = True,
@@ -69,7 +69,7 @@ def embed_pictures(
     """Yield an EmbeddedBatch for every array of ids, in their order.
 
     read: id -> encoded picture; called from several threads. network: (b, 3, h, w) uint8 -> (b, d), used in evaluation mode on the
-    device it is on. num_threads: None is one for each core this process may use. also: run on each encoded picture that could be decoded.
+    device it is on. num_threads: None is one for each core this process may use. also: run on each picture that could be decoded.
     num_views: of each picture, the middle first and then random rectangles, each a function of (seed, view, id); exact: see `random_crop`.
     """
     device = next(network.parameters()).device
@@ -84,12 +84,12 @@ def embed_pictures(
         extras: list[Any] = []
         bad: dict[int, str] = {}
         for place, id in enumerate(ids.tolist()):
-            encoded = read(id)
+            decoded = Decoded(read(id))  # once, for all that is cut from it
             try:
-                pixels[place, 0] = cut.of(encoded, None)
+                pixels[place, 0] = cut.of(decoded, None)
                 for view, of_view in enumerate(words, start=1):
-                    pixels[place, view] = cut.of(encoded, of_view[place])
-                extra = also(encoded) if also else None
+                    pixels[place, view] = cut.of(decoded, of_view[place])
+                extra = also(decoded) if also else None
             except BadPicture as reason:
                 bad[id] = str(reason)
                 extra = None

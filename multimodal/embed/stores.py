@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from multimodal.data.decode import picture
+from multimodal.data.decode import Decoded
 from multimodal.embed.pictures import EmbeddedBatch, as_batches, embed_pictures, in_order, pick_batch_size, pick_device, recall
 from multimodal.errors import InputError
 from multimodal.export.model import QUERY, Export, load_export
@@ -106,9 +106,9 @@ def index(
     return Path(output)
 
 
-def thumbnail(encoded: bytes) -> bytes:
+def thumbnail(decoded: Decoded) -> bytes:
     """A JPEG of the whole picture, at most THUMBNAIL_PX on its longer side. Raises BadPicture."""
-    small = picture(encoded)
+    small = decoded.image.copy()
     small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     small.save(file, "jpeg", quality=THUMBNAIL_QUALITY)
@@ -156,7 +156,7 @@ def _embed_features(
     batches: Sequence[np.ndarray],
     column: Column,
     num_threads: int | None,
-    also: Callable[[bytes], bytes] | None,
+    also: Callable[[Decoded], bytes] | None,
 ) -> Iterator[EmbeddedBatch]:
     """As `embed_pictures`, with the trunk's features read from a column."""
 
@@ -166,7 +166,7 @@ def _embed_features(
         rows = opened.embed_features(np.where(readable[:, None], features, 0))
         rows[~readable] = np.nan
         bad = {int(id): f"its row of column {column.name} is not finite" for id in ids[~readable]}
-        extras = [also(source.image_bytes(id)) if id not in bad else None for id in ids.tolist()] if also else []
+        extras = [also(Decoded(source.image_bytes(id))) if id not in bad else None for id in ids.tolist()] if also else []
         return EmbeddedBatch(ids, rows, bad, extras)
 
     return in_order(embed, batches, num_threads)

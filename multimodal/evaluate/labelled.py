@@ -19,6 +19,7 @@ from PIL import Image
 from multimodal.errors import InputError
 from multimodal.shards.format import PICTURE_SPELLINGS
 from multimodal.shards.split import Split
+from multimodal.system_files import is_system_name
 
 PARTS = ("train", "test")
 ARRAYS = ("x_train", "y_train", "x_test", "y_test", "names")
@@ -99,7 +100,7 @@ def _of_folder(path: Path, split: Split) -> LabelledPictures:
     has_parts = all((path / part).is_dir() for part in PARTS)
     of_class: dict[str, list[tuple[str, Path]]] = {}
     for part in PARTS if has_parts else ("",):
-        folders = sorted(folder for folder in (path / part).iterdir() if folder.is_dir() and not folder.name.startswith("."))
+        folders = sorted(folder for folder in (path / part).iterdir() if folder.is_dir() and not is_system_name(folder.name))
         for folder in folders:
             files = [file for file in sorted(folder.iterdir()) if _is_picture(file)]
             if not files:
@@ -121,4 +122,4 @@ def _of_folder(path: Path, split: Split) -> LabelledPictures:
 
 
 def _is_picture(path: Path) -> bool:
-    return not path.name.startswith(".") and path.suffix.lower().removeprefix(".") in PICTURE_SPELLINGS
+    return not is_system_name(path.name) and path.suffix.lower().removeprefix(".") in PICTURE_SPELLINGS

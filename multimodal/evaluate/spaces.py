@@ -195,10 +195,10 @@ def _page(
 
 
 def _thumbnail(encoded: bytes) -> bytes | None:
-    from multimodal.data.decode import BadPicture
+    from multimodal.data.decode import BadPicture, Decoded
     from multimodal.embed.stores import thumbnail
 
     try:
-        return thumbnail(encoded)
+        return thumbnail(Decoded(encoded))
     except BadPicture:
         return None  # drawn as a blank with its text

@@ -185,7 +185,7 @@ def index(path: Path, output: Path | None = None, max_bad_share: float = 0.05, j
     """Index tars that another program wrote (img2dataset, a WebDataset), so that they are read as a shard set without a copy.
 
     Args:
-        path: the folder of the tars; each picture needs `<key>.txt`, or `texts` in `<key>.json`, beside it.
+        path: the folder of the tars; each picture needs `<key>.txt`, or a caption in `<key>.json`, beside it.
         output: where the index goes where that folder cannot be written; give it as `--index` to the other verbs.
         max_bad_share: fail where a larger share of the pairs has no text, no picture, or is cut off; `bad.csv` names them.
         json: print {"index", "shards", "pairs", ...} instead of a line.

@@ -23,7 +23,8 @@ TAR_END = bytes(2 * BLOCK)
 PICTURE_SPELLINGS = {"jpg": "jpg", "jpeg": "jpg", "jpe": "jpg", "jfif": "jpg", "png": "png", "webp": "webp", "avif": "avif"}
 """How other writers spell the extension of a picture, in lower case -> our spelling."""
 
-AVIF_BRANDS = (b"avif", b"avis")
+CAPTION_FIELDS = ("captions", "caption", "text", "title", "alt_text", "alttext", "alt", "description")
+"""Fields in which other writers' JSON has the text, in any case; the first that is not blank is taken."""
 RECORD_FIELDS = ("texts", "group", "name", "split", "metadata")
 
 
@@ -98,12 +99,17 @@ def encode_record(pair: Pair) -> bytes:
 def decode_record(record: bytes, read_text: Callable[[], bytes], name: str, group: str) -> dict[str, Any]:
     """The fields of a pair from its JSON and .txt members, ours or another writer's; b"" stands for a member that is absent.
 
-    Where the JSON has no `texts`, what read_text gives is the only text; blank texts are left out. name and group stand in where the JSON
-    has none; a `url` goes before that group, so that one picture with several captions stays together. Fields of another writer's JSON
-    (img2dataset's url, width ...) become metadata. ValueError says what is malformed, or that no text is left.
+    Where the JSON has no `texts`, what read_text gives is the only text, or else the first of CAPTION_FIELDS; blank texts are left out.
+    name and group stand in where the JSON has none; a `url` goes before that group, so that one picture with several captions stays
+    together. Fields of another writer's JSON (img2dataset's url, width ...) become metadata. ValueError says what is malformed, or that
+    no text is left.
     """
     try:
         loaded = json.loads(record.decode()) if record else {}
+        if b"\\u" in record:  # half of a surrogate pair, cut from somebody's emoji: nothing could print or store it
+            json.dumps(loaded, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("its JSON cannot be read: it is nested too deeply") from None
     except ValueError as error:
         raise ValueError(f"its JSON cannot be read: {error}") from None
     if not isinstance(loaded, Mapping):
@@ -111,9 +117,10 @@ def decode_record(record: bytes, read_text: Callable[[], bytes], name: str, grou
     texts = loaded.get("texts")
     if texts is None:
         try:
-            texts = [read_text().decode()]
+            text = read_text().decode()
         except UnicodeDecodeError as error:
             raise ValueError(f"its text is no UTF-8: {error}") from None
+        texts = [text] if text.strip() else _captions(loaded)
     if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
         raise ValueError("`texts` in its JSON is no list of strings")
     texts = [one for one in texts if one.strip()]
@@ -131,18 +138,14 @@ def decode_record(record: bytes, read_text: Callable[[], bytes], name: str, grou
     }
 
 
-def picture_format(head: bytes) -> str:
-    """Our extension for the format that a file's first bytes announce (64 are enough), or "" where they announce none of ours."""
-    if head.startswith(b"\xff\xd8\xff"):
-        return "jpg"
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "png"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "webp"
-    if head[4:8] == b"ftyp":  # then its length's worth of brands: the main one, a version, and the others that the file is as well
-        brands = [head[start : start + 4] for start in range(8, min(int.from_bytes(head[:4], "big"), 64), 4)]
-        return "avif" if any(brand in AVIF_BRANDS for brand in brands) else ""
-    return ""
+def _captions(record: Mapping[str, Any]) -> list[str]:
+    by_name = {name.lower(): value for name, value in reversed(record.items())}  # of two spellings the first
+    for field in CAPTION_FIELDS:
+        value = by_name.get(field)
+        texts = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str) and one.strip()]
+        if texts:
+            return texts
+    return []
 
 
 def _string(record: Mapping[str, Any], field: str) -> str:

@@ -17,16 +17,18 @@ from PIL import Image
 from data_prep.conformance import check_broken_items, check_parts, check_source, read_all
 from data_prep.emoji import DrawnThings, drawing_key, thing_key, things_of
 from data_prep.npm import Package, fetch, read_members
-from data_prep.pictures import BadPicture, check_decodes, picture_extension
+from data_prep.pictures import picture_extension
 from data_prep.sources import cut, find_source, source_names
 from data_prep.sources.fluent_emoji import DRAWINGS as FLUENT
 from data_prep.sources.fluent_emoji import fluent_emoji
 from data_prep.sources.folder import folder, text_of_name
+from data_prep.sources.folder import inputs as folder_inputs
 from data_prep.sources.folder import plan as folder_plan
 from data_prep.sources.img2dataset import img2dataset
 from data_prep.sources.noto_emoji import DRAWINGS as NOTO
 from data_prep.sources.noto_emoji import noto_emoji
 from multimodal.errors import InputError
+from multimodal.pictures import BadPicture, check_decodes
 from multimodal.shards import Ledger
 from multimodal.urls import user_cache
 
@@ -178,7 +180,74 @@ def test_pictures_without_any_text_are_named_with_what_to_add(tmp_path: Path) ->
 
 def test_a_sidecar_that_is_not_utf8_goes_to_the_ledger(tmp_path: Path) -> None:
     _, ledger = read_all(folder, {"input": write_files(tmp_path, {"a.jpg": picture(), "a.txt": "café".encode("latin1")})})
-    assert reasons(ledger) == {"a.jpg": "a.txt is not UTF-8 (byte 3)"}
+    assert reasons(ledger) == {"a.jpg": "a.txt is not UTF-8 (byte 3). Save it as UTF-8"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_a_sidecar_that_notepad_wrote_is_read(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(picture())
+    (tmp_path / "a.txt").write_text("ein Café", encoding=encoding)
+    assert [pair.texts for pair in check_source(folder, {"input": tmp_path})] == [("ein Café",)]
+
+
+def test_suffixes_in_capitals_are_those_of_pictures_and_their_texts(tmp_path: Path) -> None:
+    files = {"IMG_1.JPG": picture(1), "IMG_1.TXT": "one", "IMG_2.Png": picture(2, "PNG"), "IMG_2.txt": "two", "IMG_3.jpeg": picture(3)}
+    pairs, ledger = read_all(folder, {"input": write_files(tmp_path, files)})
+    assert [(pair.name, pair.texts) for pair in pairs] == [("IMG_1.JPG", ("one",)), ("IMG_2.Png", ("two",))]
+    assert reasons(ledger) == {"IMG_3.jpeg": "has no text: no words in its name, and no IMG_3.txt"}
+    before = folder_inputs(tmp_path)
+    (tmp_path / "IMG_1.TXT").write_text("another")
+    assert folder_inputs(tmp_path) != before
+
+
+LEFT_BEHIND = (
+    "@eaDir/dog.jpg/SYNOPHOTO_THUMB_M.jpg @eaDir/SYNOPHOTO_THUMB_XL.jpg album/@eaDir/x.jpg .AppleDouble/a_dog.jpg ._a_dog.jpg "
+    "__MACOSX/._a_dog.jpg #recycle/old_cat.jpg @Recycle/cat.jpg $RECYCLE.BIN/$R1.jpg lost+found/x.jpg .thumbnails/1.png "
+    ".Trash-1000/files/x.jpg .@__thumb/s100dog.jpg .Trashes/x.jpg"
+).split()
+
+
+def test_what_a_nas_or_a_system_left_beside_the_photos_is_passed_over_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = photos(tmp_path)
+    before = check_source(folder, {"input": root})
+    write_files(root, {**dict.fromkeys(LEFT_BEHIND, picture(50)), "System Volume Information/x.jpg": picture(51), "Thumbs.db": b"x"})
+    assert check_source(folder, {"input": root}) == before
+    folder_plan(10, root)
+    assert f"{len(LEFT_BEHIND) + 2} pictures are passed over" in capsys.readouterr().err  # and the one in .thumbnails that was there
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl", "captions.txt", "results.csv", "train.parquet", "labels.tsv"])
+def test_a_table_in_a_folder_of_pictures_is_mentioned_with_the_command_that_uses_it(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_files(tmp_path, {"my photos/a boat.png": picture(1, "PNG"), "my photos/a boat.txt": "a boat", f"my photos/{name}": "x"})
+    folder_plan(10, tmp_path / "my photos")
+    told = capsys.readouterr().err
+    path = f"'{tmp_path}/my photos/{name}'"
+    assert f"data-prep make-shards captions {path}" in told and f"multimodal demo --data {path}" in told and told.count("\n") == 1
+
+
+def test_a_name_that_is_not_utf8_costs_only_itself(tmp_path: Path) -> None:
+    write_files(tmp_path, {"a boat.png": picture(1, "PNG")})
+    (tmp_path / os.fsdecode(b"caf\xe9.png")).write_bytes(picture(2, "PNG"))
+    pairs, ledger = read_all(folder, {"input": tmp_path})
+    assert [pair.name for pair in pairs] == ["a boat.png"]
+    assert [bad.reason for bad in ledger.entries] == ["its name is not UTF-8. Rename it"]
+
+
+def test_a_folder_that_may_not_be_read_costs_only_itself(tmp_path: Path) -> None:
+    write_files(tmp_path, {"a boat.png": picture(1, "PNG"), "locked/a hut.png": picture(2, "PNG")})
+    (tmp_path / "locked").chmod(0)
+    try:
+        if os.access(tmp_path / "locked", os.R_OK):
+            pytest.skip("this user may read everything")
+        pairs, ledger = read_all(folder, {"input": tmp_path})
+    finally:
+        (tmp_path / "locked").chmod(0o755)
+    assert [pair.name for pair in pairs] == ["a boat.png"]
+    assert reasons(ledger) == {"locked/": "locked cannot be read: Permission denied"}
 
 
 def test_a_link_that_leads_nowhere_costs_only_itself(tmp_path: Path) -> None:
@@ -275,12 +344,12 @@ def test_the_caption_of_the_json_serves_where_there_is_no_txt_and_texts_win_over
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        ({"000000001.jpg": b"no picture"}, "not a picture"),
-        ({"000000001.json": "{not json"}, "its text cannot be read"),
-        ({"000000001.json": "[]"}, "its text cannot be read"),
-        ({"000000001.txt": "caf\xe9".encode("latin1")}, "its text cannot be read"),
+        ({"000000001.jpg": b"no picture"}, "its jpg: not a picture"),
+        ({"000000001.json": "{not json"}, "its JSON cannot be read"),
+        ({"000000001.json": "[]"}, "its JSON is a list"),
+        ({"000000001.txt": "caf\xe9".encode("latin1")}, "its text is no UTF-8"),
         ({"000000001.txt": "  ", "000000001.json": "{}"}, "has no text"),
-        ({"000000001.jpg": None}, "has no picture, only txt, json"),
+        ({"000000001.jpg": None}, "has no picture; its members are json, txt"),
     ],
 )
 def test_a_broken_sample_costs_only_itself(tmp_path: Path, damage: dict[str, bytes | str | None], reason: str) -> None:
@@ -301,7 +370,8 @@ def test_a_tar_cut_off_costs_what_follows_and_the_next_tar_is_read(tmp_path: Pat
     (root / "00000.tar").write_bytes((root / "00000.tar").read_bytes()[:cut])
     pairs, ledger = read_all(img2dataset, {"input": root})
     assert [pair.texts[0] for pair in pairs] == [f"text {n}" for n in [*range(num_kept), 3, 4, 5]]
-    assert [bad.where for bad in ledger.entries] == ["00000.tar"] and "damaged from here on" in ledger.entries[0].reason
+    assert reasons(ledger).keys() == {f"{num_kept:09d}", ""} and "its jpg is cut off" in reasons(ledger)[f"{num_kept:09d}"]
+    assert "it was cut, and what came after is lost" in reasons(ledger)[""]
 
 
 def test_a_damaged_header_in_the_middle_is_not_taken_for_the_end(tmp_path: Path) -> None:
@@ -312,9 +382,8 @@ def test_a_damaged_header_in_the_middle_is_not_taken_for_the_end(tmp_path: Path)
     content[header : header + 512] = b"\x07" * 512
     (root / "00000.tar").write_bytes(content)
     pairs, ledger = read_all(img2dataset, {"input": root})
-    # Whether the sample before the damage had more members is not known, so it is given up too, and named.
-    assert [pair.texts[0] for pair in pairs] == ["text 3", "text 4", "text 5"]
-    assert [bad.key for bad in ledger.entries] == ["000000000"] and "damaged from here on" in ledger.entries[0].reason
+    assert [pair.texts[0] for pair in pairs] == ["text 0", "text 2", "text 3", "text 4", "text 5"]
+    assert "has no picture" in reasons(ledger)["000000001"] and "broken header" in reasons(ledger)[""]
 
 
 # -- emoji ---------------------------------------------------------------------------------------------------------------------------------

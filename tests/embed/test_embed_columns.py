@@ -15,6 +15,7 @@ from multimodal.embed.columns import embed
 from multimodal.embed.pictures import as_batches, embed_pictures, pick_device
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
+from multimodal.pictures import picture
 from multimodal.shards.columns import Column, ColumnWriter
 from multimodal.shards.reader import ShardSet
 from multimodal.shards.remote import RemoteShards
@@ -122,9 +123,9 @@ def test_a_trunk_that_trains_makes_no_columns(shards: ShardSet) -> None:
 def test_the_callers_thread_count_is_put_back(trunk: Trunk) -> None:
     before = torch.get_num_threads()
     batches = as_batches(np.arange(4), 2)
-    results = list(embed_pictures(encoded, batches, trunk, trunk.preprocessing, num_threads=2, also=len))
+    results = list(embed_pictures(encoded, batches, trunk, trunk.preprocessing, num_threads=2, also=lambda decoded: decoded.image.size))
     assert torch.get_num_threads() == before
-    assert [extra for result in results for extra in result.extras] == [len(encoded(number)) for number in range(4)]
+    assert [extra for result in results for extra in result.extras] == [picture(encoded(number)).size for number in range(4)]
 
 
 def test_views_are_the_middle_and_then_crops_drawn_by_seed_view_and_id(shards: ShardSet, trunk: Trunk) -> None:

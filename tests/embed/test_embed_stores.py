@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 from torch import nn
 
+from multimodal.data.decode import Decoded
 from multimodal.embed.columns import embed
 from multimodal.embed.stores import THUMBNAIL_PX, index, thumbnail
 from multimodal.errors import InputError
@@ -121,7 +122,7 @@ def test_thumbnails_are_small_whole_pictures_and_can_be_left_out(tmp_path: Path,
     assert small is not None
     image = Image.open(io.BytesIO(small))
     assert (image.format, image.size) == ("JPEG", (THUMBNAIL_PX, THUMBNAIL_PX * 120 // 180))
-    assert small == thumbnail(encoded(3))
+    assert small == thumbnail(Decoded(encoded(3)))
     without = Store(index(world / "export", world / "set", tmp_path / "without", thumbnails=False, column="tiny", device="cpu"))
     assert without.thumbnails([3]) == [None]
 

@@ -87,7 +87,7 @@ def test_a_whole_set_has_no_problems(path: Path, capsys: pytest.CaptureFixture[s
     [
         (spoil_text, [("000000", "", "its sha256 is"), ("000000", "000000001", "its .txt is not the first of its texts")]),
         (spoil_json, [("000000", "", "its sha256 is"), ("000000", "000000001", "its JSON cannot be read")]),
-        (spoil_picture, [("000001", "", "its sha256 is"), ("000001", "000000002", "its webp begins like no picture")]),
+        (spoil_picture, [("000001", "", "its sha256 is"), ("000001", "000000002", "its webp: not a picture")]),
         (spoil_pixels, [("000001", "", "its sha256 is")]),
         (spoil_header, [("000001", "", "its sha256 is"), ("000001", "", "broken header"), ("000001", "000000003", "has no picture")]),
         (cut, [("000002", "", "has 1000 bytes"), ("000002", "", "ends without an end mark"), ("000002", "000000004", "has no text")]),
