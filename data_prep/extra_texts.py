@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from data_prep.lines import JSON_LINES, BadLine, document_of, json_object, numbered_lines, text_of_line
+from data_prep.text_files import announced_encoding
 from data_prep.wiki_dump import Dump, extracted_articles, extracted_files, is_dump, is_extracted
 from data_prep.wikitext import read_wikitext
 from multimodal.boxes import fingerprint_file, fingerprint_json
@@ -60,7 +61,7 @@ def documents(files: Sequence[Path]) -> Iterator[str]:
 
 def _lines(file: Path) -> Iterator[str]:
     is_json = file.name.lower().endswith(JSON_LINES)
-    for number, line in numbered_lines(file):
+    for number, line in numbered_lines(file, announced_encoding(file)):
         try:
             text = document_of(json_object(line)) if is_json else text_of_line(line)
         except BadLine as error:

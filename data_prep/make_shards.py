@@ -235,7 +235,7 @@ def _make_by_plan(job: ShardJob, plan: Plan, ledger: Ledger, workers: Engine) ->
             ledger.bad(where, f"shard {shard_name(number)}", run.given_up[number], job.pairs_per_shard)
         elif number in run.done:
             for bad in run.done[number].bad:
-                ledger.bad(bad.where, bad.key, bad.reason)
+                ledger.bad(bad.where, bad.key, bad.reason, bad.count)
             ledger.good(run.done[number].num_pairs)
     if not ledger.num_good:
         forget(output)
@@ -291,7 +291,7 @@ class _Run:
             begin_again(self._output, number)
             one = self.done.pop(number)
             self._num_pairs -= one.num_pairs
-            self._num_bad -= len(one.bad)
+            self._num_bad -= sum(bad.count for bad in one.bad)
         return [Part(number, self._plan.parts[number], names) for number, names in repeated.items()]
 
     @property
@@ -303,7 +303,7 @@ class _Run:
     def _add(self, one: PartDone) -> None:
         self.done[one.number] = one
         self._num_pairs += one.num_pairs
-        self._num_bad += len(one.bad)
+        self._num_bad += sum(bad.count for bad in one.bad)
         self._largest = max(self._largest, one.num_pairs)
 
     def _note(self) -> str:

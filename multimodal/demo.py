@@ -16,9 +16,10 @@ import sys
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -78,6 +79,12 @@ def demo(
     seeds: int = 3,
     max_pairs: int | None = None,
     packages: Path | None = None,
+    file_column: str | None = None,
+    caption_column: str | None = None,
+    split_column: str | None = None,
+    columns: list[str] | None = None,
+    encoding: str | None = None,
+    allow_outside: bool = False,
 ) -> None:
     """Run the whole road: pictures with text -> shards -> text spaces -> columns -> trained runs -> exports -> stores -> queries -> a page.
 
@@ -86,20 +93,34 @@ def demo(
 
     Args:
         data: your own pictures: a folder of images (their names, or a .txt beside each, as text); a file of captions (.tsv, .csv or
-            .parquet with the columns file and caption, .jsonl with such fields, .json of COCO or Karpathy, Flickr's token .txt); articles
-            with illustrations (.jsonl or .jsonl.gz, objects with id, title, text, images); or a folder of img2dataset's tars. Without
-            it, 3-D emoji with keywords are fetched.
+            .parquet with columns such as file and caption, .jsonl with such fields, .json of COCO or Karpathy, Flickr's token .txt);
+            articles with illustrations (.jsonl or .jsonl.gz, objects with id, title, text, images); or a folder of img2dataset's tars.
+            Without it, 3-D emoji with keywords are fetched.
         images: the folder of images, or of tars of them, that captions or articles name; by default the one that their file lies in.
         output: where everything goes; the page is index.html there, the figures are results.json.
         seeds: splits to repeat it on; the figures are their mean and spread.
         max_pairs: look at this many pairs only, to try it out.
         packages: a folder that holds the demo's npm packages already, so that nothing is fetched.
+        file_column: what a file of captions calls its column of pictures; by default the first usual name, as file or image.
+        caption_column: what it calls that of the captions; by default the first usual name, as caption or text.
+        split_column: what it calls that of the source's own split; by default `split` where there is one.
+        columns: the names of all its columns, where it has no header line.
+        encoding: the encoding of captions or articles, such as cp1251, where their bytes do not say it.
+        allow_outside: use pictures that captions or articles name outside the folder of the pictures, too.
     """
     if seeds < 1:
         raise InputError(f"--seeds {seeds}: at least 1 is needed")
     started = time.monotonic()
     done: list[Command] = []
-    galleries = _shards(data, images, output, max_pairs, packages, done)
+    table = {
+        "--file-column": file_column,
+        "--caption-column": caption_column,
+        "--split-column": split_column,
+        "--columns": columns,
+        "--encoding": encoding,
+        "--allow-outside": allow_outside,
+    }
+    galleries = _shards(data, images, output, max_pairs, packages, done, {name: value for name, value in table.items() if value})
     pairs = galleries[0].shards
     _check_parts(galleries[0], seeds)
     for gallery in galleries:
@@ -127,16 +148,24 @@ def demo(
 
 
 def _shards(
-    data: Path | None, images: Path | None, output: Path, max_pairs: int | None, packages: Path | None, done: list[Command]
+    data: Path | None,
+    images: Path | None,
+    output: Path,
+    max_pairs: int | None,
+    packages: Path | None,
+    done: list[Command],
+    table: Mapping[str, Any],
 ) -> list[Gallery]:
     limit = [] if max_pairs is None else ["--max-pairs", max_pairs]
     if data is not None:
         pairs = output / "shards" / "own"
-        source, *settings = _own_source(data, images)
+        source, *settings = _own_source(data, images, table)
         _step(done, "data-prep", "make-shards", source, *settings, "--output", pairs, *limit)
         return [Gallery("unseen", pairs, _held_out_part(ShardSet(pairs)), protocols=FOUND)]
     if images is not None:
         raise InputError(f"--images {images}: without --data there are no captions or articles that name them")
+    if table:
+        raise InputError(f"{', '.join(table)}: without --data there is no file of captions")
     fluent, noto = output / "shards" / "fluent", output / "shards" / "noto"
     where = [] if packages is None else ["--packages", packages]
     _step(done, "data-prep", "make-shards", "fluent_emoji", *where, "--output", fluent, *limit)
@@ -172,8 +201,10 @@ def _check_parts(gallery: Gallery, seeds: int) -> None:
             print(f"only {num_held_out} pictures are held out: chance is high among so few, so read R@10 beside it", file=sys.stderr)
 
 
-def _own_source(data: Path, images: Path | None = None) -> list[str | Path]:
-    """Which source reads the user's data, and its settings, told by what lies there."""
+def _own_source(data: Path, images: Path | None = None, table: Mapping[str, Any] | None = None) -> list[str | Path]:
+    """Which source reads the user's data, and its settings, told by what lies there. table: options for reading captions or articles."""
+    table = table or {}
+    encoding = table.get("--encoding")
     from data_prep.lines import JSON_LINES
     from data_prep.sources.articles import holds_articles
     from data_prep.sources.captions import SUFFIXES
@@ -187,11 +218,22 @@ def _own_source(data: Path, images: Path | None = None) -> list[str | Path]:
         if not data.name.lower().endswith(SUFFIXES):
             raise InputError(f"{data}: captions and articles end in {', '.join(SUFFIXES)}; for pictures give their folder")
         is_lines = data.name.lower().endswith(JSON_LINES)
-        source = "articles" if is_lines and holds_articles(data) else "captions"
-        return [source, "--input", data] if images is None else [source, "--input", data, "--images", images]
+        source = "articles" if is_lines and holds_articles(data, encoding) else "captions"
+        if source == "articles" and (others := [name for name in table if name not in ("--encoding", "--allow-outside")]):
+            raise InputError(f"{data}: holds articles, whose fields have their own names; leave out {', '.join(others)}")
+        where: list[str | Path] = [] if images is None else ["--images", images]
+        return [source, "--input", data, *where, *_as_options(table)]
+    if table:
+        raise InputError(f"{', '.join(table)}: goes with a file of captions, and {data} is a folder")
     if images is not None:
         raise InputError(f"--images {images}: goes with a file of captions or articles, and {data} is a folder of pictures itself")
     return ["img2dataset" if any(data.glob(f"*{ARCHIVE_SUFFIX}")) else "folder", "--input", data]
+
+
+def _as_options(table: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in table.items():
+        yield name
+        yield from [] if isinstance(value, bool) else [value] if isinstance(value, str) else value
 
 
 def _fit_spaces(pairs: Path, output: Path, seed: int, done: list[Command]) -> dict[str, Path]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
 
 from data_prep.sources import find_source
+from data_prep.sources.captions import captions
 from multimodal.demo import _own_source, demo
 from multimodal.errors import InputError
 
@@ -39,9 +41,23 @@ def test_the_source_is_told_by_what_lies_there(tmp_path: Path, name: str, conten
             _own_source(data, tmp_path)
 
 
+def test_every_option_that_a_message_about_a_table_names_reaches_its_reader(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("bild;text\n")
+    table = {"--file-column": "bild", "--columns": ["bild", "text"], "--encoding": "cp1251", "--allow-outside": True}
+    given = [*("--file-column", "bild", "--columns", "bild", "text", "--encoding", "cp1251", "--allow-outside")]
+    assert _own_source(tmp_path / "t.csv", None, table) == ["captions", "--input", tmp_path / "t.csv", *given]
+    options = {"file_column", "caption_column", "split_column", "columns", "encoding", "allow_outside"}
+    assert options <= set(inspect.signature(demo).parameters) & set(inspect.signature(captions).parameters)
+    with pytest.raises(InputError, match="--file-column: goes with a file of captions, and .* is a folder"):
+        _own_source(tmp_path, None, {"--file-column": "bild"})
+    (tmp_path / "a.jsonl").write_text('{"id": "a", "text": "b", "images": []}\n')
+    with pytest.raises(InputError, match="holds articles, whose fields have their own names; leave out --file-column"):
+        _own_source(tmp_path / "a.jsonl", None, {"--file-column": "bild", "--encoding": "utf-8"})
+
+
 def test_data_that_no_source_reads_is_an_error_that_says_what_is_read(tmp_path: Path) -> None:
     (tmp_path / "t.xlsx").write_bytes(b"PK")
-    with pytest.raises(InputError, match=r"t.xlsx: captions and articles end in .tsv, .csv, .*.parquet; for pictures give their folder"):
+    with pytest.raises(InputError, match=r"t.xlsx: captions and articles end in .tsv, .csv, .*.parquet.*; for pictures give their folder"):
         demo(tmp_path / "t.xlsx", output=tmp_path / "out")
     with pytest.raises(InputError, match="nowhere: is not there. --data takes a folder of images, a file of captions, a .jsonl"):
         demo(tmp_path / "nowhere", output=tmp_path / "out")

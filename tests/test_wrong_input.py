@@ -119,7 +119,7 @@ def test_pictures_whose_names_hold_no_words(own_road: Road, name: str) -> None:
     [
         ("file,caption\nphotos/red-circle-0.png,\nphotos/red-circle-1.png,  \n", ("table.csv line 2", "has no text", "new/bad.csv")),
         ("file\tcaption\n", ("table.csv: has a header line and no row below it",)),
-        ("picture,words\nx.png,dog\n", ("has no column 'file'; the columns are picture, words", "--file-column")),
+        ("bild,words\nx.png,dog\n", ("has no column 'file'", "the columns are bild, words", "--file-column")),
         ("file,caption\nnone.png,dog\n", ("table.csv line 2 none.png: no such picture",)),
     ],
 )

@@ -6,28 +6,48 @@ entries.add("line 2", "a.jpg", "A dog .", "train")
 
 from __future__ import annotations
 
+import math
+import posixpath
+import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from data_prep.text_files import name_of
 from multimodal.errors import InputError
 from multimodal.shards import Ledger
+from multimodal.shards.format import broken_text
+
+_SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+"""What a split calls its two parts, however a source spells them; other names are kept as they are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What the columns of a table, or the fields of JSON Lines, are called. split: None for `split` where there is one."""
+    """What the columns of a table, or the fields of JSON Lines, are called; None: as is usual (`data_prep.columns`).
 
-    file: str = "file"
-    caption: str = "caption"
+    names: of all columns, of a table without a header line. encoding: of a file of text; None: what its bytes say.
+    """
+
+    file: str | None = None
+    caption: str | None = None
     split: str | None = None
+    names: tuple[str, ...] | None = None
+    encoding: str | None = None
 
     def refuse_for(self, path: Path, format: str) -> None:
         """InputError where columns were named for a format that has none to name."""
-        if self != Columns():
-            options = "--file-column, --caption-column and --split-column"
+        if replace(self, encoding=None) != Columns():
+            options = "--file-column, --caption-column, --split-column and --columns"
             raise InputError(f"{path}: is {format}, whose fields have their own names; leave out {options}")
+
+    def refuse_text_options(self, path: Path, format: str) -> None:
+        """InputError where something was said that is only of files of text."""
+        if self.names is not None:
+            raise InputError(f"{path}: is {format}, whose columns have names of their own; leave out --columns")
+        if self.encoding is not None:
+            raise InputError(f"{path}: is {format}, which has no encoding to name; leave out --encoding")
 
 
 @dataclass(slots=True)
@@ -48,6 +68,9 @@ class Entries:
         self._ledger = ledger
         self._by_file: dict[str, Entry] = {}
         self.num_rows = 0
+        self.note = ""
+        """How the file was read, for people. is_plain: whether that is how our own documentation has it, so that it need not be said."""
+        self.is_plain = True
 
     def add(self, place: str, file: Any, captions: Any, split: Any = "") -> None:
         """One row: a picture's file, one caption or a list of them, and the source's own split ("" or None: it has none).
@@ -55,27 +78,57 @@ class Entries:
         InputError where the picture was put into another split before.
         """
         file = file.strip() if isinstance(file, str) else ""
-        captions = [captions] if isinstance(captions, str) else [] if captions is None else captions
         if not file:
             return self.bad(place, "", "names no picture")
-        if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
+        given = captions if isinstance(captions, list) else [captions]
+        texts = [caption for caption in given if not _is_missing(caption)]
+        if not all(isinstance(caption, str) for caption in texts):
             return self.bad(place, file, f"its captions are {captions!r:.60}; a string or a list of strings is wanted")
-        if not isinstance(split, str | None):
-            return self.bad(place, file, f"its split is {split!r}; a string is wanted")
-        texts = [caption.strip() for caption in captions if caption.strip()]
+        own = _split_of(split)
+        if own is None:
+            return self.bad(place, file, f"its split is {split!r:.60}; a string or a number is wanted")
+        if reason := broken_text([file, texts, own]):
+            return self.bad(place, file, reason)
+        texts = [text.strip() for text in texts if text.strip()]
         if not texts:
             return self.bad(place, file, "has no text")
         self.num_rows += 1
-        own = (split or "").strip()
-        entry = self._by_file.setdefault(file, Entry(file, place, own))
+        entry = self._by_file.setdefault(_as_one(file), Entry(file, place, own))
         if entry.split != own:
             raise InputError(f"{self.path} {place}: {file} is in split {own!r} here and in {entry.split!r} at {entry.place}")
         entry.captions += texts
+
+    def note_encoding(self, encoding: str) -> None:
+        """Write down in which encoding the file is."""
+        self.note, self.is_plain = f"read as {name_of(encoding)}", name_of(encoding) == "UTF-8"
 
     def bad(self, place: str, file: str, reason: str) -> None:
         """Write down a row that cannot be used."""
         self.num_rows += 1
         self._ledger.bad(f"{self.path.name} {place}", file, reason)
 
+    def __contains__(self, file: object) -> bool:
+        return isinstance(file, str) and bool(file) and _as_one(file) in self._by_file
+
     def __iter__(self) -> Iterator[Entry]:
         return iter(self._by_file.values())
+
+
+def _is_missing(value: Any) -> bool:
+    """None, or the NaN that pandas puts in its place."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _split_of(value: Any) -> str | None:
+    """A split as a string, "train" and "test" in lower case; None where it is neither string nor number."""
+    if _is_missing(value):
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+    return _SPLITS.get(text.lower(), text)
+
+
+def _as_one(file: str) -> str:
+    """The same for spellings of one path: with backslashes or slashes, composed or decomposed, with ./ or without."""
+    return unicodedata.normalize("NFC", posixpath.normpath(file.replace("\\", "/")))

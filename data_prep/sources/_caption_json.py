@@ -1,7 +1,8 @@
-"""Captions in one JSON object, as the data sets of the field come: COCO's own files, and Karpathy's splits of COCO and Flickr.
+"""Captions in one JSON file, as the data sets of the field come: COCO's own files, and Karpathy's splits of COCO and Flickr.
 
 {"images": [{"id": 7, "file_name": "a.jpg"}], "annotations": [{"image_id": 7, "caption": "A dog ."}]}                     COCO
 {"images": [{"filename": "a.jpg", "filepath": "val2014", "split": "restval", "sentences": [{"raw": "A dog ."}]}]}         Karpathy
+[{"image": "a.jpg", "caption": "A dog ."}]                                                                           a list of objects
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.sources._caption_entries import Columns, Entries
-from data_prep.sources._caption_tables import decode
+from data_prep.sources._caption_tables import read_objects
+from data_prep.text_files import encoding_of, read_text
 from multimodal.errors import InputError
 
 _KARPATHY_SPLITS = {"restval": "train"}
@@ -19,12 +21,24 @@ _KARPATHY_SPLITS = {"restval": "train"}
 
 
 def read_json(path: Path, columns: Columns, entries: Entries) -> None:
-    """Captions of COCO or of Karpathy, told apart by what the object holds. InputError where it is neither."""
+    """Captions of COCO or of Karpathy, or a list of objects such as those of JSON Lines, told apart by what the file holds.
+
+    InputError where it is none of these.
+    """
+    encoding = encoding_of(path, columns.encoding)
+    entries.note_encoding(encoding)
     try:
-        held = json.loads(decode(path))
+        held = json.loads(read_text(path, encoding))
     except json.JSONDecodeError as error:
         hint = ". Is it one object a line? Then let its name end in .jsonl" if error.msg == "Extra data" else ""
         raise InputError(f"{path} line {error.lineno}: is not JSON: {error.msg}{hint}") from None
+    except RecursionError:
+        raise InputError(f"{path}: is JSON that is nested too deeply to be captions") from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise InputError(f"{path}: is JSON that cannot be read: {error}") from None
+    if isinstance(held, list) and held and all(isinstance(one, dict) for one in held):
+        read_objects(path, ((f"[{number}]", one) for number, one in enumerate(held)), columns, entries)
+        return
     columns.refuse_for(path, "JSON of COCO or Karpathy")
     images, annotations = _field(held, "images"), _field(held, "annotations")
     if isinstance(images, list) and isinstance(annotations, list):
@@ -34,8 +48,8 @@ def read_json(path: Path, columns: Columns, entries: Entries) -> None:
     else:
         found = f"an object with {', '.join(held) or 'nothing'}" if isinstance(held, dict) else f"a {type(held).__name__}"
         raise InputError(
-            f"{path}: holds {found}; wanted are COCO's captions (lists `images` and `annotations`) or Karpathy's "
-            "(a list `images`, each with `sentences`)"
+            f"{path}: holds {found}; wanted are COCO's captions (lists `images` and `annotations`), Karpathy's "
+            "(a list `images`, each with `sentences`), or a list of objects with `file` and `caption`"
         )
 
 
@@ -43,20 +57,21 @@ def _read_coco(path: Path, images: list[Any], annotations: list[Any], entries: E
     """Pictures in the order of `images`, each with its captions in the order of `annotations`."""
     if annotations and not any(isinstance(_field(annotation, "caption"), str) for annotation in annotations):
         raise InputError(f"{path}: none of its annotations has a `caption`. Of COCO's files, captions_*.json are wanted")
-    captions: dict[int | str, list[str]] = {id: [] for image in images if isinstance(id := _field(image, "id"), int | str)}
+    files = {_id(image, "id"): _field(image, "file_name") for image in images}
+    captions: dict[str, list[str]] = {id: [] for image in images if (id := _id(image, "id"))}
     for number, annotation in enumerate(annotations):
-        id, caption = _field(annotation, "image_id"), _field(annotation, "caption")
-        if not isinstance(id, int | str) or id not in captions:
-            entries.bad(f"annotations[{number}]", "", f"no picture has its image_id, {id!r}")
+        id, caption = _id(annotation, "image_id"), _field(annotation, "caption")
+        if id not in captions:
+            entries.bad(f"annotations[{number}]", "", f"no picture has its image_id, {_field(annotation, 'image_id')!r:.60}")
         elif not isinstance(caption, str) or not caption.strip():
-            entries.bad(f"annotations[{number}]", "", "has no text")
+            entries.bad(f"annotations[{number}]", str(files[id] or ""), "has no text")
         else:
             captions[id].append(caption)
     for number, image in enumerate(images):
-        id, file = _field(image, "id"), _field(image, "file_name")
-        texts = captions.pop(id, None) if isinstance(id, int | str) else None
+        id, file = _id(image, "id"), _field(image, "file_name")
+        texts = captions.pop(id, None)
         if texts is None:
-            reason = f"another picture before it has its id, {id!r}" if isinstance(id, int | str) else "has no id"
+            reason = f"another picture before it has its id, {_field(image, 'id')!r:.60}" if id else "has no id"
             entries.bad(f"images[{number}]", str(file or ""), reason)
         else:
             entries.add(f"images[{number}]", file, texts)
@@ -75,3 +90,11 @@ def _read_karpathy(images: list[Any], entries: Entries) -> None:
 def _field(held: Any, name: str) -> Any:
     """A field of what should be an object; None where it is none, or lacks the field."""
     return held.get(name) if isinstance(held, dict) else None
+
+
+def _id(held: Any, name: str) -> str:
+    """An id as a string, since exporters write 7, 7.0 and "7" for the same; "" where there is none."""
+    value = _field(held, name)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
+from data_prep.columns import CAPTIONS, FILES, UNSURE_SPLIT, Column, matches, pick, pick_split
 from data_prep.lines import BadLine, json_object, numbered_lines
+from data_prep.pictures import PICTURE_SUFFIXES
 from data_prep.sources._caption_entries import Columns, Entries
+from data_prep.tables import layout_of, rows
+from data_prep.text_files import bounded_lines, encoding_of, name_of, open_text
 from multimodal.errors import InputError
 
 _TOKEN = re.compile(r"(.+)#\d+\t(.*)")
@@ -19,63 +23,85 @@ _TOKEN = re.compile(r"(.+)#\d+\t(.*)")
 def read_text(path: Path, columns: Columns, entries: Entries) -> None:
     """A table or a token file, told apart by the first line: `name.jpg#0<TAB>caption`, or a header.
 
-    InputError: not there, not UTF-8, a column is missing, the quoting is broken, or no row follows.
+    InputError: not there, in no encoding that is known, a column is missing, or no row follows.
     """
-    text = decode(path)
-    if _TOKEN.fullmatch(text.partition("\n")[0].rstrip("\r")):
+    encoding = encoding_of(path, columns.encoding)
+    with open_text(path, encoding) as file:
+        is_token_file = _TOKEN.fullmatch(file.readline(10_000).rstrip("\r\n"))
+    if is_token_file:
         columns.refuse_for(path, "a token file (name.jpg#0<TAB>caption)")
-        _read_tokens(text, entries)
+        _read_tokens(path, encoding, entries)
     else:
-        _read_table(path, text, columns, entries)
+        _read_table(path, encoding, columns, entries)
 
 
-def _read_tokens(text: str, entries: Entries) -> None:
+def _read_tokens(path: Path, encoding: str, entries: Entries) -> None:
     """Flickr8k.token.txt and Flickr30k's results_20130124.token: the picture, the caption's number, a tab, the caption."""
-    for number, line in enumerate(text.split("\n"), 1):
-        if found := _TOKEN.fullmatch(line.rstrip("\r")):
-            entries.add(f"line {number}", found[1], found[2])
-        elif line.strip():
-            entries.bad(f"line {number}", line.partition("#")[0], "is not name.jpg#0<TAB>caption, as the first line is")
+    entries.note_encoding(encoding)
+    with open_text(path, encoding) as file:
+        for number, line in enumerate(bounded_lines(file), 1):
+            if found := _TOKEN.fullmatch(line.rstrip("\r\n")):
+                entries.add(f"line {number}", found[1], found[2])
+            elif line.strip():
+                entries.bad(f"line {number}", line.partition("#")[0], "is not name.jpg#0<TAB>caption, as the first line is")
 
 
-def _read_table(path: Path, text: str, columns: Columns, entries: Entries) -> None:
-    """A header line, then rows: separated by tabs (fields are taken as they are) or by commas (fields may be quoted)."""
-    dialect = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if "\t" in text.partition("\n")[0] else {"delimiter": ","}
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True, **dialect)
-    try:
-        header = [name.strip() for name in next(rows, [])]
-        columns = _columns_in(f"{path} line 1", header, columns)
-        file_at, caption_at = header.index(columns.file), header.index(columns.caption)
-        split_at = None if columns.split is None else header.index(columns.split)
-        for row in rows:
-            place = f"line {rows.line_num}"
-            if len(row) == len(header):
-                entries.add(place, row[file_at], row[caption_at], "" if split_at is None else row[split_at])
-            elif row:
-                entries.bad(place, row[0], f"{len(row)} fields where the header has {len(header)}: {', '.join(header)}")
-    except csv.Error as error:
-        raise InputError(f"{path} line {rows.line_num}: {error}") from None
+def _read_table(path: Path, encoding: str, columns: Columns, entries: Entries) -> None:
+    layout = layout_of(path, _wanted(columns), columns.names, encoding, _is_picture_name)
+    records = rows(path, layout)
+    first = next(records, None)
+    where = f"{path} line {layout.first_line - 1}" if layout.has_header else str(path)
+    at = _Places.of(where, layout.names, columns, [] if first is None else first.fields)
+    entries.note = f"{layout}; {at.told}"
+    is_plain = layout.separator == ("\t" if ".tsv" in path.name.lower() else ",") or (
+        layout.separator == "\t" and ".txt" in path.name.lower()
+    )
+    entries.is_plain = is_plain and name_of(encoding) == "UTF-8" and layout.has_header and at.is_plain
+    for row in chain([] if first is None else [first], records):
+        place = f"line {row.line}"
+        if row.reason is not None:
+            entries.bad(place, row.fields[0], row.reason)
+        else:
+            entries.add(place, row.fields[at.file], row.fields[at.caption], "" if at.split is None else row.fields[at.split])
     if not entries.num_rows:
         raise InputError(f"{path}: has a header line and no row below it; a row a caption is wanted")
 
 
 def read_json_lines(path: Path, columns: Columns, entries: Entries) -> None:
     """An object a line: the file, a caption or a list of captions and, where there is one, the split."""
-    for number, line in numbered_lines(path):
-        place = f"line {number}"
+    encoding = encoding_of(path, columns.encoding)
+    entries.note_encoding(encoding)
+    read_objects(path, _objects(path, encoding, entries), columns, entries)
+
+
+def _objects(path: Path, encoding: str, entries: Entries) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in numbered_lines(path, encoding):
         try:
-            row = json_object(line)
+            yield f"line {number}", json_object(line)
         except BadLine as error:
-            entries.bad(place, "", str(error))
-            continue
-        named = {"--file-column": columns.file, "--caption-column": columns.caption, "--split-column": columns.split}
-        missing = [f"{name!r} ({option} names another)" for option, name in named.items() if name is not None and name not in row]
+            entries.bad(f"line {number}", "", str(error))
+
+
+def read_objects(path: Path, objects: Iterator[tuple[str, dict[str, Any]]], columns: Columns, entries: Entries) -> None:
+    """Objects with their places. Their fields are called as in the first one that has a picture and a caption."""
+    wanted = _wanted(columns)
+    file, caption = (column.given or column.usual[0] for column in wanted)
+    split, is_known = columns.split, False
+    for place, row in objects:
+        names = list(row)
+        if not is_known and all(matches(names, column) for column in wanted):
+            at = _Places.of(f"{path} {place}", names, columns, list(row.values()))
+            file, caption, is_known = names[at.file], names[at.caption], True
+            split = columns.split if at.split is None else names[at.split]
+            entries.note, entries.is_plain = f"{entries.note}; {at.told}", entries.is_plain and at.is_plain
+        needed = [(file, "--file-column"), (caption, "--caption-column"), (columns.split, "--split-column")]
+        missing = [f"{name!r} ({option} names another)" for name, option in needed if name is not None and name not in row]
         if missing:
-            file = row.get(columns.file)
+            named = row.get(file)
             fields = ", ".join(row) or "none"
-            entries.bad(place, file if isinstance(file, str) else "", f"has no field {', nor '.join(missing)}; its fields are {fields}")
+            entries.bad(place, named if isinstance(named, str) else "", f"has no field {', nor '.join(missing)}; its fields are {fields}")
         else:
-            entries.add(place, row[columns.file], row[columns.caption], row.get(columns.split or "split"))
+            entries.add(place, row[file], row[caption], row.get(split or "split"))
 
 
 def read_parquet(path: Path, columns: Columns, entries: Entries) -> None:
@@ -83,44 +109,71 @@ def read_parquet(path: Path, columns: Columns, entries: Entries) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    columns.refuse_text_options(path, "Parquet")
     try:
         with pq.ParquetFile(path) as table:
-            columns = _columns_in(str(path), table.schema_arrow.names, columns)
-            wanted = [name for name in (columns.file, columns.caption, columns.split) if name is not None]
-            rows = (row for batch in table.iter_batches(columns=wanted) for row in batch.to_pylist())
-            for number, row in enumerate(rows, 1):
-                entries.add(f"row {number}", row[columns.file], row[columns.caption], row.get(columns.split))
+            names = table.schema_arrow.names
+            unsure = [names[place] for place in matches(names, UNSURE_SPLIT)]
+            [head] = next((batch.to_pylist() for batch in table.iter_batches(1, columns=unsure)), [{}]) if unsure else [{}]
+            at = _Places.of(str(path), names, columns, [head.get(name) for name in names])
+            kind = table.schema_arrow.field(at.file).type
+            if not (pa.types.is_string(_values(kind)) or pa.types.is_large_string(_values(kind))):
+                raise InputError(
+                    f"{path}: its column {names[at.file]!r} holds {str(kind)[:80]} and no file names. Name another with --file-column; "
+                    "pictures that lie inside of Parquet have to be written to files first"
+                )
+            entries.note, entries.is_plain = f"read as Parquet; {at.told}", at.is_plain
+            wanted = [names[place] for place in (at.file, at.caption, at.split) if place is not None]
+            numbered = (row for batch in table.iter_batches(columns=wanted) for row in batch.to_pylist())
+            for number, row in enumerate(numbered, 1):
+                split = None if at.split is None else row[names[at.split]]
+                entries.add(f"row {number}", row[names[at.file]], row[names[at.caption]], split)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: is not a whole Parquet file: {error}") from None
 
 
-def decode(path: Path) -> str:
-    """The text of a file; InputError where it is not UTF-8, with the line, or is blank."""
-    content = path.read_bytes()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{path} line {line}: not UTF-8 (byte 0x{content[error.start]:02x}). Convert it first, for example: "
-            f"iconv -f latin1 -t utf-8 {path.name}"
-        ) from None
-    if not text.strip():
-        raise InputError(f"{path}: is empty; pictures and their captions are wanted in it")
-    return text
+def _values(kind: Any) -> Any:
+    import pyarrow as pa
+
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def _columns_in(where: str, header: Sequence[str], columns: Columns) -> Columns:
-    """The columns, each known to be in the header; split is None where there is no `split`, and no other was asked for."""
-    split = columns.split or ("split" if "split" in header else None)
-    _check_column(where, header, columns.file, "--file-column")
-    _check_column(where, header, columns.caption, "--caption-column")
-    if split is not None:
-        _check_column(where, header, split, "--split-column")
-    return replace(columns, split=split)
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where the columns are. told: which they are, for people. is_plain: whether they have the first of the usual names, or were named."""
+
+    file: int
+    caption: int
+    split: int | None
+    told: str
+    is_plain: bool
+
+    @classmethod
+    def of(cls, where: str, names: Sequence[str], columns: Columns, first: Sequence[object]) -> _Places:
+        """InputError where one that is needed is not there."""
+        wanted = _wanted(columns)
+        advice = "; where that is not a header but the first row, name the columns with --columns" if columns.names is None else ""
+        file, caption = (pick(where, names, column, advice) for column in wanted)
+        split = pick_split(where, names, columns.split, first)
+        told = f"pictures in column {names[file]!r}, captions in {names[caption]!r}"
+        told += "" if split is None else f", splits in {names[split]!r}"
+        others = [
+            f"{names[at]!r} ({column.option})"
+            for column, used in zip(wanted, (file, caption), strict=True)
+            for at in matches(names, column)
+            if at != used
+        ]
+        told += f"; not used: {', '.join(others)}" if others else ""
+        is_plain = [names[file], names[caption]] == [columns.file or "file", columns.caption or "caption"] and not others
+        return cls(file, caption, split, told, is_plain and (split is None or names[split] == (columns.split or "split")))
 
 
-def _check_column(where: str, header: Sequence[str], name: str, option: str) -> None:
-    if header.count(name) != 1:
-        problem = "has no column" if name not in header else "has more than one column"
-        raise InputError(f"{where}: {problem} {name!r}; the columns are {', '.join(header)}. Name yours with {option}")
+def _wanted(columns: Columns) -> tuple[Column, Column]:
+    return (
+        Column("pictures", "--file-column", FILES, columns.file),
+        Column("captions", "--caption-column", CAPTIONS, columns.caption),
+    )
+
+
+def _is_picture_name(field: str) -> bool:
+    return Path(field).suffix.lower() in PICTURE_SUFFIXES

@@ -6,33 +6,46 @@ with Images(Path("flickr8k")) as images: encoded = images.read("1000268201_693b0
 from __future__ import annotations
 
 import os
+import posixpath
+import re
 import tarfile
-from collections.abc import Iterable
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from functools import cached_property, lru_cache
+from pathlib import Path, PurePosixPath
 from typing import IO
+from urllib.parse import unquote
 
 from data_prep.sources import input_fingerprint
 from multimodal.errors import InputError
 from multimodal.picture_files import PICTURE_SUFFIXES
+from multimodal.pictures import BadPicture
+from multimodal.shards.format import broken_text
 from multimodal.system_files import is_system_file, is_system_name
+
+_ADDRESS = re.compile("https?://", re.IGNORECASE)
 
 
 class Images:
     """A folder of pictures, a folder of tars whose members are found by full path or by bare name, or one tar.
 
     path: names are relative to it. Tars in the folder and plain files serve side by side. What the tars hold is looked up once a process.
+    names: all that will be asked for by `read_named`; absolute paths of other machines are told apart by them.
+    allow_outside: whether names may lead out of the folder.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, names: Collection[str] = (), allow_outside: bool = False) -> None:
         if not path.exists():
             raise InputError(f"{path}: does not exist; the folder or the .tar with the pictures is wanted (--images)")
         self.path = path
+        self._names, self._allow_outside = names, allow_outside
         self._open = ExitStack()
         self._files: dict[Path, IO[bytes]] = {}
         self._index = _Index({}, {})
+        self._listings: dict[Path, dict[str, list[str]]] = {}
 
     def __enter__(self) -> Images:
         facts = ((tar, tar.stat()) for tar in _tars(self.path))
@@ -44,18 +57,138 @@ class Images:
 
     def read(self, name: str) -> bytes | None:
         """The picture's bytes, None where there is none of that name. InputError where several members could be meant."""
+        try:
+            found = self._exact(name)
+            return None if found is None else self._content(found)
+        except BadPicture as error:
+            raise InputError(f"{self.path}: {error}") from None
+
+    def read_named(self, name: str) -> bytes:
+        """The bytes of the picture that somebody's table calls so. BadPicture where none, or more than one, can be meant, or be read.
+
+        A name is taken as it is where there is a picture of that name; else with accents composed or decomposed, then without regard to
+        case, each with backslashes for slashes and with %20 for a blank. Of an absolute path that is not there, the last parts count.
+        """
+        return self._content(self._find(name))
+
+    def fingerprint(self, names: Iterable[str]) -> str:
+        """What the pictures of these names are read from: the tars, and the plain files that are there."""
+        files = []
+        for name in names:
+            try:
+                found = self._find(name)
+            except BadPicture:  # whoever reads the pictures names it
+                continue
+            if isinstance(found, Path):
+                files.append(found)
+        return input_fingerprint(self.path, [*_tars(self.path), *files])
+
+    def _find(self, name: str) -> Path | _Member:
+        plain = _plain(name)
+        spellings = list(dict.fromkeys((name, posixpath.normpath(name.replace("\\", "/")), plain)))
+        for look in (self._exact, self._like):
+            for spelling in spellings:
+                if (found := look(spelling)) is not None:
+                    return found
+        for ending in _endings(plain, self.path.absolute().name) if self._names else ():
+            if (found := self._exact(ending) or self._like(ending)) is not None:
+                self._check_alone(ending)
+                return found
+        raise BadPicture(self._why_none(name, spellings))
+
+    def _check_alone(self, path: str) -> None:
+        """BadPicture where more than one of the names can mean this path."""
+        if self._num_meaning[_key(path)] > 1:
+            raise BadPicture(f"could be {path} in {self.path}, which another name can mean as well; write it as the file is called")
+
+    def _why_none(self, name: str, spellings: Sequence[str]) -> str:
+        if _ADDRESS.match(name):
+            return "is an address and no file; pictures are fetched by: data-prep make-shards urls"
+        if not self._allow_outside and any(self._is_outside(spelling) for spelling in spellings):
+            return f"lies outside of {self.path}; such pictures are read with --allow-outside, or from another folder with --images"
+        return f"no such picture in {self.path}"
+
+    def _exact(self, name: str) -> Path | _Member | None:
+        """The file or member of just that name. BadPicture where several members have it."""
         meant = self._index.paths_of.get(name, [])
         exact = [path for path in meant if path == name]
         if len(exact or meant) > 1:
-            raise InputError(f"{self.path}: several members of its tars are called {name}; give their folders with the names")
+            raise BadPicture(f"several members of its tars are called {name}; give their folders with the names")
         if meant:
-            member = self._index.members[(exact or meant)[0]]
-            if member.tar not in self._files:
-                self._files[member.tar] = self._open.enter_context(open(member.tar, "rb"))
-            self._files[member.tar].seek(member.offset)
-            return self._files[member.tar].read(member.size_bytes)
-        path = self.path / name
-        return path.read_bytes() if self.path.is_dir() and path.is_file() else None
+            return self._index.members[(exact or meant)[0]]
+        if self.path.is_dir() and _is_path(name) and (self._allow_outside or not self._is_outside(name)):
+            return path if _is_file(path := self.path / name) else None
+        return None
+
+    def _like(self, name: str) -> Path | _Member | None:
+        """The file or member whose name differs in its accents or its case alone. BadPicture where there are several."""
+        if not _is_path(name) or self._is_outside(name):
+            return None
+        members = {path for one in self._index.like.get(_key(name), []) for path in self._index.paths_of[one]}
+        parts = PurePosixPath(os.path.relpath(self._absolute(name), self.path.absolute())).parts
+        files = [file for file in self._files_like(parts) if _is_file(file)] if self.path.is_dir() else []
+        found: dict[str, Path | _Member] = {
+            **{path: self._index.members[path] for path in sorted(members)},
+            **{str(file.relative_to(self.path)): file for file in files},
+        }
+        composed = unicodedata.normalize("NFC", name)
+        equal = [one for path, one in found.items() if unicodedata.normalize("NFC", path).endswith(composed)]
+        nearest = equal or list(found.values())
+        if len(nearest) > 1:
+            raise BadPicture(f"could be {' or '.join(list(found)[:3])} in {self.path}; write it as the file is called")
+        if found and not equal:
+            self._check_alone(next(iter(found)))
+        return nearest[0] if nearest else None
+
+    def _files_like(self, parts: Sequence[str]) -> list[Path]:
+        """The paths below the folder whose parts are equal to these but for accents and case."""
+        found = [self.path]
+        for part in parts:
+            found = [folder / name for folder in found for name in self._listing(folder).get(_key(part), [])]
+        return found
+
+    def _listing(self, folder: Path) -> dict[str, list[str]]:
+        if folder not in self._listings:
+            listing: dict[str, list[str]] = {}
+            try:
+                for name in sorted(os.listdir(folder)):
+                    listing.setdefault(_key(name), []).append(name)
+            except OSError:  # no folder, or one that may not be read: nothing of it can be meant
+                listing = {}
+            self._listings[folder] = listing
+        return self._listings[folder]
+
+    def _absolute(self, name: str) -> PurePosixPath:
+        return PurePosixPath(os.path.abspath(self.path.absolute() / name))
+
+    def _is_outside(self, name: str) -> bool:
+        """Whether the name leads out of the folder, as it is written: links that lie in the folder are the user's own, and are followed."""
+        path = self._absolute(name)
+        return self.path.is_dir() and not any(path.is_relative_to(root) for root in self._roots)
+
+    @cached_property
+    def _roots(self) -> tuple[str, str]:
+        return os.path.abspath(self.path), os.path.realpath(self.path)
+
+    @cached_property
+    def _num_meaning(self) -> Counter[str]:
+        """How many of the names can mean a path in the folder."""
+        folder = _key(self.path.absolute().name)
+        counts: Counter[str] = Counter()
+        for name in {_plain(name) for name in self._names}:
+            counts.update({_key(name), *_endings(_key(name), folder)})
+        return counts
+
+    def _content(self, found: Path | _Member) -> bytes:
+        try:
+            if isinstance(found, Path):
+                return found.read_bytes()
+            if found.tar not in self._files:
+                self._files[found.tar] = self._open.enter_context(open(found.tar, "rb"))
+            self._files[found.tar].seek(found.offset)
+            return self._files[found.tar].read(found.size_bytes)
+        except OSError as error:
+            raise BadPicture(f"cannot be read: {error.strerror or error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +200,20 @@ class _Member:
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Index:
     """members: by full path. paths_of: full path, and bare name -> the members' full paths that it may mean, one for each member."""
 
     members: dict[str, _Member]
     paths_of: dict[str, list[str]]
+
+    @cached_property
+    def like(self) -> dict[str, list[str]]:
+        """The names of `paths_of` by what is left of them without regard to accents' composition and to case."""
+        names: dict[str, list[str]] = {}
+        for name in self.paths_of:
+            names.setdefault(_key(name), []).append(name)
+        return names
 
 
 @lru_cache(maxsize=1)
@@ -91,6 +232,38 @@ def _index(tars: tuple[tuple[Path, int, int], ...]) -> _Index:
         except tarfile.TarError as error:
             raise InputError(f"{path}: is not a whole, uncompressed tar: {error}") from None
     return index
+
+
+def _plain(name: str) -> str:
+    """The name with slashes, without ./ and %20, and with its accents composed."""
+    return unicodedata.normalize("NFC", posixpath.normpath(unquote(name.replace("\\", "/"))))
+
+
+def _key(name: str) -> str:
+    """Equal for names that differ in the composition of accents or in case alone."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _is_path(name: str) -> bool:
+    """Whether the system can be asked for it: no file has a NUL or half of a surrogate pair in its name."""
+    return "\0" not in name and broken_text(name) is None
+
+
+def _is_file(path: Path) -> bool:
+    """False too for a name that is too long to be one, or that leads through a link to itself or a folder that may not be read."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _endings(name: str, folder: str) -> Iterator[str]:
+    """The last parts of an absolute path, of Unix or Windows, the most first; or of one that begins with the folder's own name."""
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if name.startswith("/") or re.match("[A-Za-z]:", name):
+        yield from ("/".join(parts[at:]) for at in range(1, len(parts)) if ".." not in parts[at:])
+    elif len(parts) > 1 and parts[0] == folder and ".." not in parts:
+        yield "/".join(parts[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +300,12 @@ def pictures_below(path: Path) -> list[Path]:
     return walk_pictures(path).pictures
 
 
-def images_fingerprint(path: Path, names: Iterable[str] | None = None) -> str:
-    """What the pictures of these names are read from, or of any name: the tars, and the plain files that are there.
+def images_fingerprint(path: Path) -> str:
+    """What lies in a folder of pictures: its tars, and its plain files.
 
     What else lies there does not enter, as the shards themselves where they are written into the folder of the pictures.
     """
-    named = pictures_below(path) if names is None else (path / name for name in names)
-    return input_fingerprint(path, [*_tars(path), *(file for file in named if file.is_file())])
+    return input_fingerprint(path, [*_tars(path), *pictures_below(path)])
 
 
 def _tars(path: Path) -> list[Path]:

@@ -9,6 +9,7 @@ Any other field of an article or of a picture, such as `subject`, becomes metada
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +18,11 @@ from typing import Any, Literal
 from data_prep.lines import BadLine, document_of, json_object, lines_from, numbered_lines, string_of
 from data_prep.pictures import offer
 from data_prep.sources import check_listing, input_fingerprint
-from data_prep.sources._images import Images, images_fingerprint
+from data_prep.sources._images import Images
+from data_prep.text_files import encoding_of, name_of
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
+from multimodal.pictures import BadPicture
 from multimodal.shards import Ledger
 
 Text = Literal["article", "caption", "both"]
@@ -29,7 +32,14 @@ _PICTURE_FIELDS = frozenset({"file", "caption"})
 
 
 def articles(
-    input: Path, images: Path | None = None, text: Text = "article", part: Mapping[str, Any] | None = None, *, ledger: Ledger
+    input: Path,
+    images: Path | None = None,
+    text: Text = "article",
+    encoding: str | None = None,
+    allow_outside: bool = False,
+    part: Mapping[str, Any] | None = None,
+    *,
+    ledger: Ledger,
 ) -> Iterator[Pair]:
     """The pictures of articles, in the order of the lines and of each article's list; pictures of one article share a group.
 
@@ -37,51 +47,63 @@ def articles(
     images: the folder that its file names are relative to, or a folder of .tar files that hold them, or one .tar; by default the
         folder that the file lies in.
     text: what a picture is paired with: article, the title and the text of its article; caption; or both, two texts, caption first.
+    encoding: the encoding of the file, such as cp1251 or shift_jis, where its bytes do not say it.
+    allow_outside: read pictures that the file names outside the folder of the pictures, too.
 
     Title and caption are metadata in any case. A picture that comes twice stays with its first article, and the ledger names the others:
     it would stand on both sides of a split, under groups that nothing connects.
     """
-    with Images(images or input.parent) as pictures:
-        for candidate in _whole(input, text) if part is None else _of_part(input, text, part):
+    with Images(images or input.parent, allow_outside=allow_outside) as pictures:
+        found = _whole(input, text, encoding_of(input, encoding)) if part is None else _of_part(input, text, part)
+        for candidate in found:
             one = candidate.found
             if isinstance(one, str):
                 ledger.bad(f"{input.name} line {candidate.line}", candidate.file, one)
                 continue
-            image = pictures.read(one.file)
-            if image is None:
-                ledger.bad(one.where, one.file, f"no such picture in {pictures.path}")
+            try:
+                image = pictures.read_named(one.file)
+            except BadPicture as error:
+                ledger.bad(one.where, one.file, str(error))
                 continue
             yield from offer(ledger, one.where, one.file, image, one.texts, one.group, one.split, one.metadata)
 
 
-def plan(pairs_per_shard: int, input: Path, images: Path | None, text: Text) -> list[dict[str, Any]]:
+def plan(
+    pairs_per_shard: int, input: Path, images: Path | None, text: Text, encoding: str | None = None, allow_outside: bool = False
+) -> list[dict[str, Any]]:
     """Ranges of the pictures in the order of the lines: from one place, [line, position in its `images`], to before another.
 
     offset: the byte at which the first line begins. repeated: [line, position, line where that picture came before].
     """
     parts: list[dict[str, Any]] = []
     num = 0
-    for candidate in _whole(input, text):
+    encoding = encoding_of(input, encoding)
+    same = {"encoding": encoding, "size_bytes": input.stat().st_size}
+    for candidate in _whole(input, text, encoding):
         place = [candidate.line, candidate.position]
         if num % pairs_per_shard == 0:
             if parts:
                 parts[-1]["stop"] = place
-            parts.append({"offset": candidate.offset, "start": place, "stop": None, "repeated": [], "size_bytes": input.stat().st_size})
+            parts.append({"offset": candidate.offset, "start": place, "stop": None, "repeated": [], **same})
         if candidate.first_line is not None:
             parts[-1]["repeated"].append([*place, candidate.first_line])
         num += 1
     return parts
 
 
-def inputs(input: Path, images: Path | None, text: Text) -> dict[str, str]:
-    """The articles and the pictures beside them, for telling a set that was made of them."""
-    names = (candidate.file for candidate in _whole(input, text) if isinstance(candidate.found, _Illustration))
-    return {"input": input_fingerprint(input), "images": images_fingerprint(images or input.parent, names)}
+def inputs(input: Path, images: Path | None, text: Text, encoding: str | None, allow_outside: bool) -> dict[str, str]:
+    """The articles and the pictures beside them, for telling a set that was made of them. An encoding that is not UTF-8 goes to stderr."""
+    encoding = encoding_of(input, encoding)
+    if name_of(encoding) != "UTF-8":
+        print(f"{input}: read as {name_of(encoding)}", file=sys.stderr)
+    names = (candidate.file for candidate in _whole(input, text, encoding) if isinstance(candidate.found, _Illustration))
+    with Images(images or input.parent, allow_outside=allow_outside) as pictures:
+        return {"input": input_fingerprint(input), "images": pictures.fingerprint(names)}
 
 
-def holds_articles(path: Path) -> bool:
+def holds_articles(path: Path, encoding: str | None = None) -> bool:
     """Whether the first object of a file of JSON Lines has a list `images`: it is then read here, and not as captions."""
-    for _, line in numbered_lines(path):
+    for _, line in numbered_lines(path, encoding_of(path, encoding)):
         try:
             return isinstance(json_object(line).get("images"), list)
         except BadLine:  # whoever reads the file names it
@@ -120,11 +142,11 @@ class _Candidate:
         return replace(self, first_line=first_line, found=f"came in line {first_line}, and stays with that article alone")
 
 
-def _whole(input: Path, text: Text) -> Iterator[_Candidate]:
+def _whole(input: Path, text: Text, encoding: str) -> Iterator[_Candidate]:
     """All of the file, each picture once. InputError where it names none."""
     line_of: dict[str, int] = {}
     is_empty = True
-    for candidate in _candidates(input, text):
+    for candidate in _candidates(input, text, encoding):
         is_empty = False
         if candidate.file in line_of:
             candidate = candidate.after(line_of[candidate.file])
@@ -140,7 +162,7 @@ def _of_part(input: Path, text: Text, part: Mapping[str, Any]) -> Iterator[_Cand
     check_listing(input, input.stat().st_size, part["size_bytes"])
     start, stop = part["start"], part["stop"]
     first_lines = {(line, position): first_line for line, position, first_line in part["repeated"]}
-    for candidate in _candidates(input, text, part["offset"], start[0]):
+    for candidate in _candidates(input, text, part["encoding"], part["offset"], start[0]):
         place = [candidate.line, candidate.position]
         if stop is not None and place >= stop:
             return
@@ -149,8 +171,8 @@ def _of_part(input: Path, text: Text, part: Mapping[str, Any]) -> Iterator[_Cand
             yield candidate if first_line is None else candidate.after(first_line)
 
 
-def _candidates(input: Path, text: Text, offset: int = 0, number: int = 1) -> Iterator[_Candidate]:
-    for line in lines_from(input, offset, number):
+def _candidates(input: Path, text: Text, encoding: str, offset: int = 0, number: int = 1) -> Iterator[_Candidate]:
+    for line in lines_from(input, offset, number, encoding):
         try:
             article = json_object(line.content)
             pictures = article.get("images")

@@ -7,7 +7,8 @@ ACCESSES THE NETWORK: every http and https address of the list is asked for its 
 that sends X-Robots-Tag: noai, noimageai, noindex or noimageindex is obeyed). Addresses of other kinds, as file:, are refused. With
 --create-environment, img2dataset and what it needs are fetched from PyPI by uv, into an environment of its own, since it cannot share ours.
 
-    list.tsv      url <TAB> text, with a header line, or without and --columns to name them; or .csv; or .parquet (LAION)
+    list.tsv      url <TAB> text, with a header line, or without and --columns to name them; or .csv; or .parquet (LAION). Separators,
+                  encodings and usual names of columns (URL, TEXT, caption) are known as of the source `captions`
     downloads/    tars/00000.tar, 00000.parquet, 00000_stats.json, ... as img2dataset writes them; list.parquet, what it was given
 
 img2dataset holds the list in memory: cut one of more than some ten million rows. The downloads are a data set of their own, kept: a
@@ -17,23 +18,29 @@ differs from day to day; which addresses failed, and why, is in the set's bad.cs
 
 from __future__ import annotations
 
-import csv
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from data_prep.columns import CAPTIONS, URLS, Column, pick
 from data_prep.img2dataset_program import ADDITIONAL_COLUMNS, TARS, FetchSettings, fetch, find_program, tar_names, unfinished
 from data_prep.sources import input_fingerprint
 from data_prep.sources.img2dataset import img2dataset as adopt
+from data_prep.tables import Layout, layout_of
+from data_prep.tables import rows as table_rows
 from multimodal.boxes import atomic_write
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import Ledger
+from multimodal.shards.format import broken_text
 
-SUFFIXES = (".parquet", ".tsv", ".csv")
+SUFFIXES = (".parquet", ".tsv", ".csv", ".tsv.gz", ".csv.gz")
+TEXTS = ("text", *(name for name in CAPTIONS if name != "text"))
+"""Usual names of the column of texts: as of captions, but `text` goes before the others."""
 LIST, BEGUN = "list.parquet", "list.json"
 SCHEMES = ("http://", "https://")
 
@@ -45,9 +52,10 @@ _URL_TOLD = 80
 def urls(
     input: Path,
     downloads: Path,
-    url_column: str = "url",
-    text_column: str = "text",
+    url_column: str | None = None,
+    text_column: str | None = None,
     columns: list[str] | None = None,
+    encoding: str | None = None,
     img2dataset: Path | None = None,
     environment: Path | None = None,
     create_environment: bool = False,
@@ -61,10 +69,12 @@ def urls(
 ) -> Iterator[Pair]:
     """The pictures of a list of addresses, each with its text; pictures of one address share a group.
 
-    input: the list: .parquet, .tsv or .csv.
+    input: the list: .parquet, .tsv or .csv, the last two also .gz.
     downloads: the folder that the pictures are fetched into; what is there already is not fetched again.
-    url_column: what the column of the addresses is called. text_column: what that of the texts is called.
-    columns: the names of the columns of a .tsv or .csv that has no header line, in their order.
+    url_column: what the column of the addresses is called; by default the first usual name (url, image_url, ..., in any case).
+    text_column: what that of the texts is called; by default the first usual name (text, caption, description, ...).
+    columns: the names of all columns of a .tsv or .csv that has no header line, in their order.
+    encoding: the encoding of the list, such as cp1251 or shift_jis, where its bytes do not say it.
     img2dataset: the program, where it is installed already.
     environment: or the Python environment that holds it.
     create_environment: make that environment where it is not there (network: PyPI).
@@ -84,6 +94,7 @@ def urls(
             url_column,
             text_column,
             columns,
+            encoding,
             img2dataset,
             environment,
             create_environment,
@@ -106,9 +117,10 @@ def plan(
     pairs_per_shard: int,
     input: Path,
     downloads: Path,
-    url_column: str = "url",
-    text_column: str = "text",
+    url_column: str | None = None,
+    text_column: str | None = None,
     columns: list[str] | None = None,
+    encoding: str | None = None,
     img2dataset: Path | None = None,
     environment: Path | None = None,
     create_environment: bool = False,
@@ -118,12 +130,15 @@ def plan(
     threads: int = 32,
 ) -> list[dict[str, Any]]:
     """The tars, once all are fetched: which pictures there are is not known before."""
-    wanted = _Job(input_fingerprint(input), url_column, text_column, columns, max_urls, side_px)
+    listed = _List.open(input, url_column, text_column, columns, encoding)
+    url_column, text_column = listed.names[listed.url_at], listed.names[listed.text_at]
+    wanted = _Job(input_fingerprint(input), url_column, text_column, columns, max_urls, side_px, encoding)
     begun = _read_begun(downloads, wanted)
     if begun is None or unfinished(downloads, begun.num_rows, begun.rows_a_tar):
         program = find_program(img2dataset, environment, create_environment)
         if begun is None:
-            begun = _begin(_rows(input, url_column, text_column, columns), downloads, wanted, pairs_per_shard)
+            print(f"{input}: {listed}", file=sys.stderr)
+            begun = _begin(listed.rows(), downloads, wanted, pairs_per_shard)
         fetch(program, downloads / LIST, downloads, begun.num_rows, begun.rows_a_tar, FetchSettings(side_px, timeout_s, threads))
     return [{"tar": f"{name}.tar"} for name in tar_names(begun.num_rows, begun.rows_a_tar)]
 
@@ -146,6 +161,7 @@ class _Job:
     columns: list[str] | None
     max_urls: int | None
     side_px: int | None
+    encoding: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,64 +221,83 @@ class _Row:
     @classmethod
     def of(cls, place: str, url: Any, text: Any) -> _Row:
         url, text = (value.strip() if isinstance(value, str) else "" for value in (url, text))
+        if reason := broken_text([url, text]):
+            return cls(place, "", "", reason)
         if not url.lower().startswith(SCHEMES):
             return cls(place, "", text, f"its address is not http or https: {url[:_URL_TOLD]!r}" if url else "has no address")
         return cls(place, url, text) if text else cls(place, "", text, f"has no text: {url[:_URL_TOLD]}")
 
 
-def _rows(input: Path, url_column: str, text_column: str, columns: Sequence[str] | None) -> Iterator[_Row]:
-    if input.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{input}: is no list of addresses by its name. They end in {', '.join(SUFFIXES)}")
-    if not input.is_file():
-        raise InputError(f"{input}: is a folder; the list of addresses is wanted" if input.is_dir() else f"{input}: does not exist")
-    read = _read_parquet if input.suffix.lower() == ".parquet" else _read_table
-    yield from read(input, url_column, text_column, columns)
+@dataclass(frozen=True, slots=True)
+class _List:
+    """How a list is to be read. names: which columns hold the addresses and the texts, by position. layout: None of Parquet."""
+
+    path: Path
+    names: tuple[str, ...]
+    url_at: int
+    text_at: int
+    layout: Layout | None
+
+    @classmethod
+    def open(
+        cls, path: Path, url_column: str | None, text_column: str | None, columns: Sequence[str] | None, encoding: str | None
+    ) -> _List:
+        """InputError where it is no list by its name, lacks a column, or is in no encoding that is known."""
+        if not path.name.lower().endswith(SUFFIXES):
+            raise InputError(f"{path}: is no list of addresses by its name. They end in {', '.join(SUFFIXES)}")
+        if not path.is_file():
+            raise InputError(f"{path}: is a folder; the list of addresses is wanted" if path.is_dir() else f"{path}: does not exist")
+        wanted = (Column("addresses", "--url-column", URLS, url_column), Column("texts", "--text-column", TEXTS, text_column))
+        if path.suffix.lower() == ".parquet":
+            layout, names = None, _parquet_names(path, columns, encoding)
+        else:
+            layout = layout_of(path, wanted, columns, encoding, lambda field: field.lower().startswith(SCHEMES))
+            names = layout.names
+        advice = "" if columns or layout is None else "; where that is not a header but the first row, name the columns with --columns"
+        url_at, text_at = (pick(str(path), names, column, advice) for column in wanted)
+        return cls(path, names, url_at, text_at, layout)
+
+    def __str__(self) -> str:
+        how = "read as Parquet" if self.layout is None else str(self.layout)
+        return f"{how}; addresses in column {self.names[self.url_at]!r}, texts in {self.names[self.text_at]!r}"
+
+    def rows(self) -> Iterator[_Row]:
+        if self.layout is None:
+            yield from self._parquet_rows()
+            return
+        for row in table_rows(self.path, self.layout):
+            place = f"line {row.line}"
+            if row.reason is None:
+                yield _Row.of(place, row.fields[self.url_at], row.fields[self.text_at])
+            else:
+                yield _Row(place, "", "", row.reason)
+
+    def _parquet_rows(self) -> Iterator[_Row]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        url, text = self.names[self.url_at], self.names[self.text_at]
+        try:
+            with pq.ParquetFile(self.path) as table:
+                rows = (row for batch in table.iter_batches(_ROWS_AT_ONCE, columns=[url, text]) for row in batch.to_pylist())
+                for number, row in enumerate(rows, 1):
+                    yield _Row.of(f"row {number}", row[url], row[text])
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{self.path}: is not a whole Parquet file: {error}") from None
 
 
-def _read_parquet(input: Path, url_column: str, text_column: str, columns: Sequence[str] | None) -> Iterator[_Row]:
+def _parquet_names(path: Path, columns: Sequence[str] | None, encoding: str | None) -> tuple[str, ...]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if columns is not None:
-        raise InputError(f"{input}: is Parquet, whose columns have names of their own; leave out --columns")
+        raise InputError(f"{path}: is Parquet, whose columns have names of their own; leave out --columns")
+    if encoding is not None:
+        raise InputError(f"{path}: is Parquet, which has no encoding to name; leave out --encoding")
     try:
-        with pq.ParquetFile(input) as table:
-            _check_columns(input, table.schema_arrow.names, url_column, text_column)
-            rows = (row for batch in table.iter_batches(_ROWS_AT_ONCE, columns=[url_column, text_column]) for row in batch.to_pylist())
-            for number, row in enumerate(rows, 1):
-                yield _Row.of(f"row {number}", row[url_column], row[text_column])
+        return tuple(pq.read_schema(path).names)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{input}: is not a whole Parquet file: {error}") from None
-
-
-def _read_table(input: Path, url_column: str, text_column: str, columns: Sequence[str] | None) -> Iterator[_Row]:
-    """Fields of a .tsv are taken as they are, those of a .csv may be quoted."""
-    dialect: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if input.suffix.lower() == ".tsv" else {"strict": True}
-    with open(input, encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, **dialect)
-        try:
-            header = list(columns) if columns is not None else next(rows, [])
-            _check_columns(input, header, url_column, text_column)
-            url_at, text_at = header.index(url_column), header.index(text_column)
-            for row in rows:
-                place = f"line {rows.line_num}"
-                if len(row) == len(header):
-                    yield _Row.of(place, row[url_at], row[text_at])
-                elif row:
-                    yield _Row(place, "", "", f"{len(row)} fields where there are {len(header)} columns: {', '.join(header)}")
-        except csv.Error as error:
-            raise InputError(f"{input} line {rows.line_num}: {error}") from None
-        except UnicodeDecodeError as error:
-            raise InputError(f"{input}: is not UTF-8 behind line {rows.line_num} (byte 0x{error.object[error.start]:02x})") from None
-
-
-def _check_columns(input: Path, names: Sequence[str], url_column: str, text_column: str) -> None:
-    for name, option in ((url_column, "--url-column"), (text_column, "--text-column")):
-        if list(names).count(name) != 1:
-            raise InputError(
-                f"{input}: has no column {name!r}; the columns are {', '.join(names)[:200]}. Name yours with {option}; where that is not a "
-                "header but the first row, name the columns with --columns"
-            )
+        raise InputError(f"{path}: is not a whole Parquet file: {error}") from None
 
 
 def _write_list(rows: Iterator[_Row], path: Path) -> int:

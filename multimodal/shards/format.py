@@ -96,6 +96,27 @@ def encode_record(pair: Pair) -> bytes:
         raise ValueError(f"pair {pair.name}: its metadata cannot be written as JSON: {error}") from None
 
 
+def broken_text(value: Any) -> str | None:
+    """Why a JSON value, or some text in it, is no valid Unicode and cannot be stored as UTF-8; None where all of it is valid.
+
+    JSON can say half of a surrogate pair ("\\ud83d": an emoji that was cut), and bytes that are no UTF-8 are read as such halves.
+    """
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            half = ord(value[error.start])
+            if 0xDC80 <= half <= 0xDCFF:
+                return f"is not valid in its encoding (byte 0x{half - 0xDC00:02x} at character {error.start + 1})"
+            return f"holds half of a surrogate pair (\\u{half:04x} at character {error.start + 1})"
+        return None
+    if isinstance(value, Mapping):
+        return next((reason for item in value.items() for part in item if (reason := broken_text(part))), None)
+    if isinstance(value, list | tuple):
+        return next((reason for part in value if (reason := broken_text(part))), None)
+    return None
+
+
 def decode_record(record: bytes, read_text: Callable[[], bytes], name: str, group: str) -> dict[str, Any]:
     """The fields of a pair from its JSON and .txt members, ours or another writer's; b"" stands for a member that is absent.
 
@@ -106,12 +127,13 @@ def decode_record(record: bytes, read_text: Callable[[], bytes], name: str, grou
     """
     try:
         loaded = json.loads(record.decode()) if record else {}
-        if b"\\u" in record:  # half of a surrogate pair, cut from somebody's emoji: nothing could print or store it
-            json.dumps(loaded, ensure_ascii=False).encode()
-    except RecursionError:
-        raise ValueError("its JSON cannot be read: it is nested too deeply") from None
+        broken = broken_text(loaded) if b"\\u" in record else None
     except ValueError as error:
         raise ValueError(f"its JSON cannot be read: {error}") from None
+    except RecursionError:
+        raise ValueError("its JSON cannot be read: it is nested too deeply") from None
+    if broken is not None:
+        raise ValueError(f"its JSON {broken}")
     if not isinstance(loaded, Mapping):
         raise ValueError(f"its JSON is a {type(loaded).__name__}, not an object")
     texts = loaded.get("texts")

@@ -22,11 +22,15 @@ NUM_REASONS_TOLD = 3
 
 @dataclass(frozen=True, slots=True)
 class Bad:
-    """One sample that is broken or was left out: the file or shard it lay in, its key or name there ("" for the whole), and the reason."""
+    """One sample that is broken or was left out: the file or shard it lay in, its key or name there ("" for the whole), and the reason.
+
+    count: how many samples it stands for; 0 for a caption whose picture is used with its others.
+    """
 
     where: str
     key: str
     reason: str
+    count: int = 1
 
     def __str__(self) -> str:
         return f"{self.where} {self.key}: {self.reason}" if self.key else f"{self.where}: {self.reason}"
@@ -52,7 +56,7 @@ class Ledger:
 
     def bad(self, where: str, key: str, reason: str, count: int = 1) -> None:
         """Write down a sample that is left out, or so many in one line."""
-        self.entries.append(Bad(where, key, reason))
+        self.entries.append(Bad(where, key, reason, count))
         self.num_bad += count
 
     def good(self, count: int = 1) -> None:
@@ -76,7 +80,7 @@ class Ledger:
         if self._folder.size_bytes(self._name) is None:
             return []
         text = self._folder.read([self._name])[0].decode()
-        return [Bad(**row) for row in csv.DictReader(io.StringIO(text, newline=""))]
+        return [Bad(row["where"], row["key"], row["reason"]) for row in csv.DictReader(io.StringIO(text, newline=""))]
 
     def write(self) -> None:
         """Write the bad ones as CSV; a file of an earlier run goes where nothing is bad any more."""

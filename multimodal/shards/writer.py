@@ -25,7 +25,7 @@ from multimodal.boxes import MANIFEST, Manifest, encode_manifest
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards.folder import Folder, folder_of
-from multimodal.shards.format import TAR, TAR_END, encode_record, member_name, pair_key, shard_name, tar_header, tar_padding
+from multimodal.shards.format import TAR, TAR_END, broken_text, encode_record, member_name, pair_key, shard_name, tar_header, tar_padding
 from multimodal.shards.table import INDEX, SIDECAR, IndexTable, Row, make_table, merge, write_batch
 
 BEYOND_KEYS = 10**12  # no set has so many pairs
@@ -202,7 +202,11 @@ def encode_members(pair: Pair) -> dict[str, bytes]:
     """Extension -> content, in the order of the tar. InputError, before a byte is written, where a pair cannot be stored."""
     try:
         return {pair.extension: pair.image, "txt": pair.texts[0].encode(), "json": encode_record(pair)}
-    except ValueError as error:  # UnicodeEncodeError is one: half of a surrogate pair, cut from somebody's JSON
+    except UnicodeEncodeError as error:
+        parts = {"text": pair.texts, "name": pair.name, "group": pair.group, "split": pair.split, "metadata": pair.metadata}
+        told = next((f"its {part} {reason}" for part, value in parts.items() if (reason := broken_text(value))), str(error))
+        raise InputError(f"pair {pair.name!r} cannot be stored: {told}") from None
+    except ValueError as error:
         raise InputError(f"pair {pair.name!r} cannot be stored: {error}") from None
 
 
