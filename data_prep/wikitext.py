@@ -401,7 +401,7 @@ def _captions_own_names(key: _Key, words: Words) -> Iterator[_Key]:
     """How the caption of that picture and of no other may be called, without the word for captions."""
     letters, number = key
     yield key
-    rest = next((letters.removeprefix(stem) for stem in words.picture if letters.startswith(stem)), "")
+    rest = next((letters.replace(stem, "", 1) for stem in words.picture if stem in letters), "")
     if rest or number:
         yield rest, number
     if number:

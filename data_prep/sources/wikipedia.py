@@ -241,9 +241,7 @@ def _read_or_name(read: Callable[[], Article], where: str, page: str, bad: OnBad
     """The article, or None where it cannot be read, and `bad` is told."""
     try:
         return read()
-    except (
-        Exception
-    ) as error:  # strangers write pages: what nobody thought of costs its page, and not this job and each that resumes it
+    except Exception as error:  # strangers write pages: what nobody thought of costs its page, and not this job and each that resumes it
         bad(where, page, f"the page cannot be read: {type(error).__name__}: {error}")
         return None
 
