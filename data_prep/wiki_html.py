@@ -157,7 +157,7 @@ class _Reader(HTMLParser):
 
     def parse_marked_section(self, i: int, report: int = 1) -> int:
         """`<![` is a comment up to the next >, as in browsers; html.parser would look for the end of what XML has there."""
-        return self.parse_bogus_comment(i, report)
+        return self.parse_bogus_comment(i, bool(report))
 
     def close_all(self) -> None:
         """Close what was never closed."""

@@ -357,7 +357,7 @@ def _pictures_of_template(content: str, words: Words) -> list[Illustration]:
         if picture := _picture_in(key, value, words):
             pictures.append(picture)
         elif caption := _caption_in(key, value, words):
-            of, *said = caption
+            of, said = caption[0], caption[1:]
             captions[of] = min(captions.get(of, said), said, key=itemgetter(0))
     for picture in pictures:
         names = _captions_own_names(picture.key, words)
