@@ -51,7 +51,7 @@ def documents(files: Sequence[Path]) -> Iterator[str]:
         if is_dump(file):
             dump = Dump(file)
             for page in dump.articles(bad=_refuse):
-                if text := read_wikitext(page.markup, dump.namespaces).text:
+                if text := read_wikitext(page.markup, dump.words).text:
                     yield f"{page.title}\n{text}"
         elif is_extracted(file):
             yield from (f"{article.title}\n{article.text}" for article in extracted_articles(file, _refuse))

@@ -2,7 +2,7 @@
 
     dump = Dump(Path("enwiki-20250101-pages-articles-multistream.xml.bz2"))
     cuts = dump.cuts()                                               # where it can be cut, without decompressing it
-    for page in dump.articles(cuts[3], cuts[4], bad=print): ...      # those that begin there; read_wikitext(page.markup, dump.namespaces)
+    for page in dump.articles(cuts[3], cuts[4], bad=print): ...      # those that begin there; read_wikitext(page.markup, dump.words)
 
 A .bz2 of one stream or of many, or plain .xml. Redirects and pages that are no articles (talk, templates, categories) are passed over. The
 XML is not parsed by a parser but looked through for its few elements: within them every < is written as &lt;, so nothing can be mistaken.
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import bz2
 import codecs
-import html
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +23,8 @@ from xml.parsers import expat
 
 from data_prep.bzip2 import Damage, block_starts, is_bzip2, read_blocks
 from data_prep.lines import BadLine, json_object, numbered_lines, string_of, text_of_line
-from data_prep.wikitext import Namespaces
+from data_prep.wiki_words import Words, words_of_language
+from data_prep.wikitext import unescaped
 from multimodal.errors import InputError
 
 _DUMP = re.compile(r".*\.xml(-[\w-]+)?(\.bz2)?", re.IGNORECASE)  # also one of several files: enwiki-...-articles1.xml-p1p41242.bz2
@@ -33,6 +33,7 @@ _PLAIN_BYTES = 1 << 20  # in a plain file, cuts are so far apart
 _TOP_BYTES = 1 << 12  # <mediawiki> is the first element
 _HEAD_BYTES = 1 << 24  # the siteinfo is some 10 kB
 _MAX_PAGE_BYTES = 1 << 26  # MediaWiki's own limit for a page is 2 MB
+_MAX_DIGITS = 18  # of a byte's number
 _FILE, _CATEGORY = 6, 14
 
 OnBad = Callable[[str, str, str], None]
@@ -95,21 +96,25 @@ class Dump:
                 page = _page(raw)
             except BadLine as error:
                 bad(self.path.name, _name(raw), str(error))
-            else:
+                continue
+            if not self.words.is_redirect(page.markup):  # which old dumps, and those of other programs, do not say in an element
                 yield page
 
     @cached_property
-    def namespaces(self) -> Namespaces:
-        """What the wiki calls its namespaces of files and categories, from the head of the dump; names of older days are not in it."""
-        names = {int(key): name for key, name in re.findall(r'<namespace key="(-?\d+)"[^>]*>([^<]*)<', self._head)}
-        file, category = (tuple(html.unescape(names[key]) for key in (number,) if names.get(key)) for number in (_FILE, _CATEGORY))
-        return Namespaces(file, category)
+    def words(self) -> Words:
+        """Those of its language, and what the head calls the namespaces of files and categories, in which older names are not."""
+        names = {int(key): unescaped(name) for key, name in re.findall(r'<namespace key="(-?\d{1,9})"[^<>]*>([^<]*)<', self._head)}
+        file, category = ((names[number],) if names.get(number) else () for number in (_FILE, _CATEGORY))
+        return words_of_language(self.language, file, category)
 
     @cached_property
     def language(self) -> str:
-        """ "en", or "" where the dump does not say it."""
-        found = re.search(r'<mediawiki\b[^>]*\bxml:lang="([\w-]+)"', self._head)
-        return found[1] if found else ""
+        """ "en", of the head's `xml:lang`, or of its `<dbname>`, "enwiki"; "" where the dump does not say it."""
+        top = re.search(r"<mediawiki\b[^<>]*", self._head)
+        found = re.search(r'\bxml:lang="([\w-]+)"', top[0]) if top else None
+        if found is None:
+            found = re.search(r"<dbname>([a-z_]+)wiki<", self._head)
+        return found[1].replace("_", "-") if found else ""
 
     @cached_property
     def _head(self) -> str:
@@ -185,7 +190,7 @@ def _stream_starts(path: Path, index: Path) -> list[int]:
     with bz2.open(index) if is_bzip2(index) else open(index, "rb") as lines:
         for number, line in enumerate(lines, 1):
             byte = line.partition(b":")[0]
-            if not byte.isdigit():
+            if not byte.isdigit() or len(byte) > _MAX_DIGITS:
                 raise InputError(f"{index} line {number}: does not begin with a byte offset and a colon; is it the index of {path.name}?")
             if int(byte) != starts[-1]:
                 starts.append(int(byte))
@@ -212,7 +217,7 @@ _OPEN, _CLOSE = b"<page>", b"</page>"
 _NOT_ARTICLE = re.compile(rb"<(?:ns>(?!0</ns>)|redirect\b)")
 _TITLE = re.compile(rb"<title>([^<]*)</title>")
 _ID = re.compile(rb"<id>(\d+)</id>")
-_TEXT = re.compile(rb"<text\b[^>]*?(?:/>|>([^<]*)</text>)")
+_TEXT = re.compile(rb"<text\b(?:[^<>]*+(?<=/)>|[^<>]*+>([^<]*+)</text>)")
 
 
 def _raw_pages(own: Iterator[bytes | None], after: Iterator[bytes | None], cut_off: Callable[[bytes], None]) -> Iterator[bytes]:
@@ -271,7 +276,7 @@ def _page(raw: bytes) -> Page:
 def _name(raw: bytes) -> str:
     """The title, for the ledger."""
     title = _TITLE.search(raw)
-    return html.unescape(title[1].decode("utf-8", "replace")) if title else ""
+    return unescaped(title[1].decode("utf-8", "replace")) if title else ""
 
 
 def _said(xml: bytes) -> str:
@@ -335,7 +340,7 @@ def extracted_articles(file: Path, bad: OnBad) -> Iterator[ExtractedArticle]:
                 continue
             else:
                 id, url, title = open_doc.groups()
-                is_repeated = bool(lines) and html.unescape(lines[0]) == html.unescape(title)
+                is_repeated = bool(lines) and unescaped(lines[0]) == unescaped(title)
                 text = "\n".join(lines[1:] if is_repeated else lines)
                 open_doc = None
         except BadLine as error:
@@ -343,6 +348,6 @@ def extracted_articles(file: Path, bad: OnBad) -> Iterator[ExtractedArticle]:
             continue
         if text:
             language = re.match(r"https?://([\w-]+)\.wiki", url)
-            yield ExtractedArticle(id, html.unescape(title), html.unescape(text), language[1] if language else "")
+            yield ExtractedArticle(id, unescaped(title), unescaped(text), language[1] if language else "")
     if open_doc is not None:
         bad(f"{file.parent.name}/{file.name}", open_doc[3], "the article has no </doc>: the file is cut off there")

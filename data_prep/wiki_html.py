@@ -10,13 +10,15 @@ around an article goes (references, boxes to navigate, notes on top, the table o
 which the pictures stay. A caption is what stands in `<figure>` beside the picture, in `.thumb` or a box of a gallery, or in the picture's
 cell of an infobox. The classes are those of MediaWiki and of the English Wikipedia, which other wikis took over.
 
-Every element is taken to be closed, as in what a browser or mwoffliner writes. Linear in the length of the page, but for its depth: a last
-comment or tag that does not end is ended, since html.parser would look for its end from each place that could begin one.
+Every element is taken to be closed, as in what a browser or mwoffliner writes. Linear in the length of the page, whatever it holds and
+however deep: what is asked of the elements around a place is kept as they open and close, and a last comment or tag that does not end is
+ended, since html.parser would look for its end from each place that could begin one.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -51,24 +53,19 @@ _CAPTIONS = frozenset({"thumbcaption", "gallerytext", "infobox-caption"})
 _FRAMES = frozenset({"thumb", "tsingle", "gallerybox"})  # tsingle: one of several pictures in a thumb
 _INFOBOX = re.compile(r"infobox(_v\d)?")
 _FORMULA = "mwe-math-fallback-image"
+_NO_LETTER = re.compile(r"&#(?:[0-9]{8}[0-9]*+|[xX][0-9a-fA-F]{8}[0-9a-fA-F]*+);?")  # thousands of digits are an error of Python's
+_MAX_NESTING = 20  # captions within captions, whose text is copied out once for each
 _NO_INDEX = "htdig_noindex"  # between this comment and its end mwoffliner says from where a page is
-
-
-class BadHtml(ValueError):
-    """The page is not HTML; the message is the reason for a ledger."""
 
 
 def read_html(html: str) -> Article:
     """The text and the pictures of a page, in its order; a picture that comes twice has its first caption not blank.
 
-    The `file` of a picture is its `src`, as it is written. BadHtml where the page holds a declaration that no HTML has.
+    The `file` of a picture is its `src`, as it is written.
     """
     reader = _Reader()
-    try:
-        reader.feed(_ended(html.replace(_BREAK, "")))
-        reader.close()
-    except AssertionError as error:  # what html.parser raises
-        raise BadHtml(f"is not HTML: {error}") from None
+    reader.feed(_ended(_NO_LETTER.sub("\ufffd", html.replace(_BREAK, ""))))
+    reader.close()
     reader.close_all()
     captions: dict[str, str] = {}
     for one in reader.pictures:
@@ -103,14 +100,22 @@ class _Open:
 
 
 class _Reader(HTMLParser):
-    """text: pieces of what the innermost open element with a text of its own has so far."""
+    """text: pieces of what the innermost open element with a text of its own has so far.
+
+    _tables, _holders: of the open elements those that are tables or infoboxes, and those that a caption may be given to. _num_open: of
+    each tag. _without_caption: which pictures have none yet, ascending.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.text: list[str] = []
         self.pictures: list[_Picture] = []
         self._open: list[_Open] = []
-        self._num_gone = 0
+        self._tables: list[_Open] = []
+        self._holders: list[_Open] = []
+        self._num_open: Counter[str] = Counter()
+        self._without_caption: list[int] = []
+        self._num_gone = self._num_captions = 0
         self._no_index: tuple[list[str], int, int] | None = None
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -123,15 +128,19 @@ class _Reader(HTMLParser):
         kind = "plain" if self._num_gone else self._kind(tag, dict(attrs))
         if tag in _BREAKS:
             self.text.append(_BREAK)
-        self._open.append(_Open(tag, kind, self.text, len(self.pictures)))
+        one = _Open(tag, kind, self.text, len(self.pictures))
+        self._open.append(one)
+        self._num_open[tag] += 1
         self._num_gone += kind == "gone"
+        self._num_captions += kind == "caption"
+        if (around := self._around(kind)) is not None:
+            around.append(one)
         if kind not in ("plain", "frame"):
             self.text = []
 
     def handle_endtag(self, tag: str) -> None:
-        place = next((place for place in range(len(self._open) - 1, -1, -1) if self._open[place].tag == tag), None)
-        if place is not None:
-            self._close_down_to(place)
+        if self._num_open[tag]:  # else there is nothing to look for, however much is open
+            self._close_down_to(next(place for place in range(len(self._open) - 1, -1, -1) if self._open[place].tag == tag))
 
     def handle_data(self, data: str) -> None:
         self.text.append(data)
@@ -142,7 +151,13 @@ class _Reader(HTMLParser):
         elif data.strip() == f"/{_NO_INDEX}" and self._no_index is not None:
             text, before, first = self._no_index
             del text[before:], self.pictures[first:]
+            while self._without_caption and self._without_caption[-1] >= first:
+                self._without_caption.pop()
             self._no_index = None
+
+    def parse_marked_section(self, i: int, report: int = 1) -> int:
+        """`<![` is a comment up to the next >, as in browsers; html.parser would look for the end of what XML has there."""
+        return self.parse_bogus_comment(i, bool(report))
 
     def close_all(self) -> None:
         """Close what was never closed."""
@@ -153,27 +168,32 @@ class _Reader(HTMLParser):
         if tag in _GONE_TAGS or classes & _GONE_CLASSES or attrs.get("id") in _GONE_IDS or _HIDDEN.search(attrs.get("style") or ""):
             return "gone"
         if tag == "figcaption" or classes & _CAPTIONS:
-            return "caption"
+            return "caption" if self._num_captions < _MAX_NESTING else "plain"
         if tag == "figure" or classes & _FRAMES:
             return "frame"
         if tag in ("table", "div", "aside") and any(map(_INFOBOX.fullmatch, classes)):
             return "infobox"
         if tag == "table":
             return "table"
-        if tag in ("td", "th") and self._innermost("table", "infobox") == "infobox":
+        if tag in ("td", "th") and self._tables and self._tables[-1].kind == "infobox":
             return "cell"
         return "plain"
 
-    def _innermost(self, *kinds: Kind) -> Kind | None:
-        return next((one.kind for one in reversed(self._open) if one.kind in kinds), None)
+    def _around(self, kind: Kind) -> list[_Open] | None:
+        """The list that open elements of a kind are kept in besides."""
+        return self._tables if kind in ("table", "infobox") else self._holders if kind in ("frame", "cell") else None
 
     def _see(self, attrs: dict[str, str | None]) -> None:
         if (src := attrs.get("src")) and not self._num_gone and _FORMULA not in (attrs.get("class") or ""):
+            self._without_caption.append(len(self.pictures))
             self.pictures.append(_Picture(src.strip()))
 
     def _close_down_to(self, place: int) -> None:
         while len(self._open) > place:
             one = self._open.pop()
+            self._num_open[one.tag] -= 1
+            if (around := self._around(one.kind)) is not None:
+                around.pop()
             if one.kind not in ("plain", "frame"):
                 content, self.text = _lines(self.text), one.around
                 self._end(one, " ".join(content.split()))
@@ -189,15 +209,15 @@ class _Reader(HTMLParser):
         elif one.kind == "cell":
             self._give(one.caption or content, one.first)
         elif one.kind == "caption":
+            self._num_captions -= 1
             self.text += (_BREAK, content, _BREAK)
-            frame = next((other for other in reversed(self._open) if other.kind in ("frame", "cell")), None)
-            if frame is not None:
-                frame.caption = frame.caption or content
+            if self._holders:
+                self._holders[-1].caption = self._holders[-1].caption or content
 
     def _give(self, caption: str, first: int) -> None:
         """To the pictures since then that have none."""
-        for picture in self.pictures[first:]:
-            picture.caption = picture.caption or caption
+        while caption and self._without_caption and self._without_caption[-1] >= first:
+            self.pictures[self._without_caption.pop()].caption = caption
 
 
 def _lines(pieces: Sequence[str]) -> str:

@@ -9,6 +9,10 @@ links, which nest, on a stack; and the lines (tables, headings, lists). Template
 references, formulas, categories and the links to other languages. Links keep their label, pictures and galleries their captions, tables the
 content of their cells. What never ends (a template without its closing braces) is taken for text, as MediaWiki does.
 
+A picture's caption is the last part of its link that is no option, as in MediaWiki; an option is known wherever it stands and never a
+caption (`Words.is_layout`). In an infobox a picture is told by its value, a file's name or a link to one, whatever the parameter is called,
+and its caption by the parameter's name: `caption2` of `image2`, and one without a number of the main picture.
+
 Beside `filter_wiki` of gensim 4.4, which applies regular expressions over and over, the same articles have 50 words, and of gensim's words
 99.7 % are the same (tests/parity/test_wikitext.py, real articles). What differs:
 - gensim keeps names and options of files (`File`, `jpg`, `px`, alternative texts) where a link has no caption, and all lines of galleries;
@@ -26,21 +30,18 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import md5
+from operator import itemgetter
+
+from data_prep.wiki_words import Words, words_of_language
 
 _SEAM, _BREAK = "\0", "\1"  # where something went that parts words, where a new line begins; no XML holds these
+_PICTURE, _BAR = "\ufdd0", "\ufdd1"  # in templates: around a picture's name, a | that parts no parameters; Unicode has no such letters,
+# and where a page has them all the same, what it gains is to name a picture in one more way
 _MAX_NESTING = 20  # pictures within captions of pictures; each level of them is read once more
-
-
-@dataclass(frozen=True, slots=True)
-class Namespaces:
-    """The names that a wiki has for two of its namespaces, beside the English ones, which hold everywhere."""
-
-    file: tuple[str, ...] = ()
-    category: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +60,20 @@ class Article:
     illustrations: tuple[Illustration, ...]
 
 
-def read_wikitext(markup: str, namespaces: Namespaces = Namespaces()) -> Article:
-    """The text and the pictures of an article, in the order of the markup; a picture that comes twice has its first caption not blank."""
+def read_wikitext(markup: str, words: Words | None = None) -> Article:
+    """The text and the pictures of an article, in the order of the markup; a picture that comes twice has its first caption not blank.
+
+    words: of the wiki's language; by default the English ones.
+    """
+    words = words or words_of_language()
     found: list[Illustration] = []
     markup = markup.replace(_SEAM, "").replace(_BREAK, "")
-    text = _labels(_plain_link(namespaces), _LANGUAGE_LINK.sub("", _without_tags(markup, namespaces)))
+    text = _labels(_plain_link(words), _LANGUAGE_LINK.sub("", _without_tags(markup, words)))
     text = _labels(_ADDRESS, text)  # before the stack, which would take the first two brackets of `[http://x y]]]`
-    text = _lines(_without_templates_and_links(text, _tokens(namespaces), found.append))
+    text = _lines(_without_templates_and_links(text, words, found), words)
     captions: dict[str, str] = {}
     for one in found:
-        captions[one.file] = captions.get(one.file) or " ".join(_lines(one.caption).split())
+        captions[one.file] = captions.get(one.file) or " ".join(_lines(one.caption, words).split())
     return Article(text, tuple(Illustration(file, caption) for file, caption in captions.items()))
 
 
@@ -77,8 +82,13 @@ def file_name(written: str) -> str:
 
     file_name("low tide.jpg") == "Low_tide.jpg"
     """
-    name = "_".join(html.unescape(written).replace("_", " ").split())
+    name = "_".join(unescaped(written).replace("_", " ").split())
     return name[:1].upper() + name[1:]
+
+
+def unescaped(text: str) -> str:
+    """What entities stand for. At most 31 letters each: of longer numbers `html.unescape` makes an error, and MediaWiki makes nothing."""
+    return _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
 
 
 def hashed_path(name: str) -> str:
@@ -124,7 +134,7 @@ _END_OF = {name: re.compile(rf"</{name}\s*+>", re.IGNORECASE) for name in _OPAQU
 _MARKS = re.compile(r"[\[\]{}|!<>'=*#:;_-]")
 
 
-def _without_tags(markup: str, namespaces: Namespaces) -> str:
+def _without_tags(markup: str, words: Words) -> str:
     pieces: list[str] = []
     endless: set[str] = set()  # elements that never end from here on, so that each is looked for to the end of the page once
     at = 0
@@ -143,25 +153,25 @@ def _without_tags(markup: str, namespaces: Namespaces) -> str:
         if closing is None:
             endless.add(name)
             continue
-        pieces.append(_content(name, markup[at : closing.start()], namespaces))
+        pieces.append(_content(name, markup[at : closing.start()], words))
         at = closing.end()
     pieces.append(markup[at:])
     return "".join(pieces)
 
 
-def _content(name: str, content: str, namespaces: Namespaces) -> str:
+def _content(name: str, content: str, words: Words) -> str:
     """What stays of an opaque element, as markup."""
     if name in _LITERAL:  # written so that the passes to come see no markup in it
         return _MARKS.sub(lambda mark: f"&#{ord(mark[0])};", content)
     if name == "gallery":
-        return "\n".join(_gallery_line(line.strip(), namespaces) for line in content.split("\n") if line.strip())
+        return "\n".join(_gallery_line(line.strip(), words) for line in content.split("\n") if line.strip())
     if name == "imagemap":
-        return _gallery_line(content.strip().partition("\n")[0], namespaces)
+        return _gallery_line(content.strip().partition("\n")[0], words)
     return ""
 
 
-def _gallery_line(line: str, namespaces: Namespaces) -> str:
-    named = _tokens(namespaces).match(f"[[{line}")
+def _gallery_line(line: str, words: Words) -> str:
+    named = _tokens(words).match(f"[[{line}")
     return f"[[{line}]]" if named and named.lastgroup == "file" else f"[[File:{line}]]"
 
 
@@ -176,9 +186,9 @@ def _any_of(*names: str) -> str:
 
 
 @lru_cache
-def _plain_link(namespaces: Namespaces) -> re.Pattern[str]:
+def _plain_link(words: Words) -> re.Pattern[str]:
     """A link to a page that holds no other markup; its label is the first group. Most are such, and this is quicker than the stack."""
-    special = _any_of("File", "Image", "Category", *namespaces.file, *namespaces.category)
+    special = _any_of(*words.file, *words.category)
     return re.compile(rf"\[\[(?![ _]*+(?i:{special})[ _]*+:)(?:[^\[\]{{}}|\n]*+\|)*+:?+([^\[\]{{}}|]*+)\]\]")
 
 
@@ -188,9 +198,9 @@ def _labels(link: re.Pattern[str], text: str) -> str:
 
 
 @lru_cache
-def _tokens(namespaces: Namespaces) -> re.Pattern[str]:
+def _tokens(words: Words) -> re.Pattern[str]:
     """Everything that opens or closes."""
-    file, category = _any_of("File", "Image", *namespaces.file), _any_of("Category", *namespaces.category)
+    file, category = _any_of(*words.file), _any_of(*words.category)
     # Each branch begins with a plain character, for which Python's re then looks quickly.
     return re.compile(
         rf"\[\[(?:(?P<file>[ _]*+(?i:{file})[ _]*+:)"
@@ -212,22 +222,22 @@ class _Open:
     braces: int = 0
 
 
-def _without_templates_and_links(text: str, tokens: re.Pattern[str], found: Callable[[Illustration], None]) -> str:
+def _without_templates_and_links(text: str, words: Words, found: list[Illustration]) -> str:
     """Pieces of text lie in one list, and a stack says where in it something was opened: what never ends leaves its pieces as they are."""
     pieces: list[str] = []
     stack: list[_Open] = []
     at = 0
-    for token in tokens.finditer(text):
+    for token in _tokens(words).finditer(text):
         pieces.append(text[at : token.start()])
         at = token.end()
         kind = token.lastgroup
         if kind == "braces":
             stack.append(_Open(kind, len(pieces), stack[-1].files if stack else 0, token.end() - token.start()))
         elif kind == "unbraces":
-            _close_templates(stack, pieces, token.end() - token.start(), found)
+            _close_templates(stack, pieces, token.end() - token.start(), words, found)
         elif kind == "close":
             if stack and stack[-1].kind != "braces":
-                _close_link(stack.pop(), pieces, found)
+                _close_link(stack.pop(), stack, pieces, words, found)
         elif kind is not None:
             if stack and stack[-1].kind in ("open", "category"):
                 stack.pop()  # links do not nest but in captions, so the one before was no link
@@ -235,30 +245,52 @@ def _without_templates_and_links(text: str, tokens: re.Pattern[str], found: Call
             is_file = kind == "file" and files < _MAX_NESTING
             stack.append(_Open("file" if is_file else "category" if kind == "category" else "open", len(pieces), files + is_file))
     pieces.append(text[at:])
-    return "".join(pieces)
+    text = "".join(pieces)
+    return _NAMED.sub("", text).replace(_BAR, "|") if _PICTURE in text or _BAR in text else text
 
 
-def _close_templates(stack: list[_Open], pieces: list[str], num_braces: int, found: Callable[[Illustration], None]) -> None:
+def _is_in_template(stack: Sequence[_Open]) -> bool:
+    """Whether a template, and no link, is the innermost thing that is open."""
+    return bool(stack) and stack[-1].kind == "braces"
+
+
+def _close_templates(stack: list[_Open], pieces: list[str], num_braces: int, words: Words, found: list[Illustration]) -> None:
     """Close as many templates and parameters as the braces do, with the links in them that never end. Braces too many are dropped."""
     while num_braces >= 2:
         depth = len(stack) - 1
-        while depth >= 0 and stack[depth].kind != "braces":
+        while depth >= 0 and stack[depth].kind != "braces":  # at most _MAX_NESTING links lie there
             depth -= 1
         if depth < 0:
             return
         opened = stack[depth]
         del stack[depth + 1 :]
-        for one in _pictures_of_template("".join(pieces[opened.start :])):
-            found(one)
-        pieces[opened.start :] = [_SEAM]
+        content = "".join(pieces[opened.start :])
         matched = min(num_braces, opened.braces, 3)
         num_braces -= matched
         opened.braces -= matched
         if opened.braces < 2:
             stack.pop()
+        if len(content) == 1 and content in _MAGIC_WORDS and matched == 2 and not opened.braces:
+            left = _MAGIC_WORDS[content][_is_in_template(stack)]
+        else:
+            left = _left_of(content, stack, words, found) if _PICTURE_SUFFIX.search(content) else _SEAM
+        pieces[opened.start :] = [left]
 
 
-def _close_link(opened: _Open, pieces: list[str], found: Callable[[Illustration], None]) -> None:
+_MAGIC_WORDS = {"!": ("|", _BAR), "=": ("=", "&#61;")}
+"""`{{!}}` and `{{=}}`, which MediaWiki itself knows: what each leaves in text or a link; and in a template, where it parts nothing."""
+
+
+def _left_of(content: str, stack: Sequence[_Open], words: Words, found: list[Illustration]) -> str:
+    """What a template with pictures leaves: nothing, but in another one the names of those that may have their caption there."""
+    pictures = _pictures_of_template(content, words)
+    found += pictures
+    captioned = {one.file for one in pictures if one.caption}
+    names = [*_NAMED.findall(content), *(one.file for one in pictures)] if _is_in_template(stack) else []
+    return _SEAM + "".join(map(_named, [name for name in dict.fromkeys(names) if name not in captioned][:_MAX_HANDED_ON]))
+
+
+def _close_link(opened: _Open, stack: Sequence[_Open], pieces: list[str], words: Words, found: list[Illustration]) -> None:
     content = "".join(pieces[opened.start :])
     if opened.kind == "category":
         label = ""
@@ -266,47 +298,122 @@ def _close_link(opened: _Open, pieces: list[str], found: Callable[[Illustration]
         label = content.rpartition("|")[2].removeprefix(":")
     else:
         name, *options = content.split("|")
-        caption = next((option for option in reversed(options) if not _FILE_OPTION.fullmatch(option)), "").strip()
-        if file := file_name(name):
-            found(Illustration(file, caption))
-        label = f"{_BREAK}{caption}{_BREAK}"
+        file, caption = file_name(name), _caption_of(options, words)
+        if file:
+            found.append(Illustration(file, caption))
+        shown = caption if caption or not _is_in_template(stack) else _named(file)
+        label = f"{_BREAK}{shown}{_BREAK}"
     pieces[opened.start :] = [label]
 
 
-_FILE_OPTION = re.compile(
-    r"\s*+(?:(?:thumb|thumbnail|frame|framed|frameless|border|left|right|center|centre|none|baseline|middle|sub|super|sup|top|text-top|bottom"
-    r"|text-bottom|upright|(?:\d++(?:x\d++)?|x\d++)\s*+px)\s*+|(?:thumb|thumbnail|frame|upright|alt|link|page|class|lang|start|end|thumbtime)\s*+=.*)|\s*+",
-    re.IGNORECASE | re.DOTALL,
-)
-"""mediawiki.org/wiki/Help:Images, the English words; what is none of them is the caption, of several the last."""
+def _caption_of(options: Sequence[str], words: Words) -> str:
+    """The last of a picture's options that is a caption."""
+    return next((option for option in reversed(options) if not words.is_layout(option)), "").strip()
 
-_PARAMETER = re.compile(r"\|\s*+([\w -]*+)=([^|]*+)")
+
+# Infoboxes --------------------------------------------------------------------------------------------------------------------------------
+
+_MAX_HANDED_ON = 4  # names of pictures without caption that a template hands to the one around it, of any number of templates
+_NAMED = re.compile(rf"{_PICTURE}([^{_PICTURE}]*+){_PICTURE}")
+_NO_LETTERS = re.compile(r"[\W_]++")
+_PARAMETER = re.compile(r"\|\s*+([^=|\n]*+)=([^|]*+)")
 _PICTURE_SUFFIX = re.compile(r"\.(?i:jpg|jpeg|png|webp|avif)")
-_PICTURE_KEY = re.compile(r"(image|photo|picture|img)([\w -]*+)")
-_PICTURE_VALUE = re.compile(r"(?:(?:file|image)\s*+:)?([^|\n=:]+\.(?:jpg|jpeg|png|webp|avif))", re.IGNORECASE)
+_MAX_NAME = 255  # letters of a file's name; MediaWiki takes as many bytes
+
+_Key = tuple[str, str]
+"""Letters and digits of a parameter's name, ("image", "2") of `Image_2`."""
 
 
-def _pictures_of_template(content: str) -> Iterator[Illustration]:
+@dataclass(slots=True)
+class _InTemplate:
+    """A parameter whose value is a picture, or several."""
+
+    key: _Key
+    files: list[str]
+    caption: str
+
+
+def _named(file: str) -> str:
+    return f"{_PICTURE}{file}{_PICTURE}" if 0 < len(file) <= _MAX_NAME else ""
+
+
+@lru_cache
+def _picture_value(words: Words) -> re.Pattern[str]:
+    return re.compile(
+        rf"(?:(?i:{_any_of(*words.file)})\s*+:)?+([^|\n=:{_PICTURE}{_SEAM}{_BREAK}]{{1,{_MAX_NAME}}}\.(?i:jpg|jpeg|png|webp|avif))"
+    )
+
+
+def _pictures_of_template(content: str, words: Words) -> list[Illustration]:
     """`image = Name.jpg` and `caption = ...` of an infobox, `image2` and `caption2`, `image_map` and `image_map_caption` and the like.
 
     content: the template without the templates and links in it, so that a | parts parameters.
     """
-    if not _PICTURE_SUFFIX.search(content):
-        return
-    parameters = {match[1].strip().lower(): match[2].strip(_BLANKS + "\n") for match in _PARAMETER.finditer(content)}
-    captions = {_plain_key(key): value for key, value in parameters.items() if "caption" in key}
-    for key, value in parameters.items():
-        named, picture = _PICTURE_KEY.fullmatch(key), _PICTURE_VALUE.fullmatch(value)
-        if named and picture:
-            base, rest = named[1], _plain_key(named[2])
-            keys = [f"{base}{rest}caption", f"{base}caption{rest}", f"caption{rest}"]
-            if not rest.isdigit():  # the second picture of several does not have the caption of the first
-                keys += [f"{base}caption", "caption"]
-            yield Illustration(file_name(picture[1]), next((captions[key] for key in keys if captions.get(key)), ""))
+    pictures: list[_InTemplate] = []
+    captions: dict[_Key, tuple[int, str]] = {}  # of which picture -> how sure it is one (0: most), and what it says
+    for match in _PARAMETER.finditer(content):
+        value = match[2].strip(_BLANKS + "\n")
+        key = _NO_LETTERS.sub("", match[1].lower())
+        if picture := _picture_in(key, value, words):
+            pictures.append(picture)
+        elif caption := _caption_in(key, value, words):
+            of, said = caption[0], caption[1:]
+            captions[of] = min(captions.get(of, said), said, key=itemgetter(0))
+    for picture in pictures:
+        names = _captions_own_names(picture.key, words)
+        picture.caption = picture.caption or next((captions.pop(of)[1] for of in names if of in captions), "")
+    main = _main_picture(pictures, words)
+    if main is not None and not main.caption:
+        general = [captions[of] for of in (("", ""), *((stem, "") for stem in words.picture)) if of in captions]
+        main.caption = min(general, key=itemgetter(0), default=(0, ""))[1]
+    return [Illustration(file, picture.caption) for picture in pictures for file in picture.files]
 
 
-def _plain_key(name: str) -> str:
-    return "".join(letter for letter in name.lower() if letter.isalnum())
+def _picture_in(key: str, value: str, words: Words) -> _InTemplate | None:
+    """The picture or the pictures that a parameter is, with the caption that stands in the same value. None where it is something else."""
+    if _PICTURE not in value and not _PICTURE_SUFFIX.search(value):
+        return None
+    file, *options = value.split(_BAR)
+    if named := _picture_value(words).fullmatch(file.strip(_BLANKS)):
+        return _InTemplate(_parted(key, words), [file_name(named[1])], _caption_of(options, words))
+    files = _NAMED.findall(value)
+    beside = _NAMED.sub("", value).strip(_BLANKS + "\n") if files else ""
+    of = _parted(key, words)
+    is_caption = len(files) == 1 and value.startswith(_PICTURE) and of[0].startswith(words.picture)
+    return _InTemplate(of, files, beside) if files and (is_caption or not beside) else None
+
+
+def _caption_in(key: str, value: str, words: Words) -> tuple[_Key, int, str] | None:
+    """Of which picture a parameter is the caption, how far down the list its name stands, and what it says."""
+    for place, word in enumerate(words.caption):
+        if word in key:
+            said = _NAMED.sub("", value).replace(_BAR, "|")
+            return None if words.is_layout(said) else (_parted(key.replace(word, "", 1), words), place, said)
+    return None
+
+
+def _parted(key: str, words: Words) -> _Key:
+    letters = "".join(letter for letter in key if not letter.isdigit())
+    return words.uninflected(letters), "".join(letter for letter in key if letter.isdigit())
+
+
+def _captions_own_names(key: _Key, words: Words) -> Iterator[_Key]:
+    """How the caption of that picture and of no other may be called, without the word for captions."""
+    letters, number = key
+    yield key
+    rest = next((letters.replace(stem, "", 1) for stem in words.picture if stem in letters), "")
+    if rest or number:
+        yield rest, number
+    if number:
+        yield "", number
+
+
+def _main_picture(pictures: Sequence[_InTemplate], words: Words) -> _InTemplate | None:
+    """The one that a caption without a number is of: called image, or image_something, or the only one."""
+    unnumbered = [one for one in pictures if not one.key[1]]
+    called = next((one for one in unnumbered if one.key[0] in words.picture), None)
+    begins = next((one for one in unnumbered if one.key[0].startswith(words.picture)), None)
+    return called or begins or (pictures[0] if len(pictures) == 1 else None)
 
 
 # Lines ------------------------------------------------------------------------------------------------------------------------------------
@@ -315,11 +422,22 @@ _BLANKS = f" \t\r\xa0{_SEAM}{_BREAK}"
 _LINE_MARKS = frozenset(f"*#:;={{|!-{_BLANKS}")
 _SWITCH = re.compile(r"__[A-Z]++__")
 _ENTITY = re.compile(r"&#?\w{1,31};")
+_BEFORE_LINE = re.compile(rf"(?:[*#:;][*#:;{_BLANKS}]*+|\|\}}[}}{_BLANKS}]*+)*+")
+"""Marks of lists, and ends of tables, of any number."""
 
 
-def _lines(text: str) -> str:
+@lru_cache
+def _switch(words: Words) -> re.Pattern[str] | None:
+    """Those that `_SWITCH` does not find; None where the language has none."""
+    own = [word for word in words.switch if not _SWITCH.fullmatch(word)]
+    return re.compile(_any_of(*own), re.IGNORECASE) if own else None
+
+
+def _lines(text: str, words: Words) -> str:
     """The lines without marks of tables, headings, lists, bold and italics; entities last, as what they stand for is no markup."""
     text = _SWITCH.sub("", text.replace("'''", "").replace("''", ""))
+    if (switch := _switch(words)) and ("__" in text or "＿＿" in text):
+        text = switch.sub("", text)
     text = _labels(_ADDRESS, text).replace("[", "").replace("]", "")
     lines: list[str] = []
     for line in text.split("\n"):
@@ -329,7 +447,7 @@ def _lines(text: str) -> str:
             lines.append(line)
     text = _without_seams("\n".join(lines)).replace(_BREAK, "\n")
     if "&" in text:
-        text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), text).replace("\xa0", " ")
+        text = unescaped(text).replace("\xa0", " ")
     return "\n".join(filter(None, map(str.strip, text.split("\n"))))
 
 
@@ -351,15 +469,14 @@ def _without_seams(text: str) -> str:
 
 def _seen(line: str) -> Sequence[str]:
     """What a reader sees of a line: of a row of a table, a line for each cell."""
-    if line[:1] in "*#:;":
-        line = line.lstrip("*#:;" + _BLANKS)
     mark = line[:1]
+    if mark in "*#:;" or (mark == "|" and line.startswith("|}")):
+        line = line[_BEFORE_LINE.match(line).end() :]  # type: ignore[union-attr]  # it matches anything, if only nothing
+        mark = line[:1]
     if mark == "=":
         return (line.strip("=" + _BLANKS),)
     if mark == "{" and line.startswith("{|"):
         return ()
-    if mark == "|" and line.startswith("|}"):
-        return _seen(line[2:].lstrip("}" + _BLANKS))
     if mark == "|" and line.startswith("|-"):
         return ()
     if mark in ("|", "!"):

@@ -126,7 +126,7 @@ def _ours(dump: Path) -> Iterator[tuple[str, Sequence[str]]]:
 def _part(dump: Path, start: int, stop: int) -> list[tuple[str, str]]:
     """The words of an article as one string, which is quicker to send."""
     opened = Dump(dump)
-    words = ((page.id, words_of(read_wikitext(page.markup, opened.namespaces).text)) for page in opened.articles(start, stop, bad=_refuse))
+    words = ((page.id, words_of(read_wikitext(page.markup, opened.words).text)) for page in opened.articles(start, stop, bad=_refuse))
     return [(id, " ".join(found)) for id, found in words if len(found) >= MIN_WORDS]
 
 

@@ -29,6 +29,7 @@ from data_prep.sources import check_listing, cut
 from data_prep.sources._layout import check_layout, file_names, folder_names, listing_fingerprint, names_digest, told_names
 from data_prep.sources._xml import BadXml, parse_xml
 from data_prep.sources.articles import Text
+from data_prep.wiki_words import words_of_language
 from data_prep.wikitext import read_wikitext
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
@@ -115,7 +116,7 @@ def _picture(input: Path, name: str, text: Text, language: Language, min_side_px
         if text != "article" and not caption.text:
             raise BadLine("has no caption")
         if text != "caption":
-            texts.append(_article(input, caption.article))
+            texts.append(_article(input, caption.article, language))
     except (BadLine, BadXml) as error:
         ledger.bad(where, name, str(error))
         return
@@ -143,15 +144,17 @@ def _words(element: Element | None) -> str:
     return "" if element is None else " ".join("".join(element.itertext()).split())
 
 
-def _article(input: Path, named: str) -> str:
+def _article(input: Path, named: str, language: Language) -> str:
     """The running text of an article. BadLine where it is not there, not in the collection, not UTF-8, or nothing is left of it."""
     path = PurePosixPath(named)
     if path.is_absolute() or ".." in path.parts:
         raise BadLine(f"its article, {named}, lies outside the collection")
     try:
-        text = read_wikitext((input / path).read_bytes().decode("utf-8")).text
+        text = read_wikitext((input / path).read_bytes().decode("utf-8"), words_of_language(language)).text
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise BadLine(f"its article, {named}, is not there") from None
+    except OSError as error:  # its name is too long, or it may not be read
+        raise BadLine(f"its article, {named[:80]}, cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise BadLine(f"its article, {named}, is not UTF-8 (byte {error.start})") from None
     if not text:

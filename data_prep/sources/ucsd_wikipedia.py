@@ -38,8 +38,9 @@ TEXT_FOLDERS = ("texts_wd", "texts")
 IMAGE_FOLDERS = ("images_wd_256", "images_wd", "images")
 CATEGORIES = ("art", "biology", "geography", "history", "literature", "media", "music", "royalty", "sport", "warfare")
 
+_NUMBERS = frozenset(map(str, range(1, len(CATEGORIES) + 1)))
 _DOCUMENTS_AT_ONCE = 1000
-_TEXT = re.compile(rb"<text\b[^<>]*>(.*)</text>", re.DOTALL)
+_TEXT, _TEXT_END = re.compile(rb"<text\b[^<>]*>"), b"</text>"
 
 
 def ucsd_wikipedia(input: Path, part: Mapping[str, Any] | None = None, *, ledger: Ledger) -> Iterator[Pair]:
@@ -88,9 +89,9 @@ def _document(split: str, number: int, line: bytes, texts: Path, images: Mapping
 
 def _fields(line: bytes) -> tuple[str, str, int]:
     fields = text_of_line(line).split("\t")
-    if len(fields) != 3 or not fields[2].isdecimal() or not 1 <= int(fields[2]) <= len(CATEGORIES):
+    if len(fields) != 3 or fields[2] not in _NUMBERS:
         raise BadLine(f"is {line[:80]!r}; wanted are text, picture and category (1 to {len(CATEGORIES)}), with tabs between them")
-    if any(os.sep in stem for stem in fields[:2]):
+    if any(os.sep in stem or "\0" in stem for stem in fields[:2]):
         raise BadLine("names a path; the name of a text and of a picture are wanted")
     return fields[0], fields[1], int(fields[2])
 
@@ -104,13 +105,15 @@ def _text(texts: Path, document: str) -> str:
         content = (texts / f"{document}.xml").read_bytes()
     except FileNotFoundError:
         raise BadLine(f"has no {texts.name}/{document}.xml") from None
+    except OSError as error:  # its name is too long, or it may not be read
+        raise BadLine(f"its text, {texts.name}/{document[:80]}.xml, cannot be read: {error.strerror}") from None
     try:
         root = parse_xml(content)
     except BadXml as error:
-        found = _TEXT.search(content)
-        if found is None:
+        begin, end = _TEXT.search(content), content.rfind(_TEXT_END)
+        if begin is None or end < begin.end():
             raise BadXml(f"its text, {texts.name}/{document}.xml, {error}") from None
-        return read_wikitext(text_of_line(found[1])).text
+        return read_wikitext(text_of_line(content[begin.end() : end])).text
     elements = list(root.iter("text")) or [root]
     return read_wikitext("\n".join("".join(element.itertext()) for element in elements)).text
 

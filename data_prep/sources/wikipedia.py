@@ -29,8 +29,8 @@ from data_prep.pictures import is_smaller, offer
 from data_prep.sources import input_fingerprint
 from data_prep.sources._images import Images, images_fingerprint
 from data_prep.wiki_dump import Dump, OnBad, extracted_articles, extracted_files
-from data_prep.wiki_html import BadHtml, read_html
-from data_prep.wikitext import Illustration, file_name, hashed_path, read_wikitext, words_of
+from data_prep.wiki_html import read_html
+from data_prep.wikitext import Article, Illustration, file_name, hashed_path, read_wikitext, words_of
 from data_prep.zim import Zim, is_zim, picture_path
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
@@ -39,6 +39,7 @@ from multimodal.shards import Ledger
 # What shards hold; articles also link drawings, sounds and films, which are no pairs.
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif")
 _DRAWING = re.compile(r".*\.svg(\.\w+)+", re.IGNORECASE)  # as pixels, which a ZIM file has of it
+_MAX_NAME_BYTES = 240  # MediaWiki stores no longer ones
 _SAMPLED_PIECES = 8
 _PAGES_A_PIECE = 32  # of a ZIM file
 _PIECES_WITHOUT_PAIRS = 64  # in a part, where no sampled piece had a pair
@@ -154,7 +155,9 @@ def _pictures_in(images: Path) -> Iterator[Find]:
 
 
 def _read(pictures: Images, file: str) -> bytes | None:
-    """By its stored name, by the name with blanks, or where MediaWiki keeps it."""
+    """By its stored name, by the name with blanks, or where MediaWiki keeps it; None for what is no name of a file on a wiki."""
+    if "/" in file or "\0" in file or len(file.encode("utf-8", "surrogatepass")) > _MAX_NAME_BYTES:
+        return None
     names = dict.fromkeys((file, file.replace("_", " "), hashed_path(file)))
     return next((image for name in names if (image := pictures.read(name)) is not None), None)
 
@@ -234,6 +237,15 @@ Links = Mapping[str, tuple[Illustration, ...]]
 """Title of an article -> its pictures."""
 
 
+def _read_or_name(read: Callable[[], Article], where: str, page: str, bad: OnBad) -> Article | None:
+    """The article, or None where it cannot be read, and `bad` is told."""
+    try:
+        return read()
+    except Exception as error:  # strangers write pages: what nobody thought of costs its page, and not this job and each that resumes it
+        bad(where, page, f"the page cannot be read: {type(error).__name__}: {error}")
+        return None
+
+
 @dataclass(frozen=True)
 class _OfDump:
     dump: Dump
@@ -255,9 +267,10 @@ class _OfDump:
         for page in self.dump.articles(**(part or {}), bad=bad):
             if self.links is not None and page.title not in self.links:
                 continue
-            article = read_wikitext(page.markup, self.dump.namespaces)
-            illustrations = article.illustrations if self.links is None else self.links[page.title]
-            yield _Article(page.id, page.title, article.text, illustrations)
+            article = _read_or_name(partial(read_wikitext, page.markup, self.dump.words), self.dump.path.name, page.title, bad)
+            if article is not None:
+                illustrations = article.illustrations if self.links is None else self.links[page.title]
+                yield _Article(page.id, page.title, article.text, illustrations)
 
     def pictures(self) -> AbstractContextManager[Find]:
         return _pictures_in(self.images)
@@ -307,10 +320,8 @@ class _OfZim:
         for page in self.zim.pages(**(part or {}), bad=bad):
             if "<img" not in page.html:  # which most pages of a ZIM file without pictures do not have, and parsing takes the longest
                 continue
-            try:
-                article = read_html(page.html)
-            except BadHtml as error:
-                bad(self.zim.path.name, page.path, str(error))
+            article = _read_or_name(partial(read_html, page.html), self.zim.path.name, page.path, bad)
+            if article is None:
                 continue
             places = ((picture_path(page.path, one.file), one) for one in article.illustrations)
             found = tuple(replace(one, file=place) for place, one in places if place and not _DRAWING.fullmatch(place))

@@ -13,7 +13,6 @@ import pytest
 
 from data_prep.bzip2 import Damage, block_starts, read_blocks
 from data_prep.wiki_dump import Dump, Page, extracted_articles, extracted_files, is_dump
-from data_prep.wikitext import Namespaces
 from multimodal.errors import InputError
 
 Bad = list[tuple[str, str, str]]
@@ -144,7 +143,7 @@ def test_gensims_own_reader_finds_the_same_markup(real: Path) -> None:
 
 def test_a_dump_in_utf_16_is_read_and_says_what_its_wiki_calls_things(real: Path) -> None:
     dump = Dump(real / "bgwiki-latest-pages-articles-shortened.xml.bz2")
-    assert dump.language == "bg" and dump.namespaces == Namespaces(("Файл",), ("Категория",))
+    assert dump.language == "bg" and dump.words.file[:2] == ("Файл", "Картинка") and dump.words.category[0] == "Категория"
     assert len(dump.cuts()) == 2
     [page] = in_parts(dump, dump.cuts())
     assert page.title == "Григориански календар"

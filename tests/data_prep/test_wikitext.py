@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.wikitext import _SLOW_WORD, Illustration, Namespaces, _quick_word, file_name, hashed_path, read_wikitext, words_of
+from data_prep.wiki_words import words_of_language
+from data_prep.wikitext import _SLOW_WORD, Illustration, _quick_word, file_name, hashed_path, read_wikitext, words_of
 
 AssertLinear = Callable[[Callable[[str], object], Callable[[int], str]], None]
 
@@ -73,13 +74,13 @@ def test_pictures_come_with_their_captions_each_once() -> None:
     markup = """{{Infobox settlement
 | image_skyline = low tide.jpg | image_caption = The  ''[[quay|harbour]]'' {{small|x}}
 | image_flag = Flag.svg
-| module = {{Infobox|image=[[File:inner.png|30px]]|caption=Not of a link}}
+| module = {{Infobox|image=[[File:inner.png|30px]]|caption=Inside}}
 }}
 {{multiple image|image1=One.JPG|caption1=First|image2 = File:two_b.jpeg}}
 [[File:Low tide.jpg|thumb|Again]] [[Image: third.jpg |upright=1.2|left|The [[File:icon.png|20px]] third|alt=x]]
 <gallery>fourth.jpg|Fourth &amp; last</gallery> [[:File:Linked.jpg]] [[Media:Heard.ogg]] <ref>[[File:hidden.jpg]]</ref>"""
     assert {one.file: one.caption for one in read_wikitext(markup).illustrations} == {
-        "Inner.png": "",
+        "Inner.png": "Inside",
         "Low_tide.jpg": "The harbour",
         "One.JPG": "First",
         "Two_b.jpeg": "",
@@ -96,8 +97,8 @@ def test_a_picture_without_a_caption_gets_that_of_its_second_place() -> None:
 
 def test_a_wiki_has_its_own_names_for_files_and_categories() -> None:
     markup = "[[Файл:море.jpg|мини|Море]] [[Категория:Море]] [[Soubor bez:x.jpg|Popisek]]"
-    names = Namespaces(file=("Файл", "Soubor bez"), category=("Категория",))
-    article = read_wikitext(markup, names)
+    words = words_of_language("", file=("Файл", "Soubor bez"), category=("Категория",))
+    article = read_wikitext(markup, words)
     assert article.text == "Море\nPopisek" and [one.file for one in article.illustrations] == ["Море.jpg", "X.jpg"]
     assert "Категория" in read_wikitext(markup).text
 

@@ -52,7 +52,7 @@ def pages(folder: Path) -> Iterator[tuple[Page, Article, list[str], list[str]]]:
     for name in NAMES:
         dump = Dump(folder / name)
         for page in dump.articles(bad=print):
-            article = read_wikitext(page.markup, dump.namespaces)
+            article = read_wikitext(page.markup, dump.words)
             yield page, article, words_of(article.text), wikicorpus.tokenize(wikicorpus.filter_wiki(page.markup))
 
 
