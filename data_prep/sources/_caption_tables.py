@@ -11,11 +11,11 @@ from typing import Any
 
 from data_prep.columns import CAPTIONS, FILES, UNSURE_SPLIT, Column, matches, pick, pick_split
 from data_prep.lines import BadLine, json_object, numbered_lines
-from data_prep.pictures import PICTURE_SUFFIXES
 from data_prep.sources._caption_entries import Columns, Entries
 from data_prep.tables import layout_of, rows
 from data_prep.text_files import bounded_lines, encoding_of, name_of, open_text
 from multimodal.errors import InputError
+from multimodal.picture_files import PICTURE_SUFFIXES
 
 _TOKEN = re.compile(r"(.+)#\d+\t(.*)")
 

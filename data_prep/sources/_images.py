@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-import tarfile
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -24,6 +23,7 @@ from multimodal.errors import InputError
 from multimodal.picture_files import PICTURE_SUFFIXES
 from multimodal.pictures import BadPicture
 from multimodal.shards.format import broken_text
+from multimodal.shards.scan import OpenTar
 from multimodal.system_files import is_system_file, is_system_name
 
 _ADDRESS = re.compile("https?://", re.IGNORECASE)
@@ -221,16 +221,14 @@ def _index(tars: tuple[tuple[Path, int, int], ...]) -> _Index:
     """What is in the tars: (path, size in bytes, time of the last change), by which one that has changed is read again."""
     index = _Index({}, {})
     for path, _, _ in tars:
-        try:
-            with tarfile.open(path, mode="r:") as tar:
-                for member in tar:
-                    if member.isfile():
-                        name = member.name.removeprefix("./")
-                        index.members[name] = _Member(path, member.offset_data, member.size)
-                        for called in {name, name.rpartition("/")[2]}:
-                            index.paths_of.setdefault(called, []).append(name)
-        except tarfile.TarError as error:
-            raise InputError(f"{path}: is not a whole, uncompressed tar: {error}") from None
+        with OpenTar(path) as tar:
+            for member in tar.files():
+                name = member.name.removeprefix("./")
+                index.members[name] = _Member(path, member.offset, member.size)
+                for called in {name, name.rpartition("/")[2]}:
+                    index.paths_of.setdefault(called, []).append(name)
+        if tar.bad:
+            raise InputError(f"{path}: is not a whole, uncompressed tar: {tar.bad[0].reason}. Unpack it, or get it again")
     return index
 
 

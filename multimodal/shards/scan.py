@@ -118,7 +118,7 @@ class OpenTar:
         return os.pread(self._descriptor, member.size if size is None else min(size, member.size), member.offset)
 
     def _pictures_and_texts(self) -> Iterator[Member]:
-        for member in self._members():
+        for member in self.files():
             if is_system_file(member.name):
                 self.passed_over.append(member.name)
             elif not WEBDATASET_META.match(member.name):
@@ -127,7 +127,7 @@ class OpenTar:
     def _tell(self, reason: str) -> None:
         self.bad.append(Bad(self.name, "", reason))
 
-    def _members(self) -> Iterator[Member]:
+    def files(self) -> Iterator[Member]:
         """The regular files (USTAR, GNU and pax names); after a broken header the walk goes on at the next block that is a header."""
         offset = 0
         name, size = "", None  # from a GNU or pax header, for the member that follows it

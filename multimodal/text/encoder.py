@@ -129,7 +129,8 @@ class EncoderSpace(BoxedSpace):
         other shapes round otherwise. Texts that are the same to the encoder go through once, and have the same row to the last bit.
         """
         rows: dict[tuple[int, ...], int] = {}
-        encodings, places = [], []
+        encodings: list[Encoding] = []
+        places = []
         for encoding in map(self._encode, texts):
             places.append(rows.setdefault(tuple(encoding.ids), len(rows)))
             if len(encodings) < len(rows):

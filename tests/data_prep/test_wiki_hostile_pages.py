@@ -18,7 +18,7 @@ from data_prep.sources.wikipedia import _read_or_name
 from data_prep.wiki_dump import Dump
 from data_prep.wiki_html import read_html
 from data_prep.wikitext import Illustration, read_wikitext
-from multimodal.shards import open_shards
+from multimodal.shards import open_set
 from multimodal.shards.ledger import Ledger
 
 WORDS = " ".join(["tide"] * 60)
@@ -121,7 +121,7 @@ def test_a_hostile_page_costs_itself_and_the_job_ends_with_the_others(tmp_path: 
     monkeypatch.chdir(tmp_path)
     command = "make-shards wikipedia wiki.xml --images images --min-side-px 1 --num-processes 1 --max-bad-share 0.5 --output set"
     assert main(command.split()) == 0
-    shards = open_shards(tmp_path / "set")
+    shards = open_set(tmp_path / "set")
     assert [(shards.pair(id).name, shards.pair(id).metadata["caption"]) for id in range(len(shards))] == [
         ("5/Tide.jpg", "At sea"),
         ("7/Tide.jpg", "At sea"),

@@ -14,7 +14,7 @@ from data_prep.__main__ import main
 from data_prep.wiki_dump import Dump
 from data_prep.wiki_words import words_of_language
 from data_prep.wikitext import read_wikitext
-from multimodal.shards import open_shards
+from multimodal.shards import open_set
 
 WORDS = " ".join(["marea"] * 60)
 
@@ -159,7 +159,7 @@ def test_shards_of_a_wikipedia_have_its_captions_and_no_layout_words(tmp_path: P
     monkeypatch.chdir(tmp_path)
     command = "make-shards wikipedia wiki.xml --images images --min-side-px 1 --num-processes 1 --output set"
     assert main(command.split()) == 0
-    shards = open_shards(tmp_path / "set")
+    shards = open_set(tmp_path / "set")
     pairs = [shards.pair(id) for id in range(len(shards))]
     assert {pair.name: pair.metadata.get("caption", "") for pair in pairs} == {f"1/{name}": said for name, said in wiki.captions.items()}
     text = pairs[0].texts[0]
