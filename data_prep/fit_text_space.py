@@ -308,7 +308,8 @@ def read_vectors(
     """Take the word vectors of a file of GloVe, word2vec or FastText, weighted by the texts, and return the space's folder.
 
     Args:
-        file: text, a word and its numbers a line (GloVe's .txt; .vec); word2vec's .bin; FastText's .bin, with its parts of words; or .gz.
+        file: text, a word and its numbers a line (GloVe's .txt; .vec); word2vec's .bin; FastText's .bin, with its parts of words; or one of
+            them as .gz, .bz2 or .xz, or by itself in a .zip. What it is, is seen from its content.
         shards: the shard set whose texts are read: they say how rare each word is.
         output: the folder of the space.
         part: of the set: train, test, all, or a split of the source's own.
@@ -324,8 +325,7 @@ def read_vectors(
         overwrite: replace a space in the output folder that was made otherwise.
     """
     source = _Texts(ShardSet(shards), part, split, document, extra_texts)
-    if not file.is_file():
-        raise InputError(f"{file}: there is no such file of word vectors")
+    vector_files.check_file(file)
     source.made_from["vectors"] = fingerprint_file(file)
 
     def fit(origin: Origin) -> BoxedSpace:
