@@ -80,7 +80,8 @@ def fit_topics(
         normaliser: from texts to words.
         passes: over the documents; by default as many as show 50,000 of them, from 1 to 50.
         seed: of the random start.
-        min_count: words in fewer documents are left out; by default 1, 2 or 3, with less than 100, less than 500, or more documents.
+        min_count: words in fewer documents are left out; by default 1, 2 or 3, with less than 100, less than 500, or more documents, and
+            less where that would leave a tenth of the documents without a word, or half of what they say unsaid (as of titles).
         max_share: words in a larger share of the documents are left out.
         max_words: of the rest, the most frequent so many are kept.
         alpha: small values make few topics a document.
