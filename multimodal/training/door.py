@@ -36,6 +36,7 @@ from multimodal import recipes
 from multimodal.boxes import write_manifest
 from multimodal.errors import InputError
 from multimodal.heap import freed_memory_kept
+from multimodal.shards.ledger import NO_WORDS_FILE
 from multimodal.training import runs
 from multimodal.training.callbacks import (
     CHECKPOINTS,
@@ -190,14 +191,14 @@ class _FitCLI(LightningCLI):
         self.dashboards = [logger for logger in loggers if isinstance(logger, WeightsAndBiases)]
         for dashboard in self.dashboards:
             dashboard.place(run)
-        bad_pairs = BadPairs(run / BAD, self.datamodule.max_bad_share)
+        self.bad_pairs = BadPairs(run / BAD, self.datamodule.max_bad_share)
         callbacks: list[Callback] = [
             SetEpoch(),
             SeedSteps(self.config.seed_everything),
             *(Dashboard(dashboard) for dashboard in self.dashboards),
             self.config_init.preflight,
-            bad_pairs,
-            Progress(bad_pairs),
+            self.bad_pairs,
+            Progress(self.bad_pairs),
             *(selection.early_stopping() if selection else []),
             *_as_list(given.callbacks),
             self.keep,
@@ -236,6 +237,9 @@ class _FitCLI(LightningCLI):
         if self.trainer.is_global_zero:
             steps = {"epochs": self.trainer.current_epoch, "steps": self.trainer.global_step}
             counts = {**steps, "pairs": len(self.datamodule.train_ids), "validation_pairs": len(self.datamodule.validation_ids)}
+            if num := self.bad_pairs.num_without_words:
+                counts["pairs_without_words"] = num
+                _say(f"{run}: {num} of {counts['pairs']} pairs have no word that the space knows: {run / NO_WORDS_FILE}")
             write_manifest(run, runs.run_manifest(self.settings, made_from, counts))
             _say(f"{run}: {self._outcome()}")
         return run
