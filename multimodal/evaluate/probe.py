@@ -23,7 +23,7 @@ import numpy as np
 from multimodal.boxes import atomic_write
 from multimodal.data.decode import picture
 from multimodal.embed.pictures import as_batches, embed_pictures, pick_batch_size, pick_device
-from multimodal.errors import InputError
+from multimodal.errors import InputError, missing_extra
 from multimodal.evaluate.labelled import LabelledPictures, open_labelled
 from multimodal.export.model import load_export
 from multimodal.metrics import interval, nearest_classes
@@ -275,7 +275,7 @@ def _logistic_regression() -> Any:
     try:
         from sklearn.linear_model import LogisticRegression
     except ModuleNotFoundError:
-        raise InputError('a probe needs scikit-learn. Run: pip install "wordsight[train]"') from None
+        raise missing_extra("train", "a probe needs scikit-learn") from None
     return LogisticRegression
 
 

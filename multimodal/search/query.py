@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from multimodal.boxes import atomic_write, read_manifest
-from multimodal.errors import InputError
+from multimodal.errors import InputError, missing_extra
 from multimodal.pairs import Hit
 from multimodal.search.algebra import QueryVector, combine, describe_unknown
 from multimodal.search.grammar import Expression, parse
@@ -197,7 +197,7 @@ def _lazy_encoder(store: Store, export: Path) -> ImageEncoder:
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("multimodal"):
                 raise
-            raise InputError(f'image:<path> runs the image tower, which needs {error.name}: pip install "wordsight[train]"') from None
+            raise missing_extra("train", f"image:<path> runs the image tower, which needs {error.name}") from None
         return load_export(export).embed_image_files(paths)
 
     return encode

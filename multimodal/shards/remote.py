@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from multimodal.boxes import MANIFEST, atomic_write, fingerprint_bytes
-from multimodal.errors import InputError
+from multimodal.errors import InputError, missing_extra
 from multimodal.shards.cache import Cache
 from multimodal.shards.format import TAR
 from multimodal.shards.reader import Shard, ShardSet, Unreadable
@@ -163,7 +163,7 @@ class RemoteShards:
         try:
             import fsspec  # noqa: F401  (each file system raises errors of its own below)
         except ImportError:
-            raise InputError(f"{url}: reading from a URL needs fsspec. Run: pip install 'wordsight[remote]'") from None
+            raise missing_extra("remote", f"{url}: reading from a URL needs fsspec") from None
         told = ""
         for number in range(self.tries):
             if number:

@@ -160,7 +160,8 @@ def _vectors(stream: io.BufferedReader, file: Path) -> Iterator[Entry]:
 def _unpacked(file: Path) -> Iterator[io.BufferedReader]:
     """What a file holds, unpacked while it is read. InputError where it is something else, or damaged."""
     try:
-        with open(file, "rb") as raw, _opened(raw, file) as inner, io.BufferedReader(cast(io.RawIOBase, inner), _BUFFER) as stream:
+        with open(file, "rb") as raw, _opened(raw, file) as inner:
+            stream = cast(io.BufferedReader, io.BufferedReader(cast(io.RawIOBase, inner), _BUFFER))
             _refuse_others(stream, file)
             yield stream
     except (*_DAMAGED, OSError) as error:
