@@ -18,6 +18,8 @@ from multimodal.boxes import fingerprint_bytes
 from multimodal.errors import InputError
 
 _LETTERS = string.ascii_lowercase + string.digits
+LONGEST_NEAR = 64
+"""Letters of a word that near spellings are looked for of: the work grows with the square of them, and nobody mistypes a longer word."""
 
 
 class Vocabulary:
@@ -104,8 +106,11 @@ class Vocabulary:
         """Known words spelt nearly so, nearest first, of equally near ones the more frequent first; at most `limit`.
 
         Nearly means one or two letters left out, put in, changed or swapped with their neighbour; one, in words shorter than five.
-        Two changes are looked for among words with the same first letter only. No index is kept: 400,000 words take some 20 ms.
+        Two changes are looked for among words with the same first letter only. No index is kept: 400,000 words take some 20 ms. A word of
+        more than 64 letters has none.
         """
+        if len(word) > LONGEST_NEAR:
+            return []
         found = [candidate for candidate in dict.fromkeys(_one_change(word)) if candidate in self._positions and candidate != word]
         found.sort(key=self._positions.__getitem__)
         if len(found) < limit and len(word) >= 5:

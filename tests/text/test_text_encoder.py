@@ -114,3 +114,23 @@ def test_a_folder_without_an_encoder_or_with_another_pooling_is_an_error(space, 
 def test_a_package_that_is_not_there_is_an_error_that_says_how_to_get_it():
     with pytest.raises(InputError, match="pip install no-such-encoder"):
         EncoderSpace.from_package("no-such-encoder")
+
+
+@pytest.mark.parametrize("piece", ["\u3164", "\U0001f9ff", "x" * 150 + " "], ids=["a filler", "an emoji", "a word too long"])
+def test_a_text_of_unknown_pieces_is_read_a_few_times_and_no_more(space, piece, monkeypatch):
+    known = space.embed(["a dog"])
+    text = f"a dog {piece} " * 3 + (piece + " ") * 60_000
+    calls = []
+    unknown_spans = type(space)._unknown_spans
+    monkeypatch.setattr(
+        type(space), "_unknown_spans", lambda self, encoding: calls.append(len(encoding.tokens)) or unknown_spans(self, encoding)
+    )
+    row = space.embed([text])
+    assert np.isfinite(row).all() and row.any() and known.any()
+    assert len(calls) <= 3, "a cut, the whole, and what is left"
+
+
+def test_a_text_of_endless_length_says_that_its_end_is_not_looked_at(space):
+    text = "a dog on the beach " * 5000
+    assert space.unknown_words(text) == {"all after the first 20,000 characters": []}
+    assert np.array_equal(space.embed([text]), space.embed([text[:20_000]]))
