@@ -205,11 +205,11 @@ def _splits(gallery: Gallery, num: int) -> list[int]:
     if found:
         print(f"{len(found)} of the {num} splits asked for leave enough on both sides", file=sys.stderr)
         return found
-    groups = pairs.groups.distinct()
-    if len(groups) < 3:
-        named = ", ".join(map(repr, sorted(groups)))
+    every = pairs.groups.distinct()
+    if len(every) < 3:
+        named = ", ".join(map(repr, sorted(every)))
         raise InputError(
-            f"{gallery.shards}: its {len(pairs)} pairs are of {len(groups)} groups ({named}), and a group is never cut apart. "
+            f"{gallery.shards}: its {len(pairs)} pairs are of {len(every)} groups ({named}), and a group is never cut apart. "
             "Pictures of one folder and one name but for numbers are a group: give them names that tell them apart"
         )
     num_train, num_held_out = len(Split().ids(pairs, "train")), len(Split().ids(pairs, gallery.part))
