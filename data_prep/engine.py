@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from multimodal.cores import usable_cores
-from multimodal.errors import InputError
+from multimodal.errors import InputError, missing_extra
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -135,7 +135,7 @@ class RayEngine:
             import ray
             from ray.exceptions import RayError, RayTaskError
         except ModuleNotFoundError:
-            raise InputError('the engine ray needs the package ray: pip install "wordsight[ray]"') from None
+            raise missing_extra("ray", "the engine ray needs the package ray") from None
         is_ours = not ray.is_initialized()
         if is_ours:
             self._connect(ray)

@@ -82,7 +82,8 @@ def fit_topics(
         normaliser: from texts to words.
         passes: over the documents; by default as many as show 50,000 of them, from 1 to 50.
         seed: of the random start.
-        min_count: words in fewer documents are left out; by default 1, 2 or 3, with less than 100, less than 500, or more documents.
+        min_count: words in fewer documents are left out; by default 1, 2 or 3, with less than 100, less than 500, or more documents, and
+            less where that would leave a tenth of the documents without a word, or half of what they say unsaid (as of titles).
         max_share: words in a larger share of the documents are left out.
         max_words: of the rest, the most frequent so many are kept.
         alpha: small values make few topics a document.
@@ -326,7 +327,8 @@ def read_vectors(
     """Take the word vectors of a file of GloVe, word2vec or FastText, weighted by the texts, and return the space's folder.
 
     Args:
-        file: text, a word and its numbers a line (GloVe's .txt; .vec); word2vec's .bin; FastText's .bin, with its parts of words; or .gz.
+        file: text, a word and its numbers a line (GloVe's .txt; .vec); word2vec's .bin; FastText's .bin, with its parts of words; or one of
+            them as .gz, .bz2 or .xz, or by itself in a .zip. What it is, is seen from its content.
         shards: the shard set, a folder or a URL, whose texts are read: they say how rare each word is.
         output: the folder of the space.
         part: of the set: train, test, all, or a split of the source's own.
@@ -344,8 +346,7 @@ def read_vectors(
         cache_bytes: the most that tars take there; by default 20 GiB.
     """
     source = _Texts(open_set(shards, cache, cache_bytes), part, split, document, extra_texts)
-    if not file.is_file():
-        raise InputError(f"{file}: there is no such file of word vectors")
+    vector_files.check_file(file)
     source.made_from["vectors"] = fingerprint_file(file)
 
     def fit(origin: Origin) -> BoxedSpace:

@@ -20,20 +20,23 @@ from typing import Literal
 import numpy as np
 
 from multimodal.arrays import read_array
-from multimodal.boxes import fingerprint_file
+from multimodal.boxes import fingerprint_file, read_manifest
 from multimodal.cores import usable_cores
 from multimodal.errors import InputError
 from multimodal.progress import track
 from multimodal.shards import ColumnWriter, Ledger, SetPath, Shard, ShardSet, open_set
 from multimodal.shards.columns import ROWS, column_path
+from multimodal.shards.ledger import NO_WORDS, NO_WORDS_FILE
 from multimodal.shards.reader import SetParts
 from multimodal.text import TextSpace, open_space
-from multimodal.text.space import VOCABULARY, EmbedsMany, NamesDimensions
+from multimodal.text.space import KIND, VOCABULARY, EmbedsMany, NamesDimensions
 
 _PAIRS_AT_ONCE = 512
 _PAIRS_A_PROCESS = 8192  # a process takes some seconds to start: for fewer pairs than this one is as fast as two
 _TEXT_SHOWN = 60
 _WORDS_A_DIMENSION = 10
+
+_COUNTING = ("topics", "word2vec", "fasttext", "doc2vec")  # jobs of fit-text-space with --min-count
 
 Unit = Literal["pair", "text"]
 
@@ -44,15 +47,15 @@ def make_columns(
     name: str,
     unit: Unit = "pair",
     dtype: Literal["float16", "float32"] = "float16",
-    max_bad_share: float = 0.5,
     num_processes: int | None = None,
     cache: Path | None = None,
     cache_bytes: int | None = None,
 ) -> Path:
     """Write what a text space makes of every pair's texts as a column of the shard set, and return its folder.
 
-    A text of which the space knows no word gets a row of NaN, which loaders mark as not valid, and a line in the column's `bad.csv`. Shards
-    whose rows are there already are not computed again, so a job that was stopped goes on where it was, and new shards add their own rows.
+    A text of which the space knows no word gets a row of NaN, which loaders mark as not valid, and a line in the column's `no_words.csv`.
+    Shards whose rows are there already are not computed again, so a job that was stopped goes on where it was, and new shards add their own
+    rows.
     Where the space can say in words what each dimension means (topics can), the column says it too, in `top_words.json`. How words are
     pooled and rows scaled belongs to the space, since queries have to be treated alike: fit-text-space has --pooling and --scaling.
 
@@ -62,7 +65,6 @@ def make_columns(
         name: of the column, made in `<shards>/columns/<name>`; of a set at a URL in its folder in the cache, where the other commands look.
         unit: pair, one row from the main text of each pair (the first); text, one row from each of its texts.
         dtype: of the rows on disk.
-        max_bad_share: fail where more than this share of the texts holds no word that the space knows.
         num_processes: that read texts and turn them into rows; by default one for each core, and fewer for few pairs. The rows are the same
             with any number. A sentence encoder uses all cores in one process.
         cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
@@ -79,7 +81,7 @@ def make_columns(
     folder = column_path(source, name)
     with (
         ColumnWriter(source, name, opened.dim, unit, dtype, {"family": opened.family}, made_from) as writer,
-        Ledger(folder / "bad.csv", max_bad_share) as ledger,
+        Ledger(folder / "bad.csv") as ledger,
     ):
         if isinstance(opened, NamesDimensions):
             writer.name_dimensions(opened.top_words(_WORDS_A_DIMENSION))
@@ -93,7 +95,18 @@ def make_columns(
             print(f"{folder}: is there already", file=sys.stderr)
         for shard in source.shards:
             _judge(source, shard, unit, folder, ledger)
+        if not ledger.num_good:
+            raise InputError(_nothing_known(space, shards, ledger))
+    if num := ledger.num_without_words:
+        listed = folder / NO_WORDS_FILE
+        print(f"{folder}: {num} of {num + ledger.num_good} texts have no word that {space} knows, and no row: {listed}", file=sys.stderr)
     return folder
+
+
+def _nothing_known(space: Path, shards: SetPath, ledger: Ledger) -> str:
+    job = read_manifest(space, KIND).config.get("fit", {}).get("job", "topics")
+    again = f"data-prep fit-text-space {job} --shards {shards} --output SPACE --part all" + (" --min-count 1" if job in _COUNTING else "")
+    return f"{space}: knows no word of any of {ledger.num_without_words} texts ({ledger.entries[0]}). Fit it on texts like these: {again}"
 
 
 def _texts(source: ShardSet, id: int, unit: Unit) -> tuple[str, ...]:
@@ -178,5 +191,5 @@ def _judge(source: ShardSet, shard: Shard, unit: Unit, folder: Path, ledger: Led
         for text in _texts(source, id, unit):
             if lost[row]:
                 shown = text if len(text) <= _TEXT_SHOWN else f"{text[:_TEXT_SHOWN]}..."
-                ledger.bad(shard.name, source.key(id), f"the space knows no word of {shown!r}")
+                ledger.bad(shard.name, source.key(id), f"{NO_WORDS}{shown!r}")
             row += 1

@@ -24,7 +24,7 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from multimodal.errors import InputError
+from multimodal.errors import InputError, missing_extra
 from multimodal.pairs import Pair
 from multimodal.pictures import check_decodes, claimed_size, picture, plain_jpeg_size
 
@@ -56,11 +56,9 @@ class Resize:
         if not 1 <= self.quality <= 100:
             raise InputError(f"quality is {self.quality}; a JPEG's quality is a number from 1 to 100")
         if missing := [name for name in NEEDED if find_spec(name) is None]:
-            raise InputError(f'resizing needs {" and ".join(missing)}. Run: pip install "wordsight[resize]", or leave out --resize')
+            raise missing_extra("resize", f"resizing needs {' and '.join(missing)}", otherwise="leave out --resize")
         if tuple(int(part) for part in version("torch").split(".")[:2]) < TORCH:
-            raise InputError(
-                f'resizing needs torch {".".join(map(str, TORCH))}; this is {version("torch")}. Run: pip install "wordsight[resize]"'
-            )
+            raise missing_extra("resize", f"resizing needs torch {'.'.join(map(str, TORCH))}; this is {version('torch')}")
 
     def __call__(self, pair: Pair) -> Pair:
         image = smaller(pair.image, self.shortest_px, self.quality)

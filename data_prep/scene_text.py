@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from multimodal.door import load
-from multimodal.errors import InputError
+from multimodal.errors import InputError, missing_extra
 from multimodal.pairs import Pair
 from multimodal.pictures import BadPicture, picture
 
@@ -84,6 +84,6 @@ def _engine() -> Any:
     try:
         from rapidocr import RapidOCR
     except ModuleNotFoundError as error:
-        raise InputError(f'--ocr {RAPIDOCR} needs the package {error.name}, which is not installed: pip install "wordsight[ocr]"') from None
+        raise missing_extra("ocr", f"--ocr {RAPIDOCR} needs the package {error.name}, which is not installed") from None
     threads = {f"EngineConfig.onnxruntime.{which}_op_num_threads": 1 for which in ("intra", "inter")}
     return RapidOCR(params={**threads, "Global.log_level": "error"})

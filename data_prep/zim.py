@@ -21,7 +21,7 @@ from urllib.parse import unquote
 
 from data_prep.wiki_dump import OnBad
 from multimodal.boxes import fingerprint_json
-from multimodal.errors import InputError
+from multimodal.errors import InputError, missing_extra
 
 if TYPE_CHECKING:
     from libzim.reader import Archive, Entry
@@ -116,7 +116,7 @@ def _open(path: Path) -> Archive:
     try:
         from libzim.reader import Archive
     except ModuleNotFoundError:
-        raise InputError(f'{path}: needs the package libzim, which is not installed: pip install "wordsight[zim]"') from None
+        raise missing_extra("zim", f"{path}: needs the package libzim, which is not installed") from None
     try:
         return Archive(path)
     except RuntimeError as error:

@@ -5,7 +5,7 @@
     multimodal demo --data articles.jsonl.gz    # on illustrations and the articles around them
 
 Each step is a command that is printed as it runs, so that any of them can be run again by hand. What is whole is reused; a stopped
-demo goes on.
+demo goes on. A family that cannot learn from these pairs is left out, and the page says why.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from multimodal.evaluate.figures import read_rows
 from multimodal.evaluate.page import render
 from multimodal.evaluate.report import Answered, LearningCurve, Report, ask, curves_of, failures_of, learning_curves_of, topics_of
 from multimodal.evaluate.retrieval import RetrievalRow, as_table
-from multimodal.road import Command, Gallery, Training, commands, figures, run
+from multimodal.road import Command, Gallery, Training, attempt, commands, figures, run
 from multimodal.search.store import Store
 from multimodal.shards import ShardSet, Split
 from multimodal.text import Normaliser
@@ -48,10 +48,14 @@ QUERIES = (
     "(sun + cloud) - rain",
     "family - child",
 )
-MIN_TRAINED, MIN_HELD_OUT, FEW_HELD_OUT = 32, 12, 50
+MIN_TRAINED, MIN_HELD_OUT, FEW_HELD_OUT = 16, 2, 50
+SEEDS_TRIED = 100
+"""Splits that are looked through for those that leave enough on both sides: of 30 pictures a random fifth may be a single one."""
 VIEWS = 4
 SHARES = (0.125, 0.25, 0.5)
 """Of the training pairs: what a learning curve is drawn through, besides all of them."""
+MIN_IN_SHARE = 16
+"""Pairs; of fewer no point of a learning curve would mean anything."""
 FOUND = {"retrieval": ("retrieval", "--directions", "text->image")}
 ARCHIVE_SUFFIX = ".tar"
 
@@ -85,6 +89,7 @@ def demo(
     columns: list[str] | None = None,
     encoding: str | None = None,
     allow_outside: bool = False,
+    max_bad_share: float | None = None,
 ) -> None:
     """Run the whole road: pictures with text -> shards -> text spaces -> columns -> trained runs -> exports -> stores -> queries -> a page.
 
@@ -107,6 +112,7 @@ def demo(
         columns: the names of all its columns, where it has no header line.
         encoding: the encoding of captions or articles, such as cp1251, where their bytes do not say it.
         allow_outside: use pictures that captions or articles name outside the folder of the pictures, too.
+        max_bad_share: go on where up to this share of the pictures is broken or has no text; by default what make-shards and embed allow.
     """
     if seeds < 1:
         raise InputError(f"--seeds {seeds}: at least 1 is needed")
@@ -120,31 +126,58 @@ def demo(
         "--encoding": encoding,
         "--allow-outside": allow_outside,
     }
-    galleries = _shards(data, images, output, max_pairs, packages, done, {name: value for name, value in table.items() if value})
+    allowed = [] if max_bad_share is None else ["--max-bad-share", max_bad_share]
+    given = {name: value for name, value in table.items() if value}
+    galleries = _shards(data, images, output, max_pairs, packages, allowed, done, given)
     pairs = galleries[0].shards
-    _check_parts(galleries[0], seeds)
+    splits = _splits(galleries[0], seeds)
     for gallery in galleries:
         views = ["--views", VIEWS] if gallery.shards == pairs else []  # only what is trained on needs more than the middle
-        _step(done, "multimodal", "embed", "--shards", gallery.shards, "--name", "trunk", *views)
-    minilm = output / "spaces" / "minilm"
-    _step(done, "data-prep", "fit-text-space", "encoder", "--output", minilm)
-    _step(done, "data-prep", "make-columns", "--space", minilm, "--shards", pairs, "--name", "minilm", "--unit", "text")
+        _step(done, "multimodal", "embed", "--shards", gallery.shards, "--name", "trunk", *views, *allowed)
 
     trainings: list[Training] = []
-    for seed in range(seeds):
-        spaces = {"minilm": minilm, **_fit_spaces(pairs, output, seed, done)}
-        trainings += _trainings(spaces, galleries, output, seed)
-        for training in trainings[-2 * len(RECIPES) :]:
-            _walk(done, training)
-    learning = [] if data is None else _learn_from_less(trainings, galleries[0], done)
+    lost: list[str] = []
+    for seed in splits:
+        trainings += _learn(galleries, output, seed, is_first=seed == splits[0], lost=lost, done=done)
+    whole = [training for training in trainings if not training.control]
+    if not whole:
+        raise InputError(f"{pairs}: nothing could be learnt from these pairs: {'; '.join(lost)}")
+    first = [training for training in whole if training.seed == splits[0]]
+    learning, not_measured = ([], []) if data is None else _learn_from_less(first, galleries[0], done)
 
     files = [figures(training, gallery, "retrieval") for training in trainings for gallery in galleries]
     rows, found = read_rows(files, RetrievalRow)
     printed = as_table(rows, found)
     print(f"\n{printed}")
+    for line in lost:
+        print(f"not learnt: {line}", file=sys.stderr)
     queries = QUERIES if data is None else _own_queries(ShardSet(pairs))
-    answers = _answers(output, queries)
-    _write(output, galleries[0], rows, printed, learning, answers, done, time.monotonic() - started, photographs=data is not None)
+    answers = _answers(first, queries)
+    stores = {training.recipe: Store(training.folder / galleries[0].store) for training in first}
+    shards, gallery = ShardSet(pairs), galleries[0]
+    num_held_out = np.mean([row.num_pairs for row in rows if row.gallery == gallery.name])
+    ids = Split(splits[0]).ids(shards, gallery.part)
+    report = Report(
+        title="Pictures found by the words they came with",
+        facts=[
+            f"{len(shards):,} pictures with text, about {num_held_out:.0f} of them held out of everything fitted. "
+            "What belongs together (the variants of one thing, say) is on one side of the cut.",
+            "Linear heads learnt from the text alone, on the frozen features of a network that ImageNet's labels had taught.",
+            *_without_words(first),
+            *(f"Not learnt: {line}" for line in lost),
+        ],
+        rows=rows,
+        answers=answers,
+        topics=topics_of(stores["topic"]) if "topic" in stores else [],
+        curves=[curve for training in first for curve in curves_of(training.folder / "run", training.recipe)],
+        commands=[shlex.join(command) for command in done],
+        learning=learning,
+        not_measured=not_measured,
+        printed=printed,
+        failures=[failures_of(store, shards, ids, gallery=gallery.name) for store in stores.values()],
+        photographs=data is not None,
+    )
+    _write(output, report, time.monotonic() - started)
 
 
 def _shards(
@@ -153,10 +186,11 @@ def _shards(
     output: Path,
     max_pairs: int | None,
     packages: Path | None,
+    allowed: Sequence[object],
     done: list[Command],
     table: Mapping[str, Any],
 ) -> list[Gallery]:
-    limit = [] if max_pairs is None else ["--max-pairs", max_pairs]
+    limit = [*allowed] if max_pairs is None else ["--max-pairs", max_pairs, *allowed]
     if data is not None:
         pairs = output / "shards" / "own"
         source, *settings = _own_source(data, images, table)
@@ -180,25 +214,35 @@ def _held_out_part(pairs: ShardSet) -> str:
     return "test" if "test" in own or not own else own[0]
 
 
-def _check_parts(gallery: Gallery, seeds: int) -> None:
-    """Stop before the work begins where there is too little to learn from or to judge on."""
+def _splits(gallery: Gallery, num: int) -> list[int]:
+    """The first seeds whose split leaves enough to learn from and to judge on. InputError, before the work begins, where none does."""
     pairs = ShardSet(gallery.shards)
-    for seed in range(seeds):
-        held_out = Split(seed).ids(pairs, gallery.part)
-        num_train, num_held_out = len(Split(seed).ids(pairs, "train")), len(held_out)
-        if num_train < MIN_TRAINED or num_held_out < MIN_HELD_OUT:
-            raise InputError(
-                f"{gallery.shards}: {len(pairs)} pairs, {num_train} to train on and {num_held_out} held out "
-                f"(part {gallery.part!r}, seed {seed}). The demo needs at least {MIN_TRAINED} and {MIN_HELD_OUT}: give it more pictures, "
-                "or a table without a column of splits where all of them stand in one"
-            )
-        if len(groups := {pairs.groups[id] for id in held_out.tolist()}) < 2:
-            raise InputError(
-                f"{gallery.shards}: all {num_held_out} held-out pairs (part {gallery.part!r}, seed {seed}) are of one group, "
-                f"{groups.pop()!r}. Pictures of one folder and one name but for numbers are a group: give them names that tell them apart"
-            )
-        if num_held_out < FEW_HELD_OUT:
-            print(f"only {num_held_out} pictures are held out: chance is high among so few, so read R@10 beside it", file=sys.stderr)
+    found: list[int] = []
+    for seed in range(SEEDS_TRIED):
+        held_out, num_train = Split(seed).ids(pairs, gallery.part), len(Split(seed).ids(pairs, "train"))
+        groups = {pairs.groups[id] for id in held_out.tolist()}
+        if num_train >= MIN_TRAINED and len(held_out) >= MIN_HELD_OUT and len(groups) > 1:
+            found.append(seed)
+            if len(held_out) < FEW_HELD_OUT:
+                print(f"only {len(held_out)} pictures are held out: chance is high among so few, so read R@10 beside it", file=sys.stderr)
+        if len(found) == num:
+            return found
+    if found:
+        print(f"{len(found)} of the {num} splits asked for leave enough on both sides", file=sys.stderr)
+        return found
+    every = pairs.groups.distinct()
+    if len(every) < 3:
+        named = ", ".join(map(repr, sorted(every)))
+        raise InputError(
+            f"{gallery.shards}: its {len(pairs)} pairs are of {len(every)} groups ({named}), and a group is never cut apart. "
+            "Pictures of one folder and one name but for numbers are a group: give them names that tell them apart"
+        )
+    num_train, num_held_out = len(Split().ids(pairs, "train")), len(Split().ids(pairs, gallery.part))
+    raise InputError(
+        f"{gallery.shards}: {len(pairs)} pairs, {num_train} to train on and {num_held_out} held out (part {gallery.part!r}). "
+        f"The demo needs at least {MIN_TRAINED} and {MIN_HELD_OUT} (of two groups): give it more pictures, "
+        "or a table without a column of splits where all of them stand in one"
+    )
 
 
 def _own_source(data: Path, images: Path | None = None, table: Mapping[str, Any] | None = None) -> list[str | Path]:
@@ -236,31 +280,59 @@ def _as_options(table: Mapping[str, Any]) -> Iterator[str]:
         yield from [] if isinstance(value, bool) else [value] if isinstance(value, str) else value
 
 
-def _fit_spaces(pairs: Path, output: Path, seed: int, done: list[Command]) -> dict[str, Path]:
-    """The two spaces that are fitted, on the training part of this seed's split, and their columns."""
-    spaces = {}
-    for job, name, settings in (("topics", "lda40", ["--num-topics", 40]), ("wordllama", "wordllama", [])):
-        space = output / "spaces" / f"{name}-seed{seed}"
-        _step(done, "data-prep", "fit-text-space", job, "--shards", pairs, "--split.seed", seed, *settings, "--output", space)
-        _step(done, "data-prep", "make-columns", "--space", space, "--shards", pairs, "--name", space.name, "--unit", "text")
-        spaces[name] = space
-    return spaces
-
-
-def _trainings(spaces: dict[str, Path], galleries: Sequence[Gallery], output: Path, seed: int) -> Iterator[Training]:
-    """Every family on one split: the run itself, and its shuffled control."""
+def _learn(galleries: Sequence[Gallery], output: Path, seed: int, is_first: bool, lost: list[str], done: list[Command]) -> list[Training]:
+    """Every family on one split: the run itself, and its shuffled control. A family that cannot learn goes to `lost`, with the reason."""
+    spaces, reasons = _fit_spaces(galleries[0].shards, output, seed, done)
+    learnt: list[Training] = []
     for recipe in RECIPES:
-        folder, space = _folder(output, recipe, seed), spaces[recipe.space]
-        of_recipe = Training(recipe.family, recipe.experiment, folder, galleries[0].shards, space, space.name, galleries, seed)
-        yield replace(of_recipe, thumbnails=seed == 0)  # only these stores are searched in by people
-        yield replace(of_recipe, folder=folder / "control", control=True)
+        name = recipe.family if is_first else f"{recipe.family} (split {seed})"
+        if recipe.space not in spaces:
+            lost.append(f"{name}: {reasons[recipe.space]}")
+            continue
+        folder, space = _folder(output, recipe, seed, is_first), spaces[recipe.space]
+        training = Training(
+            recipe.family, recipe.experiment, folder, galleries[0].shards, space, space.name, galleries, seed, thumbnails=is_first
+        )
+        for one in (training, replace(training, folder=folder / "control", control=True)):
+            try:
+                _walk(done, one)
+            except InputError as error:
+                lost.append(f"{name}{', texts shuffled' if one.control else ''}: {error}")
+                break
+            learnt.append(one)
+    return learnt
 
 
-def _learn_from_less(trainings: Sequence[Training], gallery: Gallery, done: list[Command]) -> list[LearningCurve]:
-    """The first split's families trained on shares of the training pairs, judged in the same gallery."""
-    whole = [training for training in trainings if training.seed == 0 and not training.control]
+def _fit_spaces(pairs: Path, output: Path, seed: int, done: list[Command]) -> tuple[dict[str, Path], dict[str, str]]:
+    """The encoder, the two spaces that are fitted on the training part of this split, and their columns; and why one could not be made."""
+    spaces: dict[str, Path] = {}
+    reasons: dict[str, str] = {}
+    of_split: list[object] = ["--shards", pairs, "--split.seed", seed]
+    for job, name, folder, settings in (
+        ("encoder", "minilm", "minilm", []),
+        ("topics", "lda40", f"lda40-seed{seed}", [*of_split, "--num-topics", 40]),
+        ("wordllama", "wordllama", f"wordllama-seed{seed}", of_split),
+    ):
+        space = output / "spaces" / folder
+        try:
+            _attempt(done, "data-prep", "fit-text-space", job, *settings, "--output", space)
+            _attempt(done, "data-prep", "make-columns", "--space", space, "--shards", pairs, "--name", folder, "--unit", "text")
+        except InputError as error:
+            reasons[name] = str(error)
+        else:
+            spaces[name] = space
+    return spaces, reasons
+
+
+def _learn_from_less(whole: Sequence[Training], gallery: Gallery, done: list[Command]) -> tuple[list[LearningCurve], list[str]]:
+    """The first split's families trained on shares of the training pairs, judged in the same gallery; and why a share was not."""
     rows: dict[int, list[RetrievalRow]] = {}
+    not_measured: list[str] = []
+    nums = {training.recipe: _num_pairs(training) for training in whole}
     for share in (*SHARES, 1.0):
+        if share * max(nums.values()) < MIN_IN_SHARE and share < 1:
+            not_measured.append(f"{share:g} of the training pairs are less than {MIN_IN_SHARE}")
+            continue
         for training in whole:
             part = training
             if share < 1:
@@ -268,20 +340,36 @@ def _learn_from_less(trainings: Sequence[Training], gallery: Gallery, done: list
                 part = replace(
                     training, folder=folder, galleries=[gallery], thumbnails=False, settings=("--data.train_share", f"{share:g}")
                 )
-                _walk(done, part)
-            num = read_manifest(part.folder / "run", "run").counts["pairs"]
-            rows.setdefault(num, []).extend(read_rows([figures(part, gallery, "retrieval")], RetrievalRow)[0])
-    return learning_curves_of(rows)
+                try:
+                    _walk(done, part)
+                except InputError as error:
+                    not_measured.append(f"{training.recipe} on {share:g} of the training pairs ({error})")
+                    continue
+            rows.setdefault(_num_pairs(part), []).extend(read_rows([figures(part, gallery, "retrieval")], RetrievalRow)[0])
+    return [curve for curve in learning_curves_of(rows) if len(curve.num_pairs) > 1], not_measured
+
+
+def _num_pairs(training: Training) -> int:
+    return read_manifest(training.folder / "run", "run").counts["pairs"]
+
+
+def _without_words(trainings: Sequence[Training]) -> list[str]:
+    """A sentence for each family that could not use all of its training pairs, as its text space knows no word of theirs."""
+    counts = {training.recipe: read_manifest(training.folder / "run", "run").counts for training in trainings}
+    return [
+        f"{recipe}: {num:,} of {of['pairs']:,} training pairs have no word that its text space knows, and taught it nothing."
+        for recipe, of in counts.items()
+        if (num := of.get("pairs_without_words", 0))
+    ]
 
 
 def _walk(done: list[Command], training: Training) -> None:
     for command in commands(training):
-        done.append(command)
-        run(command)
+        _attempt(done, *command)
 
 
-def _folder(output: Path, recipe: Recipe, seed: int) -> Path:
-    return output / recipe.family if seed == 0 else output / f"seed{seed}" / recipe.family
+def _folder(output: Path, recipe: Recipe, seed: int, is_first: bool) -> Path:
+    return output / recipe.family if is_first else output / f"seed{seed}" / recipe.family
 
 
 def _own_queries(pairs: ShardSet, num_words: int = 8) -> list[str]:
@@ -294,12 +382,12 @@ def _own_queries(pairs: ShardSet, num_words: int = 8) -> list[str]:
     return [*words[:3], *sums, *differences, *([f"image:0 + {words[0]}"] if words else [])]
 
 
-def _answers(output: Path, queries: Sequence[str]) -> list[Answered]:
-    """What each family of the first split answers, told in the terminal by the first texts, and on the page by pictures."""
+def _answers(first: Sequence[Training], queries: Sequence[str]) -> list[Answered]:
+    """What each family of the first split answers, shown in the terminal by the first texts, and on the page by pictures."""
     answers = []
     print("\nqueries (best three; the page shows the pictures)")
-    for recipe in RECIPES:
-        answers += ask(Store(_folder(output, recipe, 0) / "store"), recipe.family, queries)
+    for training in first:
+        answers += ask(Store(training.folder / "store"), training.recipe, queries)
     for query in queries:
         print(f"  {query}")
         for answer in (answer for answer in answers if answer.query == query):
@@ -313,39 +401,9 @@ def _short(text: str, width: int = 45) -> str:
     return textwrap.shorten(text.split(".")[0], width, placeholder="…")
 
 
-def _write(
-    output: Path,
-    gallery: Gallery,
-    rows: list[RetrievalRow],
-    printed: str,
-    learning: list[LearningCurve],
-    answers: list[Answered],
-    done: Sequence[Command],
-    took_s: float,
-    photographs: bool,
-) -> None:
+def _write(output: Path, report: Report, took_s: float) -> None:
     with atomic_write(output / "results.json") as file:
-        file.write((json.dumps([row.as_json() for row in rows], indent=1) + "\n").encode())
-    num_held_out = np.mean([row.num_pairs for row in rows if row.gallery == gallery.name])
-    pairs = ShardSet(gallery.shards)
-    ids = Split(0).ids(pairs, gallery.part)
-    report = Report(
-        title="Pictures found by the words they came with",
-        facts=[
-            f"{len(pairs):,} pictures with text, about {num_held_out:.0f} of them held out of everything fitted. "
-            "What belongs together (the variants of one thing, say) is on one side of the cut.",
-            "Linear heads learnt from the text alone, on the frozen features of a network that ImageNet's labels had taught.",
-        ],
-        rows=rows,
-        answers=answers,
-        topics=topics_of(Store(output / "topic" / "store")),
-        curves=[curve for recipe in RECIPES for curve in curves_of(output / recipe.family / "run", recipe.family)],
-        commands=[shlex.join(command) for command in done],
-        learning=learning,
-        printed=printed,
-        failures=[failures_of(Store(output / recipe.family / gallery.store), pairs, ids, gallery=gallery.name) for recipe in RECIPES],
-        photographs=photographs,
-    )
+        file.write((json.dumps([row.as_json() for row in report.rows], indent=1) + "\n").encode())
     with atomic_write(output / "index.html") as file:
         file.write(render(report).encode())
     print(
@@ -354,7 +412,22 @@ def _write(
 
 
 def _step(done: list[Command], *command: object) -> None:
-    """Run one command as a person would type it; the demo stops where a command fails."""
+    """Run one command as a person would type it; the demo stops where it fails, and says what can be done about that."""
     typed = tuple(map(str, command))
     done.append(typed)
-    run(typed)
+    try:
+        run(typed)
+    except SystemExit:
+        print(
+            "the demo stopped at this command. Options that its message names are options of that command: run it by hand with them, then "
+            "the demo again, which takes what is there; or give the demo another --output",
+            file=sys.stderr,
+        )
+        raise
+
+
+def _attempt(done: list[Command], *command: object) -> None:
+    """Run a command that one family alone needs. InputError where it cannot be done, which is that family's loss and not the demo's."""
+    typed = tuple(map(str, command))
+    done.append(typed)
+    attempt(typed)

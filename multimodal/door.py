@@ -47,7 +47,7 @@ def run(verbs: Verbs, prog: str, argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file name that is no UTF-8 is printed with its bytes written out
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        _dispatch(verbs, prog, list(sys.argv[1:] if argv is None else argv))
+        dispatch(verbs, prog, list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
     except InputError as error:
         return _fail(str(error))
@@ -87,7 +87,8 @@ def describe(error: OSError) -> str:
     return f"{told}. {remedy} and run the same command again" if remedy else told
 
 
-def _dispatch(verbs: Verbs, prog: str, arguments: list[str]) -> None:
+def dispatch(verbs: Verbs, prog: str, arguments: list[str]) -> None:
+    """Run the verb that the arguments name, and let what it raises pass: `run` without its messages and statuses."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help(verbs, prog))
         if not arguments:
@@ -98,7 +99,7 @@ def _dispatch(verbs: Verbs, prog: str, arguments: list[str]) -> None:
         raise InputError(f"{prog}: there is no verb {name!r}. {near_names(name, verbs)}")
     verb = verbs[name]
     if isinstance(verb, Mapping):
-        _dispatch(verb, f"{prog} {name}", rest)
+        dispatch(verb, f"{prog} {name}", rest)
         return
     function = load(verb[0])
     if list(inspect.signature(function).parameters) == ["args"]:

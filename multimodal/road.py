@@ -25,6 +25,7 @@ from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 from multimodal.cores import usable_cores
+from multimodal.door import Verbs, dispatch
 from multimodal.errors import InputError
 from multimodal.progress import track
 
@@ -124,10 +125,25 @@ def figures(training: Training, gallery: Gallery, protocol: str) -> Path:
 def run(command: Command) -> None:
     """Print one command and run it in this process; SystemExit, with its status, where it fails: it has said what is wrong."""
     program, *arguments = command
-    print(f"$ {shlex.join(command)}", file=sys.stderr, flush=True)
+    _show(command)
     status = _door(program)(arguments)
     if status:
         raise SystemExit(status)
+
+
+def attempt(command: Command) -> None:
+    """As `run`, of a command that the road can do without: where its input is wrong, print what it says and raise that InputError."""
+    program, *arguments = command
+    _show(command)
+    try:
+        dispatch(_verbs(program), program, arguments)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise
+
+
+def _show(command: Command) -> None:
+    print(f"$ {shlex.join(command)}", file=sys.stderr, flush=True)
 
 
 def run_side_by_side(lists: Mapping[Path, Sequence[Command]], num_processes: int | None = None) -> None:
@@ -235,3 +251,13 @@ def _door(program: str) -> Callable[[list[str]], int]:
     from multimodal.cli import main as multimodal_main
 
     return multimodal_main
+
+
+def _verbs(program: str) -> Verbs:
+    if program == "data-prep":
+        from data_prep.__main__ import VERBS
+
+        return VERBS
+    from multimodal.cli import VERBS as OURS
+
+    return OURS

@@ -9,8 +9,11 @@ import pytest
 
 from data_prep.sources import find_source
 from data_prep.sources.captions import captions
-from multimodal.demo import _own_source, demo
+from multimodal.demo import _attempt, _own_source, _splits, demo
 from multimodal.errors import InputError
+from multimodal.pairs import Pair
+from multimodal.road import Gallery
+from multimodal.shards import ShardSet, ShardWriter, Split
 
 
 @pytest.mark.parametrize(
@@ -64,3 +67,40 @@ def test_data_that_no_source_reads_is_an_error_that_says_what_is_read(tmp_path: 
     with pytest.raises(InputError, match="--images pictures: without --data"):
         demo(images=Path("pictures"), output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def shard_set(path: Path, groups: list[str]) -> Gallery:
+    with ShardWriter(path) as writer:
+        for number, group in enumerate(groups):
+            writer.write(Pair(f"{number}.png", b"picture", "png", (f"text {number}",), group=group))
+    return Gallery("unseen", path, "test")
+
+
+@pytest.mark.parametrize("groups", [[f"photo {number}" for number in range(30)], [f"class {number % 5}" for number in range(30)]])
+def test_thirty_pictures_always_have_splits_that_leave_enough_on_both_sides(tmp_path: Path, groups: list[str]) -> None:
+    gallery = shard_set(tmp_path / "set", groups)
+    splits = _splits(gallery, 3)
+    assert len(splits) == 3 and splits == sorted(set(splits))
+    for seed in splits:
+        ids = Split(seed).ids(ShardSet(gallery.shards), "test")
+        assert len(ids) >= 2 and 30 - len(ids) >= 16 and len({groups[id] for id in ids.tolist()}) > 1
+
+
+def test_many_pictures_are_split_by_the_first_seeds(tmp_path: Path) -> None:
+    assert _splits(shard_set(tmp_path / "set", [f"photo {number}" for number in range(200)]), 3) == [0, 1, 2]
+
+
+def test_too_few_pictures_or_groups_stop_the_demo_before_its_work(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"10 pairs, \d+ to train on and \d+ held out .*at least 16 and 2 .*: give it more pictures"):
+        _splits(shard_set(tmp_path / "few", [f"photo {number}" for number in range(10)]), 1)
+    with pytest.raises(InputError, match=r"its 40 pairs are of 2 groups \('cat', 'dog'\), and a group is never cut apart"):
+        _splits(shard_set(tmp_path / "two", ["cat", "dog"] * 20), 1)
+
+
+def test_what_a_family_cannot_do_is_its_own_loss_and_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gallery, done = shard_set(tmp_path / "set", [f"photo {number}" for number in range(30)]), []
+    command = ("data-prep", "fit-text-space", "word2vec", "--shards", gallery.shards, "--min-count", 99, "--output", tmp_path / "space")
+    with pytest.raises(InputError, match="in at least 99 of them. Lower min_count"):
+        _attempt(done, *command)
+    said = capsys.readouterr().err
+    assert said.startswith("$ data-prep fit-text-space word2vec") and "error: no word of" in said and len(done) == 1

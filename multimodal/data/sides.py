@@ -23,6 +23,7 @@ from multimodal.data.order import Order, word_from
 from multimodal.errors import InputError
 from multimodal.shards import BrokenPair, JoinedShards, ShardSet
 from multimodal.shards.columns import Column
+from multimodal.shards.ledger import NO_WORDS
 
 
 class Rows(NamedTuple):
@@ -188,8 +189,14 @@ class _ColumnReader:
         ok = np.isfinite(values).all(axis=1)
         if ok.all():
             return Rows(values, ok)
+        reasons = [self._reason(row) for row in values[~ok]]
         values[~ok] = 0
-        return Rows(values, ok, [f"its row of column {self.column.name} is not finite"] * int((~ok).sum()))
+        return Rows(values, ok, reasons)
+
+    def _reason(self, row: np.ndarray) -> str:
+        if "text-space" in self.column.manifest.made_from and np.isnan(row).all():  # what `data-prep make-columns` says it by
+            return f"{NO_WORDS}its text (column {self.column.name})"
+        return f"its row of column {self.column.name} is not finite"
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def render(report: Report) -> str:
     sections = [
         _figures(report.rows),
         *map(_table, report.tables),
-        _learning(report.learning),
+        _learning(report.learning, report.not_measured),
         _answers(report.answers),
         _failures(report.failures),
         _heat_maps(report.heat_maps),
@@ -172,15 +172,16 @@ def _bar(value: float, chance: float, top: float, family: str, mark_name: str = 
     )
 
 
-def _learning(curves: Sequence[LearningCurve]) -> str:
+def _learning(curves: Sequence[LearningCurve], not_measured: Sequence[str]) -> str:
+    missing = f"<p>Not measured: {escape('; '.join(not_measured))}.</p>" if not_measured else ""
     if not curves:
-        return ""
+        return f"<section><h2>What more pairs give</h2>{missing}</section>" if missing else ""
     figures = dict.fromkeys(curve.figure for curve in curves)
     charts = "".join(_learning_of([curve for curve in curves if curve.figure == figure]) for figure in figures)
     return f"""<section><h2>What more pairs give</h2>
 <p>The band is from the smallest to the largest of several seeds, of one seed its interval; the dashed line is chance. The text
 spaces are those of all the training pairs, and every run has as many epochs, so that a small share has fewer steps too.</p>
-{charts}</section>"""
+{missing}{charts}</section>"""
 
 
 def _learning_of(curves: Sequence[LearningCurve]) -> str:

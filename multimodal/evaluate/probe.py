@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from multimodal.boxes import atomic_write
-from multimodal.data.decode import picture
+from multimodal.data.decode import Decoded
 from multimodal.embed.pictures import as_batches, embed_pictures, pick_batch_size, pick_device
-from multimodal.errors import InputError
+from multimodal.errors import InputError, missing_extra
 from multimodal.evaluate.labelled import LabelledPictures, open_labelled
 from multimodal.export.model import load_export
 from multimodal.metrics import interval, nearest_classes
@@ -221,8 +221,8 @@ def _embed(
     """
     preprocessing = replace(trunk.preprocessing, size=size, crop_share=1.0, interpolation="bicubic")
 
-    def place(encoded: bytes) -> bytes:
-        image = picture(encoded)
+    def place(decoded: Decoded) -> bytes:
+        image = decoded.image
         shape = f"{image.width} {image.height} ".encode()
         return hashlib.blake2b(shape + image.tobytes(), digest_size=16, key=str(seed).encode()).digest()
 
@@ -275,7 +275,7 @@ def _logistic_regression() -> Any:
     try:
         from sklearn.linear_model import LogisticRegression
     except ModuleNotFoundError:
-        raise InputError('a probe needs scikit-learn. Run: pip install "wordsight[train]"') from None
+        raise missing_extra("train", "a probe needs scikit-learn") from None
     return LogisticRegression
 
 

@@ -174,8 +174,8 @@ class Table:
 class Report:
     """What the page shows; a section of which there is nothing is left out.
 
-    facts: sentences for the head of the page. commands: what printed the figures. printed: the tables as they were printed. photographs:
-    whether the pictures are drawn larger than emoji need.
+    facts: sentences for the head of the page. not_measured: why points of the learning curves are missing. commands: what printed the
+    figures. printed: the tables as they were printed. photographs: whether the pictures are drawn larger than emoji need.
     """
 
     title: str
@@ -191,6 +191,7 @@ class Report:
     heat_maps: Sequence[HeatMap] = ()
     photographs: bool = False
     printed: str = ""
+    not_measured: Sequence[str] = ()
 
 
 def ask(store: Store, recipe: str, queries: Sequence[str], k: int = 8) -> list[Answered]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from multimodal.boxes import atomic_write, read_manifest
-from multimodal.errors import InputError
+from multimodal.errors import InputError, missing_extra
 from multimodal.pairs import Hit
 from multimodal.printable import json_text, printable
 from multimodal.search.algebra import QueryVector, combine, describe_unknown
@@ -214,7 +214,7 @@ def _lazy_encoder(store: Store, export: Path) -> ImageEncoder:
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("multimodal"):
                 raise
-            raise InputError(f'image:<path> runs the image tower, which needs {error.name}: pip install "wordsight[train]"') from None
+            raise missing_extra("train", f"image:<path> runs the image tower, which needs {error.name}") from None
         return load_export(export).embed_image_files(paths)
 
     return encode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 from collections.abc import Iterable
@@ -44,10 +45,11 @@ class KnownHosts:
 class Impatient(H11Protocol):
     """A connection that is closed where no whole request has come after HEADER_TIMEOUT_S: uvicorn itself waits for ever."""
 
-    def connection_made(self, transport: object) -> None:  # type: ignore[override]
-        super().connection_made(transport)  # type: ignore[arg-type]
-        self.loop.call_later(HEADER_TIMEOUT_S, self._close_if_silent)
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(HEADER_TIMEOUT_S, self._close_if_silent, transport)
 
-    def _close_if_silent(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
-            self.transport.close()
+    def _close_if_silent(self, transport: asyncio.Transport) -> None:
+        asked: object = self.cycle  # of a request; there is none before its headers have come
+        if asked is None and not transport.is_closing():
+            transport.close()

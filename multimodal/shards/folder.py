@@ -21,7 +21,7 @@ from typing import IO, Any, Protocol
 import pyarrow as pa
 
 from multimodal.boxes import atomic_write
-from multimodal.errors import InputError
+from multimodal.errors import InputError, missing_extra
 from multimodal.shards.table import IndexTable, open_table, read_table
 from multimodal.urls import is_url, url_in
 
@@ -211,7 +211,7 @@ class RemoteFolder:
         try:
             import fsspec  # noqa: F401  (below, an ImportError is of the package of one file system, such as s3fs)
         except ImportError:
-            raise InputError(f"{url}: a URL needs fsspec. Run: pip install 'wordsight[remote]'") from None
+            raise missing_extra("remote", f"{url}: a URL needs fsspec") from None
         try:
             from fsspec.core import url_to_fs
 

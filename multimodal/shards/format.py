@@ -161,7 +161,7 @@ def decode_record(record: bytes, read_text: Callable[[], bytes], name: str, grou
 
 
 def _captions(record: Mapping[str, Any]) -> list[str]:
-    by_name = {name.lower(): value for name, value in reversed(record.items())}  # of two spellings the first
+    by_name = {name.lower(): value for name, value in reversed(list(record.items()))}  # of two spellings the first
     for field in CAPTION_FIELDS:
         value = by_name.get(field)
         texts = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str) and one.strip()]

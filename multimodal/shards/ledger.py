@@ -1,5 +1,7 @@
 """What was left out and why: a bad sample is counted, named and written down, and too many of them stop the job.
 
+A text of which a space knows no word is not bad. It is counted and listed apart, in `no_words.csv`, and never stops a job.
+
     with ShardWriter(output) as writer, Ledger(output / "bad.csv") as ledger:
         for path in paths: ...  # ledger.bad("photos", path.name, "not an image"), or writer.write(pair) and ledger.good()
 
@@ -18,6 +20,9 @@ from multimodal.errors import InputError
 from multimodal.shards.folder import split_place
 
 NUM_REASONS_TOLD = 3
+NO_WORDS_FILE = "no_words.csv"
+NO_WORDS = "the space knows no word of "
+"""How the reason begins of what is whole and cannot be used, since no word of its text is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,11 @@ class Bad:
     reason: str
     count: int = 1
 
+    @property
+    def is_broken(self) -> bool:
+        """False where nothing is wrong but that no word of the text is known."""
+        return not self.reason.startswith(NO_WORDS)
+
     def __str__(self) -> str:
         return f"{self.where} {self.key}: {self.reason}" if self.key else f"{self.where}: {self.reason}"
 
@@ -40,8 +50,8 @@ class Ledger:
     """Counts good samples, keeps the bad ones, and writes them on close.
 
     path: the CSV file to write, or its URL (by custom `bad.csv` in the box that is made), columns where, key, reason; no file where
-        nothing is bad.
-    max_bad_share: close raises InputError where bad / (bad + good) is above this, or where nothing good is left.
+        nothing is bad. Samples without a known word stand in `no_words.csv` beside it, in the same columns.
+    max_bad_share: close raises InputError where bad / all is above this, or where nothing good is left.
     """
 
     def __init__(self, path: str | Path, max_bad_share: float = 0.05) -> None:
@@ -52,12 +62,16 @@ class Ledger:
         self.max_bad_share = max_bad_share
         self.num_good = 0
         self.num_bad = 0
+        self.num_without_words = 0
         self.entries: list[Bad] = []
 
     def bad(self, where: str, key: str, reason: str, count: int = 1) -> None:
-        """Write down a sample that is left out, or so many in one line."""
-        self.entries.append(Bad(where, key, reason, count))
-        self.num_bad += count
+        """Write down a sample that is left out, or so many in one line. One whose reason begins with NO_WORDS does not count as bad."""
+        self.entries.append(entry := Bad(where, key, reason, count))
+        if entry.is_broken:
+            self.num_bad += count
+        else:
+            self.num_without_words += count
 
     def good(self, count: int = 1) -> None:
         """Count samples that were taken."""
@@ -66,7 +80,7 @@ class Ledger:
     def close(self) -> None:
         """Write the file, then raise InputError where too much was bad or nothing is left."""
         self.write()
-        num_seen = self.num_good + self.num_bad
+        num_seen = self.num_good + self.num_bad + self.num_without_words
         if not num_seen:
             raise InputError(f"{self._folder}: nothing was read, neither good nor bad: the input is empty, or is all passed over")
         if not self.num_good:
@@ -83,25 +97,31 @@ class Ledger:
         return [Bad(row["where"], row["key"], row["reason"]) for row in csv.DictReader(io.StringIO(text, newline=""))]
 
     def write(self) -> None:
-        """Write the bad ones as CSV; a file of an earlier run goes where nothing is bad any more."""
-        if not self.entries:
-            self._folder.remove(self._name)
+        """Write the bad ones as CSV, and those without a known word; a file of an earlier run goes where there are none any more."""
+        self._write(self._name, [entry for entry in self.entries if entry.is_broken])
+        self._write(NO_WORDS_FILE, [entry for entry in self.entries if not entry.is_broken])
+
+    def _write(self, name: str, entries: list[Bad]) -> None:
+        if not entries:
+            self._folder.remove(name)
             return
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(("where", "key", "reason"))
-        rows.writerows((bad.where, bad.key, bad.reason) for bad in self.entries)
+        rows.writerows((bad.where, bad.key, bad.reason) for bad in entries)
         content = text.getvalue().encode("utf-8", "backslashreplace")  # a file name need not be valid UTF-8
-        if self._folder.size_bytes(self._name) == len(content) and self._folder.read([self._name])[0] == content:
+        if self._folder.size_bytes(name) == len(content) and self._folder.read([name])[0] == content:
             return  # a finished box may lie where nothing can be written
-        with self._folder.writing(self._name) as file:
+        with self._folder.writing(name) as file:
             file.write(content)
 
     def _told(self) -> str:
-        told = "; ".join(str(bad) for bad in self.entries[:NUM_REASONS_TOLD])
-        num_more = len(self.entries) - NUM_REASONS_TOLD
+        broken = [bad for bad in self.entries if bad.is_broken]
+        shown, file = (broken, str(self.path)) if broken else (self.entries, f"{self._folder}/{NO_WORDS_FILE}")
+        told = "; ".join(str(bad) for bad in shown[:NUM_REASONS_TOLD])
+        num_more = len(shown) - NUM_REASONS_TOLD
         more = f"; and {num_more} more" if num_more > 0 else ""
-        return f"{told}{more}. All of them: {self.path}"
+        return f"{told}{more}. All of them: {file}"
 
     def __enter__(self) -> Ledger:
         return self

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from multimodal.boxes import MANIFEST, atomic_write, fingerprint_bytes
-from multimodal.errors import InputError
+from multimodal.errors import InputError, install_command, missing_extra
 from multimodal.shards.cache import Cache
 from multimodal.shards.format import TAR
 from multimodal.shards.reader import Shard, ShardSet, Unreadable
@@ -269,14 +269,14 @@ def _check_protocol(url: str) -> None:
     try:
         from fsspec import get_filesystem_class
     except ImportError:
-        raise InputError(f"{url}: reading from a URL needs fsspec. Run: pip install 'wordsight[remote]'") from None
+        raise missing_extra("remote", f"{url}: reading from a URL needs fsspec") from None
     protocol = url.partition("://")[0].rpartition("::")[2]
     try:
         get_filesystem_class(protocol)
     except ValueError:
         raise InputError(f"{url}: no file system that fsspec knows is called {protocol}://. Check the URL") from None
     except ImportError as error:
-        extra = "pip install 'wordsight[remote]' for http and hf, pip install s3fs, gcsfs or the like for others"
+        extra = f"{install_command('remote')} for http and hf, pip install s3fs, gcsfs or the like for others"
         raise InputError(f"{url}: a package is missing: {str(error).rstrip('.')}. Run: {extra}") from None
 
 

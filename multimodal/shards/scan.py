@@ -142,10 +142,10 @@ class OpenTar:
             try:
                 info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
                 if info.size < 0:
-                    raise tarfile.InvalidHeaderError("a negative size")
+                    raise tarfile.HeaderError("a negative size")
                 is_name = info.type in (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE)
                 if is_name and (info.size > MAX_NAME_BYTES or content + info.size > self._size_bytes):
-                    raise tarfile.InvalidHeaderError(f"a name of {info.size} bytes")
+                    raise tarfile.HeaderError(f"a name of {info.size} bytes")
                 pax = _pax(os.pread(self._descriptor, info.size, content)) if info.type == tarfile.XHDTYPE else {}
             except tarfile.HeaderError as error:
                 if not in_damage and not is_cut:
@@ -222,9 +222,9 @@ def _pax(content: bytes) -> dict[str, str]:
         match = re.match(rb"(\d{1,10}) ([^=]+)=", content)
         length = int(match[1]) if match else 0
         if match is None or not match.end() < length <= len(content):
-            raise tarfile.InvalidHeaderError("a pax record without its length")
+            raise tarfile.HeaderError("a pax record without its length")
         records[match[2].decode("utf-8", "surrogateescape")] = content[match.end() : length - 1].decode("utf-8", "surrogateescape")
         content = content[length:]
     if not re.fullmatch(r"[0-9]{1,19}", records.get("size", "0")):
-        raise tarfile.InvalidHeaderError("a pax size that is no number")
+        raise tarfile.HeaderError("a pax size that is no number")
     return records

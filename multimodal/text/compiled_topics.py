@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from multimodal.errors import InputError
+from multimodal.errors import missing_extra
 from multimodal.text.topic_figures import Bag
 
 _DOCUMENTS_AT_ONCE = 4096
@@ -66,7 +66,7 @@ def _compiled() -> Callable[..., None]:
     try:
         from numba import njit
     except ImportError:
-        raise InputError('topics of many documents are inferred by numba, which is missing. Run: pip install "wordsight[prep]"') from None
+        raise missing_extra("prep", "topics of many documents are inferred by numba, which is not installed") from None
     # Sums in any order, or the compiler could not add four numbers at once; NaN and infinity keep their meaning. error_model: a division
     # by zero is infinity, as in numpy; a test before each division would keep the loop over topics from being vectorised.
     compiled: Any = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "arcp"})(_infer)

@@ -24,6 +24,7 @@ from multimodal.text.normalise import Normaliser
 from multimodal.text.vocabulary import Vocabulary
 
 _MORE_WANTED_FROM = (100, 500)  # documents; a word seen twice says little, but among few documents there are only such words
+_DOCUMENTS_KEPT, _WORDS_KEPT = 0.9, 0.5  # shares that have to be left where more is wanted: titles of photos hardly share a word
 _WORDS_IN_MEMORY = 1 << 26
 _WORDS_AT_ONCE = 1 << 22
 _MOST_COUNTED = 2_000_000
@@ -46,8 +47,10 @@ class Corpus:
     ) -> Corpus:
         """One pass over the texts. InputError where no word is left. The limits are those of `Vocabulary.count`.
 
-        min_count: None for 1, 2 or 3, in corpora of less than 100, less than 500, or more documents. Whenever more than two million
-        different words are counted the rarest are forgotten, so that in very large corpora the count of a rare word may be too small.
+        min_count: None for 1, 2 or 3, in corpora of less than 100, less than 500, or more documents; and less than that where it would
+        leave a word to less than 90 % of the documents, or less than half of what they say: more documents never mean less is known.
+        Whenever more than two million different words are counted the rarest are forgotten, so that in very large corpora the count of a
+        rare word may be too small.
         """
         counted, spool, ends = _Counted(), _Spool(), array("q")
         for text in texts:
@@ -56,7 +59,7 @@ class Corpus:
         if not ends:
             raise InputError("there are no texts to fit a space on")
         if min_count is None:
-            min_count = 1 + sum(len(ends) >= size for size in _MORE_WANTED_FROM)
+            min_count = _fitting_min_count(spool.words(), np.frombuffer(ends, np.int64), counted.frequencies(), max_share)
         vocabulary = Vocabulary.choose(counted.frequencies_by_word(), len(ends), min_count, max_share, max_words)
         words, kept_ends = _renumbered(spool.words(), np.frombuffer(ends, np.int64), counted.positions(vocabulary))
         return cls(vocabulary, words, kept_ends)
@@ -100,12 +103,42 @@ class _Counted:
     def frequencies_by_word(self) -> dict[str, int]:
         return {word: self._frequencies[number] for word, number in self._numbers.items()}
 
+    def frequencies(self) -> np.ndarray:
+        """(numbers,) int64: in how many documents the word of each number is, 0 for one that was forgotten."""
+        frequencies = np.zeros(max(self._frequencies, default=-1) + 1, np.int64)
+        frequencies[list(self._frequencies.keys())] = list(self._frequencies.values())
+        return frequencies
+
     def positions(self, vocabulary: Vocabulary) -> np.ndarray:
         """(numbers,) int32: where the word of each number stands in the vocabulary, -1 where it does not."""
         positions = np.full(next(self._next), -1, np.int32)
         for position, word in enumerate(vocabulary.words):
             positions[self._numbers[word]] = position
         return positions
+
+
+def _fitting_min_count(words: np.ndarray, ends: np.ndarray, frequencies: np.ndarray, max_share: float) -> int:
+    """What `min_count=None` stands for. words (t,) numbers; ends (n,); frequencies (numbers,), how many documents have each word."""
+    usable = np.where(frequencies <= max_share * len(ends), frequencies, 0)
+    best = _best_of_each(words, ends, usable)
+    for min_count in range(1 + sum(len(ends) >= size for size in _MORE_WANTED_FROM), 1, -1):
+        documents_kept = np.count_nonzero(best >= min_count) >= _DOCUMENTS_KEPT * np.count_nonzero(best)
+        if documents_kept and usable[usable >= min_count].sum() >= _WORDS_KEPT * usable.sum():
+            return min_count
+    return 1
+
+
+def _best_of_each(words: np.ndarray, ends: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
+    """(n,) the largest frequency among the words of each document, 0 for one without words."""
+    best = np.zeros(len(ends), np.int64)
+    starts = np.concatenate([[0], ends[:-1]])
+    filled = np.flatnonzero(ends > starts)
+    portions = np.flatnonzero(np.diff(starts[filled] // _WORDS_AT_ONCE)) + 1  # of documents that begin near each other
+    for portion in np.split(filled, portions):
+        if len(portion):
+            first = starts[portion[0]]
+            best[portion] = np.maximum.reduceat(frequencies[words[first : ends[portion[-1]]]], starts[portion] - first)
+    return best
 
 
 class _Spool:

@@ -33,6 +33,8 @@ TOKENIZER = "tokenizer.json"
 PROJECTION = "projection.safetensors"
 _POOLING = Path("1_Pooling") / "config.json"  # sentence-transformers' own note of how the tokens' vectors become one
 _BATCH_SIZE = 32
+LONGEST_TEXT = 20_000
+"""Characters of a text that are looked at: an encoder reads some hundred tokens, and the tokenizer would go through all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ class EncoderSpace(BoxedSpace):
     projection: None for the encoder's own vectors. max_tokens: longer texts are cut, as the encoder was trained.
     device: where it runs; by default the accelerator where there is one.
 
-    What the tokenizer has no piece for (a symbol, a word of over a hundred letters) is an unknown word, and left out before encoding.
+    What the tokenizer has no piece for (a symbol, a word of over a hundred letters) is an unknown word, and left out before encoding. Of a
+    text of more than 20,000 characters the rest is not looked at, and `unknown_words` says so.
     """
 
     family: ClassVar[str] = "contrastive"
@@ -153,16 +156,20 @@ class EncoderSpace(BoxedSpace):
 
     def unknown_words(self, text: str) -> dict[str, list[str]]:
         """Pieces of the text that the tokenizer has no token for; pieces of words have no near spellings."""
-        return {text[start:stop]: [] for start, stop in self._unknown_spans(self._tokenizer.encode(text))}
+        unknown: dict[str, list[str]] = {
+            text[start:stop]: [] for start, stop in self._unknown_spans(self._tokenizer.encode(text[:LONGEST_TEXT]))
+        }
+        return unknown if len(text) <= LONGEST_TEXT else {**unknown, f"all after the first {LONGEST_TEXT:,} characters": []}
 
     def _encode(self, text: str) -> Encoding:
-        encoding = self._tokenizer.encode(text)
-        spans = self._unknown_spans(encoding)
-        if spans:
+        text = text[:LONGEST_TEXT]
+        while spans := self._unknown_spans(encoding := self._tokenizer.encode(text)):
+            # All that is unknown goes at once: what is left may be cut later than before, and hold unknown pieces that had been cut off.
+            whole = self._whole_tokenizer.encode(text)
+            spans = self._unknown_spans(whole)
             ends = [0, *(stop for _, stop in spans)]
             starts = [*(start for start, _ in spans), len(text)]
-            # What is left may be cut later than before, and hold unknown pieces that had been cut off.
-            return self._encode(" ".join(text[end:start] for end, start in zip(ends, starts, strict=True)))
+            text = " ".join(text[end:start] for end, start in zip(ends, starts, strict=True))
         return encoding
 
     def _unknown_spans(self, encoding: Encoding) -> list[tuple[int, int]]:
@@ -176,6 +183,16 @@ class EncoderSpace(BoxedSpace):
         tokenizer = Tokenizer.from_file(str(self.folder / TOKENIZER))
         tokenizer.no_padding()
         tokenizer.enable_truncation(self.max_tokens)
+        return tokenizer
+
+    @cached_property
+    def _whole_tokenizer(self) -> Tokenizer:
+        """The same without a limit on tokens: cut by cut, a text of unknown pieces would be read as many times as it has limits' worth."""
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(self.folder / TOKENIZER))
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
         return tokenizer
 
     @cached_property

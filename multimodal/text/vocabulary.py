@@ -18,6 +18,8 @@ from multimodal.boxes import fingerprint_bytes
 from multimodal.errors import InputError
 
 _LETTERS = string.ascii_lowercase + string.digits
+LONGEST_NEAR = 64
+"""Letters of a word that near spellings are looked for of: the work grows with the square of them, and nobody mistypes a longer word."""
 
 
 class Vocabulary:
@@ -63,10 +65,7 @@ class Vocabulary:
         kept = [(word, count) for word, count in frequencies.items() if min_count <= count <= max_share * num_documents]
         kept = sorted(kept, key=lambda item: (-item[1], item[0]))[:max_words]
         if not kept:
-            raise InputError(
-                f"no word of {len(frequencies)} in {num_documents} documents is in at least {min_count} of them "
-                f"and in at most {max_share:.0%}. Lower min_count, or raise max_share"
-            )
+            raise InputError(_none_kept(len(frequencies), num_documents, min_count, max_share))
         return cls([word for word, _ in kept], np.array([count for _, count in kept], np.int64), num_documents)
 
     def __len__(self) -> int:
@@ -107,8 +106,11 @@ class Vocabulary:
         """Known words spelt nearly so, nearest first, of equally near ones the more frequent first; at most `limit`.
 
         Nearly means one or two letters left out, put in, changed or swapped with their neighbour; one, in words shorter than five.
-        Two changes are looked for among words with the same first letter only. No index is kept: 400,000 words take some 20 ms.
+        Two changes are looked for among words with the same first letter only. No index is kept: 400,000 words take some 20 ms. A word of
+        more than 64 letters has none.
         """
+        if len(word) > LONGEST_NEAR:
+            return []
         found = [candidate for candidate in dict.fromkeys(_one_change(word)) if candidate in self._positions and candidate != word]
         found.sort(key=self._positions.__getitem__)
         if len(found) < limit and len(word) >= 5:
@@ -118,6 +120,17 @@ class Vocabulary:
             taken = {word, *found}
             found += [similar[at] for at in np.flatnonzero(distances <= 2) if similar[at] not in taken]
         return found[:limit]
+
+
+def _none_kept(num_words: int, num_documents: int, min_count: int, max_share: float) -> str:
+    if not num_words:
+        return f"no word of 0 in {num_documents} documents: their texts are blank, or hold nothing but stop words, numbers and signs"
+    limits = [f"in at least {min_count} of them"] if min_count > 1 else []
+    limits += [f"in at most {max_share:.0%} of them"] if max_share < 1 else []
+    remedies = ["Lower min_count (--min-count 1)"] if min_count > 1 else []
+    remedies += ["raise max_share (--max-share 1)"] if max_share < 1 else []
+    told = ", or ".join(remedies)
+    return f"no word of {num_words} in {num_documents} documents is {' and '.join(limits)}. {told[:1].upper()}{told[1:]}"
 
 
 def _one_change(word: str) -> Iterator[str]:

@@ -6,7 +6,7 @@ Trainer(callbacks=[SeedSteps(seed=0), Progress(), KeepCheckpoints(Path("runs/x/c
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from multimodal.errors import InputError
 from multimodal.pairs import Batch
 from multimodal.progress import track
 from multimodal.shards import Ledger
+from multimodal.shards.ledger import NO_WORDS
 from multimodal.training.datamodule import PairData
 from multimodal.training.loggers import Pace, WeightsAndBiases
 from multimodal.training.module import PairModule
@@ -63,6 +64,7 @@ class BadPairs(Callback):
 
     The count is `train/bad_pairs` beside the other figures, and in the progress; the names are in `bad.csv`. The record travels in
     checkpoints, so that a run that goes on forgets none. max_bad_share: of all training pairs; above it there is no need to see the rest.
+    Pairs of whose text the space knows no word are not bad: they are counted apart, and named in `no_words.csv`.
     """
 
     def __init__(self, path: Path, max_bad_share: float) -> None:
@@ -73,8 +75,18 @@ class BadPairs(Callback):
         """How many of this rank's own the others know of."""
         self._trainer: L.Trainer | None = None
 
-    def __len__(self) -> int:
-        return len(self._reasons)
+    @property
+    def num_bad(self) -> int:
+        return len(self._reasons) - self.num_without_words
+
+    @property
+    def num_without_words(self) -> int:
+        return sum(reason.startswith(NO_WORDS) for reason in self._reasons.values())
+
+    def __str__(self) -> str:
+        """Both counts, those that are not zero."""
+        counts = {"bad": self.num_bad, "without a known word": self.num_without_words}
+        return ", ".join(f"{num} {what}" for what, num in counts.items() if num)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._trainer = trainer
@@ -98,7 +110,7 @@ class BadPairs(Callback):
         self._log(pl_module)
 
     def _log(self, module: L.LightningModule) -> None:
-        module.log("train/bad_pairs", float(len(self)), rank_zero_only=False, sync_dist=False)  # the same on all ranks
+        module.log("train/bad_pairs", float(self.num_bad), rank_zero_only=False, sync_dist=False)  # the same on all ranks
 
     def _exchange(self) -> bool:
         """Tell all ranks what each found since the last time; whether there was any. Most times there is none, which one number says."""
@@ -122,7 +134,7 @@ class BadPairs(Callback):
     def _write(self, trainer: L.Trainer) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         ledger = Ledger(self.path, self.max_bad_share)
-        ledger.good(len(data.train_ids) - len(self))
+        ledger.good(len(data.train_ids) - len(self._reasons))
         for (where, key), reason in sorted(self._reasons.items()):
             ledger.bad(where, key, reason)
         ledger.close()  # on every rank, with the same content: all write it, and all stop
@@ -131,10 +143,10 @@ class BadPairs(Callback):
 class Progress(Callback):
     """Pairs seen of those to see, rate and time left, as everywhere here: a bar on a terminal, a plain line now and then elsewhere.
 
-    bad_pairs: whose count is told too, where there are any.
+    bad_pairs: whose counts are shown too, where there are any.
     """
 
-    def __init__(self, bad_pairs: Sized = ()) -> None:
+    def __init__(self, bad_pairs: BadPairs | None = None) -> None:
         self.bad_pairs = bad_pairs
         self._steps: Iterator[int] | None = None
 
@@ -156,7 +168,7 @@ class Progress(Callback):
             next(self._steps, None)
 
     def _note(self) -> str:
-        return f"{len(self.bad_pairs)} bad" if len(self.bad_pairs) else ""
+        return str(self.bad_pairs or "")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if self._steps is not None:

@@ -36,6 +36,7 @@ from multimodal import recipes
 from multimodal.boxes import write_manifest
 from multimodal.errors import InputError
 from multimodal.heap import freed_memory_kept
+from multimodal.shards.ledger import NO_WORDS_FILE
 from multimodal.training import runs, stock
 from multimodal.training.callbacks import (
     CHECKPOINTS,
@@ -207,7 +208,7 @@ class _FitCLI(LightningCLI):
         self.dashboards = [logger for logger in loggers if isinstance(logger, WeightsAndBiases)]
         for dashboard in self.dashboards:
             dashboard.place(run)
-        bad_pairs = BadPairs(run / BAD, self.datamodule.max_bad_share)
+        self.bad_pairs = BadPairs(run / BAD, self.datamodule.max_bad_share)
         self.stays_there = StaysThere(run)
         has_bar = given.enable_progress_bar or any(isinstance(callback, ProgressBar) for callback in _as_list(given.callbacks))
         callbacks: list[Callback] = [
@@ -216,8 +217,8 @@ class _FitCLI(LightningCLI):
             SeedSteps(self.config.seed_everything),
             *(Dashboard(dashboard) for dashboard in self.dashboards),
             self.config_init.preflight,
-            bad_pairs,
-            *([] if has_bar else [Progress(bad_pairs)]),
+            self.bad_pairs,
+            *([] if has_bar else [Progress(self.bad_pairs)]),
             *(selection.early_stopping() if selection else []),
             *_as_list(given.callbacks),
             self.keep,
@@ -263,6 +264,9 @@ class _FitCLI(LightningCLI):
             self.stays_there.check()
             steps = {"epochs": self.trainer.current_epoch, "steps": self.trainer.global_step}
             counts = {**steps, "pairs": len(self.datamodule.train_ids), "validation_pairs": len(self.datamodule.validation_ids)}
+            if num := self.bad_pairs.num_without_words:
+                counts["pairs_without_words"] = num
+                _say(f"{run}: {num} of {counts['pairs']} pairs have no word that the space knows: {run / NO_WORDS_FILE}")
             write_manifest(run, runs.run_manifest(self.settings, made_from, counts))
             _say(f"{run}: {self._outcome()}")
         return run

@@ -6,6 +6,7 @@ runs/topic/config.yaml        everything the run was given, resolved: multimodal
 runs/topic/checkpoints/       last.ckpt to go on from, best.ckpt the epoch that validation liked best (none without validation)
 runs/topic/metrics.csv        one row for each step at which something was logged
 runs/topic/bad.csv            pairs that could not be read, where there are any
+runs/topic/no_words.csv       pairs of whose text the space knows no word, where there are any
 runs/topic/made_from.json     fingerprints of the shards and columns that it learns from
 runs/topic/manifest.json      written last: a run with it is finished
 """
@@ -25,6 +26,7 @@ from lightning.pytorch.callbacks import Callback
 
 from multimodal.boxes import MANIFEST, Manifest, atomic_write, is_unfinished, is_whole, read_manifest
 from multimodal.errors import InputError
+from multimodal.shards.ledger import NO_WORDS_FILE
 from multimodal.training.callbacks import CHECKPOINTS
 from multimodal.training.datamodule import BAD
 from multimodal.training.loggers import METRICS, WANDB_ID
@@ -150,7 +152,7 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 def clear(run: Path) -> None:
     """Remove what a run has written, its manifest first, and nothing else that lies there."""
-    for name in (MANIFEST, CONFIG, MADE_FROM, METRICS, BAD, WANDB_ID):
+    for name in (MANIFEST, CONFIG, MADE_FROM, METRICS, BAD, NO_WORDS_FILE, WANDB_ID):
         (run / name).unlink(missing_ok=True)
     for folder in (CHECKPOINTS, "wandb"):
         if (run / folder).is_dir():

@@ -83,17 +83,37 @@ def test_a_text_of_unknown_words_is_not_a_number_and_is_named(space, tmp_path):
     folder = make_columns(tmp_path / "space", shards.path, "words", unit="text")
     rows = Column.of(shards, "words").rows(7)
     assert np.isnan(rows[0]).all() and np.isfinite(rows[1]).all()
-    assert (folder / "bad.csv").read_text() == "where,key,reason\n000000,000000007,the space knows no word of 'zzz'\n"
+    assert (folder / "no_words.csv").read_text() == "where,key,reason\n000000,000000007,the space knows no word of 'zzz'\n"
+    assert not (folder / "bad.csv").exists()
 
 
-def test_too_many_unknown_texts_fail_and_leave_no_column(space, tmp_path, capsys):
-    shards = write_shards(tmp_path / "shards", 25)
+def written(path: Path, texts: list[str]) -> ShardSet:
+    with ShardWriter(path) as writer:
+        for number, text in enumerate(texts):
+            writer.write(Pair(f"{number}.png", b"picture", "png", (text,), group=text))
+    return ShardSet(path)
+
+
+def test_mostly_unknown_texts_make_a_column_and_are_counted(space, tmp_path, capsys):
+    shards = written(tmp_path / "shards", ["dog", *(f"acropolis {letter}x" for letter in "abcdefghi")])
+    assert main(["make-columns", "--space", str(tmp_path / "space"), "--shards", str(shards.path), "--name", "words"]) == 0
+    assert "9 of 10 texts have no word that" in capsys.readouterr().err
+    assert np.isfinite(Column.of(shards, "words").take(np.arange(10))).all(axis=1).tolist() == [True] + [False] * 9
+
+
+def test_where_no_text_is_known_at_all_there_is_no_column_and_the_remedy_works(space, tmp_path, capsys):
+    pytest.importorskip("gensim", reason="needs gensim (the prep extra)")
+    shards = written(tmp_path / "shards", ["acropolis", "colosseum", "louvre"])
     command = ["make-columns", "--space", str(tmp_path / "space"), "--shards", str(shards.path), "--name", "words"]
-    assert main([*command, "--max-bad-share", "0.01"]) == 2
-    assert "the space knows no word of 'zzz'" in capsys.readouterr().err
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert "knows no word of any of 3 texts (000000 000000000: the space knows no word of 'acropolis')" in said
     with pytest.raises(InputError):
         Column.of(shards, "words")
-    assert main(command) == 0
+    remedy = said.split("texts like these: data-prep ")[1].replace("SPACE", str(tmp_path / "fitted")).split()
+    assert "--min-count 1" in said and main([*remedy, "--num-topics", "2"]) == 0
+    assert main(["make-columns", "--space", str(tmp_path / "fitted"), *command[3:]]) == 0
+    assert not (tmp_path / "shards" / "columns" / "words" / "no_words.csv").exists()
 
 
 def test_the_manifest_says_which_space_and_vocabulary_made_it(space, tmp_path):

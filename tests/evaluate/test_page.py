@@ -258,3 +258,8 @@ def test_a_page_of_failures_shows_thumbnails_of_the_store(make_store: MakeStore,
     page = Page(render(Report("demo", [], [], [], [], [], [], failures=[found])))
     shown = len(found.best) + sum(1 + len(one.found) for one in [*found.worst, *found.near])
     assert len([source for source in page.attributes("src") if source.startswith("data:image/jpeg;base64,")]) == shown >= 18
+
+
+def test_points_of_a_learning_curve_that_are_missing_are_said_on_the_page() -> None:
+    report = Report("demo", [], [], [], [], [], [], not_measured=["topic on 0.25 of the training pairs (preflight: <no>)"])
+    assert "<p>Not measured: topic on 0.25 of the training pairs (preflight: &lt;no&gt;).</p>" in render(report)

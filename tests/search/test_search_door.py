@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from multimodal.boxes import Manifest, read_manifest, write_manifest
+from multimodal.errors import install_command
 from multimodal.export.card import Card
 from multimodal.search.store import create_store
 
@@ -58,4 +59,4 @@ def test_a_picture_of_ones_own_without_torch_says_what_to_install(tmp_path, spac
     (tmp_path / "me.png").write_bytes(b"\x89PNG")
     done = _run("--store", tmp_path / "store", f"image:{tmp_path}/me.png", "--export", tmp_path / "export", code=WITHOUT_TORCH)
     assert done.returncode == 2
-    assert 'needs torch: pip install "wordsight[train]"' in done.stderr and "Traceback" not in done.stderr
+    assert f"needs torch. Run: {install_command('train')}" in done.stderr and "Traceback" not in done.stderr

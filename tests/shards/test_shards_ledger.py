@@ -7,6 +7,7 @@ import pytest
 
 from multimodal.errors import InputError
 from multimodal.shards import Ledger
+from multimodal.shards.ledger import NO_WORDS
 
 
 def rows(path: Path) -> list[list[str]]:
@@ -80,3 +81,17 @@ def test_an_error_in_the_body_is_not_covered_up_and_the_record_is_kept(tmp_path:
 def test_a_share_outside_zero_to_one_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="max_bad_share is 5"):
         Ledger(tmp_path / "bad.csv", max_bad_share=5)
+
+
+def test_texts_without_a_known_word_are_counted_and_listed_apart_and_never_too_many(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "bad.csv", max_bad_share=0.2) as ledger:
+        ledger.good()
+        ledger.bad("photos", "1.jpg", f"{NO_WORDS}'Acropolis'", count=9)
+        ledger.bad("photos", "2.jpg", "truncated")
+    assert (ledger.num_bad, ledger.num_without_words) == (1, 9)
+    assert rows(tmp_path / "bad.csv")[1:] == [["photos", "2.jpg", "truncated"]]
+    assert rows(tmp_path / "no_words.csv")[1:] == [["photos", "1.jpg", f"{NO_WORDS}'Acropolis'"]]
+    with pytest.raises(InputError, match="nothing good is left: photos 1.jpg: the space knows no word of 'Acropolis'. All .*no_words"):
+        with Ledger(tmp_path / "bad.csv") as ledger:
+            ledger.bad("photos", "1.jpg", f"{NO_WORDS}'Acropolis'")
+    assert not (tmp_path / "bad.csv").exists()

@@ -122,3 +122,23 @@ def test_equal_texts_have_equal_rows_however_many_others_there_are(space, projec
         rows = encoder.embed(["a dog on the beach", *others, "A dog on the  beach", *others, "a dog on the beach"])
         assert (rows[0] == rows[151]).all() and (rows[0] == rows[-1]).all() and (rows[1:151] == rows[152:302]).all()
         assert encoder.embed([]).shape == (0, encoder.dim)
+
+
+@pytest.mark.parametrize("piece", ["\u3164", "\U0001f9ff", "x" * 150 + " "], ids=["a filler", "an emoji", "a word too long"])
+def test_a_text_of_unknown_pieces_is_read_a_few_times_and_no_more(space, piece, monkeypatch):
+    known = space.embed(["a dog"])
+    text = f"a dog {piece} " * 3 + (piece + " ") * 60_000
+    calls = []
+    unknown_spans = type(space)._unknown_spans
+    monkeypatch.setattr(
+        type(space), "_unknown_spans", lambda self, encoding: calls.append(len(encoding.tokens)) or unknown_spans(self, encoding)
+    )
+    row = space.embed([text])
+    assert np.isfinite(row).all() and row.any() and known.any()
+    assert len(calls) <= 3, "a cut, the whole, and what is left"
+
+
+def test_a_text_of_endless_length_says_that_its_end_is_not_looked_at(space):
+    text = "a dog on the beach " * 5000
+    assert space.unknown_words(text) == {"all after the first 20,000 characters": []}
+    assert np.array_equal(space.embed([text]), space.embed([text[:20_000]]))

@@ -93,3 +93,16 @@ def slow_distance(a: str, b: str) -> int:
 @given(word=st.text("abc", min_size=1, max_size=6), others=st.lists(st.text("abcd", min_size=1, max_size=7), max_size=8))
 def test_distances_of_many_words_at_once_equal_those_one_by_one(word, others):
     assert _edit_distances(word, others).tolist() == [slow_distance(word, other) for other in others]
+
+
+def test_a_word_that_nobody_could_have_mistyped_has_no_near_spellings_and_costs_nothing():
+    class Counted(str):
+        sliced = 0
+
+        def __getitem__(self, key):
+            Counted.sliced += 1
+            return str.__getitem__(self, key)
+
+    vocabulary = Vocabulary(["d" * 3001, "dog"], np.ones(2), 1)
+    assert vocabulary.near(Counted("d" * 3000)) == [] and Counted.sliced == 0
+    assert Vocabulary(["d" * 64], np.ones(1), 1).near("d" * 63) == ["d" * 64]

@@ -16,7 +16,7 @@ from multimodal.boxes import atomic_write, read_manifest
 from multimodal.data import ColumnRows
 from multimodal.errors import InputError
 from multimodal.metrics.retrieval import ranks, recall_at
-from multimodal.shards import Column, ShardSet, Split, write_leave_out
+from multimodal.shards import Column, ColumnWriter, ShardSet, Split, write_leave_out
 from multimodal.towers import Head
 from multimodal.training.datamodule import PairData
 from multimodal.training.door import fit
@@ -261,3 +261,22 @@ def test_a_run_leaves_out_what_a_list_says_and_notices_another_list(arguments: A
     write_leave_out(path, ShardSet(pairs), listed[:5], "for a test")
     with pytest.raises(InputError, match="its leave_out was"):
         fit(command)
+
+
+def test_pairs_without_a_known_word_are_counted_apart_and_are_never_too_many(
+    arguments: Arguments, pairs: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shards = ShardSet(pairs)
+    rows = np.eye(4, dtype=np.float32)[np.arange(len(shards)) % 4]
+    rows[np.arange(len(shards)) % 3 > 0] = np.nan  # what make-columns writes where no word is known
+    with ColumnWriter(shards, "rare", 4, "pair", "float32", {}, {"text-space": "of titles"}) as writer:
+        for shard in writer.missing():
+            writer.write(shard, rows[shard.start : shard.start + shard.num_pairs])
+    run = fit(arguments("run", "--data.text.init_args.name", "rare", "--data.max_bad_share", "0", "--data.validation_share", "0"))
+    without = [id for id in Split().ids(shards, "train").tolist() if id % 3]
+    with open(run / "no_words.csv", newline="") as file:
+        assert sorted(int(row["key"]) for row in csv.DictReader(file)) == without
+    assert not (run / "bad.csv").exists() and float(metrics(run)[-1]["train/bad_pairs"]) == 0
+    assert read_manifest(run, kind="run").counts["pairs_without_words"] == len(without)
+    said = capfd.readouterr().err
+    assert f"{len(without)} without a known word" in said and "have no word that the space knows" in said and " bad" not in said
