@@ -45,6 +45,7 @@ def make_columns(
     dtype: Literal["float16", "float32"] = "float16",
     max_bad_share: float = 0.5,
     num_processes: int | None = None,
+    trust: Sequence[str] = (),
 ) -> Path:
     """Write what a text space makes of every pair's texts as a column of the shard set, and return its folder.
 
@@ -63,8 +64,10 @@ def make_columns(
         max_bad_share: fail where more than this share of the texts holds no word that the space knows.
         num_processes: that read texts and turn them into rows; by default one for each core, and fewer for few pairs. The rows are the same
             with any number. A sentence encoder uses all cores in one process.
+        trust: your own package, or packages, whose classes the text space names. Their code is run; without this nothing is imported
+            because a folder names it.
     """
-    opened, source = open_space(space), open_shards(shards)
+    opened, source = open_space(space, trust), open_shards(shards)
     if num_processes is not None and num_processes < 1:
         raise InputError(f"num_processes is {num_processes}, and has to be above 0")
     if num_processes is not None and num_processes > 1 and not isinstance(opened, EmbedsMany):
@@ -82,7 +85,7 @@ def make_columns(
         missing = writer.missing()
         if num_processes is None and isinstance(opened, EmbedsMany):
             num_processes = min(len(usable_cores()), 1 + sum(shard.num_pairs for shard in missing) // _PAIRS_A_PROCESS)
-        for shard, rows in _rows(opened, space, source, missing, unit, num_processes or 1, f"column {name}"):
+        for shard, rows in _rows(opened, space, tuple(trust), source, missing, unit, num_processes or 1, f"column {name}"):
             counts = source.num_texts[shard.start : shard.start + shard.num_pairs]
             writer.write(shard, rows, counts if unit == "text" else None)
         if not missing:
@@ -98,7 +101,14 @@ def _texts(source: ShardSet, id: int, unit: Unit) -> tuple[str, ...]:
 
 
 def _rows(
-    opened: TextSpace, space: Path, source: ShardSet, shards: Sequence[Shard], unit: Unit, num_processes: int, label: str
+    opened: TextSpace,
+    space: Path,
+    trust: tuple[str, ...],
+    source: ShardSet,
+    shards: Sequence[Shard],
+    unit: Unit,
+    num_processes: int,
+    label: str,
 ) -> Iterator[tuple[Shard, np.ndarray]]:
     """Each shard with its rows (r, d) float32, NaN where the space knows no word, in the shards' order."""
     if not shards:
@@ -107,7 +117,7 @@ def _rows(
         shard: [shard.ids[start : start + _PAIRS_AT_ONCE] for start in range(0, shard.num_pairs, _PAIRS_AT_ONCE)] for shard in shards
     }
     num_pairs = sum(shard.num_pairs for shard in shards)
-    with _mapping(opened, space, source, unit, num_processes) as rows_of:
+    with _mapping(opened, space, trust, source, unit, num_processes) as rows_of:
         made = track(rows_of(list(chain(*portions.values()))), label, unit="pair", total=num_pairs, weight=_PAIRS_AT_ONCE)
         for shard in shards:
             rows = [np.empty((0, opened.dim), np.float32), *(next(made) for _ in portions[shard])]
@@ -117,7 +127,7 @@ def _rows(
 
 @contextmanager
 def _mapping(
-    opened: TextSpace, space: Path, source: ShardSet, unit: Unit, num_processes: int
+    opened: TextSpace, space: Path, trust: tuple[str, ...], source: ShardSet, unit: Unit, num_processes: int
 ) -> Iterator[Callable[[Sequence[range]], Iterator[np.ndarray]]]:
     """A function from portions of ids to their rows, one after the other, computed here or in processes."""
     if num_processes == 1:
@@ -126,7 +136,7 @@ def _mapping(
     context = multiprocessing.get_context("spawn")  # what was imported here may hold threads, which a fork would not have
     with _one_thread_each(), ProcessPoolExecutor(num_processes, context) as pool:
         try:
-            yield partial(pool.map, partial(_rows_in_process, space, source.path, unit))
+            yield partial(pool.map, partial(_rows_in_process, space, trust, source.path, unit))
         except BrokenProcessPool:
             raise InputError("a process was killed (by the system, for want of memory?). Run it again, or with --num-processes 1") from None
         finally:
@@ -148,13 +158,13 @@ def _one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _rows_in_process(space: Path, shards: Path, unit: Unit, ids: range) -> np.ndarray:
-    return _rows_of(*_opened(space, shards), unit, ids)
+def _rows_in_process(space: Path, trust: tuple[str, ...], shards: Path, unit: Unit, ids: range) -> np.ndarray:
+    return _rows_of(*_opened(space, trust, shards), unit, ids)
 
 
 @cache
-def _opened(space: Path, shards: Path) -> tuple[TextSpace, ShardSet]:
-    return open_space(space), ShardSet(shards)
+def _opened(space: Path, trust: tuple[str, ...], shards: Path) -> tuple[TextSpace, ShardSet]:
+    return open_space(space, trust), ShardSet(shards)
 
 
 def _rows_of(space: TextSpace, source: ShardSet, unit: Unit, ids: range) -> np.ndarray:

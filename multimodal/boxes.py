@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -102,6 +103,23 @@ def is_whole(box: str | Path) -> bool:
     return (Path(box) / MANIFEST).is_file()
 
 
+def box_file(box: str | Path, name: str, may_link: bool = False) -> Path:
+    """The path of a file, or folder, that a box names, such as a part of its manifest; InputError where it would lie outside of the box.
+
+    A name is relative, with `/` between folders. may_link: the file may be a link to somewhere else, as tars on another disk are; otherwise
+    a link that leads out of the box is refused, whatever it leads to.
+    """
+    parts = name.split("/") if isinstance(name, str) else []
+    if not parts or any(part in ("", ".", "..") for part in parts) or re.search(r"[\0\\]|^[A-Za-z]:", name):
+        raise InputError(f"{box}: names the file {name!r}, which may lie outside of it. Nothing was read; do not use this folder")
+    path = Path(box, name)
+    if not may_link and not path.resolve().is_relative_to(Path(box).resolve()):
+        raise InputError(
+            f"{path}: is a link that leads out of {box}, to {path.resolve()}. A box holds its own files: copy what it leads to in its place"
+        )
+    return path
+
+
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     """A binary file that appears under its name only when it is whole and on disk; on any error nothing is left behind.
@@ -139,10 +157,15 @@ def is_unfinished(path: Path) -> bool:
 
 
 def copy_box(source: str | Path, target: str | Path) -> None:
-    """Make target a box equal to source, its manifest last. What lay under the names of its files before is replaced."""
+    """Make target a box equal to source, its manifest last. What lay under the names of its files before is replaced.
+
+    InputError, and nothing copied, where a file of source is a link to one outside of it.
+    """
     source, target = Path(source), Path(target)
-    (target / MANIFEST).unlink(missing_ok=True)
     files = sorted(path.relative_to(source) for path in source.rglob("*") if path.is_file())
+    for relative in files:
+        box_file(source, relative.as_posix())
+    (target / MANIFEST).unlink(missing_ok=True)
     for relative in sorted(files, key=lambda path: path == Path(MANIFEST)):
         link_or_copy(source / relative, target / relative)
 

@@ -43,6 +43,7 @@ def index(
     num_threads: int | None = None,
     device: str | None = None,
     max_bad_share: float = 0.05,
+    trust: Sequence[str] = (),
 ) -> Path:
     """Embed the pictures of a shard set and keep the vectors, with names, texts and thumbnails, as a store.
 
@@ -60,13 +61,15 @@ def index(
         num_threads: pictures are decoded (and on a CPU computed) in so many threads; by default one for each core.
         device: cpu, cuda:0 ...; by default the accelerator where there is one.
         max_bad_share: fail where a larger share of the pictures cannot be read.
+        trust: your own package, or packages, whose classes the export names. Their code is run; without this nothing is imported
+            because a folder names it.
     """
-    opened, source = load_export(export, pick_device(device)), ShardSet(shards)
+    opened, source = load_export(export, pick_device(device), trust), ShardSet(shards)
     ids = split.ids(source, part)
     if not len(ids):
         raise InputError(f"{source.path}: no pair is in part {part!r} with seed {split.seed} and held_out {split.held_out}")
     features = None if column is None else _features(opened, source, column)
-    create_store(output, Path(export) / QUERY, opened.card.family, opened.fingerprint)
+    create_store(output, Path(export) / QUERY, opened.card.family, opened.fingerprint, trust)
     cut = "" if part == "all" else f" {part} (seed {split.seed}, held out {split.held_out})"
     with StoreWriter(output) as writer, Ledger(Path(output) / "bad.csv", max_bad_share) as ledger:
         missing = [shard for shard in source.shards if not _is_there(writer.store, f"{source.name}/{shard.name}{cut}", shard)]

@@ -210,6 +210,7 @@ def evaluate(
     trunk: str = "pretrained",
     control: bool = False,
     output: Path | None = None,
+    trust: Sequence[str] = (),
 ) -> list[ClassRow]:
     """Look for articles by pictures and for pictures by articles of the same class, and print mean average precision beside chance.
 
@@ -228,8 +229,10 @@ def evaluate(
         trunk: what to call the weights that the features under the run came from, such as imagenet or random.
         control: mark the rows as a control, whose texts were shuffled between pictures in training.
         output: also write the rows into this JSON file, and what each query found into a .queries.parquet beside it.
+        trust: your own package, or packages, whose classes the store names. Their code is run; without this nothing is imported
+            because a folder names it.
     """
-    opened, source = Store(store), ShardSet(shards)
+    opened, source = Store(store, trust=trust), ShardSet(shards)
     ids = split.ids(source, part)
     sides = _sides(opened, source, ids, label, text_index, distance)
     if (num_judged := len(sides.images.ids)) < len(ids):

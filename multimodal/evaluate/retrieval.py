@@ -139,6 +139,7 @@ def evaluate(
     trunk: str = "pretrained",
     control: bool = False,
     output: Path | None = None,
+    trust: Sequence[str] = (),
 ) -> list[RetrievalRow]:
     """Look every pair up among the pairs of its part, by its text and by its picture, and print recall beside chance.
 
@@ -154,8 +155,10 @@ def evaluate(
         trunk: what to call the weights that the features under the run came from, such as imagenet or random.
         control: mark the rows as a control, whose texts were shuffled between pictures in training.
         output: also write the rows into this JSON file, and what each query found into a .queries.parquet beside it.
+        trust: your own package, or packages, whose classes the store names. Their code is run; without this nothing is imported
+            because a folder names it.
     """
-    opened, source = Store(store), ShardSet(shards)
+    opened, source = Store(store, trust=trust), ShardSet(shards)
     ids = split.ids(source, part)
     found = retrieve(opened, source, ids, queries, directions)
     rows = [RetrievalRow.of(one, recipe or opened.family, opened.family, gallery, trunk, split.seed, control) for one in found]

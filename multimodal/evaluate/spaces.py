@@ -47,6 +47,7 @@ def show(
     column: str | None = None,
     num_pairs: int = 6,
     html: Path | None = None,
+    trust: Sequence[str] = (),
 ) -> None:
     """Print what a text space is: class, dimensions, fingerprint, and its topics' top words or its most frequent words.
 
@@ -58,8 +59,10 @@ def show(
         column: the column of that set which the space made: says how large each topic is, and which pairs hold most of it.
         num_pairs: pairs shown of each topic.
         html: write a page with all of it, and the pairs' pictures, to this file too.
+        trust: your own package, or packages, whose classes the text space names. Their code is run; without this nothing is imported
+            because a folder names it.
     """
-    opened = open_space(space)
+    opened = open_space(space, trust)
     facts = list(_facts(space, opened))
     near = {word: neighbours(opened, word, num_words) for word in words or ()}
     strongest: list[Strongest] = []

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from multimodal.arrays import read_array, write_array
-from multimodal.boxes import atomic_write, fingerprint_file, fingerprint_json
+from multimodal.boxes import atomic_write, box_file, fingerprint_file, fingerprint_json
 from multimodal.errors import InputError
 
 REQUIRED_COLUMNS = ("name", "text")
@@ -96,7 +96,7 @@ class SegmentReader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.number = int(folder.name)
-        self.ids: np.ndarray = read_array(folder / "ids.npy")
+        self.ids: np.ndarray = read_array(box_file(folder, "ids.npy"))
 
     def rows(self) -> np.ndarray:
         """(n, d) float16, memory-mapped."""
@@ -116,7 +116,7 @@ class SegmentReader:
     def _file(self, name: str) -> Path:
         if not self.folder.is_dir():
             raise InputError(f"{self.folder}: the store changed twice since it was opened, and this segment is gone. Open it again")
-        return self.folder / name
+        return box_file(self.folder, name)
 
 
 def column_type(values: Sequence[Any], name: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -32,7 +33,7 @@ HEADERS = {
 }
 
 
-def serve(store: Path, host: str = "127.0.0.1", port: int = 8000) -> None:
+def serve(store: Path, host: str = "127.0.0.1", port: int = 8000, trust: Sequence[str] = ()) -> None:
     """Search a store of pictures in a browser, until Ctrl-C.
 
     The store is served as it is now; start again to see what was added since. There is no log-in: whoever reaches the address sees the
@@ -42,10 +43,12 @@ def serve(store: Path, host: str = "127.0.0.1", port: int = 8000) -> None:
         store: the store's folder.
         host: the address to listen at; 127.0.0.1 is this machine alone, 0.0.0.0 every network that it is in.
         port: the port to listen at; 0 takes a free one.
+        trust: your own package, or packages, whose classes the store names. Their code is run; without this nothing is imported
+            because a folder names it.
     """
     if not 0 <= port <= 65535:
         raise InputError(f"--port {port}: a port is a number from 0 to 65535")
-    app = make_app(Store(store))
+    app = make_app(Store(store, trust=trust))
     with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listening:
         shown = f"[{host}]" if ":" in host else host
         print(f"http://{shown}:{listening.getsockname()[1]}/  (Ctrl-C ends it)", file=sys.stderr, flush=True)

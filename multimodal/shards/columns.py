@@ -24,7 +24,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from multimodal.arrays import read_array, write_array
-from multimodal.boxes import MANIFEST, Manifest, atomic_write, fingerprint_file, is_whole, read_manifest, write_manifest
+from multimodal.boxes import MANIFEST, Manifest, atomic_write, box_file, fingerprint_file, is_whole, read_manifest, write_manifest
 from multimodal.errors import InputError
 from multimodal.shards.format import TAR
 from multimodal.shards.reader import Recent, Shard, ShardSet
@@ -58,7 +58,7 @@ class Column:
     @classmethod
     def of(cls, shards: ShardSet, name: str) -> Column:
         """The column of that name in the set. InputError where there is none, or where it was made of shards that have changed since."""
-        path = column_path(shards, name)
+        path = box_file(shards.index / COLUMNS, name, may_link=True)  # a run's config names it too
         if not is_whole(path):
             state = f"was not finished. Run: {command_of(path, shards)}" if path.is_dir() else "does not exist"
             raise InputError(
@@ -89,7 +89,7 @@ class Column:
 
     def top_words(self) -> list[list[str]] | None:
         """For each of the d dimensions the words that say most of what it means; None where the column does not say."""
-        path = self.path / TOP_WORDS
+        path = box_file(self.path, TOP_WORDS)
         if not path.is_file():
             return None
         words: list[list[str]] = json.loads(path.read_text(encoding="utf-8"))
@@ -129,8 +129,10 @@ class Column:
     def _open(self, number: int) -> _Rows:
         name = self._files[number]
         try:
-            values = read_array(self.path / f"{name}{ROWS}", mapped=True)
-            offsets = read_array(self.path / f"{name}{OFFSETS}", mapped=True) if self.unit != "pair" else None
+            values = read_array(box_file(self.path, f"{name}{ROWS}"), mapped=True)
+            offsets = read_array(box_file(self.path, f"{name}{OFFSETS}"), mapped=True) if self.unit != "pair" else None
+        except InputError:
+            raise
         except (FileNotFoundError, ValueError) as error:
             raise InputError(f"columns {self.path}: {name} cannot be read ({error}). Remove the folder and make the column again") from None
         if values.shape != (self.manifest.parts[f"{name}{ROWS}"]["num_rows"], self.dim):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from multimodal.boxes import MANIFEST, fingerprint_json, read_manifest
+from multimodal.boxes import MANIFEST, box_file, fingerprint_json, read_manifest
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards.format import BLOCK, TAR, decode_record, header_key
@@ -98,7 +98,7 @@ class ShardSet:
             raise InputError(f"{self.path}: holds tars, and no index of them. Run: multimodal shards index {self.path}")
         self.manifest = read_manifest(self.index, kind="shards")
         self.name = self.path.resolve().name
-        self.shards = _shards(self.manifest.parts)
+        self.shards = _shards(self.index, self.manifest.parts)
         self._table = open_table(self.index / INDEX)
         if len(self._table) != sum(shard.num_pairs for shard in self.shards):
             raise InputError(
@@ -317,10 +317,11 @@ def read_at(descriptor: int, offset: int, size: int) -> bytes:
     return content
 
 
-def _shards(parts: Any) -> tuple[Shard, ...]:
+def _shards(index: Path, parts: Any) -> tuple[Shard, ...]:
     shards: list[Shard] = []
     start = 0
     for file, part in sorted(parts.items()):
+        box_file(index, file, may_link=True)
         shards.append(Shard(file.removesuffix(TAR), int(part["num_pairs"]), int(part["size_bytes"]), str(part["fingerprint"]), start))
         start += shards[-1].num_pairs
     return tuple(shards)

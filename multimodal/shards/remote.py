@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import shlex
 import time
 from collections.abc import Callable, Iterator
@@ -62,11 +63,22 @@ class RemoteShards:
 
     def open(self) -> ShardSet:
         """The set. InputError where there is none at the URL, or a tar alone is larger than the cache may be."""
-        name = self.url.rstrip("/").rpartition("/")[2]
-        folder = Path(self.cache) / f"{name}-{fingerprint_bytes(self.url.encode())[:NUM_HASH_CHARACTERS]}"
         if self.index is None:
-            self._fetch_index(folder)
-        shards = ShardSet(folder, self.index, self)
+            self._fetch_index(self._folder)
+        return self.fetched()
+
+    @property
+    def _folder(self) -> Path:
+        """What the cache holds of this set, but for its tars."""
+        name = self.url.rstrip("/").rpartition("/")[2]
+        return Path(self.cache) / f"{name}-{fingerprint_bytes(self.url.encode())[:NUM_HASH_CHARACTERS]}"
+
+    def fetched(self) -> ShardSet:
+        """The set as it was when it was opened last: its index and columns lie in the cache, and the network is not asked.
+
+        InputError where it was never opened with this cache.
+        """
+        shards = ShardSet(self._folder, self.index, self)
         largest = max((shard.size_bytes for shard in shards.shards), default=0)
         if largest > self.cache_bytes:
             raise InputError(f"{self.url}: has a tar of {largest} bytes, and cache_bytes={self.cache_bytes}. Raise it")
@@ -84,6 +96,8 @@ class RemoteShards:
         again: fetched and its size looked at, whatever the cache holds. Unreadable where it is not at the URL, cannot be read, or is not
         what the manifest says.
         """
+        if not re.fullmatch("[0-9a-f]{64}", shard.fingerprint):  # it becomes the name of a file
+            raise InputError(f"{self.url}: its manifest says that the sha256 of {shard.name} is {shard.fingerprint!r}. Index the set again")
         # Under its hash, so that a tar that was changed at the URL, with the manifest, is another file.
         return Cache(Path(self.cache), self.cache_bytes).opened(
             f"{shard.fingerprint}{TAR}", shard.size_bytes, lambda file: self._fetch(shard, file, again), again

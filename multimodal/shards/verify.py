@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from multimodal.boxes import fingerprint_file
+from multimodal.boxes import box_file, fingerprint_file
 from multimodal.errors import InputError
 from multimodal.progress import track
 from multimodal.shards.columns import OFFSETS, ROWS, Column, column_names
@@ -142,7 +142,11 @@ def _column_problems(shards: ShardSet, name: str) -> Iterator[Bad]:
         if "offsets" in part:
             wanted[f"{file.removesuffix(ROWS)}{OFFSETS}"] = part["offsets"]
         for one, fingerprint in wanted.items():
-            path = column.path / one
+            try:
+                path = box_file(column.path, one)
+            except InputError as error:
+                yield Bad(name, "", str(error))
+                continue
             if not path.is_file():
                 yield Bad(name, "", f"column file {one} is missing")
             elif fingerprint_file(path) != fingerprint:
