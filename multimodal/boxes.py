@@ -103,7 +103,7 @@ def is_whole(box: str | Path) -> bool:
     return (Path(box) / MANIFEST).is_file()
 
 
-def box_file(box: str | Path, name: str, may_link: bool = False) -> Path:
+def box_file(box: str | Path, name: Any, may_link: bool = False) -> Path:
     """The path of a file, or folder, that a box names, such as a part of its manifest; InputError where it would lie outside of the box.
 
     A name is relative, with `/` between folders. may_link: the file may be a link to somewhere else, as tars on another disk are; otherwise
