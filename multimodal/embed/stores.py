@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from multimodal.boxes import box_file
 from multimodal.data.decode import picture
 from multimodal.embed.pictures import EmbeddedBatch, as_batches, embed_pictures, in_order, pick_batch_size, pick_device, recall
 from multimodal.errors import InputError
@@ -69,7 +70,7 @@ def index(
     if not len(ids):
         raise InputError(f"{source.path}: no pair is in part {part!r} with seed {split.seed} and held_out {split.held_out}")
     features = None if column is None else _features(opened, source, column)
-    create_store(output, Path(export) / QUERY, opened.card.family, opened.fingerprint, trust)
+    create_store(output, box_file(export, QUERY), opened.card.family, opened.fingerprint, trust)
     cut = "" if part == "all" else f" {part} (seed {split.seed}, held out {split.held_out})"
     with StoreWriter(output) as writer, Ledger(Path(output) / "bad.csv", max_bad_share) as ledger:
         missing = [shard for shard in source.shards if not _is_there(writer.store, f"{source.name}/{shard.name}{cut}", shard)]
