@@ -50,6 +50,7 @@ def make_columns(
     num_processes: int | None = None,
     cache: Path | None = None,
     cache_bytes: int | None = None,
+    trust: Sequence[str] = (),
 ) -> Path:
     """Write what a text space makes of every pair's texts as a column of the shard set, and return its folder.
 
@@ -69,8 +70,10 @@ def make_columns(
             with any number. A sentence encoder uses all cores in one process.
         cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
         cache_bytes: the most that tars take there; by default 20 GiB.
+        trust: your own package, or packages, whose classes the text space names. Their code is run; without this nothing is imported
+            because a folder names it.
     """
-    opened, source = open_space(space), open_set(shards, cache, cache_bytes)
+    opened, source = open_space(space, trust), open_set(shards, cache, cache_bytes)
     if num_processes is not None and num_processes < 1:
         raise InputError(f"num_processes is {num_processes}, and has to be above 0")
     if num_processes is not None and num_processes > 1 and not isinstance(opened, EmbedsMany):
@@ -88,7 +91,7 @@ def make_columns(
         missing = writer.missing()
         if num_processes is None and isinstance(opened, EmbedsMany):
             num_processes = min(len(usable_cores()), 1 + sum(shard.num_pairs for shard in missing) // _PAIRS_A_PROCESS)
-        for shard, rows in _rows(opened, space, source, missing, unit, num_processes or 1, f"column {name}"):
+        for shard, rows in _rows(opened, space, tuple(trust), source, missing, unit, num_processes or 1, f"column {name}"):
             counts = source.num_texts[shard.start : shard.start + shard.num_pairs]
             writer.write(shard, rows, counts if unit == "text" else None)
         if not missing:
@@ -115,7 +118,14 @@ def _texts(source: ShardSet, id: int, unit: Unit) -> tuple[str, ...]:
 
 
 def _rows(
-    opened: TextSpace, space: Path, source: ShardSet, shards: Sequence[Shard], unit: Unit, num_processes: int, label: str
+    opened: TextSpace,
+    space: Path,
+    trust: tuple[str, ...],
+    source: ShardSet,
+    shards: Sequence[Shard],
+    unit: Unit,
+    num_processes: int,
+    label: str,
 ) -> Iterator[tuple[Shard, np.ndarray]]:
     """Each shard with its rows (r, d) float32, NaN where the space knows no word, in the shards' order."""
     if not shards:
@@ -124,7 +134,7 @@ def _rows(
         shard: [shard.ids[start : start + _PAIRS_AT_ONCE] for start in range(0, shard.num_pairs, _PAIRS_AT_ONCE)] for shard in shards
     }
     num_pairs = sum(shard.num_pairs for shard in shards)
-    with _mapping(opened, space, source, unit, num_processes) as rows_of:
+    with _mapping(opened, space, trust, source, unit, num_processes) as rows_of:
         made = track(rows_of(list(chain(*portions.values()))), label, unit="pair", total=num_pairs, weight=_PAIRS_AT_ONCE)
         for shard in shards:
             rows = [np.empty((0, opened.dim), np.float32), *(next(made) for _ in portions[shard])]
@@ -134,7 +144,7 @@ def _rows(
 
 @contextmanager
 def _mapping(
-    opened: TextSpace, space: Path, source: ShardSet, unit: Unit, num_processes: int
+    opened: TextSpace, space: Path, trust: tuple[str, ...], source: ShardSet, unit: Unit, num_processes: int
 ) -> Iterator[Callable[[Sequence[range]], Iterator[np.ndarray]]]:
     """A function from portions of ids to their rows, one after the other, computed here or in processes."""
     if num_processes == 1:
@@ -143,7 +153,7 @@ def _mapping(
     context = multiprocessing.get_context("spawn")  # what was imported here may hold threads, which a fork would not have
     with _one_thread_each(), ProcessPoolExecutor(num_processes, context) as pool:
         try:
-            yield partial(pool.map, partial(_rows_in_process, space, source.parts, unit))
+            yield partial(pool.map, partial(_rows_in_process, space, trust, source.parts, unit))
         except BrokenProcessPool:
             raise InputError("a process was killed (by the system, for want of memory?). Run it again, or with --num-processes 1") from None
         finally:
@@ -165,13 +175,13 @@ def _one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _rows_in_process(space: Path, shards: SetParts, unit: Unit, ids: range) -> np.ndarray:
-    return _rows_of(*_opened(space, shards), unit, ids)
+def _rows_in_process(space: Path, trust: tuple[str, ...], shards: SetParts, unit: Unit, ids: range) -> np.ndarray:
+    return _rows_of(*_opened(space, trust, shards), unit, ids)
 
 
 @cache
-def _opened(space: Path, shards: SetParts) -> tuple[TextSpace, ShardSet]:
-    return open_space(space), ShardSet(*shards)
+def _opened(space: Path, trust: tuple[str, ...], shards: SetParts) -> tuple[TextSpace, ShardSet]:
+    return open_space(space, trust), ShardSet(*shards)
 
 
 def _rows_of(space: TextSpace, source: ShardSet, unit: Unit, ids: range) -> np.ndarray:

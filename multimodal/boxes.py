@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import IO, Any
 
 from multimodal.errors import InputError
@@ -134,16 +134,6 @@ def check_parts(box: str | Path, parts: Mapping[str, Mapping[str, Any]], wanted:
         check_values(box, f"parts.{name}", facts, wanted)
 
 
-def box_file(box: str | Path, name: str) -> Path:
-    """The path of a file or folder that a manifest names in its box; InputError where the name, or a link, leads out of the box."""
-    if not name or "\0" in name or Path(name).is_absolute() or PureWindowsPath(name).anchor or ".." in PureWindowsPath(name).parts:
-        raise InputError(f"{Path(box) / MANIFEST}: names {_shortened(name)}, which is no name of a file in its folder. {_DAMAGED}")
-    path = Path(box) / name
-    if not path.resolve().is_relative_to(Path(box).resolve()):
-        raise InputError(f"{path}: is a link that leads out of {box}. Put what it leads to in its place, if you trust it")
-    return path
-
-
 @contextmanager
 def reading(path: str | Path) -> Iterator[None]:
     """Around the code that parses a file of a box: what it raises where the file is damaged becomes an InputError that names the file.
@@ -225,6 +215,23 @@ def encode_manifest(manifest: Manifest) -> bytes:
 def is_whole(box: str | Path) -> bool:
     """Whether the box was finished."""
     return (Path(box) / MANIFEST).is_file()
+
+
+def box_file(box: str | Path, name: Any, may_link: bool = False) -> Path:
+    """The path of a file, or folder, that a box names, such as a part of its manifest; InputError where it would lie outside of the box.
+
+    A name is relative, with `/` between folders. may_link: the file may be a link to somewhere else, as tars on another disk are; otherwise
+    a link that leads out of the box is refused, whatever it leads to.
+    """
+    parts = name.split("/") if isinstance(name, str) else []
+    if not parts or any(part in ("", ".", "..") for part in parts) or re.search(r"[\0\\]|^[A-Za-z]:", name):
+        raise InputError(f"{box}: names the file {name!r}, which may lie outside of it. Nothing was read; do not use this folder")
+    path = Path(box, name)
+    if not may_link and not path.resolve().is_relative_to(Path(box).resolve()):
+        raise InputError(
+            f"{path}: is a link that leads out of {box}, to {path.resolve()}. A box holds its own files: copy what it leads to in its place"
+        )
+    return path
 
 
 @contextmanager
@@ -323,10 +330,15 @@ def is_unfinished(path: Path) -> bool:
 
 
 def copy_box(source: str | Path, target: str | Path) -> None:
-    """Make target a box equal to source, its manifest last. What lay under the names of its files before is replaced."""
+    """Make target a box equal to source, its manifest last. What lay under the names of its files before is replaced.
+
+    InputError, and nothing copied, where a file of source is a link to one outside of it.
+    """
     source, target = Path(source), Path(target)
-    (target / MANIFEST).unlink(missing_ok=True)
     files = sorted(path.relative_to(source) for path in source.rglob("*") if path.is_file())
+    for relative in files:
+        box_file(source, relative.as_posix())
+    (target / MANIFEST).unlink(missing_ok=True)
     for relative in sorted(files, key=lambda path: path == Path(MANIFEST)):
         link_or_copy(source / relative, target / relative)
 

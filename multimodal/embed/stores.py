@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from multimodal.boxes import box_file
 from multimodal.data.decode import Decoded
 from multimodal.embed.pictures import EmbeddedBatch, as_batches, embed_pictures, in_order, pick_batch_size, pick_device, recall
 from multimodal.errors import InputError
@@ -47,6 +48,7 @@ def index(
     max_bad_share: float = 0.05,
     cache: Path | None = None,
     cache_bytes: int | None = None,
+    trust: Sequence[str] = (),
 ) -> Path:
     """Embed the pictures of a shard set and keep the vectors, with names, texts and thumbnails, as a store.
 
@@ -66,13 +68,15 @@ def index(
         max_bad_share: fail where a larger share of the pictures cannot be read.
         cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
         cache_bytes: the most that tars take there; by default 20 GiB.
+        trust: your own package, or packages, whose classes the export names. Their code is run; without this nothing is imported
+            because a folder names it.
     """
-    opened, source = load_export(export, pick_device(device)), open_set(shards, cache, cache_bytes)
+    opened, source = load_export(export, pick_device(device), trust), open_set(shards, cache, cache_bytes)
     ids = split.ids(source, part)
     if not len(ids):
         raise InputError(f"{source.place}: no pair is in part {part!r} with seed {split.seed} and held_out {split.held_out}")
     features = None if column is None else _features(opened, source, column)
-    create_store(output, Path(export) / QUERY, opened.card.family, opened.fingerprint)
+    create_store(output, box_file(export, QUERY), opened.card.family, opened.fingerprint, trust)
     cut = "" if part == "all" else f" {part} (seed {split.seed}, held out {split.held_out})"
     store = Store(output)
     is_there = all(_is_there(store, f"{source.name}/{shard.name}{cut}", shard) for shard in source.shards)

@@ -212,6 +212,7 @@ def evaluate(
     output: Path | None = None,
     cache: Path | None = None,
     cache_bytes: int | None = None,
+    trust: Sequence[str] = (),
 ) -> list[ClassRow]:
     """Look for articles by pictures and for pictures by articles of the same class, and print mean average precision beside chance.
 
@@ -232,8 +233,10 @@ def evaluate(
         output: also write the rows into this JSON file, and what each query found into a .queries.parquet beside it.
         cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
         cache_bytes: the most that tars take there; by default 20 GiB.
+        trust: your own package, or packages, whose classes the store names. Their code is run; without this nothing is imported
+            because a folder names it.
     """
-    opened, source = Store(store), open_set(shards, cache, cache_bytes)
+    opened, source = Store(store, trust=trust), open_set(shards, cache, cache_bytes)
     ids = split.ids(source, part)
     sides = _sides(opened, source, ids, label, text_index, distance)
     if (num_judged := len(sides.images.ids)) < len(ids):

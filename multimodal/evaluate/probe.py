@@ -140,6 +140,7 @@ def probe(
     num_threads: int | None = None,
     device: str | None = None,
     max_bad_share: float = 0.05,
+    trust: Sequence[str] = (),
 ) -> list[ProbeRow]:
     """Learn classes from a trunk's frozen features, and print how many test pictures get their own, with chance beside it.
 
@@ -160,11 +161,13 @@ def probe(
         num_threads: pictures are decoded (and on a CPU computed) in so many threads; by default one for each core.
         device: cpu, cuda:0 ...; by default the accelerator where there is one.
         max_bad_share: fail where a larger share of the pictures cannot be read.
+        trust: your own package, or packages, whose classes the export names. Their code is run; without this nothing is imported
+            because a folder names it.
     """
     on = pick_device(device)
     if (export is None) == (trunk is None):
         raise InputError("what is probed? Give either an export (--export E), or a trunk by its arguments (--trunk.architecture ...)")
-    probed = load_export(export).network.trunk if export is not None else trunk
+    probed = load_export(export, trust=trust).network.trunk if export is not None else trunk
     assert probed is not None
     sizes = [probed.preprocessing.size] if size is None else size
     for one in sizes:

@@ -24,7 +24,6 @@ from multimodal.pairs import Hit
 from multimodal.search.query import answer
 from multimodal.search.store import Store
 from multimodal.shards import ShardSet
-from multimodal.text import open_space
 from multimodal.text.topics import TopicSpace
 
 
@@ -219,7 +218,7 @@ def pictures_of(store: Store, hits: Sequence[Hit]) -> list[Picture]:
 
 def topics_of(store: Store, num_words: int = 8, num_pictures: int = 6) -> list[Topic]:
     """Every topic of a topic store, the largest share of the pictures first."""
-    space = open_space(store.path / "query")
+    space = store.query_space
     if not isinstance(space, TopicSpace):
         raise InputError(f"{store.path}: is a {store.family} store and has no topics")
     rows = np.asarray(store.rows, dtype=np.float32)

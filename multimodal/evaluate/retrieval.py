@@ -141,6 +141,7 @@ def evaluate(
     output: Path | None = None,
     cache: Path | None = None,
     cache_bytes: int | None = None,
+    trust: Sequence[str] = (),
 ) -> list[RetrievalRow]:
     """Look every pair up among the pairs of its part, by its text and by its picture, and print recall beside chance.
 
@@ -158,8 +159,10 @@ def evaluate(
         output: also write the rows into this JSON file, and what each query found into a .queries.parquet beside it.
         cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
         cache_bytes: the most that tars take there; by default 20 GiB.
+        trust: your own package, or packages, whose classes the store names. Their code is run; without this nothing is imported
+            because a folder names it.
     """
-    opened, source = Store(store), open_set(shards, cache, cache_bytes)
+    opened, source = Store(store, trust=trust), open_set(shards, cache, cache_bytes)
     ids = split.ids(source, part)
     found = retrieve(opened, source, ids, queries, directions)
     rows = [RetrievalRow.of(one, recipe or opened.family, opened.family, gallery, trunk, split.seed, control) for one in found]

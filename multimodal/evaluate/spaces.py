@@ -51,6 +51,7 @@ def show(
     html: Path | None = None,
     cache: Path | None = None,
     cache_bytes: int | None = None,
+    trust: Sequence[str] = (),
 ) -> None:
     """Print what a text space is: class, dimensions, fingerprint, and its topics' top words or its most frequent words.
 
@@ -64,8 +65,10 @@ def show(
         html: write a page with all of it, and the pairs' pictures, to this file too.
         cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
         cache_bytes: the most that tars take there; by default 20 GiB.
+        trust: your own package, or packages, whose classes the text space names. Their code is run; without this nothing is imported
+            because a folder names it.
     """
-    opened = open_space(space)
+    opened = open_space(space, trust)
     facts = list(_facts(space, opened))
     near = {word: neighbours(opened, word, num_words) for word in words or ()}
     strongest: list[Strongest] = []

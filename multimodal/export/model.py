@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import sys
 import tempfile
-from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,20 +23,26 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from jsonargparse import ArgumentParser
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from multimodal.boxes import Manifest, atomic_write, fingerprint_bytes, fingerprint_file, is_whole, read_manifest, write_manifest
+from multimodal import objectives, shards, towers
+from multimodal.boxes import Manifest, atomic_write, box_file, fingerprint_bytes, fingerprint_file, is_whole, read_manifest, write_manifest
 from multimodal.data.decode import BadPicture, centre
 from multimodal.errors import InputError
 from multimodal.export.card import Card, read_card
 from multimodal.objectives import Objective
 from multimodal.shards.columns import Column
-from multimodal.shards.joined import JoinedShards, Sets, open_sets
+from multimodal.shards.joined import JoinedShards
+from multimodal.shards.reader import ShardSet
+from multimodal.shards.remote import RemoteShards
 from multimodal.text import TextSpace, open_space
 from multimodal.text.encoder import EncoderSpace, Projection
-from multimodal.towers import Head, Preprocessing, TextTower, Trunk
+from multimodal.towers import FileWeights, FolderEncoder, Head, HubEncoder, HubWeights, ImageTower, Preprocessing, TextTower, Trunk, Weights
+from multimodal.towers.text import Encoder
+from multimodal.towers.weights import StoredWeights
+from multimodal.trust import Builder, Classes, classes_of
+from multimodal.urls import is_url
 
 WEIGHTS = "weights.safetensors"
 QUERY = "query"
@@ -44,6 +50,49 @@ CHECKPOINTS = ("checkpoints/best.ckpt", "checkpoints/last.ckpt")
 """Which is taken: the first of these that the run has."""
 MADE_FROM = "made_from.json"
 """What a run learns from, there from its beginning; a finished one has it in its manifest."""
+
+
+ACTIVATIONS = (
+    *(
+        "CELU",
+        "ELU",
+        "GELU",
+        "Hardshrink",
+        "Hardsigmoid",
+        "Hardswish",
+        "Hardtanh",
+        "Identity",
+        "LeakyReLU",
+        "LogSigmoid",
+        "LogSoftmax",
+        "Mish",
+    ),
+    *(
+        "PReLU",
+        "ReLU",
+        "ReLU6",
+        "SELU",
+        "SiLU",
+        "Sigmoid",
+        "Softmax",
+        "Softmin",
+        "Softplus",
+        "Softshrink",
+        "Softsign",
+        "Tanh",
+        "Tanhshrink",
+    ),
+)
+"""Of torch.nn, those that a head may end in."""
+HEADS = {**classes_of(nn, nn.Module, ("Identity", "Linear")), **classes_of(towers, Head)}
+IMAGE_TOWERS = {**HEADS, **classes_of(towers, ImageTower)}
+TEXT_SIDES = {**HEADS, **classes_of(towers, TextTower)}
+SLOTS = {
+    nn.Module: {**classes_of(nn, nn.Module, ACTIVATIONS), **classes_of(towers, towers.ColourJitter)},
+    **{base: classes_of(towers, base) for base in (Trunk, Weights, Head, Encoder)},
+    Objective: classes_of(objectives, Objective),
+}
+"""The type of a parameter -> the classes that an export, a column or a run may name for it; any other only where its package is trusted."""
 
 
 class ExportNetwork(nn.Module):
@@ -67,26 +116,29 @@ class ExportNetwork(nn.Module):
 class Export:
     """An export that was opened. Vectors are as the run's objective means them, topic shares or points; stores scale them to length one."""
 
-    def __init__(self, path: str | Path, device: str | torch.device = "cpu") -> None:
+    def __init__(self, path: str | Path, device: str | torch.device = "cpu", trust: Sequence[str] = ()) -> None:
         self.path = Path(path)
+        self.trust = tuple(trust)
         self.manifest = read_manifest(self.path, kind="export")
         self.card: Card = read_card(self.path)
         self.preprocessing = Preprocessing.from_json(self.card.preprocessing)
         objective = self.card.architecture.get("objective")
         if objective is None:
             raise InputError(f"{self.path}: its card names no objective, which says what its vectors mean. Make the export again")
+        weights, wanted = box_file(self.path, WEIGHTS), self.manifest.parts[WEIGHTS]["fingerprint"]
+        builder = Builder(self.path, SLOTS, self.trust, {Weights: StoredWeights})  # all weights are in the one file
         self.network = ExportNetwork(
-            Trunk.unfilled(self.card.architecture["trunk"], self.preprocessing),
-            build(self.card.architecture["head"], nn.Module),
-            build(objective, Objective),
+            builder.build(_prepared(self.card.architecture["trunk"], self.preprocessing), Trunk),
+            builder.build(self.card.architecture["head"], nn.Module, HEADS),
+            builder.build(objective, Objective),
         )
-        wanted = self.manifest.parts[WEIGHTS]["fingerprint"]
-        if (self.path / WEIGHTS).is_file() and (found := fingerprint_file(self.path / WEIGHTS)) != wanted:
-            raise InputError(f"{self.path / WEIGHTS}: is {found[:12]}, and the export was made with {wanted[:12]}. Make the export again")
+        self.network.trunk.prepare(self.preprocessing)
+        if weights.is_file() and (found := fingerprint_file(weights)) != wanted:
+            raise InputError(f"{weights}: is {found[:12]}, and the export was made with {wanted[:12]}. Make the export again")
         try:
-            self.network.load_state_dict(load_file(self.path / WEIGHTS))
+            self.network.load_state_dict(load_file(weights))
         except (FileNotFoundError, RuntimeError) as error:
-            raise InputError(f"{self.path / WEIGHTS}: does not fit the export's card: {error}. Make the export again") from None
+            raise InputError(f"{weights}: does not fit the export's card: {error}. Make the export again") from None
         self.network.eval().to(device)
 
     @property
@@ -97,13 +149,14 @@ class Export:
     @cached_property
     def query(self) -> TextSpace:
         """The side that reads queries, opened at first use."""
-        found = read_manifest(self.path / QUERY, kind="text-space").fingerprint
+        query = box_file(self.path, QUERY)
+        found = read_manifest(query, kind="text-space").fingerprint
         if found != self.card.query_fingerprint:
             raise InputError(
-                f"{self.path / QUERY}: this text space is {found[:12]} and the export was made with {self.card.query_fingerprint[:12]}. "
+                f"{query}: this text space is {found[:12]} and the export was made with {self.card.query_fingerprint[:12]}. "
                 "Make the export again"
             )
-        return open_space(self.path / QUERY)
+        return open_space(query, self.trust)
 
     def embed_images(self, images: np.ndarray | Tensor) -> np.ndarray:
         """images (b, 3, h, w) uint8, cut and scaled as `preprocessing` says. Returns (b, d) float32."""
@@ -138,21 +191,36 @@ class Export:
         return self.network.trunk.mean.device
 
 
-def load_export(path: str | Path, device: str | torch.device = "cpu") -> Export:
-    """Open an export; InputError where it is none."""
-    return Export(path, device)
+def load_export(path: str | Path, device: str | torch.device = "cpu", trust: Sequence[str] = ()) -> Export:
+    """Open an export; InputError where it is none, or where it names a class that is not of this project.
+
+    trust: packages whose classes it may name too.
+    """
+    return Export(path, device, trust)
 
 
-def export(run: Path, output: Path, space: Path | None = None, trunk: Trunk | None = None) -> Path:
+def export(
+    run: Path,
+    output: Path,
+    space: Path | None = None,
+    trunk: Trunk | None = None,
+    encoder: Encoder | None = None,
+    trust: Sequence[str] = (),
+) -> Path:
     """Make an export of a finished run: its best checkpoint, or the last where the run did not choose.
 
     Args:
         run: the run's folder, with config.yaml and checkpoints.
         output: the folder to make.
         space: the text space that the run's text column was made with; not needed where the run trained a text tower.
-        trunk: for a run on a feature column, the trunk that made it, where it is not to be had any more as the column says.
+        trunk: for a run on a feature column, the trunk that made it, where it is not to be had any more as the column says, or where
+            its weights lie in a file or on the hub: neither is opened because the column names it.
+        encoder: for a run that trained a text tower on the encoder of a folder or of the hub, that encoder, for the same reason
+            (`--encoder multimodal.towers.FolderEncoder --encoder.path F`).
+        trust: your own package, or packages, whose classes the run or the text space names. Its code is run. Without this a run, a column
+            or a space can name this project's classes alone.
     """
-    trained = _Trained.read(run)
+    trained = _Trained.read(run, encoder, trust)
     with tempfile.TemporaryDirectory() as scratch:
         query = _query(trained, space, Path(scratch))
         manifest, weights = _assembled(trained, query, trunk)
@@ -172,7 +240,7 @@ def export(run: Path, output: Path, space: Path | None = None, trunk: Trunk | No
 def _assembled(trained: _Trained, query: TextSpace, given: Trunk | None) -> tuple[Manifest, bytes]:
     """The export's manifest, and its weights as a safetensors file."""
     tower = _image_tower(trained, given)
-    network = ExportNetwork(tower.trunk, tower.head, trained.build("objective", Objective)).eval()
+    network = ExportNetwork(tower.trunk, tower.head, trained.build("objective", Objective, SLOTS[Objective])).eval()
     with torch.inference_mode():
         dim = network.of_features(torch.zeros(1, network.trunk.dim)).shape[1]
     if dim != query.dim:
@@ -190,16 +258,11 @@ def _assembled(trained: _Trained, query: TextSpace, given: Trunk | None) -> tupl
     return manifest, weights
 
 
-def build(described: Mapping[str, Any], base: Any) -> Any:
-    """The object that `{"class_path": ..., "init_args": ...}` describes; InputError where it is no `base` or its arguments do not fit."""
-    parser = ArgumentParser(exit_on_error=False, add_help=False)
-    parser.add_argument("--it", type=base)
-    try:
-        return parser.instantiate(parser.parse_object({"it": dict(described)})).it
-    except ArgumentError as error:
-        raise InputError(
-            f"{described.get('class_path')}: cannot be made as a {getattr(base, '__name__', base)}: {' '.join(str(error).split())}"
-        ) from None
+def _prepared(recipe: Any, preprocessing: Preprocessing) -> Any:
+    """The recipe of a frozen trunk that takes pictures of the size that they are prepared in."""
+    if not isinstance(recipe, Mapping) or not isinstance(recipe.get("init_args"), Mapping):
+        return recipe  # what builds it says what is wrong
+    return {**recipe, "init_args": {**recipe["init_args"], "frozen": True, "size": preprocessing.size}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,9 +275,11 @@ class _Trained:
     state: Mapping[str, Tensor]
     step: int
     made_from: Mapping[str, str]
+    encoder: Encoder | None
+    trust: Sequence[str]
 
     @classmethod
-    def read(cls, run: Path) -> _Trained:
+    def read(cls, run: Path, encoder: Encoder | None, trust: Sequence[str]) -> _Trained:
         path = Path(run) / "config.yaml"
         try:
             config = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -235,14 +300,43 @@ class _Trained:
             begun = Path(run) / MADE_FROM
             made_from = json.loads(begun.read_text(encoding="utf-8")) if begun.is_file() else {}
         model, data = (config[part].get("init_args", config[part]) for part in ("model", "data"))
-        return cls(Path(run), model, data, checkpoint["state_dict"], int(checkpoint.get("global_step", 0)), made_from)
+        return cls(Path(run), model, data, checkpoint["state_dict"], int(checkpoint.get("global_step", 0)), made_from, encoder, trust)
 
-    def build(self, part: str, base: type) -> Any:
+    def build(self, part: str, base: type, ours: Classes) -> Any:
         """`image_tower`, `text_side` or `objective`, with the checkpoint's weights."""
         if not isinstance(self.model.get(part), Mapping):
             raise InputError(f"{self.run / 'config.yaml'}: model.{part} has no class_path")
-        module = build(self.model[part], base)
+        finish = {Weights: StoredWeights, Encoder: self._encoder}
+        module = Builder(self.run, SLOTS, self.trust, finish).build(self.model[part], base, ours)
         return self.fill(module, part)
+
+    def _encoder(self, named: Encoder) -> Encoder:
+        """The one that the user gave, else the one that the run names, where no path is opened and nothing fetched for it."""
+        if self.encoder is not None:
+            return self.encoder
+        if type(named) not in (FolderEncoder, HubEncoder):
+            return named
+        name, value = ("name", named.name) if isinstance(named, HubEncoder) else ("path", named.path)
+        raise InputError(
+            f"{self.run}: trained on the text encoder {value}, which is neither opened nor fetched because a run names it. If you want it, "
+            f"add: --encoder multimodal.towers.{type(named).__name__} --encoder.{name} {shlex.quote(str(value))}"
+        )
+
+    def _shards(self) -> JoinedShards:
+        """The sets that the run learnt from, of which the columns' manifests are read; one at a URL as it lies in its cache."""
+        described = self.data["shards"]
+        several = isinstance(described, Mapping) and "class_path" not in described
+        opened = {name: self._opened(one) for name, one in (described if several else {"": described}).items()}
+        return JoinedShards(opened) if several else JoinedShards.of(opened[""])
+
+    def _opened(self, described: Any) -> ShardSet:
+        if isinstance(described, str) and not is_url(described):
+            return ShardSet(described)
+        if isinstance(described, str):
+            kept = {name: value for name in ("cache", "cache_bytes") if (value := self.data.get(name)) is not None}
+            described = {"class_path": "multimodal.shards.RemoteShards", "init_args": {"url": described, **kept}}
+        remote: RemoteShards = Builder(self.run, {}).build(described, RemoteShards, classes_of(shards, RemoteShards))
+        return remote.fetched()
 
     def fill(self, module: nn.Module, part: str) -> nn.Module:
         state = {name.removeprefix(f"{part}."): tensor for name, tensor in self.state.items() if name.startswith(f"{part}.")}
@@ -260,11 +354,8 @@ class _Trained:
         name = described.get("init_args", {}).get("name")
         if name is None:
             return None
-        shards, cache = self.data["shards"], self.data.get("cache")
-        shards = build(shards, Sets) if isinstance(shards, Mapping) else shards
-        shards = open_sets(shards, None if cache is None else Path(cache), self.data.get("cache_bytes"))
-        of, column = next(iter(JoinedShards.of(shards).columns(name).items()))  # they mean the same in all sets
-        key = f"column {name} of {of}" if isinstance(shards, JoinedShards) else f"column {name}"
+        of, column = next(iter(self._shards().columns(name).items()))  # they mean the same in all sets
+        key = f"column {name} of {of}" if f"column {name} of {of}" in self.made_from else f"column {name}"
         trained_on = self.made_from.get(key, column.manifest.fingerprint)
         if trained_on != column.manifest.fingerprint:
             raise InputError(
@@ -290,11 +381,11 @@ class _ImageTower:
 
 
 def _image_tower(trained: _Trained, given: Trunk | None) -> _ImageTower:
-    tower = trained.build("image_tower", nn.Module)
+    tower = trained.build("image_tower", nn.Module, IMAGE_TOWERS)
     described = trained.model["image_tower"]
     column = trained.column("image")
     if column is not None:
-        return _ImageTower(_trunk_of(column, given), tower, _described(described))
+        return _ImageTower(_trunk_of(column, given, trained.trust), tower, _described(described))
     if given is not None:
         raise InputError(f"{trained.run}: trained on pictures, so its trunk is in its checkpoint; leave --trunk out")
     trunk, head = getattr(tower, "trunk", None), getattr(tower, "head", None)
@@ -312,14 +403,17 @@ def _as_validated(preprocessing: Preprocessing, image: Mapping[str, Any]) -> Pre
     return replace(preprocessing, **{name: given[name] for name in ("size", "crop_share", "interpolation") if name in given})
 
 
-def _trunk_of(column: Column, given: Trunk | None) -> Trunk:
+def _trunk_of(column: Column, given: Trunk | None, trust: Sequence[str]) -> Trunk:
     """The trunk that made a feature column, checked by fingerprint."""
     recipe, wanted = column.manifest.config.get("trunk"), column.manifest.made_from.get("trunk")
     if recipe is None or wanted is None:
         raise InputError(
             f"{column.path}: was not made by a trunk, so there is no network from pictures to it. Make features with: multimodal embed"
         )
-    trunk = given if given is not None else build(recipe, Trunk)
+    if given is not None:
+        trunk = given
+    else:
+        trunk = Builder(column.path, SLOTS, trust, {Weights: lambda weights: _at_hand(weights, recipe, column)}).build(recipe, Trunk)
     if trunk.fingerprint != wanted:
         raise InputError(
             f"{column.path}: was made by the trunk {wanted[:12]}, and {trunk.architecture} with {trunk.weights.describe()} is "
@@ -328,12 +422,26 @@ def _trunk_of(column: Column, given: Trunk | None) -> Trunk:
     return trunk
 
 
+def _at_hand(weights: Weights, recipe: Mapping[str, Any], column: Column) -> Weights:
+    """Weights as a column's recipe names them; InputError, with what to type, where a path would be opened or the hub be asked for them."""
+    if type(weights) not in (FileWeights, HubWeights):
+        return weights
+    arguments = {**recipe["init_args"], "weights": recipe["init_args"]["weights"]["class_path"]}
+    options = {f"trunk.{name}": value for name, value in arguments.items() if value is not None}
+    options |= {f"trunk.weights.{name}": value for name, value in recipe["init_args"]["weights"].get("init_args", {}).items()}
+    typed = " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in options.items())
+    raise InputError(
+        f"{column.path}: was made with {type(weights).__name__}, and no file is opened and nothing fetched because a column names it. "
+        f"If you want these weights, add: {typed}"
+    )
+
+
 def _query(trained: _Trained, space: Path | None, scratch: Path) -> TextSpace:
     """What reads queries: the text column's own space, with the run's text side on top where it has one; or the run's text tower.
 
     scratch: an empty folder that is there until the space was saved.
     """
-    text_side = trained.build("text_side", nn.Module)
+    text_side = trained.build("text_side", nn.Module, TEXT_SIDES)
     if isinstance(text_side, TextTower):
         return _query_of_tower(text_side, trained.run, scratch)
     column = trained.column("text")
@@ -341,7 +449,7 @@ def _query(trained: _Trained, space: Path | None, scratch: Path) -> TextSpace:
         raise InputError(f"{trained.run}: its texts are no column and its text side is no TextTower, so nothing can read queries")
     if space is None:
         raise InputError(f"{trained.run}: which text space made the column {column.path}? Give it: --space <folder>")
-    opened, wanted = open_space(space), column.manifest.made_from.get("text-space", "none")
+    opened, wanted = open_space(space, trained.trust), column.manifest.made_from.get("text-space", "none")
     if opened.fingerprint != wanted:
         raise InputError(
             f"{space}: is the text space {opened.fingerprint[:12]}, and the run's text column {column.path} was made with {wanted[:12]}. "

@@ -87,6 +87,7 @@ def search_verb(
     json: bool = False,
     html: Path | None = None,
     export: Path | None = None,
+    trust: Sequence[str] = (),
 ) -> None:
     """Search a store of pictures in words, with arithmetic.
 
@@ -110,8 +111,10 @@ def search_verb(
         json: print one JSON object instead of a table.
         html: also write the hits as pictures into this file, one page with everything inside.
         export: the export that the store was made from; image:<path> needs its image tower.
+        trust: your own package, or packages, whose classes the store or the export names. Their code is run; without this nothing is
+            imported because a folder names it. Give it behind the query, or as --trust=mypackage.
     """
-    opened = Store(store)
+    opened = Store(store, trust=trust)
     encoder = None if export is None else _lazy_encoder(opened, export)
     found = answer(opened, query, k, encoder, _conditions(opened, where or []))
     if found.notes:
@@ -215,7 +218,7 @@ def _lazy_encoder(store: Store, export: Path) -> ImageEncoder:
             if (error.name or "").startswith("multimodal"):
                 raise
             raise missing_extra("train", f"image:<path> runs the image tower, which needs {error.name}") from None
-        return load_export(export).embed_image_files(paths)
+        return load_export(export, trust=store.trust).embed_image_files(paths)
 
     return encode
 

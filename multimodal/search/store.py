@@ -63,10 +63,11 @@ _PART = re.compile(rf"{SEGMENTS}[0-9]{{6,18}}|{TOMBSTONES}[0-9]{{6,18}}\.npy")
 _MAX_ID = np.iinfo(np.int64).max
 
 
-def create_store(path: str | Path, query: str | Path, family: str, export: str) -> None:
+def create_store(path: str | Path, query: str | Path, family: str, export: str, trust: Sequence[str] = ()) -> None:
     """Make an empty store.
 
     query: the text-space box that queries go through, copied in. family: the export's. export: the fingerprint of the export's manifest.
+    trust: packages whose text spaces may be loaded; see `open_space`.
     A store that is there already and was made for the same export stays as it is; one made for another is an InputError.
     """
     path = Path(path)
@@ -81,8 +82,8 @@ def create_store(path: str | Path, query: str | Path, family: str, export: str) 
                     "Vectors of two exports do not compare: choose another folder, or delete this one"
                 )
         return
+    dim = open_space(query, trust).dim  # first: what may not be opened is not copied
     copy_box(query, path / QUERY)
-    dim = open_space(path / QUERY).dim
     counts = {"rows": 0, "deleted": 0, "generation": 0, "next_segment": 0}
     write_manifest(path, Manifest(kind="store", config={"family": family, "dim": dim}, counts=counts, made_from=made_from))
 
@@ -120,9 +121,12 @@ class Store:
     `ids` (n,) int64 are the live pictures, segment by segment; everything else comes in that order.
     """
 
-    def __init__(self, path: str | Path, before: Store | None = None) -> None:
-        """before: an earlier generation of the same store, whose segments are not read again."""
+    def __init__(self, path: str | Path, before: Store | None = None, trust: Sequence[str] = ()) -> None:
+        """before: an earlier generation of the same store, whose segments are not read again. trust: packages whose text spaces may be
+        loaded; see `open_space`.
+        """
         self.path = Path(path)
+        self.trust = tuple(trust)
         known = {} if before is None else {segment.number: segment for segment in before.segments}
         while True:
             self.manifest = read_manifest(self.path, kind="store")
@@ -192,10 +196,8 @@ class Store:
         query = box_file(self.path, QUERY)
         found, wanted = read_manifest(query, kind="text-space").fingerprint, self.manifest.made_from[QUERY]
         if found != wanted:
-            raise InputError(
-                f"{self.path / QUERY}: this text space is {found[:12]} and the store was made with {wanted[:12]}. Make the store again"
-            )
-        return open_space(self.path / QUERY)
+            raise InputError(f"{query}: this text space is {found[:12]} and the store was made with {wanted[:12]}. Make the store again")
+        return open_space(query, self.trust)
 
     @cached_property
     def engine(self) -> FlatEngine:

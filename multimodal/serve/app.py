@@ -36,7 +36,9 @@ HEADERS = {
 }
 
 
-def serve(store: Path, host: str = "127.0.0.1", port: int = 8000, allowed_hosts: list[str] | None = None) -> None:
+def serve(
+    store: Path, host: str = "127.0.0.1", port: int = 8000, allowed_hosts: list[str] | None = None, trust: Sequence[str] = ()
+) -> None:
     """Search a store of pictures in a browser, until Ctrl-C.
 
     The store is served as it is now; start again to see what was added since. There is no log-in: whoever reaches the address sees the
@@ -48,10 +50,12 @@ def serve(store: Path, host: str = "127.0.0.1", port: int = 8000, allowed_hosts:
         port: the port to listen at; 0 takes a free one.
         allowed_hosts: names that the server answers to, beside localhost, this machine's own and every address, where others reach it by
             a name.
+        trust: your own package, or packages, whose classes the store names. Their code is run; without this nothing is imported
+            because a folder names it.
     """
     if not 0 <= port <= 65535:
         raise InputError(f"--port {port}: a port is a number from 0 to 65535")
-    app = make_app(Store(store), [host, *(allowed_hosts or [])])
+    app = make_app(Store(store, trust=trust), [host, *(allowed_hosts or [])])
     with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listening:
         shown = f"[{host}]" if ":" in host else host
         print(f"http://{shown}:{listening.getsockname()[1]}/  (Ctrl-C ends it)", file=sys.stderr, flush=True)

@@ -28,6 +28,7 @@ from multimodal.boxes import (
     MANIFEST,
     Manifest,
     atomic_write,
+    box_file,
     check_parts,
     check_values,
     decode_manifest,
@@ -73,7 +74,7 @@ class Column:
     @classmethod
     def of(cls, shards: ShardSet, name: str) -> Column:
         """The column of that name in the set. InputError where there is none, or where it was made of shards that have changed since."""
-        path = column_path(shards, name)
+        path = box_file(shards.index / COLUMNS, name, may_link=True)  # a run's config names it too
         _fetch_column(shards, name, path)
         if not is_whole(path):
             absent = "does not exist" if shards.remote is None else f"does not exist, nor does {shards.place}/{COLUMNS}/{name}"
@@ -106,7 +107,7 @@ class Column:
 
     def top_words(self) -> list[list[str]] | None:
         """For each of the d dimensions the words that say most of what it means; None where the column does not say."""
-        path = self.path / TOP_WORDS
+        path = box_file(self.path, TOP_WORDS)
         if not path.is_file():
             return None
         with reading(path):
@@ -149,8 +150,10 @@ class Column:
     def _open(self, number: int) -> _Rows:
         name = self._files[number]
         try:
-            values = read_array(self.path / f"{name}{ROWS}", mapped=True)
-            offsets = read_array(self.path / f"{name}{OFFSETS}", mapped=True) if self.unit != "pair" else None
+            values = read_array(box_file(self.path, f"{name}{ROWS}"), mapped=True)
+            offsets = read_array(box_file(self.path, f"{name}{OFFSETS}"), mapped=True) if self.unit != "pair" else None
+        except InputError:
+            raise
         except (FileNotFoundError, ValueError) as error:
             raise InputError(f"columns {self.path}: {name} cannot be read ({error}). Remove the folder and make the column again") from None
         facts = self.manifest.parts[f"{name}{ROWS}"]
@@ -342,7 +345,7 @@ def column_files(manifest: Manifest) -> dict[str, str]:
 def _fetch_column(shards: ShardSet, name: str, path: Path) -> None:
     """Of a set at a URL, have the column here as it is there, unless one was made, or begun, here."""
     is_own = (path / UNFINISHED).is_file() or (is_whole(path) and not (path / FETCHED).is_file())
-    if shards.remote is None or is_own:
+    if shards.remote is None or shards.remote.offline or is_own:
         return
     at = f"{COLUMNS}/{name}"
     content = shards.remote.read_file(f"{at}/{MANIFEST}")

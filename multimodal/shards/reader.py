@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from multimodal.boxes import MANIFEST, check_parts, fingerprint_json, read_manifest
+from multimodal.boxes import MANIFEST, box_file, check_parts, fingerprint_json, read_manifest
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards.format import BLOCK, TAR, decode_record, header_key
@@ -349,6 +349,7 @@ def _shards(box: Path, parts: Mapping[str, Mapping[str, Any]]) -> tuple[Shard, .
     tars = {name: part for name, part in parts.items() if name != INDEX}
     check_parts(box, tars, {"num_pairs": int})
     for file, part in sorted(tars.items()):
+        box_file(box, file, may_link=True)
         if not file.endswith(TAR) or Path(file).name != file:
             raise InputError(f"{box / MANIFEST}: lists {file!r}, which is no name of a tar in its folder")
         shards.append(Shard(file.removesuffix(TAR), part["num_pairs"], part["size_bytes"], part["fingerprint"], start))

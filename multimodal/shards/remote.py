@@ -64,6 +64,8 @@ class RemoteShards:
     tries: int = 5
     timeout_s: float = 60.0
     wait_s: float = 0.5
+    offline: bool = field(default=False, compare=False, repr=False)
+    """Whether only what lies in the cache is read, see `fetched`."""
 
     def __post_init__(self) -> None:
         if not is_url(self.url):
@@ -86,10 +88,24 @@ class RemoteShards:
         except OSError as error:
             remedy = "Give another folder (--cache, in fit --data.cache), or set XDG_CACHE_HOME"
             raise InputError(f"{self.cache}: cannot hold what is fetched ({error.strerror}). {remedy}") from None
-        folder = Path(self.cache) / f"{self.name}-{fingerprint_bytes(self.url.rstrip('/').encode())[:NUM_HASH_CHARACTERS]}"
         if self.index is None:
-            self._fetch_index(folder)
-        shards = ShardSet(folder, self.index, self)
+            self._fetch_index(self._folder)
+        return self._opened()
+
+    def fetched(self) -> ShardSet:
+        """The set as it was when it was opened last: its index and columns lie in the cache, and the network is not asked.
+
+        InputError where it was never opened with this cache.
+        """
+        return replace(self, offline=True)._opened()
+
+    @property
+    def _folder(self) -> Path:
+        """What the cache holds of this set, but for its tars."""
+        return Path(self.cache) / f"{self.name}-{fingerprint_bytes(self.url.rstrip('/').encode())[:NUM_HASH_CHARACTERS]}"
+
+    def _opened(self) -> ShardSet:
+        shards = ShardSet(self._folder, self.index, self)
         for shard in shards.shards:  # it becomes a file's name in the cache
             if not _SHA256.fullmatch(shard.fingerprint):
                 raise InputError(
@@ -118,6 +134,8 @@ class RemoteShards:
         again: fetched and its size looked at, whatever the cache holds. Unreadable where it is not at the URL, cannot be read, or is not
         what the manifest says.
         """
+        if not re.fullmatch("[0-9a-f]{64}", shard.fingerprint):  # it becomes the name of a file
+            raise InputError(f"{self.url}: its manifest says that the sha256 of {shard.name} is {shard.fingerprint!r}. Index the set again")
         # Under its hash, so that a tar that was changed at the URL, with the manifest, is another file.
         return Cache(Path(self.cache), self.cache_bytes).opened(
             f"{shard.fingerprint}{TAR}", shard.size_bytes, lambda file: self._fetch(shard, file, again), again

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from multimodal.boxes import fingerprint_file
+from multimodal.boxes import box_file, fingerprint_file
 from multimodal.errors import InputError
 from multimodal.progress import track
 from multimodal.shards.columns import Column, column_files, column_names
@@ -142,7 +142,11 @@ def _column_problems(shards: ShardSet, name: str) -> Iterator[Bad]:
 def column_problems(column: Column) -> Iterator[Bad]:
     """Its files that are missing, or have other content than was written."""
     for file, fingerprint in column_files(column.manifest).items():
-        path = column.path / file
+        try:
+            path = box_file(column.path, file)
+        except InputError as error:
+            yield Bad(column.name, "", str(error))
+            continue
         if not path.is_file():
             yield Bad(column.name, "", f"column file {file} is missing")
         elif fingerprint_file(path) != fingerprint:

@@ -10,7 +10,7 @@ torch and transformers are imported by the first `embed`. The box holds weights 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -71,6 +71,7 @@ class EncoderSpace(BoxedSpace):
         for name in (CONFIG, MODEL, TOKENIZER):
             if not (self.folder / name).is_file():
                 raise InputError(f"{self.folder}: holds no {name}; wanted a folder as transformers' save_pretrained writes it")
+        check_holds_no_code(self.folder)
         self._width = int(json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))["hidden_size"])
         if projection is not None and (projection.weight.ndim != 2 or projection.weight.shape[1] != self._width):
             raise InputError(f"the encoder gives {self._width} dimensions and the projection's weight is {projection.weight.shape}")
@@ -204,7 +205,9 @@ class EncoderSpace(BoxedSpace):
         shows_progress = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()  # a bar for the tenth of a second that this takes, in the middle of our own
         try:
-            model = AutoModel.from_pretrained(self.folder, local_files_only=True, use_safetensors=True, dtype=torch.float32)
+            model = AutoModel.from_pretrained(
+                self.folder, trust_remote_code=False, local_files_only=True, use_safetensors=True, dtype=torch.float32
+            )
         finally:
             if shows_progress:
                 logging.enable_progress_bar()
@@ -246,6 +249,28 @@ class EncoderSpace(BoxedSpace):
         projection = Projection(**open_tensors(path / PROJECTION)) if PROJECTION in manifest.parts else None
         space = cls(path, projection, manifest.config["max_tokens"], origin=origin_of(manifest))
         return space._loaded_from(manifest)
+
+
+def check_holds_no_code(folder: Path) -> None:
+    """InputError where the settings of a transformers folder name code of its own, or a network's kernels on a hub, to be run."""
+    for file in sorted(folder.glob("*config.json")):
+        try:
+            settings = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{file}: is no JSON: {error}. Make the folder again, with save_pretrained") from None
+        if name := next(_names_of_code(settings), None):
+            raise InputError(
+                f"{file}: has {name}, which names code that would come with the encoder and be run. That is never done: "
+                "use an encoder whose class transformers has itself"
+            )
+
+
+def _names_of_code(settings: Any) -> Iterator[str]:
+    for name, value in settings.items() if isinstance(settings, Mapping) else ():
+        # An attention implementation with a slash is a repository of kernels, which transformers fetches and imports.
+        if name in ("auto_map", "custom_pipelines") or (name.endswith("implementation") and "/" in str(value)):
+            yield name
+        yield from _names_of_code(value)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

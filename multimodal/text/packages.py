@@ -14,7 +14,9 @@ from multimodal.errors import InputError
 
 def package_folder(package: str) -> Path:
     """The folder of an installed distribution's module of the same name (dashes as underscores). InputError where it is not installed."""
-    spec = importlib.util.find_spec(package.replace("-", "_"))
+    module = package.replace("-", "_")
+    # Of a name with a dot, find_spec would import what stands before it.
+    spec = importlib.util.find_spec(module) if module.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise InputError(f"the package {package} is not installed, and its data is wanted. Run: pip install {package}")
     return Path(spec.submodule_search_locations[0])

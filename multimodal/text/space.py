@@ -4,13 +4,13 @@
     space.embed(["a dog on the beach"])          # (1, 40) float32
     space.unknown_words("a dgo on the beach")    # {"dgo": ["dog"]}
 
-A space of your own implements `TextSpace`; `BoxedSpace` does the part of it that concerns the disk. The box names the class by its path, so
-nothing needs to be registered, and `multimodal.text.conformance` checks it.
+A space of your own implements `TextSpace`; `BoxedSpace` does the part of it that concerns the disk, and `multimodal.text.conformance`
+checks it. The box names the class by its path; whoever opens it says that they trust its package:
+`open_space(path, trust=["mypackage"])`, or `--trust mypackage`.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import struct
@@ -40,6 +40,7 @@ from multimodal.boxes import (
 from multimodal.errors import InputError
 from multimodal.text.normalise import Normaliser
 from multimodal.text.vocabulary import Vocabulary
+from multimodal.trust import classes_of, find_class
 
 KIND = "text-space"
 VOCABULARY = "vocab.txt"
@@ -104,22 +105,24 @@ class EmbedsMany(Protocol):
         ...
 
 
-def open_space(path: str | Path) -> TextSpace:
-    """The text space of a box, by the class path in its manifest. InputError where there is none, or where that class is no text space."""
+def open_space(path: str | Path, trust: Sequence[str] = ()) -> TextSpace:
+    """The text space of a box, by the class path in its manifest: one of ours, or of a package that the user trusts.
+
+    InputError where there is none, or where that class is another or no text space. A class that is not ours is imported only where its
+    package is in trust.
+    """
+    from multimodal import text
+
     path = Path(path)
     named = read_manifest(path, kind=KIND).config.get("class")
     if not isinstance(named, str) or "." not in named:
         raise InputError(f"{path / MANIFEST}: config.class is {named!r}; it must be the path of a text space's class. Fit the space again")
-    module, _, name = named.rpartition(".")
-    try:
-        space_class = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"{path}: its class {named} cannot be imported ({error}). Install the package that has it") from None
+    space_class = find_class(named, classes_of(text, BoxedSpace), object, path, trust)
     missing = [
         part for part in ("family", "dim", "fingerprint", "embed", "unknown_words", "save", "load") if not hasattr(space_class, part)
     ]
-    if missing or not isinstance(space_class, type):
-        raise InputError(f"{path}: {named} is no text space: it has no {', '.join(missing) or 'constructor'}")
+    if missing:
+        raise InputError(f"{path}: {named} is no text space: it has no {', '.join(missing)}")
     with reading(path):
         return cast(TextSpace, cast(Any, space_class).load(path))
 
@@ -192,6 +195,8 @@ def open_box(path: Path, space_class: type[BoxedSpace]) -> Manifest:
     check_values(path, "config", manifest.config, {"family": str, **space_class.setting_types})
     check_values(path, "config", {"fit": {}, **manifest.config}, {"fit": dict})
     check_parts(path, manifest.parts, {"size_bytes": int, "fingerprint": str})
+    for file in path.iterdir():  # those that the manifest does not list are read too
+        box_file(path, file.name)
     for name, facts in manifest.parts.items():
         file = box_file(path, name)
         if not file.is_file():

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
 from multimodal.errors import InputError
+from multimodal.text.encoder import check_holds_no_code
 from multimodal.text.packages import package_folder
 from multimodal.towers.head import Head
 
@@ -78,8 +79,10 @@ class TextTower(nn.Module):
     def __init__(self, encoder: Encoder, head: Head | None = None, frozen: bool = True, max_tokens: int = 128) -> None:
         super().__init__()
         source = encoder.locate()
-        self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=encoder.offline)
-        self.encoder = AutoModel.from_pretrained(source, local_files_only=encoder.offline)
+        if encoder.offline:
+            check_holds_no_code(Path(source))
+        self.tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=encoder.offline)
+        self.encoder = AutoModel.from_pretrained(source, trust_remote_code=False, local_files_only=encoder.offline, use_safetensors=True)
         self.frozen = frozen
         self.max_tokens = max_tokens
         width = self.encoder.config.hidden_size

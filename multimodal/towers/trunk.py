@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from multimodal.boxes import fingerprint_bytes, fingerprint_json
 from multimodal.errors import InputError
-from multimodal.towers.weights import StoredWeights, Weights, timm_config
+from multimodal.towers.weights import Weights, timm_config
 
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
@@ -51,7 +51,7 @@ class Preprocessing:
 class Trunk(nn.Module):
     """A timm architecture and its weights.
 
-    architecture: timm's name of it, `timm.list_models()` lists them.
+    architecture: timm's name of it, `timm.list_models()` lists them; nothing is fetched for a name, nor opened as a path.
     weights: where they come from; a source of `multimodal.towers.weights`.
     frozen: keep the weights as they are: no gradients, batch norm in evaluation mode even while the rest trains.
     size: pixels of a side that go in; None is what the weights were trained at.
@@ -121,15 +121,6 @@ class Trunk(nn.Module):
         tensors = (tensor.detach().cpu().contiguous().numpy().tobytes() for tensor in self.model.state_dict().values())
         return fingerprint_bytes(settings.encode(), *tensors)
 
-    @classmethod
-    def unfilled(cls, recipe: Mapping[str, Any], preprocessing: Preprocessing) -> Trunk:
-        """The frozen trunk of a `recipe`, its tensors random: for who fills them from a state dict."""
-        arguments = recipe["init_args"]
-        weights, size = StoredWeights(arguments["weights"]), preprocessing.size
-        trunk = cls(arguments["architecture"], weights, frozen=True, size=size, num_maps=arguments["num_maps"])
-        trunk.prepare(preprocessing)
-        return trunk
-
     def prepare(self, preprocessing: Preprocessing) -> None:
         """Want pictures like this from now on."""
         self.preprocessing = preprocessing
@@ -139,6 +130,11 @@ class Trunk(nn.Module):
 
 
 def _create(architecture: str, size: int | None, seed: int) -> nn.Module:
+    if not timm.is_model(architecture) or set(":/") & set(
+        architecture
+    ):  # "hf-hub:..." would go to the network, "local-dir:..." open a path
+        near = ", ".join(timm.list_models(f"*{architecture.split('_')[0]}*")[:8]) or "timm.list_models() lists them"
+        raise InputError(f"timm has no architecture {architecture!r}. Near names: {near}")
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -147,8 +143,7 @@ def _create(architecture: str, size: int | None, seed: int) -> nn.Module:
                 torch.manual_seed(seed)
                 model = timm.create_model(architecture, pretrained=False, num_classes=0, img_size=size)
     except RuntimeError as error:
-        near = ", ".join(timm.list_models(f"*{architecture.split('_')[0]}*")[:8]) or "timm.list_models() lists them"
-        raise InputError(f"timm cannot make the architecture {architecture!r} ({error}). Near names: {near}") from None
+        raise InputError(f"timm cannot make the architecture {architecture!r}: {' '.join(str(error).split())}") from None
     return model
 
 

@@ -35,6 +35,9 @@ class Weights(ABC):
     def load_into(self, model: nn.Module) -> None:
         """Fill every tensor of a timm model, with its classifier or without; InputError where the weights are missing or do not fit."""
 
+    def prepare(self, model: nn.Module) -> None:  # noqa: B027  (most sources have nothing to say)
+        """Tell the model how these weights want pictures, where they say so; opens and fetches nothing."""
+
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """`{"class_path": ..., "init_args": ...}`, JSON values, from which the same source can be made again."""
@@ -54,19 +57,17 @@ class NoWeights(Weights):
 
 
 class StoredWeights(Weights):
-    """Of a trunk whose tensors a state dict will fill: loads nothing, and knows where they once came from.
+    """Of a trunk whose tensors a state dict will fill: opens and fetches nothing, and knows where they once came from."""
 
-    origin: what the source's `describe` said.
-    """
-
-    def __init__(self, origin: Mapping[str, Any]) -> None:
-        self.origin = dict(origin)
+    def __init__(self, source: Weights) -> None:
+        self.source = source
 
     def load_into(self, model: nn.Module) -> None:
         """Leaves them as they are."""
+        self.source.prepare(model)
 
     def describe(self) -> dict[str, Any]:
-        return self.origin
+        return self.source.describe()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,10 @@ class HubWeights(Weights):
         self.tag = tag
 
     def load_into(self, model: nn.Module) -> None:
+        self.prepare(model)
+        timm.models.load_pretrained(model, pretrained_cfg=timm_config(model), num_classes=int(getattr(model, "num_classes", 0)))
+
+    def prepare(self, model: nn.Module) -> None:
         name = f"{_architecture(model)}.{self.tag}"
         known = timm.list_pretrained(f"{_architecture(model)}.*")
         if name not in known:
@@ -167,7 +172,6 @@ class HubWeights(Weights):
         config = timm.models.get_pretrained_cfg(name, allow_unregistered=False)
         assert config is not None
         model.pretrained_cfg = config.to_dict()  # the tag's own mean, std and size; the trunk reads its preprocessing there
-        timm.models.load_pretrained(model, pretrained_cfg=timm_config(model), num_classes=int(getattr(model, "num_classes", 0)))
 
     def describe(self) -> dict[str, Any]:
         return {"class_path": "multimodal.towers.HubWeights", "init_args": {"tag": self.tag}}

@@ -61,6 +61,7 @@ DESCRIPTION = """Train from a recipe.
   multimodal fit --config experiment/topic_emoji.yaml --data.shards data/emoji --run runs/topic
 
 A recipe names an image tower, a text side and an objective by class path, and where the two sides of a pair come from.
+It is code: whatever class it names is imported and called. Read a recipe of somebody else's before you use it.
 Give --config several times: a later file, and then the options, change what an earlier one says.
 A recipe that is not a file here is looked for among the shipped ones:
 {recipes}

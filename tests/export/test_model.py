@@ -21,7 +21,7 @@ from multimodal.data.decode import centre
 from multimodal.embed.columns import embed
 from multimodal.errors import InputError
 from multimodal.export.card import read_card
-from multimodal.export.model import build, export, load_export
+from multimodal.export.model import SLOTS, export, load_export
 from multimodal.objectives import Clip, Cosine, Objective, SoftCrossEntropy
 from multimodal.pairs import Pair
 from multimodal.shards.columns import ColumnWriter
@@ -31,6 +31,7 @@ from multimodal.text import Normaliser, Vocabulary
 from multimodal.text.encoder import EncoderSpace
 from multimodal.text.words import WordSpace
 from multimodal.towers import FolderEncoder, Head, ImageTower, NoWeights, TextTower, Trunk
+from multimodal.trust import Builder
 
 NUM, DIM = 9, 4
 WORDS = ("dog", "cat", "beach", "snow", "woman")
@@ -270,12 +271,14 @@ def test_a_text_tower_that_trained_becomes_the_query_side(tmp_path: Path, world:
     side = described("multimodal.towers.TextTower", encoder=folder, head=head, frozen=False, max_tokens=20)
     captions = described("multimodal.data.Captions")
     run = write_run(tmp_path / "run", world, trained_head(), Clip(), text_side=tower, config_text_side=side, text=captions)
-    export(run, tmp_path / "export")
+    with pytest.raises(InputError, match="add: --encoder multimodal.towers.FolderEncoder --encoder.path"):
+        export(run, tmp_path / "export")  # a run is somebody's, too: no folder is opened because it says so
+    export(run, tmp_path / "export", encoder=FolderEncoder(encoder))
     opened = load_export(tmp_path / "export")
     with torch.inference_mode():
         expected = nn.functional.normalize(tower(QUERIES)).numpy()
     np.testing.assert_allclose(opened.query.embed(QUERIES), expected, atol=1e-5)
-    export(run, tmp_path / "export")  # again: the same export, and kept
+    export(run, tmp_path / "export", encoder=FolderEncoder(encoder))  # again: the same export, and kept
 
 
 def edit(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -365,6 +368,8 @@ def test_pictures_are_cut_as_the_run_was_validated(tmp_path: Path, world: Path) 
 
 
 @pytest.mark.parametrize("path", ["multimodal.pairs.Pair", "multimodal.towers.Nothing", "multimodal.objectives.Cosine"])
-def test_a_config_s_class_must_be_of_the_kind_that_belongs_there(path: str) -> None:
-    with pytest.raises(InputError, match="cannot be made as a Trunk"):
-        build({"class_path": path, "init_args": {}}, Trunk)
+def test_a_class_must_be_one_of_those_that_belong_in_its_place(tmp_path: Path, path: str) -> None:
+    with pytest.raises(InputError, match=r"not one of this project's for this place.*--trust multimodal"):
+        Builder(tmp_path, SLOTS).build({"class_path": path, "init_args": {}}, Trunk)
+    with pytest.raises(InputError, match="cannot be imported|is no Trunk class"):
+        Builder(tmp_path, SLOTS, trust=["multimodal"]).build({"class_path": path, "init_args": {}}, Trunk)

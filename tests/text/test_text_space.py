@@ -92,15 +92,23 @@ def test_a_space_of_ones_own_keeps_the_contract(outside, tmp_path):
         ("no_such_package.Space", "cannot be imported"),
         ("multimodal.text.words.NoSpace", "cannot be imported"),
         ("theirs.NoSpace", "is no text space: it has no family"),
-        ("json.dumps", "is no text space"),
+        ("json.dumps", "is no object class, so it was not called"),
         ("", "must be the path of a text space's class"),
         (None, "must be the path of a text space's class"),
     ],
 )
-def test_a_class_that_is_no_text_space_is_an_error(box, outside, named, message):
+def test_a_class_that_is_no_text_space_is_an_error_also_where_it_is_trusted(box, outside, named, message):
     rename_class(box, named)
     with pytest.raises(InputError, match=message):
-        open_space(box)
+        open_space(box, trust=["no_such_package", "multimodal", "theirs", "json"])
+
+
+def test_a_space_of_ones_own_is_opened_where_its_package_is_trusted_and_nowhere_else(outside, tmp_path):
+    outside.Vowels().save(tmp_path / "vowels")
+    assert open_space(tmp_path / "vowels", trust=["theirs"]).dim == 5
+    for trust in ((), ("their",), ("theirs.other",), ("multimodal",)):
+        with pytest.raises(InputError, match=r"theirs\.Vowels, which is not one of this project's .*add: --trust theirs"):
+            open_space(tmp_path / "vowels", trust=trust)
 
 
 def test_a_space_is_not_opened_by_another_class_than_its_own(box):

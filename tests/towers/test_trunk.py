@@ -16,6 +16,7 @@ from torch import nn
 from multimodal.data.decode import centre
 from multimodal.errors import InputError
 from multimodal.towers import FileWeights, Head, HubWeights, ImageTower, NoWeights, PackageWeights, Preprocessing, Trunk, folded
+from multimodal.towers.weights import StoredWeights
 
 TINY = "test_efficientnet"
 
@@ -87,7 +88,7 @@ def test_the_fingerprint_knows_weights_and_preprocessing() -> None:
 
 def test_a_recipe_filled_with_the_same_tensors_is_the_same_trunk() -> None:
     trunk = Trunk(TINY, NoWeights(5), size=48)
-    again = Trunk.unfilled(trunk.recipe, trunk.preprocessing)
+    again = Trunk(TINY, StoredWeights(NoWeights(5)), size=48)
     again.load_state_dict(trunk.state_dict())
     assert again.fingerprint == trunk.fingerprint
     assert again.recipe == trunk.recipe
@@ -154,7 +155,7 @@ def test_feature_maps_are_averaged_and_every_part_of_a_row_weighs_the_same() -> 
         start += part.shape[1]
         torch.testing.assert_close(nn.functional.normalize(found), nn.functional.normalize(part), atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(found.norm(dim=1), torch.full((len(rows),), (trunk.dim / 3) ** 0.5))
-    again = Trunk.unfilled(trunk.recipe, trunk.preprocessing)
+    again = Trunk(TINY, StoredWeights(NoWeights(3)), size=32, num_maps=2)
     assert (again.num_maps, again.dim) == (2, trunk.dim) and trunk.fingerprint != plain.fingerprint
     torch.testing.assert_close(folded(trunk)(pictures()), rows, atol=1e-3, rtol=1e-3)
     with pytest.raises(InputError, match="feature maps"):
