@@ -14,7 +14,7 @@ import json
 import shlex
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -86,7 +86,7 @@ ACTIVATIONS = (
 HEADS = {**classes_of(nn, nn.Module, ("Identity", "Linear")), **classes_of(towers, Head)}
 IMAGE_TOWERS = {**HEADS, **classes_of(towers, ImageTower)}
 TEXT_SIDES = {**HEADS, **classes_of(towers, TextTower)}
-SLOTS = {
+SLOTS: dict[type, Classes] = {
     nn.Module: {**classes_of(nn, nn.Module, ACTIVATIONS), **classes_of(towers, towers.ColourJitter)},
     **{base: classes_of(towers, base) for base in (Trunk, Weights, Head, Encoder)},
     Objective: classes_of(objectives, Objective),
@@ -305,7 +305,7 @@ class _Trained:
         """`image_tower`, `text_side` or `objective`, with the checkpoint's weights."""
         if not isinstance(self.model.get(part), Mapping):
             raise InputError(f"{self.run / 'config.yaml'}: model.{part} has no class_path")
-        finish = {Weights: StoredWeights, Encoder: self._encoder}
+        finish: dict[type, Callable[[Any], Any]] = {Weights: StoredWeights, Encoder: self._encoder}
         module = Builder(self.run, SLOTS, self.trust, finish).build(self.model[part], base, ours)
         return self.fill(module, part)
 
@@ -313,7 +313,7 @@ class _Trained:
         """The one that the user gave, else the one that the run names, where no path is opened and nothing fetched for it."""
         if self.encoder is not None:
             return self.encoder
-        if type(named) not in (FolderEncoder, HubEncoder):
+        if not isinstance(named, FolderEncoder | HubEncoder):
             return named
         name, value = ("name", named.name) if isinstance(named, HubEncoder) else ("path", named.path)
         raise InputError(
@@ -420,7 +420,7 @@ def _trunk_of(column: Column, given: Trunk | None, trust: Sequence[str]) -> Trun
 
 def _at_hand(weights: Weights, recipe: Mapping[str, Any], column: Column) -> Weights:
     """Weights as a column's recipe names them; InputError, with what to type, where a path would be opened or the hub be asked for them."""
-    if type(weights) not in (FileWeights, HubWeights):
+    if not isinstance(weights, FileWeights | HubWeights):
         return weights
     arguments = {**recipe["init_args"], "weights": recipe["init_args"]["weights"]["class_path"]}
     options = {f"trunk.{name}": value for name, value in arguments.items() if value is not None}
