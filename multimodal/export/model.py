@@ -424,7 +424,7 @@ def _trunk_of(column: Column, given: Trunk | None, trust: Sequence[str]) -> Trun
 
 def _at_hand(weights: Weights, recipe: Mapping[str, Any], column: Column) -> Weights:
     """Weights as a column's recipe names them; InputError, with what to type, where a path would be opened or the hub be asked for them."""
-    if type(weights) not in (FileWeights, HubWeights):
+    if not isinstance(weights, FileWeights | HubWeights):
         return weights
     arguments = {**recipe["init_args"], "weights": recipe["init_args"]["weights"]["class_path"]}
     options = {f"trunk.{name}": value for name, value in arguments.items() if value is not None}
