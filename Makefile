@@ -27,7 +27,7 @@ demo: $(READY)  ## the whole road on real pictures: runs/demo/index.html
 
 # A file's tests stay together: they share what is made for them.
 test: $(READY)  ## pass the tests, the same each time; some: make test ARGS=tests/search
-	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 ROUNDS ?= 5
 test-more: $(READY)  ## search for inputs on which a property fails, others each time; longer: make test-more ROUNDS=100

@@ -137,6 +137,30 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("round", range(rounds), scope="session")
 
 
+SLOW_FIRST = (
+    "training",
+    "test_reproduce.py",
+    "data_room",
+    "test_wrong_input.py",
+    "test_trust.py",
+    "objectives",
+    "evaluate",
+    "test_road_commands.py",
+)
+"""Files and folders of tests that take longest. Begun first, the many short files after them fill up what time is left of each process."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow files first; within a file the order stays."""
+    here = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        first = item.path.relative_to(here).parts[0] if item.path.is_relative_to(here) else ""
+        return SLOW_FIRST.index(first) if first in SLOW_FIRST else len(SLOW_FIRST)
+
+    items.sort(key=place)
+
+
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Bytes are called by their number: a test's name must be the same in every process, and packed files hold the time."""
     return f"{argname}-{len(val)}-bytes" if isinstance(val, bytes) else None

@@ -176,4 +176,4 @@ def _wanted(columns: Columns) -> tuple[Column, Column]:
 
 
 def _is_picture_name(field: str) -> bool:
-    return Path(field).suffix.lower() in PICTURE_SUFFIXES
+    return Path(field).suffix.lower().removeprefix(".") in PICTURE_SUFFIXES

@@ -104,6 +104,7 @@ def _check_manifest(path: Path, manifest: Manifest) -> None:
     check_values(path, "counts", manifest.counts, dict.fromkeys(("rows", "deleted", "generation", "next_segment"), int))
     check_values(path, "made_from", manifest.made_from, {"export": str, QUERY: str})
     for name, facts in manifest.parts.items():
+        box_file(path, name, may_link=True)  # whether it leads out by a link is looked at when it is opened
         if not _PART.fullmatch(name):
             raise InputError(f"{path / MANIFEST}: lists {name!r}, which is no part of a store. Make the store again")
         wanted = {"rows": int, "columns": dict, "fingerprint": str} if is_segment(name) else {"ids": int, "fingerprint": str}

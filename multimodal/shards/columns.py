@@ -374,14 +374,15 @@ def column_names(shards: ShardSet) -> list[str]:
 
 def _check_manifest(path: Path, manifest: Manifest) -> None:
     """InputError, naming the entry, where something that a column reads from its manifest is missing or of another type."""
+    for name in manifest.parts:
+        box_file(path, name)
+        if not name.endswith(ROWS):
+            raise InputError(f"{path / MANIFEST}: lists {name!r}, which is no name of a file of rows")
     check_values(path, "config", manifest.config, {"unit": str, "dim": int})
     check_values(path, "counts", manifest.counts, {"rows": int})
     check_parts(path, manifest.parts, {"num_pairs": int, "num_rows": int, "shard": str, "fingerprint": str})
     if manifest.config["unit"] not in get_args(Unit):
         raise InputError(f"{path / MANIFEST}: config.unit is {manifest.config['unit']!r}, none of {', '.join(get_args(Unit))}")
-    for name in manifest.parts:
-        if not name.endswith(ROWS) or Path(name).name != name:
-            raise InputError(f"{path / MANIFEST}: lists {name!r}, which is no name of a file of rows in its folder")
 
 
 def _are_offsets(offsets: np.ndarray, num_pairs: int, num_rows: int) -> bool:

@@ -167,7 +167,7 @@ def test_a_shorter_run_after_a_killed_one_takes_nothing_of_it_over(tmp_path: Pat
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        (Pair("n", b"1", "jpg", ("t", "half a pair: \ud83d"), "g"), "surrogates not allowed"),
+        (Pair("n", b"1", "jpg", ("t", "half a pair: \ud83d"), "g"), "half of a surrogate pair"),
         (Pair("n", b"1", "jpg", ("t",), "g", metadata={"x": float("nan")}), "not JSON compliant"),
         (Pair("n", b"1", "jpg", ("t",), "g", metadata={"x": b"bytes"}), "cannot be written as JSON"),
     ],

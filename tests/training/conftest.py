@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import multiprocessing
@@ -201,9 +202,9 @@ def witness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Witnessed:
     return Witnessed(tmp_path / "seen")
 
 
-@pytest.fixture
-def meeting() -> Iterator[dict[str, str]]:
-    """The environment in which ranks find each other: a port that is ours until the test ends.
+@contextlib.contextmanager
+def meeting_place() -> Iterator[dict[str, str]]:
+    """The environment in which the ranks of one run find each other: a port that is ours until they have ended.
 
     It is bound and does not listen, so the system gives it to nobody else, and rank zero, which allows a port to be used again, may listen.
     """
@@ -214,7 +215,14 @@ def meeting() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meeting: dict[str, str]) -> Callable[..., list[int]]:
+def meeting() -> Iterator[dict[str, str]]:
+    """See `meeting_place`."""
+    with meeting_place() as environment:
+        yield environment
+
+
+@pytest.fixture
+def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
     """`launch(arguments, num_ranks=3)`: processes of their own that run `multimodal fit` together over gloo; returns their exit statuses.
 
     They are forked from one that has imported everything once, which takes longer than these runs.
@@ -227,6 +235,10 @@ def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meeting: dict[str, s
     context.set_forkserver_preload(["multimodal.training.door", "multimodal.data", "multimodal.towers"])
 
     def run(arguments: list[str], num_ranks: int = 1, environment: Mapping[str, str] = {}) -> list[int]:
+        with meeting_place() as meeting:  # one of its own: the last run's may still be listened to
+            return run_at(meeting, arguments, num_ranks, environment)
+
+    def run_at(meeting: dict[str, str], arguments: list[str], num_ranks: int, environment: Mapping[str, str]) -> list[int]:
         together = meeting | {"WITNESS": os.environ.get("WITNESS", ""), "WANDB_SERVICE": "", **environment}  # W&B: a process of their own
         more = ["--num_threads", "1", *(["--trainer.devices", str(num_ranks), "--trainer.strategy", "ddp"] if num_ranks > 1 else [])]
         log = tmp_path / "ranks.log"
