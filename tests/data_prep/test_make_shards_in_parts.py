@@ -29,7 +29,7 @@ from multimodal.shards import ShardSet, write_shard
 from multimodal.shards.folder import folder_of
 
 HERE = Path(__file__).parent
-NUM_KILLS = 20
+NUM_KILLS = 8
 
 
 def files(folder: Path) -> dict[str, bytes]:
