@@ -179,15 +179,8 @@ def _shortened(value: Any, length: int = 60) -> str:
 
 def _check_types(manifest: Manifest, box: str) -> None:
     """Every manifest's own fields, so that whoever opens one finds mappings where it looks for them."""
-    wanted: dict[str, type] = {
-        "kind": str,
-        "config": Mapping,
-        "counts": Mapping,
-        "made_from": Mapping,
-        "parts": Mapping,
-        "format_version": int,
-    }
-    for name, kind in wanted.items():
+    mappings = dict.fromkeys(("config", "counts", "made_from", "parts"), dict)
+    for name, kind in {"kind": str, "format_version": int, **mappings}.items():
         value = getattr(manifest, name)
         if not isinstance(value, kind) or isinstance(value, bool):
             raise InputError(f"{box}/{MANIFEST}: {name} is {_shortened(value)}, and {kind.__name__} is wanted. {_DAMAGED}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from multimodal.boxes import STALE_S, Manifest, atomic_write, copy_box, is_whole, link_or_copy, read_manifest, remove_stale, write_manifest
+from multimodal.boxes import (
+    STALE_S,
+    Manifest,
+    atomic_write,
+    copy_box,
+    is_whole,
+    link_or_copy,
+    read_manifest,
+    reading,
+    remove_stale,
+    write_manifest,
+)
+from multimodal.errors import InputError
 
 
 def make_box(path: Path, content: bytes) -> Path:
@@ -89,3 +102,47 @@ def test_another_hosts_file_is_left_for_a_day_and_other_peoples_for_ever(tmp_pat
     os.utime(tmp_path / ".b.tar.ffffff-abcdefgh.part", (long_ago, long_ago))
     remove_stale(tmp_path)
     assert parts(tmp_path) == [".a.tar.ffffff-abcdefgh.part", ".a.tar.x1y2z3a4.part", ".film.mkv.part", "film.part"]
+
+
+def test_what_is_no_regular_file_is_written_through_and_stays(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with atomic_write(pipe) as file:
+        file.write(b"hits")
+    assert os.read(reader, 10) == b"hits" and pipe.is_fifo()
+    os.close(reader)
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "message"),
+    [
+        ("config", [], r"config is \[\], and dict is wanted"),
+        ("counts", {"rows": "3"}, "counts.rows is '3', and int is wanted"),
+        ("counts", {"rows": True}, "counts.rows is True, and int is wanted"),
+        ("made_from", {"export": None}, "made_from.export is None, and str is wanted"),
+        ("parts", {"a": 1}, "parts.a is 1, and dict is wanted"),
+        ("format_version", "new", "format_version is 'new', and int is wanted"),
+        ("more", 1, "unexpected keyword argument 'more'"),
+    ],
+)
+def test_a_manifest_of_another_shape_is_an_error_that_names_the_entry(tmp_path: Path, entry: str, value: object, message: str) -> None:
+    box = make_box(tmp_path / "box", b"rows")
+    manifest = json.loads((box / "manifest.json").read_text())
+    (box / "manifest.json").write_text(json.dumps(manifest | {entry: value}))
+    with pytest.raises(InputError, match=f"manifest.json: .*{message}"):
+        read_manifest(box, "store")
+
+
+def test_a_manifest_that_is_nested_without_end_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"kind": ' + "[" * 100_000)
+    with pytest.raises(InputError, match="not a manifest of ours"):
+        read_manifest(tmp_path, "store")
+
+
+def test_what_a_parser_raises_names_the_file_and_what_the_system_raises_stays(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a.json: cannot be read \(JSONDecodeError: .*damaged"), reading("a.json"):
+        json.loads("{")
+    with pytest.raises(FileNotFoundError), reading("a.json"):
+        (tmp_path / "a.json").read_text()

@@ -155,6 +155,23 @@ def test_an_id_that_the_store_does_not_have_is_refused(store, query):
         search(store, query)
 
 
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("image:" + "9" * 5000, "no picture has an id of 5,000 digits"),
+        ("image:~nobody-of-that-name", "no id of the store and no file"),
+        ("image:" + "x" * 300, "no id of the store and no file"),
+        ("image:a\0b", "no id of the store and no file"),
+        ("beach \udcff", "the query is not UTF-8"),
+        ("(" * 20_000, "more than 50 signs, weights and parentheses inside each other"),
+    ],
+    ids=["digits", "a user", "a long name", "NUL", "a byte", "depth"],
+)
+def test_a_query_that_nobody_means_is_an_error_and_no_traceback(store, query, message):
+    with pytest.raises(InputError, match=message):
+        search(store, query)
+
+
 def test_no_hits_wanted_is_refused(store):
     with pytest.raises(InputError, match="k = 0"):
         search(store, "beach", k=0)

@@ -170,3 +170,11 @@ def test_tensors_are_mapped_as_they_were_written(tmp_path):
     assert opened.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert np.array_equal(opened[name], tensor) and opened[name].dtype == tensor.dtype and opened[name].shape == tensor.shape
+
+
+def test_near_spellings_are_looked_for_of_the_first_unknown_words_alone(monkeypatch):
+    looked_for = []
+    monkeypatch.setattr(Vocabulary, "near", lambda self, word: looked_for.append(word) or [])
+    space = WordSpace(Normaliser(), Vocabulary(("beach", "snow"), np.array([1, 1]), 2), np.eye(2, dtype=np.float32))
+    found = space.unknown_words(" ".join(f"{first}{second}zq" for first in "abcdefghij" for second in "abcdefghij"))
+    assert len(found) == 100 and len(looked_for) < 10
