@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
+from multimodal.boxes import MANIFEST
 from multimodal.errors import InputError
 
 Classes = Mapping[str, type]
@@ -90,6 +91,12 @@ def _lies_in(named: str, packages: Sequence[str]) -> bool:
     return any(named.startswith(f"{package}.") for package in packages)
 
 
+def _outermost(box: Path) -> Path:
+    """The box that a box lies in, as a query side does in its store and a column in its set; itself where it lies in none."""
+    holders = [folder for folder in (box, *box.parents) if (folder / MANIFEST).is_file()]
+    return holders[-1] if holders else box
+
+
 def _check_lies_elsewhere(package: str, box: Path) -> None:
     """InputError where the package would be imported from the box itself: what came with a box is not the package that the user means."""
     try:
@@ -98,7 +105,7 @@ def _check_lies_elsewhere(package: str, box: Path) -> None:
         spec = None
     if spec is None:
         return  # importing it says why
-    inside = Path(box).resolve()
+    inside = _outermost(Path(box).resolve())
     for place in [*([spec.origin] if spec.has_location and spec.origin else []), *(spec.submodule_search_locations or [])]:
         if Path(place).resolve().is_relative_to(inside):
             raise InputError(
@@ -135,7 +142,8 @@ class Builder:
             made = found(**arguments)
         except InputError:
             raise
-        except (TypeError, ValueError, RuntimeError) as error:  # what classes raise where values do not go together
+        except (TypeError, ValueError, LookupError, ArithmeticError, AssertionError, RuntimeError, MemoryError) as error:
+            # what classes raise where values do not go together
             raise InputError(f"{self.box}: {named} cannot be made with {_short(given)}: {' '.join(str(error).split())}") from None
         finish = self.finish.get(base)
         return made if finish is None else finish(made)
@@ -167,7 +175,10 @@ class Builder:
             return value if isinstance(value, wanted) else _UNFIT
         if wanted in (int, float):
             number = isinstance(value, int if wanted is int else int | float) and not isinstance(value, bool)
-            return wanted(value) if number else _UNFIT
+            try:
+                return wanted(value) if number else _UNFIT
+            except OverflowError:  # an integer that no float is near to
+                return _UNFIT
         if origin is typing.Literal:
             return value if any(type(value) is type(one) and value == one for one in inner) else _UNFIT
         kind = origin or wanted

@@ -22,6 +22,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,8 @@ def start(command: str, folder: Path) -> int:
         sys.argv = [door, *arguments]
         main = importlib.import_module({"multimodal": "multimodal.cli", "data-prep": "data_prep.__main__"}[door]).main
         status = main(arguments)
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(status)
 
@@ -162,7 +165,10 @@ def trial(job: str, whole: Path, folder: Path, takes_s: float, chance: random.Ra
     shutil.rmtree(folder / box)
     hits = 0
     for _ in range(chance.randint(1, 2)):
-        hits += end(start(command, folder), chance.uniform(0, takes_s)) is None
+        status = end(start(command, folder), chance.uniform(0, takes_s))
+        hits += status is None
+        if status:  # it was not killed, and failed by itself
+            return hits, [f"status {status} after {hits} kills"]
     status = end(start(command, folder))
     if status != 0:
         last = (folder / "log").read_text(errors="replace").splitlines()[-1:]

@@ -26,7 +26,7 @@ from multimodal.shards.writer import ShardWriter
 from multimodal.text.encoder import EncoderSpace
 from multimodal.text.packages import package_folder
 from multimodal.towers import FolderEncoder, NoWeights, PackageWeights, TextTower, Trunk
-from multimodal.trust import Builder
+from multimodal.trust import Builder, find_class
 
 if TYPE_CHECKING:
     from tests.conftest import Road
@@ -403,6 +403,8 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("config.json", {"auto_map": {"AutoModel": "beside.Model"}}),
         ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["beside.Tokenizer", None]}}),
         ("config.json", {"_attn_implementation": "nobody/kernels"}),
+        ("config.json", {"model_type": "timm_wrapper", "architecture": "hf-hub:nobody/model", "num_classes": 2}),
+        ("config.json", {"vision_config": {"model_type": "timm_backbone", "backbone": "hf-hub:nobody/model"}}),
         ("config.json", {"text_config": {"auto_map": {"AutoModel": "nobody/repo--beside.Model"}}}),
     ],
 )
@@ -468,3 +470,14 @@ def test_activations_of_torch_are_made_with_their_arguments(road: Road) -> None:
     head = Builder(road.folder, SLOTS).build(described, torch.nn.Module, HEADS)
     assert isinstance(head.activation, torch.nn.Softmax) and head.activation.dim == 1
     assert load_export(road.folder / "export").network.head.activation is None and len(ShardSet(road.folder / "set")) == 45
+
+
+def test_a_trusted_package_that_lies_in_the_store_around_the_query_side_is_not_imported(
+    stranger: Road, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = stranger.folder / "store"
+    (store / "beside_the_query.py").write_text(CODE.replace("CANARY", str(tmp_path / "CANARY")))
+    monkeypatch.syspath_prepend(store)
+    with pytest.raises(InputError, match="would be imported from this very folder"):
+        find_class("beside_the_query.Space", {}, object, store / "query", ["beside_the_query"])
+    assert not (tmp_path / "CANARY").exists()

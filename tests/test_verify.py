@@ -58,7 +58,7 @@ def test_what_is_broken_is_named_for_people_and_for_scripts(own_road) -> None:
     (own_road.folder / "store" / "query" / "vocab.txt").write_text("other\n")
     told = own_road.run("multimodal verify store")
     assert told.status == 2 and "vocab.txt" in told.out
-    assert "store is broken in 1 places" in told.err and "multimodal index" in told.err
+    assert "store is broken in 1 place:" in told.err and "multimodal index" in told.err
     told = own_road.run("multimodal verify store --json")
     assert told.status == 2 and "vocab.txt" in json.loads(told.out)["problems"][0]["reason"]
     told = own_road.run("multimodal verify photos")

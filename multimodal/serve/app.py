@@ -105,7 +105,9 @@ def make_app(store: Store, hosts: Sequence[str] | None = None) -> FastAPI:
     async def thumbnail(id: str) -> Response:
         try:
             [picture] = store.thumbnails([int(id)])
-        except ValueError:  # no number, or InputError: no id of the store
+        except InputError as error:  # no id of the store, or its file is damaged
+            return JSONResponse({"error": str(error)}, status_code=404, headers=HEADERS)
+        except ValueError:  # no number
             picture = None
         if picture is None:
             raise HTTPException(404, "no thumbnail")

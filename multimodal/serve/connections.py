@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Iterable
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
@@ -43,13 +44,25 @@ class KnownHosts:
 
 
 class Impatient(H11Protocol):
-    """A connection that is closed where no whole request has come after HEADER_TIMEOUT_S: uvicorn itself waits for ever."""
+    """A connection that is closed where a request has not come whole HEADER_TIMEOUT_S after it began: uvicorn itself waits for ever."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.loop.call_later(HEADER_TIMEOUT_S, self._close_if_silent, transport)
+        self._watch(transport)
 
-    def _close_if_silent(self, transport: asyncio.Transport) -> None:
-        asked: object = self.cycle  # of a request; there is none before its headers have come
-        if asked is None and not transport.is_closing():
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._is_between_requests():  # so this is a part of the next one's headers
+            self._watch(self.transport)
+
+    def _watch(self, transport: asyncio.Transport) -> None:
+        self.loop.call_later(HEADER_TIMEOUT_S, self._close_if_silent, transport, self.cycle)
+
+    def _close_if_silent(self, transport: asyncio.Transport, last: object) -> None:
+        """last: the request that was the last one when the time began."""
+        if self.cycle is last and self._is_between_requests() and not transport.is_closing():
             transport.close()
+
+    def _is_between_requests(self) -> bool:
+        last: Any = self.cycle  # None before the first one
+        return last is None or bool(last.response_complete)

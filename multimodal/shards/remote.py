@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from multimodal.boxes import MANIFEST, atomic_write, fingerprint_bytes
+from multimodal.boxes import MANIFEST, atomic_write, decode_manifest, fingerprint_bytes, fingerprint_file
 from multimodal.errors import InputError, install_command, missing_extra
 from multimodal.shards.cache import Cache
 from multimodal.shards.format import TAR
@@ -134,8 +134,6 @@ class RemoteShards:
         again: fetched and its size looked at, whatever the cache holds. Unreadable where it is not at the URL, cannot be read, or is not
         what the manifest says.
         """
-        if not re.fullmatch("[0-9a-f]{64}", shard.fingerprint):  # it becomes the name of a file
-            raise InputError(f"{self.url}: its manifest says that the sha256 of {shard.name} is {shard.fingerprint!r}. Index the set again")
         # Under its hash, so that a tar that was changed at the URL, with the manifest, is another file.
         return Cache(Path(self.cache), self.cache_bytes).opened(
             f"{shard.fingerprint}{TAR}", shard.size_bytes, lambda file: self._fetch(shard, file, again), again
@@ -211,10 +209,12 @@ class RemoteShards:
     def _fetch_index(self, folder: Path) -> None:
         """The index and then the manifest, unless those that are here are those that are there."""
         manifest = self._tried(self._url(MANIFEST), lambda: self._call(self._url(MANIFEST), "cat_file"))
-        here = folder / MANIFEST
-        if here.is_file() and here.read_bytes() == manifest and (folder / INDEX).is_file():
+        here, index = folder / MANIFEST, folder / INDEX
+        facts = decode_manifest(manifest, self.url, "shards").parts.get(INDEX, {})
+        wanted = facts.get("fingerprint")  # of a set of an older release there is none
+        if here.is_file() and here.read_bytes() == manifest and index.is_file() and wanted in (None, fingerprint_file(index)):
             return
-        self.fetch_file(INDEX, folder / INDEX)
+        self.fetch_file(INDEX, index, wanted)
         with atomic_write(here) as file:
             file.write(manifest)
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from safetensors.numpy import save as to_safetensors
 
+from multimodal.boxes import reading
 from multimodal.errors import InputError
 from multimodal.text.packages import package_folder, package_version
 from multimodal.text.space import BoxedSpace, Origin, open_box, open_tensors, origin_of
@@ -33,6 +34,14 @@ TOKENIZER = "tokenizer.json"
 PROJECTION = "projection.safetensors"
 _POOLING = Path("1_Pooling") / "config.json"  # sentence-transformers' own note of how the tokens' vectors become one
 _BATCH_SIZE = 32
+TEXT_ENCODERS = frozenset(
+    (
+        "albert bert big_bird camembert convbert deberta deberta-v2 distilbert electra ernie flaubert fnet funnel ibert "
+        "longformer megatron-bert mobilebert modernbert mpnet mra nomic_bert nystromformer rembert roberta "
+        "roberta-prelayernorm roformer squeezebert xlm xlm-roberta xlm-roberta-xl xmod yoso"
+    ).split()
+)
+"""Networks of transformers that read texts and nothing else. Others may name a second network to fetch, as a `timm_wrapper` does."""
 LONGEST_TEXT = 20_000
 """Characters of a text that are looked at: an encoder reads some hundred tokens, and the tokenizer would go through all of it."""
 
@@ -72,7 +81,8 @@ class EncoderSpace(BoxedSpace):
             if not (self.folder / name).is_file():
                 raise InputError(f"{self.folder}: holds no {name}; wanted a folder as transformers' save_pretrained writes it")
         check_holds_no_code(self.folder)
-        self._width = int(json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))["hidden_size"])
+        with reading(self.folder / CONFIG):
+            self._width = int(json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))["hidden_size"])
         if projection is not None and (projection.weight.ndim != 2 or projection.weight.shape[1] != self._width):
             raise InputError(f"the encoder gives {self._width} dimensions and the projection's weight is {projection.weight.shape}")
         if projection is not None and projection.bias.shape != projection.weight.shape[:1]:
@@ -179,21 +189,25 @@ class EncoderSpace(BoxedSpace):
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
-        from tokenizers import Tokenizer
-
-        tokenizer = Tokenizer.from_file(str(self.folder / TOKENIZER))
-        tokenizer.no_padding()
+        tokenizer = self._read_tokenizer()
         tokenizer.enable_truncation(self.max_tokens)
         return tokenizer
 
     @cached_property
     def _whole_tokenizer(self) -> Tokenizer:
         """The same without a limit on tokens: cut by cut, a text of unknown pieces would be read as many times as it has limits' worth."""
+        tokenizer = self._read_tokenizer()
+        tokenizer.no_truncation()
+        return tokenizer
+
+    def _read_tokenizer(self) -> Tokenizer:
         from tokenizers import Tokenizer
 
-        tokenizer = Tokenizer.from_file(str(self.folder / TOKENIZER))
+        try:
+            tokenizer = Tokenizer.from_file(str(self.folder / TOKENIZER))
+        except Exception as error:  # the library raises a bare Exception for a file that it cannot read
+            raise InputError(f"{self.folder / TOKENIZER}: cannot be read ({error}). Make the folder again, with save_pretrained") from None
         tokenizer.no_padding()
-        tokenizer.no_truncation()
         return tokenizer
 
     @cached_property
@@ -205,9 +219,10 @@ class EncoderSpace(BoxedSpace):
         shows_progress = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()  # a bar for the tenth of a second that this takes, in the middle of our own
         try:
-            model = AutoModel.from_pretrained(
-                self.folder, trust_remote_code=False, local_files_only=True, use_safetensors=True, dtype=torch.float32
-            )
+            with reading(self.folder / MODEL):
+                model = AutoModel.from_pretrained(
+                    self.folder, trust_remote_code=False, local_files_only=True, use_safetensors=True, dtype=torch.float32
+                )
         finally:
             if shows_progress:
                 logging.enable_progress_bar()
@@ -252,7 +267,7 @@ class EncoderSpace(BoxedSpace):
 
 
 def check_holds_no_code(folder: Path) -> None:
-    """InputError where the settings of a transformers folder name code of its own, or a network's kernels on a hub, to be run."""
+    """InputError where the settings of a transformers folder name code, kernels on a hub, or a network that is no text encoder."""
     for file in sorted(folder.glob("*config.json")):
         try:
             settings = json.loads(file.read_text(encoding="utf-8"))
@@ -260,8 +275,9 @@ def check_holds_no_code(folder: Path) -> None:
             raise InputError(f"{file}: is no JSON: {error}. Make the folder again, with save_pretrained") from None
         if name := next(_names_of_code(settings), None):
             raise InputError(
-                f"{file}: has {name}, which names code that would come with the encoder and be run. That is never done: "
-                "use an encoder whose class transformers has itself"
+                f"{file}: has {name}, which names code that would come with the encoder and be run, or a network fetched by name. "
+                "That is never done: "
+                f"use a text encoder that transformers has itself, one of: {', '.join(sorted(TEXT_ENCODERS))}"
             )
 
 
@@ -270,6 +286,8 @@ def _names_of_code(settings: Any) -> Iterator[str]:
         # An attention implementation with a slash is a repository of kernels, which transformers fetches and imports.
         if name in ("auto_map", "custom_pipelines") or (name.endswith("implementation") and "/" in str(value)):
             yield name
+        if name == "model_type" and value not in TEXT_ENCODERS:
+            yield f"{name} {value!r}"
         yield from _names_of_code(value)
 
 

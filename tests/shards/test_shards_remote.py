@@ -384,6 +384,15 @@ def test_a_column_at_the_url_writes_nowhere_but_into_its_folder(local: ShardSet,
     assert not list(tmp_path.glob("*.npy"))
 
 
+def test_an_index_that_was_damaged_in_the_cache_is_fetched_again(local: ShardSet, tmp_path: Path) -> None:
+    remote = at(local.path.as_uri(), tmp_path)
+    index = remote.open().index / "index.arrow"
+    whole = index.read_bytes()
+    index.write_bytes(whole[:100] + b"x" + whole[101:])
+    assert_equal(remote.open(), local)
+    assert index.read_bytes() == whole
+
+
 def test_a_set_whose_manifest_names_a_file_outside_the_cache_is_refused(local: ShardSet, tmp_path: Path) -> None:
     manifest = local.path / "manifest.json"
     manifest.write_text(manifest.read_text().replace(local.shards[1].fingerprint, "../../elsewhere"))
