@@ -85,6 +85,7 @@ def _objects(path: Path, encoding: str, entries: Entries) -> Iterator[tuple[str,
 def read_objects(path: Path, objects: Iterator[tuple[str, dict[str, Any]]], columns: Columns, entries: Entries) -> None:
     """Objects with their places. Their fields are called as in the first one that has a picture and a caption."""
     wanted = _wanted(columns)
+    file, caption = (_called((), column) for column in wanted)
     split, is_known = columns.split, False
     for place, row in objects:
         names = list(row)
