@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -107,9 +108,15 @@ def make_columns(
 
 
 def _nothing_known(space: Path, shards: SetPath, ledger: Ledger) -> str:
-    job = read_manifest(space, KIND).config.get("fit", {}).get("job", "topics")
-    again = f"data-prep fit-text-space {job} --shards {shards} --output SPACE --part all" + (" --min-count 1" if job in _COUNTING else "")
-    return f"{space}: knows no word of any of {ledger.num_without_words} texts ({ledger.entries[0]}). Fit it on texts like these: {again}"
+    said = f"{space}: knows no word of any of {ledger.num_without_words} texts ({ledger.entries[0]}). "
+    job = read_manifest(space, KIND).config.get("fit", {}).get("job")
+    if job is None:  # an encoder, or a space of the user's own, which no command of ours fits
+        return said + "Take another text space, of the language of these texts"
+    to_all = f"--shards {shlex.quote(str(shards))} --output SPACE --part all"
+    if job == "vectors":
+        return said + f"Take a file of vectors in the language of these texts: data-prep fit-text-space vectors --file FILE {to_all}"
+    again = f"data-prep fit-text-space {job} {to_all}" + (" --min-count 1" if job in _COUNTING else "")
+    return said + f"Fit it on texts like these: {again}"
 
 
 def _texts(source: ShardSet, id: int, unit: Unit) -> tuple[str, ...]:

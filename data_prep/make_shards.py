@@ -61,7 +61,6 @@ class _Made:
     """What one run did. peak_rss_bytes: of the process, of all that made shards, that had the most memory at a time."""
 
     num_shards: int
-    num_bad: int
     peak_rss_bytes: int
 
 
@@ -120,7 +119,8 @@ def make_shards(
     if _is_made(folder, config, overwrite):
         shards = open_set(output)
         print(f"{output}: is there already, {len(shards)} pairs", file=sys.stderr)
-        made = _Made(0, len(Ledger(folder.at(BAD)).written()), peak_rss_bytes())
+        made = _Made(0, peak_rss_bytes())
+        num_bad = len(Ledger(folder.at(BAD)).written())
     else:
         plan = _settled_plan(source, settings, folder, config, overwrite)
         ledger = Ledger(folder.at(BAD), max_bad_share)
@@ -129,21 +129,24 @@ def make_shards(
         else:
             job = ShardJob(source_path(source), settings, output, pairs_per_shard, max_pairs, ocr, smaller)
             made = _make_by_plan(job, plan, ledger, workers)
-        shards = open_set(output)
-        left_out = f", {made.num_bad} left out: {folder.at(BAD)}" if made.num_bad else ""
+        shards, num_bad = open_set(output), len(ledger.written())
+        left_out = f", {num_bad} left out: {folder.at(BAD)}" if num_bad else ""
         took = f"{time.monotonic() - start:.1f} s, at most {made.peak_rss_bytes / 1e6:.0f} MB of memory a process"
         print(f"{output}: {len(shards)} pairs{left_out}\n{made.num_shards} shards made in {took}", file=sys.stderr)
     if json:
-        print(json_format.dumps(_summary(output, shards, made, time.monotonic() - start)))
+        print(json_format.dumps(_summary(output, shards, num_bad, made, time.monotonic() - start)))
     return shards
 
 
-def _summary(output: str | Path, shards: ShardSet, made: _Made, seconds: float) -> dict[str, Any]:
-    """All that is counted is of the whole set, but for shards_made, seconds and peak_rss_bytes, which are of this run."""
+def _summary(output: str | Path, shards: ShardSet, num_bad: int, made: _Made, seconds: float) -> dict[str, Any]:
+    """All that is counted is of the whole set, but for shards_made, seconds and peak_rss_bytes, which are of this run.
+
+    num_bad: entries of its bad.csv, a caption whose picture is used with its others among them.
+    """
     return {
         "output": str(output),
         "pairs": len(shards),
-        "bad": made.num_bad,
+        "bad": num_bad,
         "shards": len(shards.shards),
         "bytes": shards.manifest.counts["size_bytes"],
         "shards_made": made.num_shards,
@@ -212,7 +215,7 @@ def _make_in_turn(
         for pair in track(pairs, f"shards of {source.__name__}", unit="pair", note=lambda: _left_out(ledger.num_bad)):
             writer.write(pair)
             ledger.good()
-    return _Made(-(-writer.num_pairs // writer.pairs_per_shard), ledger.num_bad, peak_rss_bytes())
+    return _Made(-(-writer.num_pairs // writer.pairs_per_shard), peak_rss_bytes())
 
 
 def _make_by_plan(job: ShardJob, plan: Plan, ledger: Ledger, workers: Engine) -> _Made:
@@ -242,7 +245,7 @@ def _make_by_plan(job: ShardJob, plan: Plan, ledger: Ledger, workers: Engine) ->
     ledger.close()
     finish(job.output, plan.config)
     forget(output)
-    return _Made(run.num_made, ledger.num_bad, run.peak_rss_bytes)
+    return _Made(run.num_made, run.peak_rss_bytes)
 
 
 class _Run:

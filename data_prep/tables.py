@@ -93,7 +93,7 @@ def rows(path: Path, layout: Layout) -> Iterator[Row]:
     num = len(layout.names)
     for row in _records(path, layout):
         fields = [field.strip() for field in row.fields]
-        if not any(fields):
+        if row.reason is None and not any(fields):
             continue
         if row.reason is None and len(fields) != num:
             if len(fields) > num and not any(fields[num:]):

@@ -67,12 +67,10 @@ def encoding_of(path: Path, given: str | None = None) -> str:
     """
     if given is not None:
         try:
-            "".encode(given)
+            "".encode(given)  # bytes to bytes, as zlib, is no text encoding
+            return codecs.lookup(given).name
         except LookupError:
-            raise InputError(
-                f"--encoding {given}: no text encoding is called so. Examples: utf-8, utf-16, cp1252, cp1251, shift_jis"
-            ) from None
-        return given
+            raise InputError(f"--encoding {given}: unknown text encoding. Examples: utf-8, utf-16, cp1252, cp1251, shift_jis") from None
     if not path.is_file():
         raise InputError(f"{path}: is a folder; a file is wanted" if path.is_dir() else f"{path}: does not exist")
     facts = path.stat()

@@ -138,11 +138,11 @@ def demo(
     trainings: list[Training] = []
     lost: list[str] = []
     for seed in splits:
-        trainings += _learn(galleries, output, seed, is_first=seed == splits[0], lost=lost, done=done)
+        trainings += _learn(galleries, output, seed, is_first=seed == splits[0], thumbnails=not trainings, lost=lost, done=done)
     whole = [training for training in trainings if not training.control]
     if not whole:
         raise InputError(f"{pairs}: nothing could be learnt from these pairs: {'; '.join(lost)}")
-    first = [training for training in whole if training.seed == splits[0]]
+    first = _of_first_seed(whole)
     learning, not_measured = ([], []) if data is None else _learn_from_less(first, galleries[0], done)
 
     files = [figures(training, gallery, "retrieval") for training in trainings for gallery in galleries]
@@ -240,8 +240,8 @@ def _splits(gallery: Gallery, num: int) -> list[int]:
     num_train, num_held_out = len(Split().ids(pairs, "train")), len(Split().ids(pairs, gallery.part))
     raise InputError(
         f"{gallery.shards}: {len(pairs)} pairs, {num_train} to train on and {num_held_out} held out (part {gallery.part!r}). "
-        f"The demo needs at least {MIN_TRAINED} and {MIN_HELD_OUT} (of two groups): give it more pictures, "
-        "or a table without a column of splits where all of them stand in one"
+        f"The demo needs at least {MIN_TRAINED} and {MIN_HELD_OUT} (from at least two groups): give it more pictures, "
+        "or remove the split column if it puts every pair in one split"
     )
 
 
@@ -250,6 +250,7 @@ def _own_source(data: Path, images: Path | None = None, table: Mapping[str, Any]
     table = table or {}
     encoding = table.get("--encoding")
     from data_prep.lines import JSON_LINES
+    from data_prep.sources._images import pictures_below
     from data_prep.sources.articles import holds_articles
     from data_prep.sources.captions import SUFFIXES
 
@@ -271,7 +272,12 @@ def _own_source(data: Path, images: Path | None = None, table: Mapping[str, Any]
         raise InputError(f"{', '.join(table)}: goes with a file of captions, and {data} is a folder")
     if images is not None:
         raise InputError(f"--images {images}: goes with a file of captions or articles, and {data} is a folder of pictures itself")
-    return ["img2dataset" if any(data.glob(f"*{ARCHIVE_SUFFIX}")) else "folder", "--input", data]
+    num_tars = sum(1 for _ in data.glob(f"*{ARCHIVE_SUFFIX}"))
+    if num_tars and not pictures_below(data):
+        return ["img2dataset", "--input", data]
+    if num_tars:
+        print(f"{data}: its pictures are used, and its {ARCHIVE_SUFFIX} files ({num_tars}) are not", file=sys.stderr)
+    return ["folder", "--input", data]
 
 
 def _as_options(table: Mapping[str, Any]) -> Iterator[str]:
@@ -280,7 +286,9 @@ def _as_options(table: Mapping[str, Any]) -> Iterator[str]:
         yield from [] if isinstance(value, bool) else [value] if isinstance(value, str) else value
 
 
-def _learn(galleries: Sequence[Gallery], output: Path, seed: int, is_first: bool, lost: list[str], done: list[Command]) -> list[Training]:
+def _learn(
+    galleries: Sequence[Gallery], output: Path, seed: int, is_first: bool, thumbnails: bool, lost: list[str], done: list[Command]
+) -> list[Training]:
     """Every family on one split: the run itself, and its shuffled control. A family that cannot learn goes to `lost`, with the reason."""
     spaces, reasons = _fit_spaces(galleries[0].shards, output, seed, done)
     learnt: list[Training] = []
@@ -291,7 +299,7 @@ def _learn(galleries: Sequence[Gallery], output: Path, seed: int, is_first: bool
             continue
         folder, space = _folder(output, recipe, seed, is_first), spaces[recipe.space]
         training = Training(
-            recipe.family, recipe.experiment, folder, galleries[0].shards, space, space.name, galleries, seed, thumbnails=is_first
+            recipe.family, recipe.experiment, folder, galleries[0].shards, space, space.name, galleries, seed, thumbnails=thumbnails
         )
         for one in (training, replace(training, folder=folder / "control", control=True)):
             try:
@@ -301,6 +309,11 @@ def _learn(galleries: Sequence[Gallery], output: Path, seed: int, is_first: bool
                 break
             learnt.append(one)
     return learnt
+
+
+def _of_first_seed(trainings: Sequence[Training]) -> list[Training]:
+    """Those of the first split from which any family could learn."""
+    return [training for training in trainings if training.seed == trainings[0].seed]
 
 
 def _fit_spaces(pairs: Path, output: Path, seed: int, done: list[Command]) -> tuple[dict[str, Path], dict[str, str]]:

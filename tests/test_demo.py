@@ -9,10 +9,10 @@ import pytest
 
 from data_prep.sources import find_source
 from data_prep.sources.captions import captions
-from multimodal.demo import _attempt, _own_source, _splits, demo
+from multimodal.demo import _attempt, _of_first_seed, _own_source, _splits, demo
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
-from multimodal.road import Gallery
+from multimodal.road import Gallery, Training
 from multimodal.shards import ShardSet, ShardWriter, Split
 
 
@@ -104,3 +104,19 @@ def test_what_a_family_cannot_do_is_its_own_loss_and_is_said(tmp_path: Path, cap
         _attempt(done, *command)
     said = capsys.readouterr().err
     assert said.startswith("$ data-prep fit-text-space word2vec") and "error: no word of" in said and len(done) == 1
+
+
+def test_the_first_split_that_any_family_learnt_from_is_the_one_shown(tmp_path: Path) -> None:
+    gallery = Gallery("unseen", tmp_path, "test")
+    trainings = [
+        Training(name, name, tmp_path, tmp_path, tmp_path, "text", [gallery], seed) for name, seed in (("a", 3), ("b", 3), ("a", 5))
+    ]
+    assert _of_first_seed(trainings) == trainings[:2]
+
+
+def test_a_tar_among_photos_leaves_them_a_folder_of_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "holiday").mkdir()
+    for name in ("backup.tar", "holiday/a dog.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    assert _own_source(tmp_path) == ["folder", "--input", tmp_path]
+    assert "its pictures are used, and its .tar files (1) are not" in capsys.readouterr().err

@@ -73,10 +73,12 @@ class Entries:
         self.is_plain = True
 
     def add(self, place: str, file: Any, captions: Any, split: Any = "") -> None:
-        """One row: a picture's file, one caption or a list of them, and the source's own split ("" or None: it has none).
+        """One row: a picture's file, or a list of just one; one caption or a list of them; and the source's own split ("" or None: none).
 
         InputError where the picture was put into another split before.
         """
+        if isinstance(file, list) and len(file) == 1:
+            [file] = file
         file = file.strip() if isinstance(file, str) else ""
         if not file:
             return self.bad(place, "", "names no picture")

@@ -85,11 +85,13 @@ def _objects(path: Path, encoding: str, entries: Entries) -> Iterator[tuple[str,
 def read_objects(path: Path, objects: Iterator[tuple[str, dict[str, Any]]], columns: Columns, entries: Entries) -> None:
     """Objects with their places. Their fields are called as in the first one that has a picture and a caption."""
     wanted = _wanted(columns)
-    file, caption = (column.given or column.usual[0] for column in wanted)
+    file, caption = (_called((), column) for column in wanted)
     split, is_known = columns.split, False
     for place, row in objects:
         names = list(row)
-        if not is_known and all(matches(names, column) for column in wanted):
+        if not is_known:
+            file, caption = (_called(names, column) for column in wanted)
+        if not is_known and file in row and caption in row:
             at = _Places.of(f"{path} {place}", names, columns, list(row.values()))
             file, caption, is_known = names[at.file], names[at.caption], True
             split = columns.split if at.split is None else names[at.split]
@@ -102,6 +104,11 @@ def read_objects(path: Path, objects: Iterator[tuple[str, dict[str, Any]]], colu
             entries.bad(place, named if isinstance(named, str) else "", f"has no field {', nor '.join(missing)}; its fields are {fields}")
         else:
             entries.add(place, row[file], row[caption], row.get(split or "split"))
+
+
+def _called(names: Sequence[str], column: Column) -> str:
+    """The name that the column has among these, or would have."""
+    return next((names[at] for at in matches(names, column)), column.given or column.usual[0])
 
 
 def read_parquet(path: Path, columns: Columns, entries: Entries) -> None:

@@ -94,8 +94,8 @@ _MIN_DIGITS_ALONE = 6
 """Of a name of nothing but numbers and marks, as `20190801_120000_HDR`: a date. "12 at night" has less."""
 
 _UUID = re.compile(r"(?<![0-9a-f])[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(?![0-9a-f])")
-# Its digits tell a hash from "defaced".
-_HASH = re.compile(r"(?<![^\W_])(?=[a-f]*\d)(?:[0-9a-f]{16,}|(?=(?:[a-f]*\d){3})[0-9a-f]{8,15})(?![^\W_])")
+# Its digits tell a hash from "defaced", and their places from "cafe2019".
+_HASH = re.compile(r"(?<![^\W_])(?=[a-f]*\d)(?:[0-9a-f]{16,}|(?=(?:[a-f]*\d){3})(?![a-f]+\d+(?![^\W_]))[0-9a-f]{8,15})(?![^\W_])")
 _WEB_ID = re.compile(  # Flickr's 1000268201_693b08cb0e_b, Facebook's 12345_6789_n, COCO's
     r"\d{5,}(?:[_ -]\d+)*(?:[_ -][0-9a-f]{8,10})?(?:[_ -](?:[a-z]|\d{1,2}k))?|coco_(?:train|val|test)\d{4}_\d+"
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -44,12 +45,11 @@ class Images:
         self._names, self._allow_outside = names, allow_outside
         self._open = ExitStack()
         self._files: dict[Path, IO[bytes]] = {}
-        self._index = _Index({}, {})
+        self._index = _Index({}, {}, [])
         self._listings: dict[Path, dict[str, list[str]]] = {}
 
     def __enter__(self) -> Images:
-        facts = ((tar, tar.stat()) for tar in _tars(self.path))
-        self._index = _index(tuple((tar, stat.st_size, stat.st_mtime_ns) for tar, stat in facts))
+        self._index = _index_of(_tars(self.path))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -72,7 +72,8 @@ class Images:
         return self._content(self._find(name))
 
     def fingerprint(self, names: Iterable[str]) -> str:
-        """What the pictures of these names are read from: the tars, and the plain files that are there."""
+        """What the pictures of these names are read from: the tars, and the plain files that are there. Damage of tars goes to stderr."""
+        _tell(self._index.damage)
         files = []
         for name in names:
             try:
@@ -186,9 +187,12 @@ class Images:
             if found.tar not in self._files:
                 self._files[found.tar] = self._open.enter_context(open(found.tar, "rb"))
             self._files[found.tar].seek(found.offset)
-            return self._files[found.tar].read(found.size_bytes)
+            content = self._files[found.tar].read(found.size_bytes)
         except OSError as error:
             raise BadPicture(f"cannot be read: {error.strerror or error}") from None
+        if missing := found.size_bytes - len(content):
+            raise BadPicture(f"is cut off: {found.tar.name} ends {missing} bytes too early")
+        return content
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,10 +206,14 @@ class _Member:
 
 @dataclass(frozen=True)
 class _Index:
-    """members: by full path. paths_of: full path, and bare name -> the members' full paths that it may mean, one for each member."""
+    """members: by full path. paths_of: full path, and bare name -> the members' full paths that it may mean, one for each member.
+
+    damage: a sentence for each tar that is not whole, of which what can be found is used.
+    """
 
     members: dict[str, _Member]
     paths_of: dict[str, list[str]]
+    damage: list[str]
 
     @cached_property
     def like(self) -> dict[str, list[str]]:
@@ -216,19 +224,37 @@ class _Index:
         return names
 
 
+def _index_of(tars: Sequence[Path]) -> _Index:
+    facts = ((tar, tar.stat()) for tar in tars)
+    return _index(tuple((tar, stat.st_size, stat.st_mtime_ns) for tar, stat in facts))
+
+
+def _tell(damage: Sequence[str]) -> None:
+    """To stderr; by whoever takes a fingerprint, which a job does once, in its first process."""
+    for sentence in damage:
+        print(sentence, file=sys.stderr)
+
+
 @lru_cache(maxsize=1)
 def _index(tars: tuple[tuple[Path, int, int], ...]) -> _Index:
-    """What is in the tars: (path, size in bytes, time of the last change), by which one that has changed is read again."""
-    index = _Index({}, {})
+    """What is in the tars: (path, size in bytes, time of the last change), by which one that has changed is read again.
+
+    InputError where no file at all is found in a tar that is broken: it is compressed, or something else.
+    """
+    index = _Index({}, {}, [])
     for path, _, _ in tars:
         with OpenTar(path) as tar:
+            num_members = 0
             for member in tar.files():
+                num_members += 1
                 name = member.name.removeprefix("./")
                 index.members[name] = _Member(path, member.offset, member.size)
                 for called in {name, name.rpartition("/")[2]}:
                     index.paths_of.setdefault(called, []).append(name)
+        if tar.bad and not num_members:
+            raise InputError(f"{path}: is not an uncompressed tar: {tar.bad[0].reason}. Unpack it, or get it again")
         if tar.bad:
-            raise InputError(f"{path}: is not a whole, uncompressed tar: {tar.bad[0].reason}. Unpack it, or get it again")
+            index.damage.append(f"{path}: is not whole, what is found in it is used: {tar.bad[0].reason}")
     return index
 
 
@@ -303,7 +329,9 @@ def images_fingerprint(path: Path) -> str:
 
     What else lies there does not enter, as the shards themselves where they are written into the folder of the pictures.
     """
-    return input_fingerprint(path, [*_tars(path), *pictures_below(path)])
+    tars = _tars(path)
+    _tell(_index_of(tars).damage)
+    return input_fingerprint(path, [*tars, *pictures_below(path)])
 
 
 def _tars(path: Path) -> list[Path]:

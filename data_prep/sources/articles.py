@@ -102,10 +102,11 @@ def inputs(input: Path, images: Path | None, text: Text, encoding: str | None, a
 
 
 def holds_articles(path: Path, encoding: str | None = None) -> bool:
-    """Whether the first object of a file of JSON Lines has a list `images`: it is then read here, and not as captions."""
+    """Whether the first object of a file of JSON Lines has a list `images` of objects: it is then read here, and not as captions."""
     for _, line in numbered_lines(path, encoding_of(path, encoding)):
         try:
-            return isinstance(json_object(line).get("images"), list)
+            pictures = json_object(line).get("images")
+            return isinstance(pictures, list) and (not pictures or any(isinstance(picture, dict) for picture in pictures))
         except BadLine:  # whoever reads the file names it
             continue
     return False

@@ -17,11 +17,11 @@ import numpy as np
 from PIL import Image
 
 from multimodal.errors import InputError
-from multimodal.shards.format import PICTURE_SPELLINGS
 from multimodal.shards.split import Split
 from multimodal.system_files import is_system_name
 
 PARTS = ("train", "test")
+_SUFFIXES = frozenset("jpg jpeg jpe jfif png webp avif".split())  # of the formats that are read, in lower case
 ARRAYS = ("x_train", "y_train", "x_test", "y_test", "names")
 
 
@@ -122,4 +122,4 @@ def _of_folder(path: Path, split: Split) -> LabelledPictures:
 
 
 def _is_picture(path: Path) -> bool:
-    return not is_system_name(path.name) and path.suffix.lower().removeprefix(".") in PICTURE_SPELLINGS
+    return not is_system_name(path.name) and path.suffix.lower().removeprefix(".") in _SUFFIXES

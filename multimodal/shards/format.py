@@ -20,9 +20,6 @@ TAR = ".tar"
 BLOCK = tarfile.BLOCKSIZE  # 512: headers are one block, contents are padded to whole ones
 TAR_END = bytes(2 * BLOCK)
 
-PICTURE_SPELLINGS = {"jpg": "jpg", "jpeg": "jpg", "jpe": "jpg", "jfif": "jpg", "png": "png", "webp": "webp", "avif": "avif"}
-"""How other writers spell the extension of a picture, in lower case -> our spelling."""
-
 CAPTION_FIELDS = ("captions", "caption", "text", "title", "alt_text", "alttext", "alt", "description")
 """Fields in which other writers' JSON has the text, in any case; the first that is not blank is taken."""
 RECORD_FIELDS = ("texts", "group", "name", "split", "metadata")

@@ -25,7 +25,7 @@ from multimodal.shards.table import Row
 from multimodal.system_files import is_system_file
 
 WEBDATASET_META = re.compile(r"__[^/]*__($|/)")  # webdataset leaves these members out, and so do we
-FILLING = 2 * tarfile.RECORDSIZE  # writers pad the end of a tar to 10,240 bytes, some to twice that
+_CHUNK_BYTES = 1 << 20
 MAX_NAME_BYTES = 1 << 20
 """Of a header that holds a long name or pax records; a path has 4,096 bytes at most."""
 MAX_TEXT_BYTES = 1 << 26
@@ -94,13 +94,14 @@ class OpenTar:
             if member.offset + member.size > self._size_bytes:
                 missing = member.offset + member.size - self._size_bytes
                 raise ValueError(f"its {extension} is cut off: the tar ends {missing} bytes too early")
-        picture = next((member for extension, member in sample.members.items() if extension in PICTURE_SUFFIXES), None)
-        if picture is None or not picture.size:
+        meant = [(extension, member) for extension, member in sample.members.items() if extension in PICTURE_SUFFIXES and member.size]
+        if not meant:
             raise ValueError(f"has no picture; its members are {', '.join(sorted(sample.members))}")
-        head = self.read(picture, 64)
-        if extension := picture_format(head):
-            return picture, extension
-        raise ValueError(f"its {split_member(picture.name)[1]}: {why_unsupported(head)}")
+        for _, member in meant:
+            if format := picture_format(self.read(member, 64)):
+                return member, format
+        extension, first = meant[0]
+        raise ValueError(f"its {extension}: {why_unsupported(self.read(first, 64))}")
 
     def record(self, sample: Sample, name: str) -> dict[str, Any]:
         """Texts, group, name, split and metadata, see `decode_record`; name: where the JSON has none. ValueError says what is wrong."""
@@ -116,6 +117,14 @@ class OpenTar:
     def read(self, member: Member, size: int | None = None) -> bytes:
         """The bytes of a member that is whole, or its first ones."""
         return os.pread(self._descriptor, member.size if size is None else min(size, member.size), member.offset)
+
+    def _is_zero_from(self, offset: int) -> bool:
+        """Whether nothing but zeros follows: writers fill the end of a tar up to 10,240 bytes, or to as many as they were asked for."""
+        for start in range(offset, self._size_bytes, _CHUNK_BYTES):
+            chunk = os.pread(self._descriptor, _CHUNK_BYTES, start)
+            if chunk.count(0) < len(chunk):
+                return False
+        return True
 
     def _pictures_and_texts(self) -> Iterator[Member]:
         for member in self.files():
@@ -135,7 +144,7 @@ class OpenTar:
         while offset + BLOCK <= self._size_bytes:
             block = os.pread(self._descriptor, BLOCK, offset)
             if not any(block) and not is_cut:
-                if self._size_bytes - offset > FILLING:
+                if not self._is_zero_from(offset):
                     self._tell(f"{self._size_bytes - offset} bytes lie behind the end mark at byte {offset}, and are not read")
                 return
             content = offset + BLOCK

@@ -21,7 +21,7 @@ import numpy as np
 
 from multimodal.errors import InputError
 from multimodal.text.normalise import Normaliser
-from multimodal.text.vocabulary import Vocabulary
+from multimodal.text.vocabulary import Vocabulary, check_max_words
 
 _MORE_WANTED_FROM = (100, 500)  # documents; a word seen twice says little, but among few documents there are only such words
 _DOCUMENTS_KEPT, _WORDS_KEPT = 0.9, 0.5  # shares that have to be left where more is wanted: titles of photos hardly share a word
@@ -52,6 +52,7 @@ class Corpus:
         Whenever more than two million different words are counted the rarest are forgotten, so that in very large corpora the count of a
         rare word may be too small.
         """
+        check_max_words(max_words)
         counted, spool, ends = _Counted(), _Spool(), array("q")
         for text in texts:
             spool.append(counted.add(normaliser.tokens(text)))

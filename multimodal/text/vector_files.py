@@ -35,7 +35,7 @@ from multimodal.text.fasttext_file import LONGEST_WORD, MAGIC, MOST_DIMENSIONS, 
 from multimodal.text.normalise import Normaliser
 from multimodal.text.space import Origin
 from multimodal.text.subwords import FastTextSpace, ngram_hash, ngrams
-from multimodal.text.vocabulary import Vocabulary
+from multimodal.text.vocabulary import Vocabulary, check_max_words
 from multimodal.text.words import Pooling, Scaling, WordSpace
 
 _ZIP = b"PK\x03\x04"
@@ -84,6 +84,7 @@ def from_vector_file(
     """
     file, normaliser = Path(file), normaliser or Normaliser()
     check_file(file)
+    check_max_words(max_words)
     frequencies, num_documents = _frequencies(texts, normaliser)
 
     def vocabulary_of(words: Iterable[str]) -> Vocabulary:

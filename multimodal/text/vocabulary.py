@@ -50,6 +50,7 @@ class Vocabulary:
         documents: the words of each. min_count: rarer words go (documents, not occurrences). max_share: words in a larger share of the
         documents go. max_words: of the rest the most frequent so many.
         """
+        check_max_words(max_words)
         frequencies: Counter[str] = Counter()
         num_documents = 0
         for words in documents:
@@ -120,6 +121,12 @@ class Vocabulary:
             taken = {word, *found}
             found += [similar[at] for at in np.flatnonzero(distances <= 2) if similar[at] not in taken]
         return found[:limit]
+
+
+def check_max_words(max_words: int | None) -> None:
+    """InputError where no word at all could be kept."""
+    if max_words is not None and max_words < 1:
+        raise InputError(f"max_words is {max_words}, and has to be above 0")
 
 
 def _none_kept(num_words: int, num_documents: int, min_count: int, max_share: float) -> str:

@@ -219,6 +219,7 @@ def test_lines_of_articles_and_of_captions_are_told_apart(tmp_path: Path) -> Non
     assert holds_articles(write(tmp_path / "one", [b"{broken", *whole_articles()])["input"])
     assert not holds_articles(write(tmp_path / "other", [{"file": "a.png", "caption": "one"}])["input"])
     assert not holds_articles(write(tmp_path / "none", [b"nothing"])["input"])
+    assert not holds_articles(write(tmp_path / "names", [{"images": ["a.png"], "text": "one"}])["input"])
 
 
 def test_the_textbook_goes_through_whole(shared_data: Path) -> None:

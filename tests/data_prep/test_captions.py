@@ -367,3 +367,54 @@ def test_a_file_that_is_none_of_them_is_an_error_that_says_so(tmp_path: Path, na
 def test_every_suffix_is_tried_here() -> None:
     tried = {suffix for suffix in SUFFIXES for name in [*WITH_SPLIT, *WITHOUT_SPLIT] if name.lower().endswith(suffix)}
     assert tried == set(SUFFIXES)
+
+
+def pictures_in_a_tar(folder: Path) -> tuple[dict[str, Any], bytes, int]:
+    """Settings for captions of pictures in images/0.tar, that tar as Python writes it, and where the content of its last member begins."""
+    write_files(folder, {"t.csv": "file,caption\na.jpg,a dog\nb.jpg,a cat\n"})
+    tar = folder / "images" / "0.tar"
+    write_tar(tar, {"a.jpg": picture(1), "b.jpg": picture(2)})
+    with tarfile.open(tar) as opened:
+        last = opened.getmember("b.jpg").offset_data
+    return {"input": folder / "t.csv", "images": folder / "images"}, tar.read_bytes(), last
+
+
+def test_a_tar_that_is_filled_with_zeros_is_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings, content, _ = pictures_in_a_tar(tmp_path)
+    (tmp_path / "images" / "0.tar").write_bytes(content + bytes(1 << 17))  # as `tar -b 128` does
+    assert len(make_shards(captions, settings, tmp_path / "set")) == 2
+    assert "not whole" not in capsys.readouterr().err and not (tmp_path / "set" / "bad.csv").exists()
+
+
+def test_a_tar_without_an_end_mark_serves_and_is_mentioned_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings, content, last = pictures_in_a_tar(tmp_path)
+    size = len(picture(2))
+    (tmp_path / "images" / "0.tar").write_bytes(content[: last + size + -size % 512])
+    assert len(make_shards(captions, settings, tmp_path / "set")) == 2
+    assert capsys.readouterr().err.count("0.tar: is not whole, what is found in it is used: ends without an end mark") == 1
+
+
+def test_a_member_that_a_tar_cuts_off_costs_only_itself(tmp_path: Path) -> None:
+    settings, content, last = pictures_in_a_tar(tmp_path)
+    (tmp_path / "images" / "0.tar").write_bytes(content[: last + 10])
+    pairs, ledger = read_all(captions, settings)
+    assert [pair.name for pair in pairs] == ["a.jpg"]
+    assert [(bad.key, bad.reason) for bad in ledger.entries] == [
+        ("b.jpg", f"is cut off: 0.tar ends {len(picture(2)) - 10} bytes too early")
+    ]
+
+
+def test_what_is_no_tar_at_all_is_an_error(tmp_path: Path) -> None:
+    settings, content, _ = pictures_in_a_tar(tmp_path)
+    (tmp_path / "images" / "0.tar").write_bytes(gzip.compress(content))
+    with pytest.raises(InputError, match="0.tar: is not an uncompressed tar: .*Unpack it, or get it again"):
+        read_all(captions, settings)
+
+
+def test_a_summary_counts_the_same_captions_left_out_when_the_set_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = write_files(tmp_path, {"t.csv": "file,caption\na.jpg,a dog\na.jpg,\nb.jpg,a cat\n", **PICTURES}) / "t.csv"
+    counts = []
+    for _ in range(2):
+        make_shards(captions, {"input": table}, tmp_path / "set", json=True)
+        counts.append(json.loads(capsys.readouterr().out)["bad"])
+    assert counts == [1, 1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from pathlib import Path
 
@@ -101,8 +102,10 @@ def test_mostly_unknown_texts_make_a_column_and_are_counted(space, tmp_path, cap
     assert np.isfinite(Column.of(shards, "words").take(np.arange(10))).all(axis=1).tolist() == [True] + [False] * 9
 
 
-def test_where_no_text_is_known_at_all_there_is_no_column_and_the_remedy_works(space, tmp_path, capsys):
+def test_where_no_text_is_known_at_all_there_is_no_column_and_the_remedy_works(tmp_path, capsys):
     pytest.importorskip("gensim", reason="needs gensim (the prep extra)")
+    of_dogs = ["--shards", str(written(tmp_path / "dogs", ["dog", "cat", "mouse"]).path), "--part", "all", "--num-topics", "2"]
+    assert main(["fit-text-space", "topics", *of_dogs, "--output", str(tmp_path / "space")]) == 0
     shards = written(tmp_path / "shards", ["acropolis", "colosseum", "louvre"])
     command = ["make-columns", "--space", str(tmp_path / "space"), "--shards", str(shards.path), "--name", "words"]
     assert main(command) == 2
@@ -114,6 +117,25 @@ def test_where_no_text_is_known_at_all_there_is_no_column_and_the_remedy_works(s
     assert "--min-count 1" in said and main([*remedy, "--num-topics", "2"]) == 0
     assert main(["make-columns", "--space", str(tmp_path / "fitted"), *command[3:]]) == 0
     assert not (tmp_path / "shards" / "columns" / "words" / "no_words.csv").exists()
+
+
+def test_where_no_text_is_known_the_remedy_is_one_for_that_kind_of_space(space, tmp_path, capsys):
+    shards = written(tmp_path / "my shards", ["acropolis", "colosseum"])
+    (tmp_path / "glove.txt").write_text("dog 0 1\ncat 1 0\n")
+    (tmp_path / "greek.txt").write_text("acropolis 0 1\ncolosseum 1 0\n")
+    of_dogs = written(tmp_path / "dogs", ["dog", "cat"])
+    vectors = ["fit-text-space", "vectors", "--file", str(tmp_path / "glove.txt"), "--shards", str(of_dogs.path), "--part", "all"]
+    assert main([*vectors, "--output", str(tmp_path / "vectors")]) == 0
+    said = {}
+    for name in ("space", "vectors"):
+        capsys.readouterr()
+        assert main(["make-columns", "--space", str(tmp_path / name), "--shards", str(shards.path), "--name", "words"]) == 2
+        said[name] = capsys.readouterr().err.strip()
+    assert said["space"].endswith("Take another text space, of the language of these texts")
+    remedy = shlex.split(said["vectors"].split("language of these texts: data-prep ")[1])
+    places = {"FILE": str(tmp_path / "greek.txt"), "SPACE": str(tmp_path / "fitted")}
+    assert main([places.get(word, word) for word in remedy]) == 0
+    assert main(["make-columns", "--space", str(tmp_path / "fitted"), "--shards", str(shards.path), "--name", "words"]) == 0
 
 
 def test_the_manifest_says_which_space_and_vocabulary_made_it(space, tmp_path):

@@ -175,7 +175,7 @@ def test_text_in_another_encoding_is_refused_until_the_encoding_is_named(tmp_pat
     with pytest.raises(InputError, match=r"t.csv line 2: is not UTF-8 \(byte 0x..\).*--encoding"):
         told(tmp_path, "t.csv", content)
     assert told(tmp_path, "t.csv", content, encoding=encoding) == ([("a.png", (text,))], [])
-    with pytest.raises(InputError, match="--encoding klingon: no text encoding is called so"):
+    with pytest.raises(InputError, match="--encoding klingon: unknown text encoding"):
         told(tmp_path, "t.csv", content, encoding="klingon")
 
 
@@ -463,3 +463,39 @@ def test_an_absolute_path_into_the_folder_and_a_link_that_lies_in_it_are_followe
     content = f"file,caption\n{tmp_path}/photos/a.png,one\nlink.png,two\n"
     assert len(told(tmp_path / "photos", "t.csv", content)[0]) == 2
     assert len(told(tmp_path / "way", "t.csv", content)[0]) == 2
+
+
+def test_a_broken_row_whose_first_field_is_blank_is_named(tmp_path: Path) -> None:
+    folder(tmp_path, "b.png")
+    pairs, bad = told(tmp_path, "t.csv", 'file,caption\n,"a cat that never ends\nb.png,a dog\n')
+    assert pairs == [("b.png", ("a dog",))]
+    assert bad == ["t.csv line 2: opens a quote that is never closed; inside of quotes, a quote is written twice"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "missing"),
+    [
+        ({"image": "a.png", "conversations": []}, "'caption' (--caption-column names another)"),
+        ({"text": "a dog", "bild": "a.png"}, "'file' (--file-column names another)"),
+        ({"bild": "a.png", "conversations": []}, "'file' (--file-column names another), nor 'caption' (--caption-column names another)"),
+    ],
+)
+def test_of_an_object_only_the_field_that_is_missing_is_named(tmp_path: Path, fields: dict[str, Any], missing: str) -> None:
+    folder(tmp_path, "a.png")
+    pairs, [reason] = told(tmp_path, "t.jsonl", json.dumps(fields) + "\n")
+    assert not pairs and reason == f"t.jsonl line 1: has no field {missing}; its fields are {', '.join(fields)}"
+
+
+def test_a_list_of_one_file_names_a_picture_and_a_list_of_two_names_none(tmp_path: Path) -> None:
+    folder(tmp_path, "a.png", "b.png")
+    lines = [{"images": ["a.png"], "text": "one"}, {"images": ["a.png", "b.png"], "text": "two"}]
+    pairs, bad = told(tmp_path, "t.jsonl", "\n".join(map(json.dumps, lines)))
+    assert (pairs, bad) == ([("a.png", ("one",))], ["t.jsonl line 2: names no picture"])
+
+
+@pytest.mark.parametrize("spelling", ["utf8", "UTF-8", "u8"])
+def test_an_encoding_is_the_same_in_any_spelling(tmp_path: Path, spelling: str) -> None:
+    folder(tmp_path, "a.png")
+    (tmp_path / "t.csv").write_text("file,caption\na.png,a café\n", encoding="utf-8")
+    assert text_files.encoding_of(tmp_path / "t.csv", spelling) == "utf-8"
+    assert told(tmp_path, "t.csv", "file,caption\na.png,a café\n", encoding=spelling) == ([("a.png", ("a café",))], [])

@@ -190,3 +190,22 @@ def test_the_index_of_a_set_holds_the_rows_of_its_shards_one_after_the_other(siz
     assert merged.rows() == [row for some in rows for row in some]
     assert merged.integers("shard").tolist() == [number for number, size in enumerate(sizes) for _ in range(size)]
     merged.batch.validate(full=True)
+
+
+def test_a_tar_that_is_filled_with_zeros_is_whole_and_other_bytes_behind_its_end_are_named(tmp_path: Path) -> None:
+    write_tar(tmp_path / "00000.tar", pairs(range(2)))
+    whole = (tmp_path / "00000.tar").read_bytes()
+    (tmp_path / "00000.tar").write_bytes(whole + bytes(1 << 17))
+    index_tars(tmp_path)
+    assert not (tmp_path / "bad.csv").exists()
+    (tmp_path / "00000.tar").write_bytes(whole + bytes(1 << 17) + b"more")
+    index_tars(tmp_path, max_bad_share=0.5)
+    assert "bytes lie behind the end mark" in bad(tmp_path)[0][2]
+
+
+@pytest.mark.parametrize("first", [("0.gif", b"GIF89a"), ("0.heic", b"\0\0\0\x18ftypheic"), ("0.png", b""), ("0.jpeg", b"<html>")])
+def test_of_several_pictures_of_a_pair_the_first_that_can_be_read_is_taken(tmp_path: Path, first: tuple[str, bytes]) -> None:
+    write_tar(tmp_path / "00000.tar", [first, ("0.jpg", PICTURE), ("0.txt", b"a dog")])
+    index_tars(tmp_path)
+    shards = ShardSet(tmp_path)
+    assert shards.image_bytes(0) == PICTURE and texts(shards) == ["a dog"]

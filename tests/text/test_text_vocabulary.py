@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multimodal.errors import InputError
-from multimodal.text import Vocabulary
+from multimodal.text import Normaliser, Vocabulary
+from multimodal.text.corpus import Corpus
 from multimodal.text.vocabulary import _edit_distances
 
 DOCUMENTS = [["dog", "beach", "dog"], ["dog", "cat"], ["dog", "cat", "\u2028"], ["dog"]]
@@ -29,6 +30,13 @@ def test_limits_leave_out_rare_frequent_and_surplus_words():
     assert Vocabulary.count(DOCUMENTS, max_words=1).words == ("dog",)
     with pytest.raises(InputError, match="Lower min_count"):
         Vocabulary.count(DOCUMENTS, min_count=5)
+
+
+@pytest.mark.parametrize("max_words", [0, -1])
+def test_a_limit_that_no_word_can_keep_is_named(max_words):
+    for read in (Vocabulary.count, lambda documents, max_words: Corpus.read(map(" ".join, documents), Normaliser(), max_words=max_words)):
+        with pytest.raises(InputError, match=f"^max_words is {max_words}, and has to be above 0$"):
+            read(DOCUMENTS, max_words=max_words)
 
 
 def test_unknown_words_are_left_out_of_ids_and_repetitions_stay():
