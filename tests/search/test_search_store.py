@@ -254,6 +254,25 @@ def test_a_flipped_byte_is_found(empty_store, segment):
         Store(empty_store).verify()
 
 
+@pytest.mark.parametrize("change", ["append", "compact"])
+def test_a_new_segment_is_never_written_through_a_link(empty_store, segment, tmp_path, change):
+    with StoreWriter(empty_store) as writer:
+        writer.append(segment([1]))
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "rows.npy").write_bytes(b"work")
+    (empty_store / "segments/000001").symlink_to(theirs)
+    with StoreWriter(empty_store) as writer, pytest.raises(InputError, match="segments/000001: is a link to .*theirs"):
+        writer.append(segment([2])) if change == "append" else writer.compact()
+    assert {path.name: path.read_bytes() for path in theirs.iterdir()} == {"rows.npy": b"work"}
+    (empty_store / "segments/000001").unlink()
+    (empty_store / "segments/000007").symlink_to(theirs)
+    with StoreWriter(empty_store) as writer:
+        writer.append(segment([2]))
+    assert {path.name: path.read_bytes() for path in theirs.iterdir()} == {"rows.npy": b"work"}
+    assert Store(empty_store).ids.tolist() == [1, 2]
+
+
 KILLED_MID_APPEND = """
 import sys, numpy as np
 from multimodal.search import store as module
