@@ -117,10 +117,9 @@ def _decode(content: bytes, box: str) -> Manifest:
 def _is_deeper(value: Any, depth: int) -> bool:
     """Whether a JSON value has more than so many lists and objects in one another."""
     level = [value]
-    for _ in range(depth + 1):
-        nested = [one for one in level if isinstance(one, dict | list)]
-        level = [inner for one in nested for inner in (one.values() if isinstance(one, dict) else one)]
-    return bool(nested)
+    for _ in range(depth):
+        level = [inner for one in level if isinstance(one, dict | list) for inner in (one.values() if isinstance(one, dict) else one)]
+    return any(isinstance(one, dict | list) for one in level)
 
 
 def check_values(box: str | Path, where: str, values: Mapping[str, Any], wanted: Mapping[str, type | tuple[type, ...]]) -> None:
@@ -168,7 +167,17 @@ def reading(path: str | Path, *more: type[Exception]) -> Iterator[None]:
         raise InputError(f"{path}: {_first_line(error)}. {_DAMAGED}") from error
 
 
-_PARSING = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, RuntimeError, MemoryError, struct.error)
+_PARSING: tuple[type[Exception], ...] = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+)
 """What json, numpy, pyarrow, torch and our own code raise over content that is not what it should be."""
 _DAMAGED = "The file is damaged, or another program's. Restore it, or make it again"
 
