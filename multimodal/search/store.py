@@ -46,7 +46,6 @@ from multimodal.search.segments import (
     Segment,
     SegmentReader,
     column_type,
-    fingerprint_segment,
     name_some,
     unit_rows,
     write_segment,
@@ -217,13 +216,6 @@ class Store:
             return self.segments[0].rows()
         parts = [segment.rows()[live] for segment, live in zip(self.segments, self._live, strict=True)]
         return np.concatenate([np.empty((0, self.dim), np.float16), *parts])
-
-    def verify(self) -> None:
-        """Read every byte of every segment; InputError that names the first whose content is not what was written."""
-        for segment in self.segments:
-            facts = self.manifest.parts[segment_name(segment.number)]
-            if fingerprint_segment(segment.folder) != facts["fingerprint"]:
-                raise InputError(f"{segment.folder}: its files are not those that were written. Delete the store and make it again")
 
     def __contains__(self, id: int) -> bool:
         return bool(np.isin(id, self.ids))
