@@ -41,6 +41,9 @@ KINDS = {
 }
 """Kind of a box -> what a message calls it, and the commands that make one. Boxes of other kinds, of other people, are as welcome."""
 
+MAX_DEPTH = 100
+"""Of values in values in a manifest. Python's own limit, which a fingerprint would run into, is a few hundred."""
+
 _TEMPORARY = re.compile(r"\..+\.([0-9a-f]{6})-\w{8}\.part", re.DOTALL)  # `.name.host-random.part`
 
 
@@ -99,13 +102,24 @@ def _read(box: str | Path, called: str, command: str) -> bytes:
 
 def _decode(content: bytes, box: str) -> Manifest:
     try:
-        manifest = Manifest(**json.loads(content.decode()))
+        values = json.loads(content.decode())
+        if _is_deeper(values, MAX_DEPTH):
+            raise ValueError(f"more than {MAX_DEPTH} values in one another")
+        manifest = Manifest(**values)
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{box}/{MANIFEST}: not a manifest of ours: {error}") from None
     _check_types(manifest, box)
     if manifest.format_version > FORMAT_VERSION:
         raise InputError(f"{box}: format version {manifest.format_version}; this release reads up to {FORMAT_VERSION}. Install a newer one")
     return manifest
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    """Whether a JSON value has more than so many lists and objects in one another."""
+    level = [value]
+    for _ in range(depth):
+        level = [inner for one in level if isinstance(one, dict | list) for inner in (one.values() if isinstance(one, dict) else one)]
+    return any(isinstance(one, dict | list) for one in level)
 
 
 def check_values(box: str | Path, where: str, values: Mapping[str, Any], wanted: Mapping[str, type | tuple[type, ...]]) -> None:
@@ -135,9 +149,10 @@ def check_parts(box: str | Path, parts: Mapping[str, Mapping[str, Any]], wanted:
 
 
 @contextmanager
-def reading(path: str | Path) -> Iterator[None]:
+def reading(path: str | Path, *more: type[Exception]) -> Iterator[None]:
     """Around the code that parses a file of a box: what it raises where the file is damaged becomes an InputError that names the file.
 
+    more: what the library that parses it raises besides, where that is no subclass of what Python's own parsers raise.
     A file that is missing, or cannot be opened, keeps its OSError, which says so.
     """
     try:
@@ -148,22 +163,22 @@ def reading(path: str | Path) -> Iterator[None]:
         if error.errno is not None:  # the system's own; libraries raise OSError without a number for content that they cannot read
             raise
         raise InputError(f"{path}: {_first_line(error)}. {_DAMAGED}") from error
-    except (
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        ArithmeticError,
-        EOFError,
-        RecursionError,
-        MemoryError,
-        struct.error,
-    ) as error:
+    except (*_PARSING, *more) as error:
         raise InputError(f"{path}: {_first_line(error)}. {_DAMAGED}") from error
 
 
-_PARSING = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, RuntimeError, MemoryError, struct.error)
-"""What json, numpy, pyarrow, safetensors and our own code raise over content that is not what it should be."""
+_PARSING: tuple[type[Exception], ...] = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+)
+"""What json, numpy, pyarrow, torch and our own code raise over content that is not what it should be."""
 _DAMAGED = "The file is damaged, or another program's. Restore it, or make it again"
 
 
@@ -232,14 +247,10 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     """A binary file that appears under its name only when it is whole and on disk; on any error nothing is left behind.
 
     Makes the parent folder. The temporary file lies beside the target, so the rename never crosses file systems. The first one that a
-    process writes in a folder takes away those that killed processes left there. What is there and is no regular file (/dev/stdout, a
-    pipe, a device) is written to as it is: a rename would put a file in its place.
+    process writes in a folder takes away those that killed processes left there. A link, or whatever else is there, is replaced: in a box
+    that was received it may lead to a device.
     """
     path = Path(path)
-    if _is_special(path):
-        with open(path, "wb") as file:
-            yield file
-        return
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_stale_once(path.parent.resolve())
     descriptor, temporary = _locked_temporary(path)
@@ -255,6 +266,17 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError) and error.filename is None:  # a write on a full disk knows no name
             error.filename = str(path)
         raise
+
+
+@contextmanager
+def write_output(path: str | Path) -> Iterator[IO[bytes]]:
+    """`atomic_write` to a path that the user typed.
+
+    What is there and is no regular file (/dev/stdout, a pipe, a device) is written to as it is: a rename would put a file in its place.
+    """
+    path = Path(path)
+    with open(path, "wb") if _is_special(path) else atomic_write(path) as file:
+        yield file
 
 
 def _is_special(path: Path) -> bool:

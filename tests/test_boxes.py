@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import pyarrow.lib
 import pytest
 
 from multimodal.boxes import (
@@ -21,6 +24,7 @@ from multimodal.boxes import (
     reading,
     remove_stale,
     write_manifest,
+    write_output,
 )
 from multimodal.errors import InputError
 
@@ -108,11 +112,27 @@ def test_what_is_no_regular_file_is_written_through_and_stays(tmp_path: Path) ->
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    with atomic_write(pipe) as file:
+    with write_output(pipe) as file:
         file.write(b"hits")
     assert os.read(reader, 10) == b"hits" and pipe.is_fifo()
     os.close(reader)
     assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+    with write_output(tmp_path / "page.html") as file:
+        file.write(b"page")
+    assert (tmp_path / "page.html").read_bytes() == b"page"
+
+
+@pytest.mark.parametrize("leads_to", ["device", "pipe", "file"])
+def test_a_link_among_the_files_of_a_box_is_replaced_and_what_it_leads_to_stays(tmp_path: Path, leads_to: str) -> None:
+    pipe, theirs, link = tmp_path / "pipe", tmp_path / "theirs", tmp_path / "box" / "bad.csv"
+    os.mkfifo(pipe)
+    theirs.write_bytes(b"work")
+    link.parent.mkdir()
+    link.symlink_to({"device": Path("/dev/null"), "pipe": pipe, "file": theirs}[leads_to])
+    with atomic_write(link) as file:
+        file.write(b"key,reason")
+    assert not link.is_symlink() and link.read_bytes() == b"key,reason"
+    assert pipe.is_fifo() and theirs.read_bytes() == b"work"
 
 
 @pytest.mark.parametrize(
@@ -141,8 +161,23 @@ def test_a_manifest_that_is_nested_without_end_is_an_error(tmp_path: Path) -> No
         read_manifest(tmp_path, "store")
 
 
+@pytest.mark.parametrize("depth", [100, 101, 600])
+def test_a_manifest_whose_fingerprint_could_not_be_taken_is_an_error(tmp_path: Path, depth: int) -> None:
+    nested = "[" * (depth - 2) + "]" * (depth - 2)  # in the config, in the manifest
+    (tmp_path / "manifest.json").write_text(f'{{"kind": "store", "config": {{"a": {nested}}}}}')
+    if depth > 100:
+        with pytest.raises(InputError, match="manifest.json: not a manifest of ours: more than 100 values in one another"):
+            read_manifest(tmp_path, "store")
+    else:
+        assert read_manifest(tmp_path, "store").fingerprint
+
+
 def test_what_a_parser_raises_names_the_file_and_what_the_system_raises_stays(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a.json: cannot be read \(JSONDecodeError: .*damaged"), reading("a.json"):
         json.loads("{")
+    with pytest.raises(InputError, match=r"a.parquet: cannot be read \(ArrowNotImplementedError: "), reading("a.parquet"):
+        raise pyarrow.lib.ArrowNotImplementedError("a codec that is not built in")
+    with pytest.raises(InputError, match=r"a.zip: cannot be read \(BadZipFile"), reading("a.zip", zipfile.BadZipFile):
+        zipfile.ZipFile(io.BytesIO(b"no archive"))
     with pytest.raises(FileNotFoundError), reading("a.json"):
         (tmp_path / "a.json").read_text()

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from multimodal.boxes import atomic_write
+from multimodal.boxes import atomic_write, write_output
 from multimodal.errors import InputError
 from multimodal.metrics import Interval, average_precision, interval, relevant_ranks, score_blocks
 from multimodal.search.store import Store
@@ -163,7 +163,7 @@ def write_figures(output: Path, rows: Sequence[Mapping[str, Any]], found: Sequen
     )
     with atomic_write(queries_path(output)) as file:
         pq.write_table(table, file)
-    with atomic_write(output) as file:  # last: rows that are there have their queries
+    with write_output(output) as file:  # last: rows that are there have their queries
         file.write((json.dumps(list(rows), indent=1) + "\n").encode())
 
 

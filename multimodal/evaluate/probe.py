@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from multimodal.boxes import atomic_write
+from multimodal.boxes import write_output
 from multimodal.data.decode import Decoded
 from multimodal.embed.pictures import as_batches, embed_pictures, pick_batch_size, pick_device
 from multimodal.errors import InputError, missing_extra
@@ -183,7 +183,7 @@ def probe(
         _check_classes(features.labels, features.is_test, pictures.classes, data)  # again: pictures may have been left out
         rows.append(_row(features, what, data.name if data.is_dir() else data.stem, one, split.seed))
     if output is not None:
-        with atomic_write(output) as file:
+        with write_output(output) as file:
             file.write((json.dumps([row.as_json() for row in rows], indent=1) + "\n").encode())
     print(as_table(rows))
     return rows

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from multimodal.boxes import atomic_write
+from multimodal.boxes import write_output
 from multimodal.errors import InputError
 from multimodal.metrics import score_blocks, unit
 from multimodal.printable import printable
@@ -87,7 +87,7 @@ def show(
     for word, found in near.items():
         print(printable(f"  near {word}: {', '.join(f'{one.word} {one.nearness:.2f}' for one in found)}"))
     if html is not None:
-        with atomic_write(html) as file:
+        with write_output(html) as file:
             file.write(_page(space, facts, tops, strongest, source, near).encode())
         print(f"{html}: written", file=sys.stderr)
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from multimodal.boxes import MANIFEST, read_manifest
+from multimodal.boxes import MANIFEST, check_values, read_manifest
 from multimodal.errors import InputError
 
 
@@ -73,6 +73,13 @@ def read_card(export: str | Path) -> Card:
     known = {each.name for each in fields(Card)}
     if unknown := set(config) - known:
         raise InputError(f"{Path(export) / MANIFEST}: a card has no {', '.join(sorted(unknown))}. It has: {', '.join(sorted(known))}")
+    check_values(
+        export, "config", config, {"family": str, "dim": int, "architecture": dict, "preprocessing": dict, "query_fingerprint": str}
+    )
+    check_values(export, "config", {"figures": {}, **config}, {"figures": dict})
+    check_values(export, "config.architecture", config["architecture"], dict.fromkeys(config["architecture"], dict))
+    for part, described in config["architecture"].items():
+        check_values(export, f"config.architecture.{part}", described, {"class_path": str, "init_args": dict})
     try:
         return Card(**config)
     except (TypeError, ValueError) as error:

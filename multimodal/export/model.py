@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
 import shlex
 import sys
 import tempfile
@@ -23,11 +24,24 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from multimodal import objectives, shards, towers
-from multimodal.boxes import Manifest, atomic_write, box_file, fingerprint_bytes, fingerprint_file, is_whole, read_manifest, write_manifest
+from multimodal.boxes import (
+    MANIFEST,
+    Manifest,
+    atomic_write,
+    box_file,
+    check_values,
+    fingerprint_bytes,
+    fingerprint_file,
+    is_whole,
+    read_manifest,
+    reading,
+    write_manifest,
+)
 from multimodal.data.decode import BadPicture, centre
 from multimodal.errors import InputError
 from multimodal.export.card import Card, read_card
@@ -121,25 +135,38 @@ class Export:
         self.trust = tuple(trust)
         self.manifest = read_manifest(self.path, kind="export")
         self.card: Card = read_card(self.path)
-        self.preprocessing = Preprocessing.from_json(self.card.preprocessing)
+        with reading(self.path / MANIFEST):
+            self.preprocessing = Preprocessing.from_json(self.card.preprocessing)
         objective = self.card.architecture.get("objective")
         if objective is None:
             raise InputError(f"{self.path}: its card names no objective, which says what its vectors mean. Make the export again")
-        weights, wanted = box_file(self.path, WEIGHTS), self.manifest.parts[WEIGHTS]["fingerprint"]
+        weights = box_file(self.path, WEIGHTS)
+        state = self._read_weights(weights)
         builder = Builder(self.path, SLOTS, self.trust, {Weights: StoredWeights})  # all weights are in the one file
+        _check_head(builder, self.card.architecture["head"], state, weights)
         self.network = ExportNetwork(
             builder.build(_prepared(self.card.architecture["trunk"], self.preprocessing), Trunk),
             builder.build(self.card.architecture["head"], nn.Module, HEADS),
             builder.build(objective, Objective),
         )
         self.network.trunk.prepare(self.preprocessing)
-        if weights.is_file() and (found := fingerprint_file(weights)) != wanted:
-            raise InputError(f"{weights}: is {found[:12]}, and the export was made with {wanted[:12]}. Make the export again")
         try:
-            self.network.load_state_dict(load_file(weights))
-        except (FileNotFoundError, RuntimeError) as error:
+            self.network.load_state_dict(state)
+        except RuntimeError as error:
             raise InputError(f"{weights}: does not fit the export's card: {error}. Make the export again") from None
         self.network.eval().to(device)
+
+    def _read_weights(self, weights: Path) -> dict[str, Tensor]:
+        """The tensors that the export was made with; InputError where they are others, or none."""
+        check_values(self.path, "parts", self.manifest.parts, {WEIGHTS: dict})
+        check_values(self.path, f"parts.{WEIGHTS}", self.manifest.parts[WEIGHTS], {"fingerprint": str})
+        wanted = self.manifest.parts[WEIGHTS]["fingerprint"]
+        if not weights.is_file():
+            raise InputError(f"{weights}: is not there. Make the export again")
+        if (found := fingerprint_file(weights)) != wanted:
+            raise InputError(f"{weights}: is {found[:12]}, and the export was made with {wanted[:12]}. Make the export again")
+        with reading(weights, SafetensorError):
+            return load_file(weights)
 
     @property
     def fingerprint(self) -> str:
@@ -258,6 +285,22 @@ def _assembled(trained: _Trained, query: TextSpace, given: Trunk | None) -> tupl
     return manifest, weights
 
 
+def _check_head(builder: Builder, described: Mapping[str, Any], state: Mapping[str, Tensor], weights: Path) -> None:
+    """InputError where a head of ours has other shapes than its weights. It is made without memory: a card may name any number of units."""
+    if described["class_path"] not in HEADS:
+        return  # code that the user trusts, which need not know of torch's meta device
+    with torch.device("meta"):
+        head = builder.build(described, nn.Module, HEADS)
+    for name, tensor in head.state_dict().items():
+        stored = state.get(f"head.{name}")
+        if stored is None or stored.shape != tensor.shape:
+            found = "is missing" if stored is None else f"is {tuple(stored.shape)}"
+            raise InputError(
+                f"{weights}: does not fit the export's card: head.{name} {found}, and the card says {tuple(tensor.shape)}. "
+                "Make the export again"
+            )
+
+
 def _prepared(recipe: Any, preprocessing: Preprocessing) -> Any:
     """The recipe of a frozen trunk that takes pictures of the size that they are prepared in."""
     if not isinstance(recipe, Mapping) or not isinstance(recipe.get("init_args"), Mapping):
@@ -282,7 +325,8 @@ class _Trained:
     def read(cls, run: Path, encoder: Encoder | None, trust: Sequence[str]) -> _Trained:
         path = Path(run) / "config.yaml"
         try:
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+            with reading(path):
+                config = yaml.safe_load(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise InputError(f"{run}: holds no config.yaml, so it is no run. Runs are made by: multimodal fit") from None
         except yaml.YAMLError as error:
@@ -292,15 +336,15 @@ class _Trained:
         checkpoint_path = next((Path(run) / name for name in CHECKPOINTS if (Path(run) / name).is_file()), None)
         if checkpoint_path is None:
             raise InputError(f"{run}: has no {' and no '.join(CHECKPOINTS)}. Run it first: multimodal fit --config {path}")
-        checkpoint = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
+        state, step = _read_checkpoint(checkpoint_path)
         if is_whole(run):
             made_from = read_manifest(run, kind="run").made_from
         else:
             print(f"{run}: was not finished; taking {checkpoint_path.name} as it is", file=sys.stderr)
             begun = Path(run) / MADE_FROM
-            made_from = json.loads(begun.read_text(encoding="utf-8")) if begun.is_file() else {}
-        model, data = (config[part].get("init_args", config[part]) for part in ("model", "data"))
-        return cls(Path(run), model, data, checkpoint["state_dict"], int(checkpoint.get("global_step", 0)), made_from, encoder, trust)
+            made_from = _read_made_from(begun) if begun.is_file() else {}
+        model, data = (_settings(path, part, config[part]) for part in ("model", "data"))
+        return cls(Path(run), model, data, state, step, made_from, encoder, trust)
 
     def build(self, part: str, base: type, ours: Classes) -> Any:
         """`image_tower`, `text_side` or `objective`, with the checkpoint's weights."""
@@ -324,7 +368,9 @@ class _Trained:
 
     def _shards(self) -> JoinedShards:
         """The sets that the run learnt from, of which the columns' manifests are read; one at a URL as it lies in its cache."""
-        described = self.data["shards"]
+        described = self.data.get("shards")
+        if not described:
+            raise InputError(f"{self.run / 'config.yaml'}: data.shards is missing; it names the shards that the run was trained on")
         several = isinstance(described, Mapping) and "class_path" not in described
         opened = {name: self._opened(one) for name, one in (described if several else {"": described}).items()}
         return JoinedShards(opened) if several else JoinedShards.of(opened[""])
@@ -348,10 +394,10 @@ class _Trained:
 
     def column(self, side: str) -> Column | None:
         """The column that a side of the batches was read from; None where it was pixels or captions."""
-        described = self.data[side]
-        while "side" in described.get("init_args", {}):  # a control that deals another side's rows anew
-            described = described["init_args"]["side"]
-        name = described.get("init_args", {}).get("name")
+        given = self.arguments(side)
+        while "side" in given:  # a control that deals another side's rows anew
+            given = _arguments(self.run / "config.yaml", f"data.{side}.side", given["side"])
+        name = given.get("name")
         if name is None:
             return None
         of, column = next(iter(self._shards().columns(name).items()))  # they mean the same in all sets
@@ -363,14 +409,54 @@ class _Trained:
             )
         return column
 
+    def arguments(self, side: str) -> Mapping[str, Any]:
+        """With what a side of the batches was made."""
+        return _arguments(self.run / "config.yaml", f"data.{side}", self.data.get(side))
+
     def figures(self) -> dict[str, float]:
         """The run's validation figures as they were logged last before the checkpoint was written."""
         path = self.run / "metrics.csv"
         if not path.is_file():
             return {}
-        with open(path, newline="", encoding="utf-8") as file:
+        with reading(path, csv.Error), open(path, newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if int(row["step"]) <= self.step and any(row[name] for name in _validation(row))]
-        return {name: float(rows[-1][name]) for name in _validation(rows[-1]) if rows[-1][name]} if rows else {}
+            return {name: float(rows[-1][name]) for name in _validation(rows[-1]) if rows[-1][name]} if rows else {}
+
+
+def _read_checkpoint(path: Path) -> tuple[Mapping[str, Tensor], int]:
+    """Its tensors by name, and the step it was written at."""
+    with reading(path, pickle.UnpicklingError):
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        state, step = checkpoint["state_dict"], int(checkpoint.get("global_step", 0))
+        if not isinstance(state, Mapping) or not all(isinstance(name, str) and isinstance(one, Tensor) for name, one in state.items()):
+            raise ValueError("its state_dict is no list of tensors by name")
+    return state, step
+
+
+def _read_made_from(path: Path) -> Mapping[str, str]:
+    with reading(path):
+        made_from: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+        if not all(isinstance(fingerprint, str) for fingerprint in made_from.values()):
+            raise ValueError("it is no list of fingerprints by name")
+    return made_from
+
+
+def _settings(config: Path, part: str, described: Any) -> Mapping[str, Any]:
+    """What a run's model or data was made with: as it is, or as the `init_args` beside a class."""
+    arguments = described.get("init_args", described) if isinstance(described, Mapping) else described
+    if not isinstance(arguments, Mapping):
+        raise InputError(f"{config}: {part} holds no settings; wanted the config that multimodal fit writes into a run's folder")
+    return arguments
+
+
+def _arguments(config: Path, where: str, described: Any) -> Mapping[str, Any]:
+    """The `init_args` of a class that a run's config describes."""
+    arguments = (described.get("init_args") or {}) if isinstance(described, Mapping) else None
+    if not isinstance(arguments, Mapping):
+        raise InputError(
+            f"{config}: {where} has no class_path with init_args; wanted the config that multimodal fit writes into a run's folder"
+        )
+    return arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,13 +479,14 @@ def _image_tower(trained: _Trained, given: Trunk | None) -> _ImageTower:
         raise InputError(
             f"{trained.run}: its image tower {described['class_path']} has no `trunk` and `head`, as multimodal.towers.ImageTower has"
         )
-    trunk.prepare(_as_validated(trunk.preprocessing, trained.data["image"]))
+    with reading(trained.run / "config.yaml"):
+        validated = _as_validated(trunk.preprocessing, trained.arguments("image"))
+    trunk.prepare(validated)
     return _ImageTower(trunk, head, _described(described["init_args"]["head"]))
 
 
-def _as_validated(preprocessing: Preprocessing, image: Mapping[str, Any]) -> Preprocessing:
+def _as_validated(preprocessing: Preprocessing, given: Mapping[str, Any]) -> Preprocessing:
     """How the run cut the pictures it was validated on, where its config says (`Pixels`): perhaps at another size than the trunk's own."""
-    given = image.get("init_args", {})
     return replace(preprocessing, **{name: given[name] for name in ("size", "crop_share", "interpolation") if name in given})
 
 

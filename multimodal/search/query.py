@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from multimodal.boxes import atomic_write, read_manifest
+from multimodal.boxes import read_manifest, write_output
 from multimodal.errors import InputError, missing_extra
 from multimodal.pairs import Hit
 from multimodal.printable import json_text, printable
@@ -128,7 +128,7 @@ def search_verb(
     if html is not None:
         from multimodal.search.page import render
 
-        with atomic_write(html) as file:
+        with write_output(html) as file:
             file.write(render(query, found, opened.thumbnails([hit.id for hit in found.hits])).encode())
         print(f"wrote {html}", file=sys.stderr)
 

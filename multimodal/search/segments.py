@@ -64,13 +64,13 @@ def unit_rows(rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
 
 def write_segment(folder: Path, segment: Segment) -> dict[str, Any]:
-    """Write the files, rows as they are in float16, and return the facts that the store's manifest keeps.
+    """Make the folder, write the files, rows as they are in float16, and return the facts that the store's manifest keeps.
 
     Facts: rows, columns with their types, size, and a fingerprint over the content.
     """
     ids = np.asarray(segment.ids, dtype=np.int64)
     metadata = pa.table({name: _column(name, values) for name, values in segment.metadata.items()})
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True)
     write_array(folder / "ids.npy", ids)
     write_array(folder / "rows.npy", np.asarray(segment.rows, dtype=np.float16))
     _write_table(folder / "metadata.parquet", metadata, METADATA_GROUP, compression="zstd")

@@ -46,7 +46,6 @@ from multimodal.search.segments import (
     Segment,
     SegmentReader,
     column_type,
-    fingerprint_segment,
     name_some,
     unit_rows,
     write_segment,
@@ -218,13 +217,6 @@ class Store:
         parts = [segment.rows()[live] for segment, live in zip(self.segments, self._live, strict=True)]
         return np.concatenate([np.empty((0, self.dim), np.float16), *parts])
 
-    def verify(self) -> None:
-        """Read every byte of every segment; InputError that names the first whose content is not what was written."""
-        for segment in self.segments:
-            facts = self.manifest.parts[segment_name(segment.number)]
-            if fingerprint_segment(segment.folder) != facts["fingerprint"]:
-                raise InputError(f"{segment.folder}: its files are not those that were written. Delete the store and make it again")
-
     def __contains__(self, id: int) -> bool:
         return bool(np.isin(id, self.ids))
 
@@ -377,11 +369,15 @@ class StoreWriter:
     def _write(self, segment: Segment) -> tuple[str, dict[str, Any]]:
         """A segment's files under a number that no generation has used; what a killed writer left under it is removed first."""
         name = segment_name(self.store.manifest.counts["next_segment"])
-        shutil.rmtree(self.path / name, ignore_errors=True)
+        folder = self.path / name
+        if folder.is_symlink():
+            raise InputError(f"{folder}: is a link to {folder.resolve()}, and a new segment is to be written there. Remove the link")
+        if folder.exists():
+            shutil.rmtree(folder)
         try:
-            return name, write_segment(self.path / name, segment)
+            return name, write_segment(folder, segment)
         except BaseException:
-            shutil.rmtree(self.path / name, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
             raise
 
     def _commit(self, parts: Mapping[str, Mapping[str, Any]]) -> None:
@@ -400,5 +396,5 @@ class StoreWriter:
         for folder in (SEGMENTS, TOMBSTONES):
             for path in (self.path / folder).glob("[0-9]*"):
                 if folder + path.name not in {*parts, *before.parts} and _PART.fullmatch(folder + path.name):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         self.store = Store(self.path, before=self.store)

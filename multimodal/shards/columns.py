@@ -49,6 +49,8 @@ UNFINISHED = "unfinished.json"
 TOP_WORDS = "top_words.json"
 FETCHED = ".fetched"
 """Marks a column that was not made here, and is compared with the one at its set's URL when it is opened."""
+PART = {"num_pairs": int, "num_rows": int, "shard": str, "fingerprint": str}
+"""What a manifest says of each shard's rows."""
 MAX_OPEN_MAPS = 256  # a map keeps a file descriptor
 
 Unit = Literal["pair", "text", "view"]
@@ -193,7 +195,8 @@ class ColumnWriter:
     unit: "pair" (one row a pair), "text" or "view" (a row for each text or view of the picture; counts say how many).
     dtype: "float16" or "float32".
     config: JSON values that say how the rows are made. made_from: what they are made with -> its fingerprint (a text space, a trunk).
-    InputError where a finished column of that name was made with other settings.
+    InputError where a finished column of that name was made with other settings, and where its folder is a link: what a link leads to is
+    somebody's, and a writer removes old files.
     """
 
     def __init__(
@@ -207,6 +210,7 @@ class ColumnWriter:
             raise InputError(f"column {name}: dtype {dtype!r} is neither 'float16' nor 'float32'")
         self.shards, self.unit, self.dim, self.dtype = shards, unit, dim, np.dtype(dtype)
         self.path = column_path(shards, name)
+        _refuse_links(self.path)
         settings = {"config": {**config, "dim": dim, "unit": unit, "dtype": dtype}, "made_from": dict(made_from)}
         self._settings: dict[str, Any] = json.loads(json.dumps(settings))  # as a manifest gives it back: tuples are lists
         self._known = self._known_parts()
@@ -273,12 +277,14 @@ class ColumnWriter:
         if is_whole(self.path):  # also where a run was killed with its manifest written, and its note still there
             self._refuse_other_settings(read_manifest(self.path, kind="column"))
         if note_path.is_file():
-            note = json.loads(note_path.read_text(encoding="utf-8"))
+            note = _read_note(note_path)
             if {key: note[key] for key in self._settings} != self._settings:
                 return {}
             made, facts = note["shards"], note["parts"]
         elif is_whole(self.path):
-            parts = read_manifest(self.path, kind="column").parts
+            manifest = read_manifest(self.path, kind="column")
+            _check_manifest(self.path, manifest)
+            parts = manifest.parts
             facts = {_shard_of(name): dict(part) for name, part in parts.items()}
             made = {name: part["shard"] for name, part in facts.items()}
         else:
@@ -351,7 +357,9 @@ def _fetch_column(shards: ShardSet, name: str, path: Path) -> None:
     content = shards.remote.read_file(f"{at}/{MANIFEST}")
     if content is None or (is_whole(path) and (path / MANIFEST).read_bytes() == content):
         return
-    files = column_files(decode_manifest(content, f"{shards.place}/{at}", "column"))
+    manifest = decode_manifest(content, f"{shards.place}/{at}", "column")
+    _check_manifest(f"{shards.place}/{at}", manifest)
+    files = column_files(manifest)
     for file in files:
         if Path(file).name != file:
             raise InputError(f"{shards.place}/{at}/{MANIFEST}: lists {file!r}, which is no file of a column")
@@ -372,17 +380,43 @@ def column_names(shards: ShardSet) -> list[str]:
     return sorted(path.parent.name for path in (shards.index / COLUMNS).glob(f"*/{MANIFEST}"))
 
 
-def _check_manifest(path: Path, manifest: Manifest) -> None:
+def _refuse_links(path: Path) -> None:
+    """InputError where a column's folder, or the folder of a set's columns, is a link."""
+    for folder in (path.parent, path):
+        if folder.is_symlink():
+            raise InputError(
+                f"{folder}: is a link to {folder.resolve()}, and nothing is written or removed there. "
+                "Put a folder in its place, such as a copy of what it leads to"
+            )
+
+
+def _read_note(path: Path) -> dict[str, Any]:
+    """What an unfinished column says of itself; InputError, with what to do, where it does not."""
+    try:
+        with reading(path):
+            note: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if not all(isinstance(note[name], dict) for name in ("config", "made_from", "shards", "parts")):
+                raise ValueError("it is no note of an unfinished column")
+            check_parts(path.parent, {name: facts for name, facts in note["parts"].items() if facts != {}}, PART)
+    except InputError as error:
+        raise InputError(
+            f"{path}: is damaged, so nobody knows what the rows beside it are. Remove {path.parent} and make the column again"
+        ) from error
+    return note
+
+
+def _check_manifest(path: str | Path, manifest: Manifest) -> None:
     """InputError, naming the entry, where something that a column reads from its manifest is missing or of another type."""
     for name in manifest.parts:
         box_file(path, name)
         if not name.endswith(ROWS):
-            raise InputError(f"{path / MANIFEST}: lists {name!r}, which is no name of a file of rows")
+            raise InputError(f"{path}/{MANIFEST}: lists {name!r}, which is no name of a file of rows")
     check_values(path, "config", manifest.config, {"unit": str, "dim": int})
     check_values(path, "counts", manifest.counts, {"rows": int})
-    check_parts(path, manifest.parts, {"num_pairs": int, "num_rows": int, "shard": str, "fingerprint": str})
+    check_parts(path, manifest.parts, PART)
+    check_parts(path, {name: facts for name, facts in manifest.parts.items() if "offsets" in facts}, {"offsets": str})
     if manifest.config["unit"] not in get_args(Unit):
-        raise InputError(f"{path / MANIFEST}: config.unit is {manifest.config['unit']!r}, none of {', '.join(get_args(Unit))}")
+        raise InputError(f"{path}/{MANIFEST}: config.unit is {manifest.config['unit']!r}, none of {', '.join(get_args(Unit))}")
 
 
 def _are_offsets(offsets: np.ndarray, num_pairs: int, num_rows: int) -> bool:
@@ -400,9 +434,10 @@ def _shard_of(file: str) -> str:
 def command_of(path: Path, shards: ShardSet) -> str:
     """What makes the column at path again."""
     made_from: Mapping[str, Any] = {}
-    for file in (path / MANIFEST, path / UNFINISHED):
-        if file.is_file():
-            made_from = json.loads(file.read_text(encoding="utf-8"))["made_from"]
+    if (path / UNFINISHED).is_file():
+        made_from = _read_note(path / UNFINISHED)["made_from"]
+    elif is_whole(path):
+        made_from = read_manifest(path, kind="column").made_from
     if "trunk" in made_from:
         return f"multimodal embed --shards {shards.argument} --name {path.name}"
     return f"data-prep make-columns --space SPACE --shards {shards.argument} --name {path.name}"

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from multimodal.boxes import atomic_write
+from multimodal.boxes import write_output
 from multimodal.errors import InputError
 from multimodal.printable import json_text, printable
 from multimodal.shards.columns import Column, column_names, column_path
@@ -175,7 +175,7 @@ def cat(
         sys.stdout.buffer.write(shards.image_bytes(id))
         return
     if picture is not None:
-        with atomic_write(picture) as file:
+        with write_output(picture) as file:
             file.write(shards.image_bytes(id))
     place = {"id": id, "key": shards.key(id), "shard": shards.shard_of(id).name, "extension": shards.extensions[id]}
     _print_json(place | shards.record(id))

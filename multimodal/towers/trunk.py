@@ -7,9 +7,9 @@ features = trunk(pictures)                                  # (b, 3, 224, 224) u
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, cast, get_args
 
 import timm
 import torch
@@ -20,6 +20,8 @@ from multimodal.boxes import fingerprint_bytes, fingerprint_json
 from multimodal.errors import InputError
 from multimodal.towers.weights import Weights, timm_config
 
+MAX_SIZE = 4096
+"""Pixels of a side: a picture, or a table of positions, of any size that a box names would take all memory."""
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
 
@@ -31,6 +33,8 @@ class Preprocessing:
     crop_share: the share of the shorter side that the central crop keeps (scale the shorter side to size / crop_share, then cut size).
     interpolation: antialiased, as Pillow does it.
     mean, std: of each of the three channels, pictures being in [0, 1]; subtracted and divided on the device.
+
+    ValueError that names the value where one is of another type, or out of its range.
     """
 
     size: int
@@ -39,13 +43,40 @@ class Preprocessing:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
+    def __post_init__(self) -> None:
+        three = "three numbers"
+        fits = {
+            "size": (type(self.size) is int and 0 < self.size <= MAX_SIZE, f"a whole number from 1 to {MAX_SIZE}"),
+            "crop_share": (_are_numbers(self.crop_share) and 0 < self.crop_share <= 1, "a share above 0, up to 1"),
+            "interpolation": (self.interpolation in get_args(Interpolation), f"one of {', '.join(get_args(Interpolation))}"),
+            "mean": (_are_three(self.mean), three),
+            "std": (_are_three(self.std) and all(value > 0 for value in self.std), f"{three} above 0"),
+        }
+        for name, (is_fit, wanted) in fits.items():
+            if not is_fit:
+                raise ValueError(f"preprocessing: {name} is {getattr(self, name)!r}, and {wanted} is wanted")
+
     def as_json(self) -> dict[str, Any]:
         """Plain values; `Preprocessing.from_json` is the way back."""
         return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """ValueError where a value is missing, unknown, or does not fit."""
+        if (given := set(values)) != (wanted := {each.name for each in fields(cls)}):
+            raise ValueError(f"preprocessing: has {', '.join(sorted(given)) or 'nothing'}, and {', '.join(sorted(wanted))} is wanted")
+        for name in ("mean", "std"):
+            if not isinstance(values[name], list):
+                raise ValueError(f"preprocessing: {name} is {values[name]!r}, and three numbers are wanted")
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+
+def _are_three(values: Sequence[object]) -> bool:
+    return len(values) == 3 and _are_numbers(*values)
+
+
+def _are_numbers(*values: object) -> bool:
+    return all(isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) for value in values)
 
 
 class Trunk(nn.Module):
@@ -172,10 +203,13 @@ def _preprocessing(model: nn.Module, size: int | None) -> Preprocessing:
     config = resolve_model_data_config(model)
     red, green, blue = config["mean"]
     red_std, green_std, blue_std = config["std"]
-    return Preprocessing(
-        size=size or int(config["input_size"][1]),
-        crop_share=float(config["crop_pct"]),
-        interpolation=cast(Interpolation, config["interpolation"]),
-        mean=(red, green, blue),
-        std=(red_std, green_std, blue_std),
-    )
+    try:
+        return Preprocessing(
+            size=size or int(config["input_size"][1]),
+            crop_share=float(config["crop_pct"]),
+            interpolation=cast(Interpolation, config["interpolation"]),
+            mean=(red, green, blue),
+            std=(red_std, green_std, blue_std),
+        )
+    except ValueError as error:  # of a size that was asked for
+        raise InputError(str(error)) from None

@@ -88,3 +88,21 @@ def test_reading_a_card_loads_neither_torch_nor_numpy(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment).stdout.split()
     assert not {"torch", "lightning", "transformers", "open_clip", "gensim", "timm", "numpy"} & set(loaded)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"architecture": [1]}, r"config.architecture is \[1\], and dict is wanted"),
+        ({"architecture": {"trunk": [1]}}, r"config.architecture.trunk is \[1\], and dict is wanted"),
+        ({"architecture": {**CARD.architecture, "objective": {}}}, "config.architecture.objective.class_path is missing"),
+        ({"query_fingerprint": 5}, "config.query_fingerprint is 5, and str is wanted"),
+        ({"preprocessing": [1]}, r"config.preprocessing is \[1\], and dict is wanted"),
+        ({"figures": 5}, "config.figures is 5, and dict is wanted"),
+        ({"dim": "4"}, "config.dim is '4', and int is wanted"),
+        ({"dim": 0}, "dim 0, wanted at least 1"),
+    ],
+)
+def test_a_value_of_another_type_in_a_card_is_named(tmp_path, change, message):
+    with pytest.raises(InputError, match=f"manifest.json: .*{message}"):
+        read_card(_write(tmp_path, CARD.config() | change))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import yaml
 from PIL import Image
 from torch import nn
 
-from multimodal.boxes import read_manifest
+from multimodal.boxes import fingerprint_file, read_manifest
 from multimodal.data.decode import centre
 from multimodal.embed.columns import embed
 from multimodal.errors import InputError
@@ -373,3 +374,95 @@ def test_a_class_must_be_one_of_those_that_belong_in_its_place(tmp_path: Path, p
         Builder(tmp_path, SLOTS).build({"class_path": path, "init_args": {}}, Trunk)
     with pytest.raises(InputError, match="cannot be imported|is no Trunk class"):
         Builder(tmp_path, SLOTS, trust=["multimodal"]).build({"class_path": path, "init_args": {}}, Trunk)
+
+
+def change_manifest(box: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    manifest = json.loads((box / "manifest.json").read_text())
+    change(manifest)
+    (box / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, world: Path) -> Path:
+    """A run and its export, to be copied and damaged."""
+    path = tmp_path_factory.mktemp("finished")
+    export(write_run(path / "run", world, trained_head(), Cosine()), path / "export", world / "space")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda manifest: manifest.update(parts={}), "parts.weights.safetensors is missing"),
+        (lambda manifest: manifest["parts"]["weights.safetensors"].clear(), "fingerprint is missing"),
+        (lambda manifest: manifest["config"].update(preprocessing={}), "preprocessing: has nothing, and .*mean.* is wanted"),
+        (lambda manifest: manifest["config"]["preprocessing"].update(mean=[0.5, 0.5]), r"preprocessing: mean is \(0.5, 0.5\), and three"),
+        (lambda manifest: manifest["config"]["preprocessing"].update(mean="abc"), "preprocessing: mean is 'abc', and three"),
+        (lambda manifest: manifest["config"]["preprocessing"].update(std=[0, 1, 1]), "std is .*, and three numbers above 0"),
+        (lambda manifest: manifest["config"]["preprocessing"].update(size=10**9), "size is 1000000000, and a whole number from 1 to 4096"),
+        (lambda manifest: manifest["config"]["preprocessing"].update(crop_share=0), "crop_share is 0, and a share above 0"),
+        (lambda manifest: manifest["config"]["preprocessing"].update(interpolation=["box"]), "interpolation is .* is wanted"),
+        (
+            lambda manifest: manifest["config"]["architecture"]["head"]["init_args"].update(dim_in=10**13),
+            r"head.* is \(256,\), and the card says \(10000000000000,\)",
+        ),
+    ],
+)
+def test_a_damaged_manifest_of_an_export_is_named(
+    tmp_path: Path, finished: Path, change: Callable[[dict[str, Any]], Any], message: str
+) -> None:
+    shutil.copytree(finished / "export", tmp_path / "export")
+    change_manifest(tmp_path / "export", change)
+    with pytest.raises(InputError, match=message):
+        load_export(tmp_path / "export")
+
+
+@pytest.mark.parametrize("content", [b"", b"junk" * 50, b"\xff" * 100, None])
+def test_weights_that_are_junk_or_missing_are_named(tmp_path: Path, finished: Path, content: bytes | None) -> None:
+    shutil.copytree(finished / "export", tmp_path / "export")
+    weights = tmp_path / "export" / "weights.safetensors"
+    weights.unlink()
+    if content is not None:
+        weights.write_bytes(content)
+        change_manifest(
+            tmp_path / "export", lambda manifest: manifest["parts"].update({weights.name: {"fingerprint": fingerprint_file(weights)}})
+        )
+    with pytest.raises(InputError, match="weights.safetensors: (cannot be read|is not there)"):
+        load_export(tmp_path / "export")
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04 junk", {"epoch": 1}, {"state_dict": [1]}, {"state_dict": {"a": 1}}, [1]])
+def test_a_checkpoint_that_is_junk_is_named(tmp_path: Path, finished: Path, world: Path, content: Any) -> None:
+    shutil.copytree(finished / "run", tmp_path / "run")
+    path = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(InputError, match="best.ckpt: cannot be read"):
+        export(tmp_path / "run", tmp_path / "export", world / "space")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda config: config.update(model=[]), "model holds no settings"),
+        (lambda config: config.update(data=None), "data holds no settings"),
+        (lambda config: config["data"].pop("shards"), "data.shards is missing"),
+        (lambda config: config["data"].pop("image"), "data.image has no class_path"),
+        (lambda config: config["data"].update(text=5), "data.text has no class_path"),
+        (lambda config: config["data"].update(image=described("x", side=5)), "data.image.side has no class_path"),
+    ],
+)
+def test_a_config_of_a_run_that_lacks_a_part_is_named(
+    tmp_path: Path, finished: Path, world: Path, change: Callable[[dict[str, Any]], Any], message: str
+) -> None:
+    shutil.copytree(finished / "run", tmp_path / "run")
+    edit(tmp_path / "run", change)
+    with pytest.raises(InputError, match=f"config.yaml: {message}"):
+        export(tmp_path / "run", tmp_path / "export", world / "space")
+
+
+@pytest.mark.parametrize(("name", "content"), [("config.yaml", b"\xff\xfe"), ("made_from.json", b"[]"), ("metrics.csv", b"a,b\n1,2\n")])
+def test_a_file_of_a_run_that_cannot_be_read_is_named(tmp_path: Path, finished: Path, world: Path, name: str, content: bytes) -> None:
+    shutil.copytree(finished / "run", tmp_path / "run")
+    (tmp_path / "run" / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"{name}: cannot be read"):
+        export(tmp_path / "run", tmp_path / "export", world / "space")

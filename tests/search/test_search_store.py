@@ -18,6 +18,7 @@ from multimodal.boxes import read_manifest
 from multimodal.errors import InputError
 from multimodal.search.segments import METADATA_GROUP, Segment
 from multimodal.search.store import Store, StoreWriter, create_store
+from multimodal.verify import problems_of
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,7 @@ def test_any_sequence_of_changes_leaves_what_a_dictionary_would(data, tmp_path_f
     for id, row in zip(store.ids.tolist(), store.rows, strict=True):
         wanted = segment([id], seed=model[id]).rows[0]
         np.testing.assert_allclose(row, wanted / np.linalg.norm(wanted), atol=2**-11)
-    store.verify()
+    assert not list(problems_of(path))
 
 
 def test_an_id_comes_back_after_it_was_deleted(empty_store, segment):
@@ -250,8 +251,28 @@ def test_a_flipped_byte_is_found(empty_store, segment):
     content = bytearray(rows.read_bytes())
     content[-1] ^= 1
     rows.write_bytes(bytes(content))
-    with pytest.raises(InputError, match="not those that were written"):
-        Store(empty_store).verify()
+    assert [(problem.where, problem.reason) for problem in problems_of(empty_store)] == [
+        ("segments/000000", "its files are not those that were written")
+    ]
+
+
+@pytest.mark.parametrize("change", ["append", "compact"])
+def test_a_new_segment_is_never_written_through_a_link(empty_store, segment, tmp_path, change):
+    with StoreWriter(empty_store) as writer:
+        writer.append(segment([1]))
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "rows.npy").write_bytes(b"work")
+    (empty_store / "segments/000001").symlink_to(theirs)
+    with StoreWriter(empty_store) as writer, pytest.raises(InputError, match="segments/000001: is a link to .*theirs"):
+        writer.append(segment([2])) if change == "append" else writer.compact()
+    assert {path.name: path.read_bytes() for path in theirs.iterdir()} == {"rows.npy": b"work"}
+    (empty_store / "segments/000001").unlink()
+    (empty_store / "segments/000007").symlink_to(theirs)
+    with StoreWriter(empty_store) as writer:
+        writer.append(segment([2]))
+    assert {path.name: path.read_bytes() for path in theirs.iterdir()} == {"rows.npy": b"work"}
+    assert Store(empty_store).ids.tolist() == [1, 2]
 
 
 KILLED_MID_APPEND = """

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
@@ -364,3 +365,48 @@ def test_threads_that_ask_for_a_column_at_once_open_it_once(tmp_path: Path) -> N
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(ask, range(8))) == {"value 7"}
     assert opened == [7]
+
+
+@pytest.mark.parametrize("linked", ["columns", "columns/made"])
+def test_a_column_whose_folder_is_a_link_is_never_written_and_nothing_there_removed(shards: ShardSet, tmp_path: Path, linked: str) -> None:
+    theirs = tmp_path / "theirs"
+    (theirs / "made").mkdir(parents=True)
+    for file in (theirs / "life.npy", theirs / "made" / "life.npy", theirs / "made" / "top_words.json"):
+        file.write_bytes(b"work")
+    (shards.index / linked).parent.mkdir(parents=True, exist_ok=True)
+    (shards.index / linked).symlink_to(theirs if linked == "columns" else theirs / "made")
+    with pytest.raises(InputError, match=f"{linked}: is a link to .*theirs"):
+        writer_of(shards)
+    assert sorted(path.name for path in theirs.rglob("*")) == ["life.npy", "life.npy", "made", "top_words.json"]
+
+
+def test_a_column_is_read_through_a_link(shards: ShardSet, tmp_path: Path) -> None:
+    with writer_of(shards) as writer:
+        fill(writer)
+    shutil.move(writer.path, tmp_path / "elsewhere")
+    writer.path.symlink_to(tmp_path / "elsewhere")
+    assert len(Column.of(shards, "made")) == NUM_PAIRS
+
+
+@pytest.mark.parametrize("content", [b'{"config": {', b"[]", b"{}", b'{"config": 1, "made_from": {}, "shards": {}, "parts": {}}', b"\xff"])
+def test_a_damaged_note_of_an_unfinished_column_says_what_to_remove(shards: ShardSet, content: bytes) -> None:
+    with pytest.raises(ValueError, match="were not written"), writer_of(shards) as writer:
+        fill(writer, 1)
+    (writer.path / "unfinished.json").write_bytes(content)
+    for use in (lambda: writer_of(shards), lambda: Column.of(shards, "made")):
+        with pytest.raises(InputError, match=r"unfinished.json: is damaged.* Remove .*made and make"):
+            use()
+    shutil.rmtree(writer.path)
+    with writer_of(shards) as writer:
+        fill(writer)
+    assert len(Column.of(shards, "made")) == NUM_PAIRS
+
+
+def test_a_finished_column_whose_manifest_lacks_a_fact_is_not_made_anew(shards: ShardSet) -> None:
+    with writer_of(shards) as writer:
+        fill(writer)
+    manifest = json.loads((writer.path / "manifest.json").read_text())
+    manifest["parts"] = dict.fromkeys(manifest["parts"], {})
+    (writer.path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="num_pairs is missing"):
+        writer_of(shards)

@@ -377,9 +377,7 @@ def test_a_column_at_the_url_that_is_damaged_or_not_there_is_told_and_leaves_non
 def test_a_column_at_the_url_writes_nowhere_but_into_its_folder(local: ShardSet, serve: Callable[..., Any], tmp_path: Path) -> None:
     manifest = write_column(local, "words", 0).path / "manifest.json"
     manifest.write_text(manifest.read_text().replace("000002.npy", "../../../../000002.npy"))
-    with pytest.raises(
-        InputError, match=r"columns/words/manifest.json: lists '../../../../000002.offsets.npy', which is no file of a column"
-    ):
+    with pytest.raises(InputError, match=r"columns/words: names the file '../../../../000002.npy', which may lie outside of it"):
         Column.of(at(serve(local.path).url, tmp_path).open(), "words")
     assert not list(tmp_path.glob("*.npy"))
 
@@ -391,6 +389,26 @@ def test_an_index_that_was_damaged_in_the_cache_is_fetched_again(local: ShardSet
     index.write_bytes(whole[:100] + b"x" + whole[101:])
     assert_equal(remote.open(), local)
     assert index.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"000000.npy": {}}, "parts.000000.npy.num_pairs is missing"),
+        ({"..": {"fingerprint": "0"}}, "names the file '..', which may lie outside"),
+        ({"a/b.npy": {"num_pairs": 1, "num_rows": 1, "shard": "", "fingerprint": ""}}, "lists 'a/b.npy', which is no file of a column"),
+        ({"a.npy": {"num_pairs": 1, "num_rows": 1, "shard": "", "fingerprint": "", "offsets": 1}}, "offsets is 1, and str is wanted"),
+    ],
+)
+def test_a_column_at_the_url_whose_manifest_lacks_a_fact_is_named_and_nothing_fetched(
+    local: ShardSet, serve: Callable[..., Any], tmp_path: Path, parts: dict[str, Any], message: str
+) -> None:
+    manifest = write_column(local, "words", 0).path / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"parts": parts}))
+    server = serve(local.path)
+    with pytest.raises(InputError, match=message):
+        Column.of(at(server.url, tmp_path).open(), "words")
+    assert not [asked for asked in server.asked if asked.endswith(".npy")]
 
 
 def test_a_set_whose_manifest_names_a_file_outside_the_cache_is_refused(local: ShardSet, tmp_path: Path) -> None:
