@@ -597,6 +597,7 @@ def attack_tars(folder: Path, faults: Path, trials: int, random_: random.Random)
     counts: Counter[str] = Counter()
     for trial in range(trials):
         work = folder / "work" / "tars"
+        shutil.rmtree(folder / "work", ignore_errors=True)  # of a run that was stopped
         work.mkdir(parents=True)
         told = odd_tar(work / "000.tar", random_)
         ended, _ = in_child(lambda work=work: read(work))
