@@ -414,7 +414,8 @@ def test_a_full_disk_stops_a_job_in_a_process_of_its_own(own_road: Road) -> None
         f"ulimit -f 20; exec {shlex.quote(sys.executable)} -B -m data_prep {arguments}"  # -B: bytecode would be cut off, without an error
     )
     done = subprocess.run(["bash", "-c", limited], cwd=own_road.folder, capture_output=True, text=True, timeout=300)
-    assert_refused(done.returncode, done.stderr, "new/000000.tar: File too large", "run the same command again")
+    # which of two processes is the first to find out is chance
+    assert_refused(done.returncode, done.stderr, ".tar: File too large", "run the same command again")
     assert not list((own_road.folder / "new").iterdir())
     status, err = process(own_road.folder, f"data-prep {arguments}")
     assert status == 0, err

@@ -189,7 +189,9 @@ def _hits(store: Store, query: QueryVector, k: int, named: set[int], where: Mapp
         ids = np.union1d(found.ids[0], sorted(named)).astype(np.int64)
         if not len(ids):
             return []
-        parts = unit_rows(store.take(ids), ids).astype(np.float64) @ query.parts.T  # (candidates, t)
+        rows = unit_rows(store.take(ids), ids).astype(np.float64)
+        # a sum a row, not a matrix product: BLAS rounds a row by where it is among the others, and a filter changes that
+        parts = np.stack([(rows * part).sum(axis=1) for part in query.parts], axis=1)  # (candidates, t)
         scores = np.round(parts.sum(axis=1), SCORE_DECIMALS) + 0.0  # + 0.0: no -0.0
         order = np.lexsort((ids, ~np.isin(ids, sorted(named)), -scores))[:k]
         if wanted >= len(engine) or found.scores[0, -1] < scores[order[-1]] - 2 * 10**-SCORE_DECIMALS:

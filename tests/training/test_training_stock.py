@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -193,6 +193,19 @@ def test_a_part_of_lightning_that_cannot_work_is_refused_with_the_reason_before_
     assert not (tmp_path / "run").exists()
 
 
+@pytest.fixture
+def logged_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """W&B as somebody has it who never logged in. It reads its settings once a process, so it forgets them before and after."""
+    wandb = pytest.importorskip("wandb", reason="needs the train extra")
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
+@pytest.mark.usefixtures("logged_out")
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
