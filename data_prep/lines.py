@@ -38,7 +38,7 @@ class Line:
 def numbered_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, bytes]]:
     """(number, line) for each line that is not blank, counted from 1, in UTF-8; a byte order mark at the start is taken away.
 
-    Whether the file is gzipped is told by its first bytes. Of a line longer than `MAX_LINE_BYTES` only the beginning is kept, and that is
+    The first bytes of the file say whether it is gzipped. Of a line longer than `MAX_LINE_BYTES` only the beginning is kept, and that is
     still too long: `text_of_line` refuses it. InputError: the file is not there, or its gzip is damaged.
     """
     return ((line.number, line.content) for line in lines_from(path, encoding=encoding))

@@ -145,7 +145,7 @@ def _id_of(content: str) -> int:
 
 
 def _file_of(path: str) -> Path | None:
-    """The picture file that a query names; None where there is none of that name, or there can be none."""
+    """The picture file that a query names, or None if no such file exists."""
     try:
         file = Path(path).expanduser()  # RuntimeError: the home of somebody whom the machine does not know
         return file if file.is_file() else None

@@ -22,7 +22,7 @@ from multimodal.shards.folder import split_place
 NUM_REASONS_TOLD = 3
 NO_WORDS_FILE = "no_words.csv"
 NO_WORDS = "the space knows no word of "
-"""How the reason begins of what is whole and cannot be used, since no word of its text is known."""
+"""Start of the reason given for a readable sample that has no known word."""
 
 
 @dataclass(frozen=True, slots=True)
