@@ -1,7 +1,7 @@
-# Set up, test and run. `make` alone lists what there is.
+# Set up, test and run. `make` alone lists the targets.
 #
-# `make setup` finds a Python that runs, makes .venv and installs the project into it with the releases of constraints.txt; once that
-# is done it does nothing until one of the two files changes. Another Python: make PYTHON=/path/to/python3.12
+# `make setup` finds a working Python, makes .venv and installs the project into it with the releases in constraints.txt. Afterwards it
+# does nothing until pyproject.toml or constraints.txt changes. To choose a Python: make PYTHON=/path/to/python3.12
 
 PYTHON ?=
 VENV := .venv
@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 
 # Without byte code on disk, `import lightning` takes 24 s in every process instead of 7.
 unexport PYTHONDONTWRITEBYTECODE
-# An environment that happens to be active is not the one to install into.
+# Do not install into an environment that happens to be active.
 unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
@@ -20,17 +20,17 @@ unexport VIRTUAL_ENV
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
-setup: $(READY)  ## make .venv with everything in it (5.3 GB on Linux, most of it torch's CUDA libraries)
+setup: $(READY)  ## make .venv with all dependencies (5.3 GB on Linux, mostly torch's CUDA libraries)
 
 demo: $(READY)  ## the whole road on real pictures: runs/demo/index.html
 	@$(BIN)/multimodal demo $(ARGS)
 
-# A file's tests stay together: they share what is made for them.
-test: $(READY)  ## pass the tests, the same each time; some: make test ARGS=tests/search
+# A file's tests stay together, because they share fixtures.
+test: $(READY)  ## run the tests, with the same inputs each time; some: make test ARGS=tests/search
 	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 ROUNDS ?= 5
-test-more: $(READY)  ## search for inputs on which a property fails, others each time; longer: make test-more ROUNDS=100
+test-more: $(READY)  ## search for inputs on which a property fails, with new inputs each time; longer: make test-more ROUNDS=100
 	@$(BIN)/python -m pytest -n auto --dist worksteal -m hypothesis --hypothesis-profile fresh --rounds $(ROUNDS) --timeout 0 $(ARGS)
 
 lint: $(READY)  ## style, types and the contracts between rooms
@@ -39,12 +39,12 @@ lint: $(READY)  ## style, types and the contracts between rooms
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-clean:  ## remove the environment and caches; runs/ stays
+clean:  ## remove the environment and caches; keeps runs/
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
-# The stamp goes before anything is changed and comes back when all is done. An environment without it was left half-made, maybe in
-# the middle of a package that now looks installed, so it is made anew: uv keeps what it fetched, and that takes seconds.
-# Names on PATH may be dead (a version manager's shims), or a Python without venv (Debian's): each candidate has to prove itself.
+# The stamp is removed before anything changes, and written when all is done. An environment without it is incomplete, perhaps with a
+# package that only looks installed, so it is made again: uv caches its downloads, so that takes seconds.
+# Names on PATH may not work (a version manager's shims), or lack venv (Debian's Python): each candidate is tried.
 $(READY): pyproject.toml constraints.txt
 	@if [ ! -e $@ ]; then \
 	  rm -rf $(VENV); \

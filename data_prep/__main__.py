@@ -7,27 +7,28 @@ from __future__ import annotations
 
 import sys
 
-from multimodal.door import Verbs, run
+from multimodal.doors.dispatch import Family, Verbs, run
 
 VERBS: Verbs = {
     "make-shards": (
-        "data_prep.make_shards:make_shards_verb",
-        "pairs of a source into shards: data-prep make-shards folder photos --output D",
+        "data_prep.shards.job:make_shards_verb",
+        "turn pairs of a source into shards: data-prep make-shards folder photos --output D",
     ),
-    "fit-text-space": {
-        "topics": ("data_prep.fit_text_space:fit_topics", "LDA topics from the texts of shards"),
-        "word2vec": ("data_prep.fit_text_space:fit_word2vec", "word vectors from the texts of shards"),
-        "fasttext": ("data_prep.fit_text_space:fit_fasttext", "vectors of words and parts of words, so that any word has one"),
-        "doc2vec": ("data_prep.fit_text_space:fit_doc2vec", "vectors of texts that foretell their words, and of words beside them"),
-        "vectors": (
-            "data_prep.fit_text_space:read_vectors",
-            "word vectors of a GloVe, word2vec or FastText file",
-        ),
-        "wordllama": ("data_prep.fit_text_space:fit_wordllama", "word vectors that come in a package, weighted by the texts of shards"),
-        "encoder": ("data_prep.fit_text_space:fit_encoder", "a frozen sentence encoder"),
-    },
-    "make-columns": ("data_prep.make_columns:make_columns", "the texts of shards as rows of a text space"),
-    "dedup": ("data_prep.dedup:dedup", "pictures that look alike, over shard sets and their parts: data-prep dedup SHARDS --output D"),
+    "fit-text-space": Family(
+        "data_prep.spaces.job:fit_text_space_verb",
+        {
+            "topics": ("data_prep.spaces:fit_topics", "LDA topics from the texts of shards"),
+            "word2vec": ("data_prep.spaces:fit_word2vec", "word vectors from the texts of shards"),
+            "fasttext": ("data_prep.spaces:fit_fasttext", "vectors of words and parts of words, so that any word has one"),
+            "doc2vec": ("data_prep.spaces:fit_doc2vec", "vectors of texts that predict their words, and of the words"),
+            "vectors": ("data_prep.spaces:from_vector_file", "word vectors from a GloVe, word2vec or FastText file"),
+            "wordllama": ("data_prep.spaces:from_wordllama", "word vectors that come in a package, weighted by the texts of shards"),
+            "encoder": ("data_prep.spaces:open_encoder", "a frozen sentence encoder"),
+            "joined": ("data_prep.spaces:join_spaces", "several text spaces side by side, such as an encoder and word vectors"),
+        },
+    ),
+    "make-columns": ("data_prep.spaces.columns:make_columns", "embed the texts of shards with a text space, as a column"),
+    "dedup": ("data_prep.dedup.job:dedup", "find look-alike pictures, across shard sets and splits: data-prep dedup SHARDS --output D"),
 }
 
 

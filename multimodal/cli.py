@@ -7,20 +7,37 @@ from __future__ import annotations
 
 import sys
 
-from multimodal.door import Verbs, run
-from multimodal.heap import one_arena
+from multimodal.doors.dispatch import OWN, Verbs, run
+from multimodal.machine.heap import one_arena
 
 VERBS: Verbs = {
     "fit": ("multimodal.training.door:fit", "train from a recipe: multimodal fit --config experiment/topic_emoji.yaml"),
-    "export": ("multimodal.export.model:export", "turn a finished run into weights, a card and the side that reads queries"),
+    "validate": ("multimodal.training.validate:validate", "compute a run's figures again, with its kept weights on its validation pairs"),
+    "export": (
+        "multimodal.export.model:export_verb",
+        "turn a finished run, or a pretrained CLIP model, into weights, a card and the side that reads queries",
+    ),
+    "to-open-clip": ("multimodal.export.to_open_clip:to_open_clip", "write an export of a CLIP model as a folder that open_clip loads"),
+    "push": ("multimodal.pushing:push", "put an export on the Hugging Face hub, with a model card: multimodal push E user/name ..."),
     "embed": ("multimodal.embed.columns:embed", "run a frozen trunk once over shards and keep its features as a column"),
     "index": ("multimodal.embed.stores:index", "run an export over shards and keep the vectors as a store"),
-    "search": ("multimodal.search.query:search_verb", 'find pictures in words: multimodal search --store S "woman + scientist - man"'),
-    "serve": ("multimodal.serve.app:serve", "a page to search in a browser: multimodal serve --store S"),
+    "search": ("multimodal.search.door:search_verb", 'find pictures in words: multimodal search --store S "woman + scientist - man"'),
+    "serve": ("multimodal.serve.app:serve", "a search page in a browser: multimodal serve --store S"),
     "evaluate": {
         "retrieval": ("multimodal.evaluate.retrieval:evaluate", "pictures found by their texts, texts by their pictures: recall"),
         "classes": ("multimodal.evaluate.classes:evaluate", "articles and pictures found by their class, by --label: mAP"),
+        "arithmetic": (
+            "multimodal.evaluate.arithmetic:evaluate",
+            "pictures with a and b, with a but not b, with b instead of a, beside one term",
+        ),
+        "simat": ("multimodal.evaluate.simat:evaluate", "one part of a picture changed in words, with the files of SIMAT (2022)"),
         "probe": ("multimodal.evaluate.probe:probe", "how well a trunk's features tell classes apart, by a linear probe and by neighbours"),
+        "zeroshot": ("multimodal.evaluate.zeroshot:evaluate", "classes predicted from their names or sentences alone: accuracy by class"),
+        "interpolation": (
+            "multimodal.evaluate.interpolation:evaluate",
+            "weights between a base and a run tuned from it (WiSE-FT): what is learned against what is forgotten, by alpha",
+        ),
+        OWN: ("multimodal.evaluate.own:evaluate", "a protocol of your own: multimodal evaluate mypackage.figures:median --store S ..."),
     },
     "verify": ("multimodal.verify:verify", "read every byte of a box of any kind again and compare it with its manifest"),
     "demo": ("multimodal.demo:demo", "the whole road on real pictures, or on your own with --data"),
@@ -36,11 +53,18 @@ VERBS: Verbs = {
     },
 }
 
+INSTEAD = {
+    "train": "multimodal fit",
+    "test": "multimodal export and multimodal index, and then multimodal evaluate retrieval or classes, on pairs that no run has seen",
+    "predict": "multimodal export, and then multimodal index: a store has a vector of each picture",
+}
+"""Verbs of Lightning's command line, and what to use here instead."""
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; the exit status."""
     one_arena()
-    return run(VERBS, "multimodal", argv)
+    return run(VERBS, "multimodal", argv, INSTEAD)
 
 
 if __name__ == "__main__":

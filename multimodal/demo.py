@@ -1,11 +1,11 @@
-"""`multimodal demo`: the whole road on real pictures, through the real commands, from sources to a page that shows what came of it.
+"""`multimodal demo`: the whole road on real pictures, through the real commands, from sources to a page with the results.
 
     multimodal demo                             # 3-D emoji with their keywords, searched in a drawing style never seen in training
-    multimodal demo --data my_photos/           # the same road on your own pictures
+    multimodal demo --data my_photos/           # the same on your own pictures
     multimodal demo --data articles.jsonl.gz    # on illustrations and the articles around them
 
-Each step is a command that is printed as it runs, so that any of them can be run again by hand. What is whole is reused; a stopped
-demo goes on. A family that cannot learn from these pairs is left out, and the page says why.
+Each step is a command that is printed as it runs, so you can run any of them again by hand. Finished steps are reused, so a stopped demo
+continues. A family that cannot learn from these pairs is left out, and the page says why.
 """
 
 from __future__ import annotations
@@ -50,29 +50,29 @@ QUERIES = (
 )
 MIN_TRAINED, MIN_HELD_OUT, FEW_HELD_OUT = 16, 2, 50
 SEEDS_TRIED = 100
-"""Splits that are looked through for those that leave enough on both sides: of 30 pictures a random fifth may be a single one."""
+"""How many seeds to try for splits that leave enough pairs on both sides: a random fifth of 30 pictures may be a single one."""
 VIEWS = 4
 SHARES = (0.125, 0.25, 0.5)
-"""Of the training pairs: what a learning curve is drawn through, besides all of them."""
+"""Shares of the training pairs: the points of a learning curve, besides all of them."""
 MIN_IN_SHARE = 16
-"""Pairs; of fewer no point of a learning curve would mean anything."""
+"""The fewest pairs for a meaningful point of a learning curve."""
 FOUND = {"retrieval": ("retrieval", "--directions", "text->image")}
 ARCHIVE_SUFFIX = ".tar"
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class Family:
     """One family of the demo: the shipped recipe that trains it, and the column that its text side reads."""
 
-    family: str
+    name: str
     experiment: str
     space: str
 
 
-RECIPES = (
-    Recipe("contrastive", "experiment/contrastive_emoji.yaml", "minilm"),
-    Recipe("wordvec", "experiment/wordvec_emoji.yaml", "wordllama"),
-    Recipe("topic", "experiment/topic_emoji.yaml", "lda40"),
+FAMILIES = (
+    Family("contrastive", "experiment/contrastive_emoji.yaml", "minilm"),
+    Family("wordvec", "experiment/wordvec_emoji.yaml", "wordllama"),
+    Family("topic", "experiment/topic_emoji.yaml", "lda40"),
 )
 
 
@@ -93,29 +93,29 @@ def demo(
 ) -> None:
     """Run the whole road: pictures with text -> shards -> text spaces -> columns -> trained runs -> exports -> stores -> queries -> a page.
 
-    Three families (contrastive, word vectors, topics) learn from the text alone, on features of a frozen network. Each is judged on
-    pictures that nothing was fitted on, beside chance and beside the same training with texts shuffled between pictures.
+    Three families (contrastive, word vectors, topics) learn from the text alone, on features of a frozen network. Each is evaluated on
+    held-out pictures, and compared with chance and with a control: the same training with texts shuffled across pictures.
 
     Args:
         data: your own pictures: a folder of images (their names, or a .txt beside each, as text); a file of captions (.tsv, .csv or
             .parquet with columns such as file and caption, .jsonl with such fields, .json of COCO or Karpathy, Flickr's token .txt);
             articles with illustrations (.jsonl or .jsonl.gz, objects with id, title, text, images); or a folder of img2dataset's tars.
-            Without it, 3-D emoji with keywords are fetched.
-        images: the folder of images, or of tars of them, that captions or articles name; by default the one that their file lies in.
-        output: where everything goes; the page is index.html there, the figures are results.json.
-        seeds: splits to repeat it on; the figures are their mean and spread.
-        max_pairs: look at this many pairs only, to try it out.
-        packages: a folder that holds the demo's npm packages already, so that nothing is fetched.
-        file_column: what a file of captions calls its column of pictures; by default the first usual name, as file or image.
-        caption_column: what it calls that of the captions; by default the first usual name, as caption or text.
-        split_column: what it calls that of the source's own split; by default `split` where there is one.
-        columns: the names of all its columns, where it has no header line.
-        encoding: the encoding of captions or articles, such as cp1251, where their bytes do not say it.
-        allow_outside: use pictures that captions or articles name outside the folder of the pictures, too.
-        max_bad_share: go on where up to this share of the pictures is broken or has no text; by default what make-shards and embed allow.
+            Without it, 3-D emoji with keywords are downloaded.
+        images: the folder of images, or of tars of images, that captions or articles refer to; by default the folder of their file.
+        output: folder for everything; the page is index.html there, the figures are results.json.
+        seeds: number of splits to repeat everything on; the figures are their mean and spread.
+        max_pairs: use only this many pairs, for a quick try.
+        packages: a folder that holds the demo's npm packages already, so that nothing is downloaded.
+        file_column: name of the picture column in a file of captions; by default the first usual name, such as file or image.
+        caption_column: name of its caption column; by default the first usual name, such as caption or text.
+        split_column: name of its column with the source's own split; by default `split` if there is one.
+        columns: the names of all its columns, if it has no header line.
+        encoding: the encoding of captions or articles, such as cp1251, if it cannot be detected.
+        allow_outside: also use pictures outside the folder of images, if captions or articles refer to them.
+        max_bad_share: continue if up to this share of the pictures is broken or has no text; by default as in make-shards and embed.
     """
     if seeds < 1:
-        raise InputError(f"--seeds {seeds}: at least 1 is needed")
+        raise InputError(f"--seeds {seeds}: must be at least 1")
     started = time.monotonic()
     done: list[Command] = []
     table = {
@@ -132,7 +132,7 @@ def demo(
     pairs = galleries[0].shards
     splits = _splits(galleries[0], seeds)
     for gallery in galleries:
-        views = ["--views", VIEWS] if gallery.shards == pairs else []  # only what is trained on needs more than the middle
+        views = ["--views", VIEWS] if gallery.shards == pairs else []  # only training pictures need more than the centre crop
         _step(done, "multimodal", "embed", "--shards", gallery.shards, "--name", "trunk", *views, *allowed)
 
     trainings: list[Training] = []
@@ -141,8 +141,14 @@ def demo(
         trainings += _learn(galleries, output, seed, is_first=seed == splits[0], thumbnails=not trainings, lost=lost, done=done)
     whole = [training for training in trainings if not training.control]
     if not whole:
-        raise InputError(f"{pairs}: nothing could be learnt from these pairs: {'; '.join(lost)}")
+        raise InputError(f"{pairs}: no family could learn from these pairs: {'; '.join(lost)}")
     first = _of_first_seed(whole)
+    for training in first:  # how the terms of a query are combined, in the stores that people search
+        store = ("--store", training.folder / galleries[0].store, "--shards", pairs, "--split.seed", training.seed)
+        try:
+            _attempt(done, "multimodal", "evaluate", "arithmetic", *store, "--part", "all", "--fit", "--recipe", training.recipe)
+        except InputError as error:
+            lost.append(f"{training.recipe}, constants of query arithmetic: {error}")
     learning, not_measured = ([], []) if data is None else _learn_from_less(first, galleries[0], done)
 
     files = [figures(training, gallery, "retrieval") for training in trainings for gallery in galleries]
@@ -150,7 +156,7 @@ def demo(
     printed = as_table(rows, found)
     print(f"\n{printed}")
     for line in lost:
-        print(f"not learnt: {line}", file=sys.stderr)
+        print(f"left out: {line}", file=sys.stderr)
     queries = QUERIES if data is None else _own_queries(ShardSet(pairs))
     answers = _answers(first, queries)
     stores = {training.recipe: Store(training.folder / galleries[0].store) for training in first}
@@ -160,11 +166,11 @@ def demo(
     report = Report(
         title="Pictures found by the words they came with",
         facts=[
-            f"{len(shards):,} pictures with text, about {num_held_out:.0f} of them held out of everything fitted. "
-            "What belongs together (the variants of one thing, say) is on one side of the cut.",
-            "Linear heads learnt from the text alone, on the frozen features of a network that ImageNet's labels had taught.",
+            f"{len(shards):,} pictures with text, about {num_held_out:.0f} of them held out of all fitting. "
+            "Pairs of one group (such as the variants of one thing) are on the same side of the split.",
+            "Linear heads learned from the text alone, on the frozen features of a network pretrained on ImageNet's labels.",
             *_without_words(first),
-            *(f"Not learnt: {line}" for line in lost),
+            *(f"Left out: {line}" for line in lost),
         ],
         rows=rows,
         answers=answers,
@@ -197,25 +203,25 @@ def _shards(
         _step(done, "data-prep", "make-shards", source, *settings, "--output", pairs, *limit)
         return [Gallery("unseen", pairs, _held_out_part(ShardSet(pairs)), protocols=FOUND)]
     if images is not None:
-        raise InputError(f"--images {images}: without --data there are no captions or articles that name them")
+        raise InputError(f"--images {images}: needs --data with captions or articles that refer to these images")
     if table:
-        raise InputError(f"{', '.join(table)}: without --data there is no file of captions")
+        raise InputError(f"{', '.join(table)}: needs --data with a file of captions")
     fluent, noto = output / "shards" / "fluent", output / "shards" / "noto"
     where = [] if packages is None else ["--packages", packages]
     _step(done, "data-prep", "make-shards", "fluent_emoji", *where, "--output", fluent, *limit)
     _step(done, "data-prep", "make-shards", "noto_emoji", *where, "--output", noto, *limit)
-    # The trained things in another drawing style: the split goes by group, and both sets name a thing's group alike.
+    # noto: the training things in another drawing style. Pairs are split by group, and a thing has the same group in both sets.
     return [Gallery("unseen", fluent, "test", protocols=FOUND), Gallery("noto", noto, "train", "store_noto", protocols=FOUND)]
 
 
 def _held_out_part(pairs: ShardSet) -> str:
-    """The part to judge on: "test", or the source's own development part where it keeps its test part to itself."""
+    """The split to evaluate on: "test", or the source's own development split if it publishes no test split."""
     own = sorted(name for name in pairs.splits.distinct() if name not in ("", "train"))
     return "test" if "test" in own or not own else own[0]
 
 
 def _splits(gallery: Gallery, num: int) -> list[int]:
-    """The first seeds whose split leaves enough to learn from and to judge on. InputError, before the work begins, where none does."""
+    """The first seeds whose split leaves enough pairs for training and for evaluation. InputError, before any work, if there is none."""
     pairs = ShardSet(gallery.shards)
     found: list[int] = []
     for seed in range(SEEDS_TRIED):
@@ -224,59 +230,59 @@ def _splits(gallery: Gallery, num: int) -> list[int]:
         if num_train >= MIN_TRAINED and len(held_out) >= MIN_HELD_OUT and len(groups) > 1:
             found.append(seed)
             if len(held_out) < FEW_HELD_OUT:
-                print(f"only {len(held_out)} pictures are held out: chance is high among so few, so read R@10 beside it", file=sys.stderr)
+                print(f"only {len(held_out)} pictures are held out: chance is high among so few, so compare R@10 with it", file=sys.stderr)
         if len(found) == num:
             return found
     if found:
-        print(f"{len(found)} of the {num} splits asked for leave enough on both sides", file=sys.stderr)
+        print(f"only {len(found)} splits instead of {num}: no others leave enough pairs on both sides", file=sys.stderr)
         return found
     every = pairs.groups.distinct()
     if len(every) < 3:
         named = ", ".join(map(repr, sorted(every)))
         raise InputError(
-            f"{gallery.shards}: its {len(pairs)} pairs are of {len(every)} groups ({named}), and a group is never cut apart. "
-            "Pictures of one folder and one name but for numbers are a group: give them names that tell them apart"
+            f"{gallery.shards}: its {len(pairs)} pairs have only {len(every)} groups ({named}), and a group is never split. "
+            "Pictures in one folder whose names differ only by a number are one group: give them distinct names"
         )
     num_train, num_held_out = len(Split().ids(pairs, "train")), len(Split().ids(pairs, gallery.part))
     raise InputError(
-        f"{gallery.shards}: {len(pairs)} pairs, {num_train} to train on and {num_held_out} held out (part {gallery.part!r}). "
+        f"{gallery.shards}: {len(pairs)} pairs, {num_train} to train on and {num_held_out} held out (split {gallery.part!r}). "
         f"The demo needs at least {MIN_TRAINED} and {MIN_HELD_OUT} (from at least two groups): give it more pictures, "
         "or remove the split column if it puts every pair in one split"
     )
 
 
 def _own_source(data: Path, images: Path | None = None, table: Mapping[str, Any] | None = None) -> list[str | Path]:
-    """Which source reads the user's data, and its settings, told by what lies there. table: options for reading captions or articles."""
+    """The source for the user's data, and its settings, by what is in the path. table: options for reading captions or articles."""
     table = table or {}
     encoding = table.get("--encoding")
-    from data_prep.lines import JSON_LINES
+    from data_prep.files.lines import JSON_LINES
     from data_prep.sources._images import pictures_below
     from data_prep.sources.articles import holds_articles
     from data_prep.sources.captions import SUFFIXES
 
     if not data.exists():
         raise InputError(
-            f"{data}: is not there. --data takes a folder of images, a file of captions, a .jsonl of articles, or a folder of "
+            f"{data}: does not exist. --data takes a folder of images, a file of captions, a .jsonl of articles, or a folder of "
             "img2dataset's tars"
         )
     if data.is_file():
         if not data.name.lower().endswith(SUFFIXES):
-            raise InputError(f"{data}: captions and articles end in {', '.join(SUFFIXES)}; for pictures give their folder")
+            raise InputError(f"{data}: files of captions and articles end in {', '.join(SUFFIXES)}; for pictures, give their folder")
         is_lines = data.name.lower().endswith(JSON_LINES)
         source = "articles" if is_lines and holds_articles(data, encoding) else "captions"
         if source == "articles" and (others := [name for name in table if name not in ("--encoding", "--allow-outside")]):
-            raise InputError(f"{data}: holds articles, whose fields have their own names; leave out {', '.join(others)}")
+            raise InputError(f"{data}: holds articles, whose field names are fixed; leave out {', '.join(others)}")
         where: list[str | Path] = [] if images is None else ["--images", images]
         return [source, "--input", data, *where, *_as_options(table)]
     if table:
-        raise InputError(f"{', '.join(table)}: goes with a file of captions, and {data} is a folder")
+        raise InputError(f"{', '.join(table)}: only for a file of captions, and {data} is a folder. Leave it out")
     if images is not None:
-        raise InputError(f"--images {images}: goes with a file of captions or articles, and {data} is a folder of pictures itself")
+        raise InputError(f"--images {images}: only for a file of captions or articles, and {data} is a folder. Leave it out")
     num_tars = sum(1 for _ in data.glob(f"*{ARCHIVE_SUFFIX}"))
     if num_tars and not pictures_below(data):
         return ["img2dataset", "--input", data]
     if num_tars:
-        print(f"{data}: its pictures are used, and its {ARCHIVE_SUFFIX} files ({num_tars}) are not", file=sys.stderr)
+        print(f"{data}: uses its pictures, and ignores its {num_tars} {ARCHIVE_SUFFIX} files", file=sys.stderr)
     return ["folder", "--input", data]
 
 
@@ -289,17 +295,17 @@ def _as_options(table: Mapping[str, Any]) -> Iterator[str]:
 def _learn(
     galleries: Sequence[Gallery], output: Path, seed: int, is_first: bool, thumbnails: bool, lost: list[str], done: list[Command]
 ) -> list[Training]:
-    """Every family on one split: the run itself, and its shuffled control. A family that cannot learn goes to `lost`, with the reason."""
+    """Train every family on one split, and its shuffled control. A family that cannot learn goes to `lost`, with the reason."""
     spaces, reasons = _fit_spaces(galleries[0].shards, output, seed, done)
-    learnt: list[Training] = []
-    for recipe in RECIPES:
-        name = recipe.family if is_first else f"{recipe.family} (split {seed})"
-        if recipe.space not in spaces:
-            lost.append(f"{name}: {reasons[recipe.space]}")
+    trained: list[Training] = []
+    for family in FAMILIES:
+        name = family.name if is_first else f"{family.name} (split {seed})"
+        if family.space not in spaces:
+            lost.append(f"{name}: {reasons[family.space]}")
             continue
-        folder, space = _folder(output, recipe, seed, is_first), spaces[recipe.space]
+        folder, space = _folder(output, family, seed, is_first), spaces[family.space]
         training = Training(
-            recipe.family, recipe.experiment, folder, galleries[0].shards, space, space.name, galleries, seed, thumbnails=thumbnails
+            family.name, family.experiment, folder, galleries[0].shards, space, space.name, galleries, seed, thumbnails=thumbnails
         )
         for one in (training, replace(training, folder=folder / "control", control=True)):
             try:
@@ -307,17 +313,17 @@ def _learn(
             except InputError as error:
                 lost.append(f"{name}{', texts shuffled' if one.control else ''}: {error}")
                 break
-            learnt.append(one)
-    return learnt
+            trained.append(one)
+    return trained
 
 
 def _of_first_seed(trainings: Sequence[Training]) -> list[Training]:
-    """Those of the first split from which any family could learn."""
+    """The trainings of the first split on which any family could learn."""
     return [training for training in trainings if training.seed == trainings[0].seed]
 
 
 def _fit_spaces(pairs: Path, output: Path, seed: int, done: list[Command]) -> tuple[dict[str, Path], dict[str, str]]:
-    """The encoder, the two spaces that are fitted on the training part of this split, and their columns; and why one could not be made."""
+    """The encoder, the two spaces fitted on this split's training pairs, and their columns; and for those that failed, the reason."""
     spaces: dict[str, Path] = {}
     reasons: dict[str, str] = {}
     of_split: list[object] = ["--shards", pairs, "--split.seed", seed]
@@ -338,13 +344,13 @@ def _fit_spaces(pairs: Path, output: Path, seed: int, done: list[Command]) -> tu
 
 
 def _learn_from_less(whole: Sequence[Training], gallery: Gallery, done: list[Command]) -> tuple[list[LearningCurve], list[str]]:
-    """The first split's families trained on shares of the training pairs, judged in the same gallery; and why a share was not."""
+    """The first split's families trained on shares of the training pairs, evaluated in the same gallery; and why shares were skipped."""
     rows: dict[int, list[RetrievalRow]] = {}
     not_measured: list[str] = []
     nums = {training.recipe: _num_pairs(training) for training in whole}
     for share in (*SHARES, 1.0):
         if share * max(nums.values()) < MIN_IN_SHARE and share < 1:
-            not_measured.append(f"{share:g} of the training pairs are less than {MIN_IN_SHARE}")
+            not_measured.append(f"{share:g} of the training pairs is fewer than {MIN_IN_SHARE} pairs")
             continue
         for training in whole:
             part = training
@@ -367,10 +373,10 @@ def _num_pairs(training: Training) -> int:
 
 
 def _without_words(trainings: Sequence[Training]) -> list[str]:
-    """A sentence for each family that could not use all of its training pairs, as its text space knows no word of theirs."""
+    """A sentence for each family that could not use all training pairs, because its text space knows no word of some."""
     counts = {training.recipe: read_manifest(training.folder / "run", "run").counts for training in trainings}
     return [
-        f"{recipe}: {num:,} of {of['pairs']:,} training pairs have no word that its text space knows, and taught it nothing."
+        f"{recipe}: {num:,} of {of['pairs']:,} training pairs have no word that its text space knows, and were not used."
         for recipe, of in counts.items()
         if (num := of.get("pairs_without_words", 0))
     ]
@@ -381,12 +387,12 @@ def _walk(done: list[Command], training: Training) -> None:
         _attempt(done, *command)
 
 
-def _folder(output: Path, recipe: Recipe, seed: int, is_first: bool) -> Path:
-    return output / recipe.family if is_first else output / f"seed{seed}" / recipe.family
+def _folder(output: Path, family: Family, seed: int, is_first: bool) -> Path:
+    return output / family.name if is_first else output / f"seed{seed}" / family.name
 
 
 def _own_queries(pairs: ShardSet, num_words: int = 8) -> list[str]:
-    """Words, sums and differences of words that many of the user's own texts use."""
+    """Queries for the user's own texts: frequent words, their sums and differences."""
     normaliser = Normaliser()
     used = Counter(word for id in range(len(pairs)) for word in set(normaliser.tokens(pairs.texts(id)[0])))
     words = [word for word, count in used.most_common(num_words) if count < len(pairs)]
@@ -396,7 +402,7 @@ def _own_queries(pairs: ShardSet, num_words: int = 8) -> list[str]:
 
 
 def _answers(first: Sequence[Training], queries: Sequence[str]) -> list[Answered]:
-    """What each family of the first split answers, shown in the terminal by the first texts, and on the page by pictures."""
+    """Each family's answers on the first split; prints the texts of the first hits, while the page shows pictures."""
     answers = []
     print("\nqueries (best three; the page shows the pictures)")
     for training in first:
@@ -410,7 +416,7 @@ def _answers(first: Sequence[Training], queries: Sequence[str]) -> list[Answered
 
 
 def _short(text: str, width: int = 45) -> str:
-    """The first sentence of a text, cut to fit three in a line."""
+    """The first sentence of a text, cut so that three fit in a line."""
     return textwrap.shorten(text.split(".")[0], width, placeholder="…")
 
 
@@ -425,22 +431,22 @@ def _write(output: Path, report: Report, took_s: float) -> None:
 
 
 def _step(done: list[Command], *command: object) -> None:
-    """Run one command as a person would type it; the demo stops where it fails, and says what can be done about that."""
+    """Run one command as if typed in a shell. If it fails, the demo stops and says what to do."""
     typed = tuple(map(str, command))
     done.append(typed)
     try:
         run(typed)
     except SystemExit:
         print(
-            "the demo stopped at this command. Options that its message names are options of that command: run it by hand with them, then "
-            "the demo again, which takes what is there; or give the demo another --output",
+            "the demo stopped at this command. Options in its error message are options of that command: run it by hand with them, then "
+            "run the demo again, which reuses the result; or give the demo another --output",
             file=sys.stderr,
         )
         raise
 
 
 def _attempt(done: list[Command], *command: object) -> None:
-    """Run a command that one family alone needs. InputError where it cannot be done, which is that family's loss and not the demo's."""
+    """Run a command that only one family needs. InputError if it fails: then that family is left out, and the demo continues."""
     typed = tuple(map(str, command))
     done.append(typed)
     attempt(typed)

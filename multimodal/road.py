@@ -1,11 +1,11 @@
-"""The road from columns to figures, as the commands that a person would type: train, export, index, evaluate.
+"""The road from columns to figures as shell commands: train, export, index, evaluate.
 
     training = Training("wordvec", "experiment/wordvec_emoji.yaml", folder, shards, space, "wordllama", [Gallery("unseen", shards, "test")])
     for command in commands(training):
         run(command)                                 # printed, then run in this process
-    run_side_by_side({Path("log.txt"): commands(training)})   # several lists at a time, a core each
+    run_side_by_side({Path("log.txt"): commands(training)})   # several lists in parallel, one core each
 
-What is whole is reused by the commands themselves, so a road that was stopped goes on when it is walked again.
+The commands reuse what is finished, so to continue after a stop, run the same commands again.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from dataclasses import dataclass, field
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
-from multimodal.cores import usable_cores
-from multimodal.door import Verbs, dispatch
+from multimodal.doors.dispatch import Verbs, dispatch
 from multimodal.errors import InputError
-from multimodal.progress import track
+from multimodal.machine.cores import usable_cores
+from multimodal.machine.progress import track
 
 FINAL = "data/fixed_epochs.yaml"
-"""Recipes are chosen by validation on a part of train; what is judged on held-out pairs trains on all of it."""
+"""Recipes are chosen by validation on a part of train; runs that are evaluated on held-out pairs train on all of it."""
 EXIT_BUG = 1
-LINES_TOLD = 5
-"""Of the output of a list that failed."""
+LINES_SHOWN = 5
+"""Of the log of a list that failed."""
 
 Command = tuple[str, ...]
 """A program and its arguments."""
@@ -41,11 +41,12 @@ Command = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """Pictures in which a trained model is searched.
+    """A set of pictures to evaluate a trained model on.
 
-    name: what tables call it. shards, part: the shard set, and the part of it whose texts are the queries.
-    store: the folder of its store, in that of a training. stored: the part whose pictures go into it.
-    protocols: what is asked of it: a name for the file of figures -> the verb of `multimodal evaluate`, and its options.
+    name: its name in tables. shards, part: the shard set, and the split whose texts are the queries.
+    store: the folder of its store, inside that of a training. stored: the split whose pictures go into it.
+    protocols: a name for the file of figures -> the verb of `multimodal evaluate`, and its options.
+    settings: more options of `multimodal index`.
     """
 
     name: str
@@ -54,17 +55,18 @@ class Gallery:
     store: str = "store"
     stored: str = "all"
     protocols: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"retrieval": ("retrieval",)})
+    settings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """One run, and what it is judged by.
+    """One run, and what it is evaluated on.
 
-    recipe: what tables call it; experiment: the recipe's file. folder: where run, export, stores and figures go.
-    shards: what it learns from; text: the column that its text side reads; space: the text space which that is made with.
-    seed: of the split, and of all chance in training. control: texts are shuffled between pictures.
-    column, trunk: the feature column, None where pixels are trained on; and what tables call the network that makes the features.
-    thumbnails: keep pictures in the stores, for people to look at. settings: more options of `multimodal fit`.
+    recipe: its name in tables; experiment: the recipe's file. folder: where run, export, stores and figures go.
+    shards: the training set; text: the column of its text side; space: the text space of that column.
+    seed: of the split and of the training. control: texts are shuffled across pictures.
+    column: the feature column, None to train from pixels. trunk: the name in tables of the network behind the features.
+    thumbnails: keep thumbnails in the stores, for the page. settings: more options of `multimodal fit`.
     """
 
     recipe: str
@@ -102,7 +104,7 @@ def commands(training: Training) -> list[Command]:
         line.append(
             (
                 *("multimodal", "index", "--export", str(folder / "export"), *shards, "--part", gallery.stored, *split),
-                *(*column, "--output", store, *thumbnails),
+                *(*column, "--output", store, *thumbnails, *gallery.settings),
             )
         )
         for protocol, (verb, *options) in gallery.protocols.items():
@@ -118,12 +120,12 @@ def commands(training: Training) -> list[Command]:
 
 
 def figures(training: Training, gallery: Gallery, protocol: str) -> Path:
-    """Where one protocol's rows are written."""
+    """The file that one protocol's rows are written to."""
     return training.folder / f"{gallery.name}-{protocol}.json"
 
 
 def run(command: Command) -> None:
-    """Print one command and run it in this process; SystemExit, with its status, where it fails: it has said what is wrong."""
+    """Print one command and run it in this process; SystemExit with its status if it fails, as it has printed its own error."""
     program, *arguments = command
     _show(command)
     status = _door(program)(arguments)
@@ -132,7 +134,7 @@ def run(command: Command) -> None:
 
 
 def attempt(command: Command) -> None:
-    """As `run`, of a command that the road can do without: where its input is wrong, print what it says and raise that InputError."""
+    """As `run`, for a command that the road can do without: print its error and raise it as InputError."""
     program, *arguments = command
     _show(command)
     try:
@@ -147,21 +149,21 @@ def _show(command: Command) -> None:
 
 
 def run_side_by_side(lists: Mapping[Path, Sequence[Command]], num_processes: int | None = None) -> None:
-    """Run lists of commands, each in its order, as many at a time as there are cores, each on a core of its own.
+    """Run lists of commands in parallel, as many lists at a time as there are cores, each on its own core and in order.
 
-    lists: a file -> commands, whose output goes into it, with the seconds that each command took. One list, or all where there is one
-    core, is run in this process; several are run in processes of their own. Heads over columns are so small that a
-    core each is worth more than threads that wait for each other. The first list that fails, or Ctrl-C, ends it after the commands that
-    run: InputError with the end of its file.
+    lists: log file -> commands; the log gets their output, and the seconds that each command took. A single list, or all lists if there is
+    one core, runs in this process; several run in processes of their own. Heads on columns are so small that one core each is faster than
+    threads that wait for each other. If a list fails, or on Ctrl-C, running commands finish and the rest is cancelled: InputError with the
+    end of that list's log.
     """
     cores = usable_cores()
     num_processes = min(num_processes or len(cores), max(1, len(lists)))
-    if num_processes == 1:  # a process for it would only import everything again
+    if num_processes == 1:  # another process would only import everything again
         with _on_one_core(cores[0]):
             for log, line in track(lists.items(), "runs", unit="run", total=len(lists)):
                 _must_succeed(log, _run_list(log, line))
         return
-    context = multiprocessing.get_context("spawn")  # what was imported here may hold threads, which a fork would not have
+    context = multiprocessing.get_context("spawn")  # libraries imported here may have threads, which a fork would lack
     free = context.SimpleQueue()
     for number in range(num_processes):
         free.put(cores[number % len(cores)])
@@ -171,9 +173,9 @@ def run_side_by_side(lists: Mapping[Path, Sequence[Command]], num_processes: int
             for task in track(as_completed(tasks), "runs", unit="run", total=len(tasks)):
                 _must_succeed(tasks[task], task.result())
         except BrokenProcessPool:
-            raise InputError(f"a process was killed (by the system, for want of memory?); what it did is in {_folder_of(lists)}") from None
+            raise InputError(f"a process was killed (by the system, out of memory?); see the logs in {_folder_of(lists)}") from None
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)  # without it all that wait would still be run
+            pool.shutdown(wait=True, cancel_futures=True)  # else the waiting lists would still run
 
 
 def _sides(training: Training) -> Iterator[str]:
@@ -198,22 +200,22 @@ def _run_list(log: Path, line: Sequence[Command]) -> int:
                 print(f"# took {took:.0f} s, {of_core:.0f} s of one core", file=file)
         except SystemExit as stopped:
             return int(stopped.code or 0)
-        except Exception:  # a bug of ours: the parent tells the end of this file
+        except Exception:  # a bug of ours: the parent shows the end of this file
             traceback.print_exc()
             return EXIT_BUG
     return 0
 
 
 def _must_succeed(log: Path, status: int) -> None:
-    """InputError with the end of a list's file where one of its commands failed."""
+    """InputError with the end of a list's log if one of its commands failed."""
     if status:
-        end = "".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[-LINES_TOLD:])
-        raise InputError(f"{log}: a command failed with status {status}. The end of it:\n{end.rstrip()}")
+        end = "".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[-LINES_SHOWN:])
+        raise InputError(f"{log}: a command failed with status {status}. The last lines of this log:\n{end.rstrip()}")
 
 
 @contextmanager
 def _on_one_core(core: int) -> Iterator[None]:
-    """This thread, and all that it starts, as a worker is after `_use_one_core`; afterwards as it was."""
+    """Pin this thread, and all that it starts, to one core, as `_use_one_core` does; restore the old state at the end."""
     import torch
 
     cores, num_threads = usable_cores(), torch.get_num_threads()
@@ -231,7 +233,7 @@ def _use_one_core(free: SimpleQueue[int]) -> None:
 
 
 def _pin(core: int) -> None:
-    """Everything that counts cores (torch, BLAS, our own threads) then finds one. Threads alone where there is no pinning."""
+    """Everything that counts cores (torch, BLAS, our own threads) then finds one. Without pinning, only torch's threads are limited."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
     import torch

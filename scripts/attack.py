@@ -1,18 +1,18 @@
-"""Attack the product with damaged and hostile input, and count what comes of it. Nothing but an answer or a message is right.
+"""Attack the product with damaged and hostile input, and count the outcomes. Only an answer or an error message is correct.
 
-    .venv/bin/python scripts/attack.py --out /tmp/attack                    # all of it, some minutes on two cores
+    .venv/bin/python scripts/attack.py --out /tmp/attack                    # all attacks, some minutes on two cores
     .venv/bin/python scripts/attack.py --out /tmp/attack --only boxes --trials 200 --seed 7
 
-- boxes: copies of a shard set, text spaces, columns, an export, stores and a run, each with one file damaged (bytes changed, zeroed, cut,
-  added; a value of its JSON of another type; swapped with another file; gone), opened and read as the commands do, and verified.
-- requests: random requests to a running `multimodal serve`, well formed and not.
+- boxes: copies of a shard set, text spaces, columns, an export, stores and a run, each with one damaged file (bytes changed, zeroed, cut or
+  added; a JSON value of another type; swapped with another file; deleted), opened and read as the commands do, and verified.
+- requests: random requests to a running `multimodal serve`, well-formed and malformed.
 - queries: random queries to a store, in process.
-- tars: tars that no program should write, indexed and read.
+- tars: malformed tars, indexed and read.
 
-Each trial runs in a process of its own, forked from one that has imported what it needs, so that a signal or a hang is seen. A trial
-ends in: same (as if nothing were damaged), message (an InputError or OSError, which doors print as one line), other (content other than
-before, told by nobody: allowed where `multimodal verify` finds it, "unchecked", and else a fault), traceback, signal, hang, or a 5xx.
-Inputs that end in a fault are kept in OUT/faults; the exit status is then 1.
+Each trial runs in its own process, forked from one that has imported what it needs, so that signals and hangs are detected. The outcomes
+are: same (as without damage); message (an InputError or OSError, which commands print as one line); unchecked (different content without a
+message, but `multimodal verify` finds it); and the faults: other (different content that is not found), traceback, signal, hang, and 5xx.
+Inputs that cause a fault are kept in OUT/faults; the exit status is then 1.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 HANG_S = 5
-"""How long a trial may take; of its own processor time, so that a busy machine is no fault."""
+"""The most processor time of a trial; not wall time, so that a busy machine causes no fault."""
 LARGE_S = 60
-"""The same, where torch runs."""
+"""The same, for trials that run torch."""
 SLOW = ("export", "run")
 FAULTS = ("other", "traceback", "signal", "hang", "5xx")
 BIN = Path(sys.executable).parent
@@ -80,7 +80,7 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 170, 60), "blue": (40, 60, 220), 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a trial ended, and what it said."""
+    """The outcome of a trial, and its message."""
 
     how: str
     detail: str = ""
@@ -90,7 +90,7 @@ class Ended:
 
 
 def make_boxes(folder: Path) -> None:
-    """The road from drawings to a store, by the real commands; what is there is kept."""
+    """The road from drawings to a store, by the real commands; existing boxes are kept."""
     if (folder / "store" / "manifest.json").is_file():
         return
     photos = folder / "photos"
@@ -111,7 +111,7 @@ def make_boxes(folder: Path) -> None:
 
 
 def open_shards(box: Path) -> bytes:
-    """All that a reader gets of a set and its columns."""
+    """Digest of everything that can be read from a set and its columns."""
     from multimodal.shards import Column, ShardSet
 
     shards = ShardSet(box)
@@ -126,7 +126,7 @@ def open_shards(box: Path) -> bytes:
 
 
 def open_text_space(box: Path) -> bytes:
-    """Vectors and messages for a few texts."""
+    """Digest of vectors and unknown words of a few texts."""
     from multimodal.text import open_space
 
     space = open_space(box)
@@ -135,18 +135,18 @@ def open_text_space(box: Path) -> bytes:
 
 
 def open_store(box: Path) -> bytes:
-    """What searches print, with thumbnails."""
+    """Digest of the output of searches, with thumbnails."""
     from multimodal.search.query import answer, as_json
     from multimodal.search.store import Store
 
     store = Store(box)
-    told = [as_json(query, answer(store, query, k=9)) for query in ("red + circle", "image:3 - blue", "square")]
+    answers = [as_json(query, answer(store, query, k=9)) for query in ("red + circle", "image:3 - blue", "square")]
     pictures = [picture or b"" for picture in store.thumbnails(store.ids)]
-    return sha256("".join(told).encode() + b"".join(pictures)).digest()
+    return sha256("".join(answers).encode() + b"".join(pictures)).digest()
 
 
 def open_export(box: Path) -> bytes:
-    """Vectors of a picture and a text."""
+    """Digest of the vectors of pictures and a text."""
     from multimodal.export.model import load_export
 
     export = load_export(box)
@@ -157,7 +157,7 @@ def open_export(box: Path) -> bytes:
 
 
 def open_run(box: Path) -> bytes:
-    """The export of a run, written where nothing is kept."""
+    """Digest of the export of a run, which is written to a temporary folder."""
     from multimodal.export.model import export
 
     made = export(box, box.parent / "made", space=Path("space"))
@@ -178,15 +178,14 @@ BOXES: dict[str, Callable[[Path], bytes]] = {
 
 
 def damage(box: Path, random_: random.Random) -> str:
-    """Change one file of a box; what was done."""
+    """Damage one file of a box; returns a description."""
     files = sorted(path for path in box.rglob("*") if path.is_file() and not path.name.startswith("."))
-    # small files say what the large ones are, so they get as many trials as all the others
+    # small files describe the large ones, so they get nearly as many trials as all others
     named = [path for path in files if path.suffix in (".json", ".yaml")]
     path = random_.choice(named if named and random_.random() < 0.4 else files)
     ways = [_change_bytes, _zero_bytes, _cut, _add, _delete, _swap] + 6 * ([_change_json] if path.suffix == ".json" else [])
     way = random_.choice(ways)
-    told = way(path, random_, files)
-    return f"{path.relative_to(box)}: {told}"
+    return f"{path.relative_to(box)}: {way(path, random_, files)}"
 
 
 def _change_bytes(path: Path, random_: random.Random, _: list[Path]) -> str:
@@ -254,26 +253,26 @@ VALUES: list[Any] = [
 
 
 def _change_json(path: Path, random_: random.Random, _: list[Path]) -> str:
-    """A value somewhere in it is another, is gone, or is deep."""
+    """Replace a value somewhere in it, delete it, or nest deeply."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
-        return "is no JSON"
+        return "is not JSON"
     places = list(_places(document))
     if not places:
         return "has no values"
     holder, key, where = random_.choice(places)
     if random_.random() < 0.15:
         del holder[key]
-        told = "gone"
+        change = "gone"
     elif random_.random() < 0.05:
         path.write_text(path.read_text(encoding="utf-8").rstrip().removesuffix("}") + ',"deep":' + "[" * 100_000)
         return "100,000 brackets"
     else:
         holder[key] = random_.choice(VALUES)
-        told = repr(holder[key])
+        change = repr(holder[key])
     path.write_text(json.dumps(document), encoding="utf-8")
-    return f"{where} is {told}"
+    return f"{where} is {change}"
 
 
 def _places(value: Any, where: str = "") -> Iterator[tuple[Any, Any, str]]:
@@ -287,16 +286,16 @@ def _places(value: Any, where: str = "") -> Iterator[tuple[Any, Any, str]]:
 
 
 def in_child(task: Callable[[], bytes | None], limit_s: float = HANG_S) -> tuple[Ended, bytes]:
-    """Run a task in a forked process: how it ended, and what it returned."""
+    """Run a task in a forked process; returns its outcome and its result."""
     receive, send = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(receive)
-        signal.setitimer(signal.ITIMER_PROF, limit_s)  # SIGPROF ends it after so much processor time
+        signal.setitimer(signal.ITIMER_PROF, limit_s)  # SIGPROF ends it after that much processor time
         os._exit(_report(task, send))
     os.close(send)
     with os.fdopen(receive, "rb") as pipe:
-        watch = threading.Timer(20 * limit_s, os.kill, (child, signal.SIGKILL))  # one that sleeps uses no processor
+        watch = threading.Timer(20 * limit_s, os.kill, (child, signal.SIGKILL))  # a sleeping process uses no processor time
         watch.start()
         content = pipe.read()
     _, status = os.waitpid(child, 0)
@@ -334,14 +333,14 @@ def attack_boxes(folder: Path, faults: Path, trials: int, random_: random.Random
     for name, opened in BOXES.items():
         _fresh(folder / name, work)
         ended, before[name] = in_child(lambda name=name, opened=opened: opened(work / name), LARGE_S)
-        assert ended.how == "done", f"{name} as it was made: {ended}"
+        assert ended.how == "done", f"{name} without damage: {ended}"
     counts: Counter[str] = Counter()
     drawn = [*BOXES] * 6
-    drawn = [name for name in drawn if name not in SLOW] + [*SLOW]  # those that run torch take their time
+    drawn = [name for name in drawn if name not in SLOW] + [*SLOW]  # those that run torch are slow
     for trial in range(trials):
         name = drawn[trial % len(drawn)]
         _fresh(folder / name, work)
-        told = damage(work / name, random_)
+        change = damage(work / name, random_)
         ended, content = in_child(lambda name=name: BOXES[name](work / name), LARGE_S if name in SLOW else HANG_S)
         verified, problems = in_child(lambda name=name: "\n".join(map(str, problems_of(work / name))).encode())
         how = ended.how
@@ -353,7 +352,7 @@ def attack_boxes(folder: Path, faults: Path, trials: int, random_: random.Random
             counts[f"verify {verified.how}"] += 1
         for label, one in ((how, ended), (verified.how, verified)):
             if label in FAULTS:
-                _keep(faults, f"boxes-{trial:05}-{name}", told, Ended(label, one.detail), work / name)
+                _keep(faults, f"boxes-{trial:05}-{name}", change, Ended(label, one.detail), work / name)
         shutil.rmtree(work)
     return counts
 
@@ -364,14 +363,14 @@ def _fresh(box: Path, work: Path) -> bool:
     return True
 
 
-def _keep(faults: Path, name: str, told: str, ended: Ended, source: Path | None = None) -> None:
-    """Put the input of a fault aside, with what was seen."""
+def _keep(faults: Path, name: str, what: str, ended: Ended, source: Path | None = None) -> None:
+    """Keep the input of a fault, with the outcome. what: a description of the input."""
     folder = faults / name
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "what.txt").write_text(f"{told}\n{ended.how}\n{ended.detail}\n", errors="replace")
+    (folder / "what.txt").write_text(f"{what}\n{ended.how}\n{ended.detail}\n", errors="replace")
     if source is not None:
         shutil.copytree(source, folder / source.name, dirs_exist_ok=True)
-    print(f"  {ended.how}: {told}: {ended.detail.strip().splitlines()[-1] if ended.detail.strip() else ''}", flush=True)
+    print(f"  {ended.how}: {what}: {ended.detail.strip().splitlines()[-1] if ended.detail.strip() else ''}", flush=True)
 
 
 WORDS = [
@@ -395,7 +394,7 @@ LETTERS = "abc é–−*+-()\":“”\\'\t\n\0\ud800\u202e\x1b[31m漢字🙂0123
 
 
 def random_query(random_: random.Random) -> str:
-    """Words and signs in any order; now and then letters of any kind, very long, or very deep."""
+    """Words and signs in any order; sometimes arbitrary characters, very long or deeply nested."""
     kind = random_.random()
     if kind < 0.6:
         return " ".join(random_.choice(WORDS) for _ in range(random_.randrange(12)))
@@ -407,7 +406,7 @@ def random_query(random_: random.Random) -> str:
 
 
 def attack_queries(folder: Path, faults: Path, trials: int, random_: random.Random) -> Counter[str]:
-    """Random queries, fifty to a process; one that ends in a fault is run again by itself."""
+    """Random queries, fifty per process; if a process ends in a fault, its queries are run again one by one."""
     from multimodal.errors import InputError
     from multimodal.search.query import answer, as_json
     from multimodal.search.store import Store
@@ -418,14 +417,14 @@ def attack_queries(folder: Path, faults: Path, trials: int, random_: random.Rand
     counts: Counter[str] = Counter()
 
     def ask(queries: list[str]) -> bytes:
-        told = Counter()
+        outcomes = Counter()
         for query in queries:
             try:
                 as_json(query, answer(store, query, k=5)).encode(errors="surrogateescape")
-                told["same"] += 1
+                outcomes["same"] += 1
             except InputError:
-                told["message"] += 1
-        return json.dumps(told).encode()
+                outcomes["message"] += 1
+        return json.dumps(outcomes).encode()
 
     for _ in range(0, trials, 50):
         queries = [random_query(random_) for _ in range(50)]
@@ -442,7 +441,7 @@ def attack_queries(folder: Path, faults: Path, trials: int, random_: random.Rand
 
 
 def attack_requests(folder: Path, faults: Path, trials: int, random_: random.Random) -> Counter[str]:
-    """Random requests to a server of the real command, which has to answer as well after them as before."""
+    """Random requests to a server started by the real command, which must still answer afterwards."""
     command = [BIN / "multimodal", "serve", "--store", str(folder / "store"), "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace") as server:
         assert server.stderr is not None
@@ -508,7 +507,7 @@ def _random_request(random_: random.Random, port: int) -> bytes:
 
 
 def _half_open(port: int, faults: Path, number: int = 320) -> Counter[str]:
-    """Connections that send half a request and wait: others are still served."""
+    """Connections that send half a request and wait: other requests must still be served."""
     held = []
     try:
         for _ in range(number):
@@ -528,7 +527,7 @@ def _half_open(port: int, faults: Path, number: int = 320) -> Counter[str]:
 
 
 def odd_tar(path: Path, random_: random.Random) -> str:
-    """Write a tar that no program should write; what is odd about it."""
+    """Write a malformed tar; returns a description."""
     picture = io.BytesIO()
     Image.new("RGB", (4, 3), "red").save(picture, "PNG")
     members = [
@@ -561,8 +560,8 @@ def odd_tar(path: Path, random_: random.Random) -> str:
             info.size = len(deep)
             tar.addfile(info, io.BytesIO(deep))
     content = bytearray(held.getvalue())
-    told = odd
-    if random_.random() < 0.7:  # the header of a member: its size in octal, in base 256, or no number, with a checksum that is right
+    what = odd
+    if random_.random() < 0.7:  # the header of a member: its size in octal, in base 256, or not a number, with a correct checksum
         starts = [at for at in range(0, len(content) - 512, 512) if content[at + 257 : at + 262] == b"ustar"]
         at = random_.choice(starts)
         size = random_.choice(
@@ -571,17 +570,17 @@ def odd_tar(path: Path, random_: random.Random) -> str:
         content[at + 124 : at + 136] = size
         content[at + 148 : at + 156] = b" " * 8
         content[at + 148 : at + 156] = b"%06o\0 " % sum(content[at : at + 512])
-        told += f", size {size!r} at {at}"
+        what += f", size {size!r} at {at}"
     if random_.random() < 0.3:
         stop = random_.randrange(len(content))
         content = content[:stop]
-        told += f", cut at {stop}"
+        what += f", cut at {stop}"
     path.write_bytes(content)
-    return told
+    return what
 
 
 def attack_tars(folder: Path, faults: Path, trials: int, random_: random.Random) -> Counter[str]:
-    """Odd tars, through `shards index` and the reader."""
+    """Malformed tars, through `shards index` and the reader."""
     from multimodal.shards import ShardSet
     from multimodal.shards.index import index_tars
     from multimodal.shards.verify import find_problems
@@ -597,14 +596,14 @@ def attack_tars(folder: Path, faults: Path, trials: int, random_: random.Random)
     counts: Counter[str] = Counter()
     for trial in range(trials):
         work = folder / "work" / "tars"
-        shutil.rmtree(folder / "work", ignore_errors=True)  # of a run that was stopped
+        shutil.rmtree(folder / "work", ignore_errors=True)  # from a run that was stopped
         work.mkdir(parents=True)
-        told = odd_tar(work / "000.tar", random_)
+        what = odd_tar(work / "000.tar", random_)
         ended, _ = in_child(lambda work=work: read(work))
         how = "same" if ended.how == "done" else ended.how
         counts[how] += 1
         if how in FAULTS:
-            _keep(faults, f"tars-{trial:05}", told, ended, work)
+            _keep(faults, f"tars-{trial:05}", what, ended, work)
         shutil.rmtree(folder / "work")
     return counts
 
@@ -615,15 +614,15 @@ ATTACKS = {
     "queries": (attack_queries, 10_000),
     "tars": (attack_tars, 200),
 }
-"""Name -> the attack, and how many trials it has by default."""
+"""Name -> the attack, and its default number of trials."""
 
 
 def main() -> int:
-    """Run the attacks and print their counts; 1 where there was a fault."""
+    """Run the attacks and print their counts; returns 1 if there was a fault."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="the folder for what is attacked and for faults")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the attacked boxes and the faults")
     parser.add_argument("--only", nargs="+", choices=ATTACKS, default=list(ATTACKS), help="which attacks")
-    parser.add_argument("--trials", type=int, help="how many trials of each, instead of its own number")
+    parser.add_argument("--trials", type=int, help="number of trials of each attack, instead of its default")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     folder = (given.out / "boxes").resolve()

@@ -1,22 +1,23 @@
-"""How many pictures a second reach a training step, and what a loader costs besides: ours beside its peers, in one run.
+"""How many pictures per second reach a training step, and other costs of a loader: ours against its peers, in one run.
 
     python scripts/bench_loader.py --data shards/flickr8k --out /tmp/bench --json loader.json        # about ten minutes on two idle cores
     python scripts/bench_loader.py --data shards/flickr8k --out /tmp/bench --quick
 
-- Speed. First the work is checked to be equal: our crops against torchvision's of the same rectangles, at least 35 dB. Then every system
-  reads whole epochs in turn, and its row has the median. All give batches of uint8 (b, 3, 224, 224): a random resized crop (bicubic,
-  antialiased, scale 0.35 to 1), half of them mirrored; bringing them to normalised floats is a row of its own. The limit is decoding the
-  same JPEGs whole, with simplejpeg, on as many threads as there are workers, and nothing else.
-- Speed to normalised float32, in turn with those: open_clip's loader with open_clip's own preprocessing for training, of the same crops
-  (it mirrors none), which its workers do; and ours, whose batches the loop that takes them normalises. Each is beside ours of this kind.
-- Where ours spends its time: microseconds of all cores for a picture, and their share.
+- Speed. It first checks that all systems do the same work: our crops against torchvision's of the same rectangles, at least 35 dB. Then the
+  systems read whole epochs in turn, and a row has the median. All return batches of uint8 (b, 3, 224, 224): a random resized crop (bicubic,
+  antialiased, scale 0.35 to 1), half of them mirrored; the conversion to normalised floats has its own row. The limit is decoding the same
+  JPEGs whole, with simplejpeg, on as many threads as there are workers, and nothing else.
+- Speed to normalised float32, in turn with those: open_clip's loader with its own preprocessing for training, of the same crops (without
+  mirroring), done by its workers; and ours, whose batches are normalised by the training loop. Ratios compare these two.
+- Where our loader spends its time: microseconds of all cores per picture, and their shares.
 - The first batch, in fresh processes: from the start of the process, and after the imports. open_clip's loader with the imports of its
   own trainer, and with those of its data module alone.
-- 10,000 shards of ten pairs: the first batch, the set opened and split. webdataset shuffles the same tars' names and opens the first.
-- Memory of a worker, and the time to find a picture (order, shard, place in it; nothing read), for up to ten million pairs: an index made
-  for it, over links to one tar. Its mapped pages are in the page cache.
+- 10,000 shards of ten pairs: the first batch, including opening and splitting the set. webdataset shuffles the names of the same tars and
+  opens the first.
+- Memory of a worker, and the time to find a picture (order, shard, place in it; without reading it), for up to ten million pairs: with a
+  generated index over links to one tar. Its mapped pages are in the page cache.
 
-The last table holds the figures against what is asked of them.
+The last table compares the figures with their targets.
 """
 
 from __future__ import annotations
@@ -45,14 +46,14 @@ import numpy as np
 import pyarrow as pa
 import simplejpeg
 import torch
-from bench_rows import Row, alternate, compare, seconds, tell, timed
+from bench_rows import Row, alternate, compare, report, seconds, timed
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from multimodal.boxes import Manifest, write_manifest
-from multimodal.data import Captions, FullShuffle, PairLoader, Pixels, random_words
+from multimodal.data import Captions, FullShuffle, PairLoader, Pixels, Stream, StreamLoader, random_words
 from multimodal.data.decode import crop_box, picture, plain_jpeg_size, random_crop
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
@@ -75,7 +76,7 @@ NUM_PAIRS = (10**4, 10**5, 10**6, 10**7)
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Pictures of one size, in pixels; None: as they are in the set."""
+    """Pictures of one size, in pixels; None: the size in the set."""
 
     name: str
     num_pictures: int
@@ -101,7 +102,7 @@ class Files:
 
 
 def bench(data: Path, out: Path, runs: int, num_workers: int, batch_size: int, share_of_pictures: float) -> Iterator[Row]:
-    """Rows, case by case. out: a folder for the pictures that are made; what is there is used again."""
+    """Rows, case by case. out: a folder for generated pictures, which are reused."""
     source = ShardSet(data)
     for case in CASES:
         num = max(2 * num_workers * batch_size, int(case.num_pictures * share_of_pictures))
@@ -144,7 +145,7 @@ def _pictures(source: ShardSet, case: Case, num: int) -> Iterator[bytes]:
 
 
 def _mosaic(source: ShardSet, jpegs: Sequence[int], number: int, size: tuple[int, int]) -> bytes:
-    """A picture of a size from pictures side by side at their own scale: enlarging one would leave its JPEG little to decode."""
+    """A picture of that size, made of pictures side by side at their own scale: an enlarged picture would be too easy to decode."""
     canvas, left, top, row_height = Image.new("RGB", size), 0, 0, 0
     while top < size[1]:
         tile = picture(source.image_bytes(jpegs[number % len(jpegs)]))
@@ -186,6 +187,12 @@ def ours(files: Files, num_workers: int, batch_size: int) -> Epoch:
     pixels = Pixels(SIZE, SCALE, RATIO)
     ids = np.arange(len(files.shards))
     loader = PairLoader(files.shards, ids, pixels, Captions(), batch_size, seed=0, num_workers=num_workers)
+    return lambda: (batch.image for batch in loader)
+
+
+def ours_streamed(files: Files, num_workers: int, batch_size: int) -> Epoch:
+    stream, pixels = Stream(len(files.shards), resample=False, buffer=1000), Pixels(SIZE, SCALE, RATIO)
+    loader = StreamLoader(files.urls, stream, pixels, Captions(), batch_size, seed=0, num_workers=num_workers)
     return lambda: (batch.image for batch in loader)
 
 
@@ -249,7 +256,7 @@ def litdatas(files: Files, num_workers: int, batch_size: int) -> Epoch:
             "num_workers": 1,
             "start_method": "fork",
         }  # spawn would stay, for all loaders here
-        with contextlib.redirect_stdout(sys.stderr):  # it tells what it does, which is no row
+        with contextlib.redirect_stdout(sys.stderr):  # it prints progress, which must not mix with the rows
             litdata.optimize(partial(_litdata_sample, encoded), list(range(len(encoded))), str(path), **settings)
     dataset = litdata.StreamingDataset(str(path), transform=_litdata_crop, shuffle=True)
     loader = litdata.StreamingDataLoader(dataset, batch_size=batch_size, num_workers=num_workers, persistent_workers=True)
@@ -257,7 +264,7 @@ def litdatas(files: Files, num_workers: int, batch_size: int) -> Epoch:
 
 
 def decode_alone(files: Files, num_threads: int, batch_size: int) -> Callable[[], int]:
-    """Decodes every JPEG, whole, from memory; gives their number."""
+    """A function that decodes every JPEG, whole, from memory, and returns their number."""
     encoded, pool = files.encoded(), ThreadPoolExecutor(num_threads)
 
     def decode(part: Sequence[bytes]) -> int:
@@ -269,18 +276,19 @@ def decode_alone(files: Files, num_threads: int, batch_size: int) -> Callable[[]
 
 
 Systems = dict[str, tuple[str, Callable[[Files, int, int], Epoch]]]
-"""Name -> the module that it needs, and how it is opened."""
+"""Name -> the module that it needs, and the function that opens it."""
 
 SYSTEMS: Systems = {
     OURS: ("multimodal", ours),
     OPEN_CLIP: ("open_clip_train", open_clips),
     WEBDATASET: ("webdataset", plain_webdataset),
+    "ours, streamed": ("webdataset", ours_streamed),
     "torch DataLoader on a folder": ("torch", folder_of_files),
     "litdata": ("litdata", litdatas),
 }
-"""Those that give uint8."""
+"""Those that return uint8."""
 FLOATS: Systems = {OURS_IN_THE_LOOP: ("multimodal", ours_in_the_loop), OPEN_CLIP_ITS_OWN: ("open_clip_train", open_clips_its_own)}
-"""Those that give normalised float32."""
+"""Those that return normalised float32."""
 
 
 class _Folder(Dataset):
@@ -317,23 +325,23 @@ def _litdata_crop(sample: dict[str, bytes]) -> torch.Tensor:
 
 
 def measure(case: Case, files: Files, runs: int, num_workers: int, batch_size: int) -> Iterator[Row]:
-    """Whole epochs in turn, after one each to warm up; a row for each system and for the limit, in pictures a second."""
+    """Whole epochs in turn, after one each to warm up; a row for each system and for the limit, in pictures per second."""
     readers = _readers(files, num_workers, batch_size)
     speeds = alternate({name: timed(read) for name, read in readers.items()}, runs)
     del readers
-    # litdata's loader and its iterator hold each other. Left to some later collection, its workers would live on until then, and that
-    # could be one in a process that is forked meanwhile, whose children they are not. They take ten seconds to end.
+    # litdata's loader and its iterator refer to each other. Without this, its workers would live until some later collection, perhaps in a
+    # forked process, whose children they are not. They take ten seconds to end.
     gc.collect()
     floats = {name: speeds.pop(name) for name in FLOATS if name in speeds}
     yield from compare(case.name, speeds, "pictures/s", speeds[OURS], speeds[LIMIT])
     yield from compare(f"{case.name}, {NORMALISED}", floats, "pictures/s", floats[OURS_IN_THE_LOOP], speeds[LIMIT])
     for name in (SYSTEMS | FLOATS).keys() - speeds.keys() - floats.keys():
-        print(f"{case.name}: {name} is not installed, and has no row", file=sys.stderr)
+        print(f"{case.name}: {name} is not installed, so it has no row", file=sys.stderr)
     yield from _parts(case, files, runs, num_workers, batch_size, 1e6 * num_workers / speeds[OURS])
 
 
 def _readers(files: Files, num_workers: int, batch_size: int) -> dict[str, Callable[[], int]]:
-    """Name -> a function that reads one epoch and gives its number of pictures, of the systems that are installed and of the limit."""
+    """Name -> a function that reads one epoch and returns its number of pictures, for the installed systems and the limit."""
     readers: dict[str, Callable[[], int]] = {}
     for systems, dtype in ((SYSTEMS, torch.uint8), (FLOATS, torch.float32)):
         for name, (module, open_it) in systems.items():
@@ -352,8 +360,8 @@ def _read(epoch: Epoch, dtype: torch.dtype) -> int:
 
 
 def _parts(case: Case, files: Files, runs: int, num_workers: int, batch_size: int, whole_us: float) -> Iterator[Row]:
-    """Where one picture's time goes in ours: CPU in one process, and what is left of whole_us, the microseconds of all workers; and the
-    normalisation, which is no part of them.
+    """The parts of our loader's time per picture: CPU time in one process, and the rest of whole_us, the microseconds of all workers; and
+    the normalisation, which is separate.
     """
     encoded = files.encoded()[:128]
     words = random_words(0, 0, np.arange(len(encoded))).tolist()
@@ -465,7 +473,7 @@ def _first_batches(
     for _ in range(runs):
         for name, program in present.items():
             begun = time.time()
-            imported, done = (float(word) for word in _told(program, arguments).split()[:2])
+            imported, done = (float(word) for word in _output(program, arguments).split()[:2])
             taken[name].append((done - begun, done - imported))
     for place, case in enumerate((from_start, after_imports)):
         medians = {name: median(one[place] for one in taken[name]) for name in present}
@@ -473,11 +481,11 @@ def _first_batches(
             yield Row(case, name, value, "s", value / medians[OURS])
 
 
-def _told(program: str, arguments: Sequence[str]) -> str:
-    """What a program prints, in a fresh process."""
+def _output(program: str, arguments: Sequence[str]) -> str:
+    """The output of a program, run in a fresh process."""
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
     if done.returncode:
-        raise InputError(f"a program of the bench failed. Its end:\n{done.stderr[-2000:]}")
+        raise InputError(f"a program of the benchmark failed. The end of its output:\n{done.stderr[-2000:]}")
     return done.stdout
 
 
@@ -512,15 +520,15 @@ def scale(source: ShardSet, out: Path, num_pairs: Sequence[int], runs: int, num_
     template = _one_shard(source, out / "thousand", 1000)
     for num in num_pairs:
         shards = _many(template, out / f"{num}-pairs", num // len(template))
-        told = [_told(MEMORY, [str(shards.path), *arguments]).split() for _ in range(runs)]
-        own, pss = (median(int(word) / 1024 for word in words) for words in zip(*told, strict=True))
+        printed = [_output(MEMORY, [str(shards.path), *arguments]).split() for _ in range(runs)]
+        own, pss = (median(int(word) / 1024 for word in words) for words in zip(*printed, strict=True))
         yield Row(f"{num:,} pairs", "ours: a worker's own memory", own, "MiB")
         yield Row(f"{num:,} pairs", "ours: and its part of what is shared (PSS)", pss, "MiB")
         yield Row(f"{num:,} pairs", "ours: lookup", _lookup_us(shards, runs), "us/picture")
 
 
 def _one_shard(source: ShardSet, path: Path, num: int) -> ShardSet:
-    """A shard of num pairs with pictures of the source, again from the first where it has fewer."""
+    """A shard of num pairs with pictures of the source, repeated if it has fewer."""
     if not (path / "manifest.json").is_file():
         with ShardWriter(path, pairs_per_shard=num) as writer:
             for number in range(num):
@@ -530,7 +538,7 @@ def _one_shard(source: ShardSet, path: Path, num: int) -> ShardSet:
 
 
 def _many(template: ShardSet, path: Path, num_shards: int) -> ShardSet:
-    """As many shards, each a link to the template's only one, and an index of as many times its pairs."""
+    """num_shards shards, each a link to the template's only one, with an index that repeats its pairs."""
     if not (path / "manifest.json").is_file():
         path.mkdir(parents=True, exist_ok=True)
         (shard,) = template.shards
@@ -575,7 +583,7 @@ def _lookup_us(shards: ShardSet, runs: int, num: int = 8192) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A figure that is asked for: of which row, and whether it is to be at least or at most so much."""
+    """A target: the row and field of a figure, and its lower or upper bound."""
 
     case: str
     system: str
@@ -594,8 +602,8 @@ BARS = (
 
 
 def judged(rows: Sequence[Row]) -> Iterator[str]:
-    """A line for each bar whose row is there, for how ours compares where both give normalised floats, and for what a lookup and a
-    worker's memory grow by over the numbers of pairs.
+    """A line for each target whose row exists, for the ratios of normalised floats, and for the growth of a lookup's time and a worker's
+    memory with the number of pairs.
     """
     by_name = {(row.case, row.system): row for row in rows}
     for bar in BARS:
@@ -603,9 +611,9 @@ def judged(rows: Sequence[Row]) -> Iterator[str]:
         if row is not None:
             seen = getattr(row, bar.field)
             met = seen >= bar.asked if bar.bound == "at least" else seen <= bar.asked
-            told = f"{bar.case:34}  {bar.system:52}  {bar.field:10}  {bar.bound} {bar.asked:.2f}: {seen:.2f}{'' if met else '   NOT MET'}"
+            line = f"{bar.case:34}  {bar.system:52}  {bar.field:10}  {bar.bound} {bar.asked:.2f}: {seen:.2f}{'' if met else '   NOT MET'}"
             limit = by_name.get((bar.case, LIMIT)) if bar.field == "ours_to_it" else None
-            yield told + (f"   (the limit: {limit.value / row.value:.2f})" if limit else "")
+            yield line + (f"   (the limit: {limit.value / row.value:.2f})" if limit else "")
     for row in rows:
         if row.system == OPEN_CLIP_ITS_OWN:
             yield f"{row.case:34}  {row.system:52}  {'ours_to_it':10}  {row.ours_to_it:.2f}"
@@ -616,7 +624,7 @@ def judged(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def setup(num_workers: int, batch_size: int) -> dict[str, Any]:
-    """What the figures hold for."""
+    """The setup of the measurement."""
     packages = ("torch", "torchvision", "pillow", "simplejpeg", "webdataset", "open_clip_torch", "litdata")
     versions = {name: version(name) for name in packages if importlib.util.find_spec(MODULES.get(name, name))}
     return {"workers": num_workers, "batch_size": batch_size, "cores": len(os.sched_getaffinity(0)), "versions": versions}
@@ -625,15 +633,18 @@ def setup(num_workers: int, batch_size: int) -> dict[str, Any]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="a shard set with JPEGs")
-    parser.add_argument("--out", type=Path, required=True, help="a folder for the pictures that are made; used again by the next call")
-    parser.add_argument("--json", type=Path, help="the rows go there too")
-    parser.add_argument("--quick", action="store_true", help="an eighth of the pictures and one run: does it work, not how fast is it")
-    parser.add_argument("--runs", type=int, default=3, help="epochs of each system, of which the median counts")
+    parser.add_argument("--out", type=Path, required=True, help="a folder for generated pictures, which the next call reuses")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    parser.add_argument(
+        "--quick", action="store_true", help="an eighth of the pictures and one run, to test that it works; not a measurement"
+    )
+    parser.add_argument("--runs", type=int, default=3, help="epochs of each system; the median is reported")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=64)
     given = parser.parse_args()
     torch.set_num_threads(1)
     runs, share = (1, 1 / 8) if given.quick else (given.runs, 1.0)
-    told = setup(given.workers, given.batch_size)
-    rows = tell(bench(given.data, given.out, runs, given.workers, given.batch_size, share), given.json, told)
+    rows = report(
+        bench(given.data, given.out, runs, given.workers, given.batch_size, share), given.json, setup(given.workers, given.batch_size)
+    )
     print(*judged(rows), sep="\n")

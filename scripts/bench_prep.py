@@ -1,10 +1,10 @@
-"""How fast data is prepared: ours beside its peers, on the same files and the same cores, in one run.
+"""How fast data is prepared: our code against its peers, on the same files and the same cores, in one run.
 
     python scripts/bench_prep.py --data ../shared/data --out /tmp/bench --json prep.json --img2dataset /tmp/img2dataset/bin/python
     python scripts/bench_prep.py --data ../shared/data --out /tmp/bench --case wikipedia --quick
 
-A case is a file beside this one, `bench_prep_<case>.py`, with a function `rows(given: Given) -> Iterator[Row]`: it checks that the work is
-equal, and lets every system take its turn. Its docstring says what it measures, and against what limit. img2dataset's pins clash with ours:
+A case is a file beside this one, `bench_prep_<case>.py`, with a function `rows(given: Given) -> Iterator[Row]`: it checks that all systems
+do the same work, and runs them in turn. Its docstring says what it measures, and against what limit. img2dataset's pins conflict with ours:
 
     uv venv /tmp/img2dataset && uv pip install --python /tmp/img2dataset/bin/python img2dataset==1.47.0
 """
@@ -20,11 +20,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench_rows import Given, Row, tell
+from bench_rows import Given, Row, report
 
 PREFIX = "bench_prep_"
 PACKAGES = {"gensim": "gensim", "numba": "numba", "numpy": "numpy", "pillow": "PIL", "simplejpeg": "simplejpeg"}
-"""Those whose releases matter, and the module of each."""
+"""The packages whose versions matter, and the module of each."""
 
 
 def cases() -> list[str]:
@@ -32,14 +32,14 @@ def cases() -> list[str]:
 
 
 def bench(names: Sequence[str], given: Given) -> Iterator[Row]:
-    """The rows of the cases, one after the other, each with a folder of its own for what it makes."""
+    """The rows of the cases, one after another, each with its own folder for intermediate files."""
     for name in names:
         (given.out / name).mkdir(parents=True, exist_ok=True)
         yield from importlib.import_module(PREFIX + name).rows(replace(given, out=given.out / name))
 
 
 def setup(runs: int) -> dict[str, Any]:
-    """What the figures hold for."""
+    """The setup of the measurement."""
     versions = {name: version(name) for name, module in PACKAGES.items() if importlib.util.find_spec(module)}
     return {"runs": runs, "cores": len(os.sched_getaffinity(0)), "versions": versions}
 
@@ -47,12 +47,12 @@ def setup(runs: int) -> dict[str, Any]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the folder with the data sets")
-    parser.add_argument("--out", type=Path, required=True, help="a folder for what is made; used again by the next call")
-    parser.add_argument("--json", type=Path, help="the rows go there too")
-    parser.add_argument("--case", action="append", choices=cases(), help="only this one; may be given again (default: all)")
-    parser.add_argument("--runs", type=int, default=3, help="turns of each system, of which the median counts")
-    parser.add_argument("--quick", action="store_true", help="one run: does it work, not how fast is it")
+    parser.add_argument("--out", type=Path, required=True, help="a folder for intermediate files, which the next call reuses")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    parser.add_argument("--case", action="append", choices=cases(), help="only this case; can be given several times (default: all)")
+    parser.add_argument("--runs", type=int, default=3, help="turns of each system; the median is reported")
+    parser.add_argument("--quick", action="store_true", help="one run, to test that it works; not a measurement")
     parser.add_argument("--img2dataset", type=Path, help="the interpreter of an environment that has img2dataset")
-    said = parser.parse_args()
-    given = Given(said.data, said.out, 1 if said.quick else said.runs, said.quick, said.img2dataset)
-    tell(bench(said.case or cases(), given), said.json, setup(given.runs))
+    arguments = parser.parse_args()
+    given = Given(arguments.data, arguments.out, 1 if arguments.quick else arguments.runs, arguments.quick, arguments.img2dataset)
+    report(bench(arguments.case or cases(), given), arguments.json, setup(given.runs))

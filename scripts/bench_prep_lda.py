@@ -1,9 +1,9 @@
-"""Case lda: topics of 100,000 documents, our inference beside gensim's: as many processes, the same start, the same stopping rule.
+"""Case lda: topics of 100,000 documents, our inference against gensim's: with as many processes, the same start, the same stopping rule.
 
-40 topics are fitted on the articles of `enwiki`, and a document is one of them whose words are drawn again, with replacement, as many as it
-has. Each process times the inference alone: to make the documents, and gensim's form of them, is no part of it. The rows that follow say
-that the work was equal (how far we are from gensim's float64, which must agree, and how many documents agree with its float32, the default
-that is timed, where rounding sometimes decides that it makes a step more or less), and how far gensim's random start moves a document.
+40 topics are fitted on the articles of `enwiki`. A document is one of them with its words resampled with replacement. Each process
+times the inference alone, without making the documents and converting them for gensim. Further rows show that the work is equal: our
+distance from gensim's float64, which must agree; and the share of documents that agree with its float32, the default that is timed, where
+rounding sometimes leads to one step more or less. The last rows show how far gensim's random start moves a document.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ import numpy as np
 from bench_rows import Given, Row
 from gensim.models import LdaModel
 
+from data_prep.spaces import fit_topics
+from data_prep.spaces.topic_figures import Bag
 from multimodal.boxes import is_whole
-from multimodal.cores import usable_cores
 from multimodal.errors import InputError
-from multimodal.text import Normaliser, TopicSpace, fit_topics, topics
-from multimodal.text.topic_figures import Bag
+from multimodal.machine.cores import usable_cores
+from multimodal.text import Normaliser, TopicSpace, topics
 
 NUM_TOPICS, NUM_DOCUMENTS, PORTION = 40, 100_000, 2000
 OURS, NUMPY, GENSIM = "ours: compiled", "ours: numpy, as a query", "gensim LdaModel.inference"
@@ -44,7 +45,7 @@ def rows(given: Given) -> Iterator[Row]:
     with ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn")) as pool:
 
         def rate(system: str, share: int = 1) -> float:
-            """Documents a second of all processes; the slowest says how long it took."""
+            """Documents per second of all processes together, by the time of the slowest."""
             some = [part[: len(part) // share] for part in parts]
             return sum(map(len, some)) / max(pool.map(_seconds, [space] * len(some), [system] * len(some), some))
 
@@ -97,7 +98,7 @@ def _document(articles: list[Bag], number: int) -> Bag:
 
 
 def _seconds(path: Path, system: str, numbers: range) -> float:
-    """What the inference of these documents takes in this process."""
+    """The time of the inference of these documents in this process."""
     space, articles = _opened(path)
     taken = 0.0
     for start in range(0, len(numbers), PORTION):
@@ -129,7 +130,7 @@ def _as_gensim(bags: list[Bag]) -> list[list[tuple[int, int]]]:
 
 
 class _Distances(NamedTuple):
-    """Largest difference of a share in each document, from the same start; and mean total variations, from starts of their own."""
+    """Largest difference of a share in each document, from the same start; and mean total variations, from different starts."""
 
     to_float64: np.ndarray
     to_float32: np.ndarray

@@ -1,9 +1,9 @@
-"""Case memory: the most memory that the processes of `data-prep make-shards wikipedia` have at a time, by the size of the dump.
+"""Case memory: the peak memory of the processes of `data-prep make-shards wikipedia`, by the size of the dump.
 
-Dumps of 1,000 and of 100,000 articles, multistream with 100 pages a stream as Wikipedia's: the articles of `enwiki` over and over, with new
-ids and titles, each with one of 200 pictures. The real command makes shards of them on two processes. First it is checked that each article
-came out as a pair. What grows with the dump grows without end: a process that makes shards should have the same in both rows, and the main
-process no more than the index of the set asks for.
+Dumps of 1,000 and of 100,000 articles, multistream with 100 pages per stream, like Wikipedia's: the articles of `enwiki` repeated, with new
+ids and titles, each with one of 200 pictures. The real command makes shards of them with two processes. It first checks that each article
+became a pair. A process that makes shards should have the same memory in both rows, and the main process should grow only by the index of
+the set.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ SIDE_PX = 256
 COMMAND = """
 import sys
 from data_prep.__main__ import main
-from data_prep.engine import peak_rss_bytes
+from data_prep.shards.workers import peak_rss_bytes
 
 status = main(sys.argv[1:])
 print(peak_rss_bytes())
 sys.exit(status)
-"""  # the command, and what its own process had
+"""  # the command, and the peak memory of its own process
 
 
 def rows(given: Given) -> Iterator[Row]:
@@ -58,14 +58,14 @@ def _measure(case: str, dump: Path, pictures: Path, output: Path, size: int) -> 
     said, own = done.stdout.splitlines()
     made = json.loads(said)
     if made["pairs"] != size:
-        raise InputError(f"{case}: {made['pairs']} pairs of {size} articles with a picture each: not the work that was meant")
+        raise InputError(f"{case}: {made['pairs']} pairs from {size} articles with a picture each: not the intended work")
     yield Row(case, "a process that makes shards, at most", made["peak_rss_bytes"] / 1e6, "MB")
     yield Row(case, "the main process, at most", int(own) / 1e6, "MB")
     yield Row(case, "pairs", size / made["seconds"], "pairs/s")
 
 
 def _pages(articles: Sequence[dict[str, str]]) -> Iterator[bytes]:
-    """Without end."""
+    """Endless."""
     for number, article in enumerate(cycle(articles)):
         picture = f"[[File:Picture {number % NUM_PICTURES}.png|thumb|A picture of {article['title']}]]\n"
         yield wrapped({"title": f"{article['title']} ({number})", "text": picture + article["text"]})

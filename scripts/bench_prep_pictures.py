@@ -1,9 +1,9 @@
-"""Case pictures: brought to 256 pixels on their way into a tar: ours beside img2dataset's own resizer and writer, on the same files.
+"""Case pictures: resized to 256 pixels on their way into a tar: our code against img2dataset's own resizer and writer, on the same files.
 
-Each system takes JPEGs from memory, brings the shorter side to 256, encodes a JPEG of quality 95 and writes a tar with picture, text and
-JSON (ours its checksum and an index too), on one core. They run in turn and a row has the median, in pictures for each second of one core's
-time: what else the machine does is not counted. The limit is decoding and encoding alone, by simplejpeg. How good the pictures are is read
-from the tars: structural similarity to Lanczos' filter, which Pillow applies to the whole decoded picture.
+Each system takes JPEGs from memory, resizes the shorter side to 256, encodes a JPEG of quality 95 and writes a tar with picture, text and
+JSON (ours also a checksum and an index), on one core. They run in turn, and a row has the median, in pictures per second of one core's
+time: other work on the machine does not count. The limit is decoding and encoding alone, by simplejpeg. The quality of the pictures in the
+tars is their structural similarity to Pillow's Lanczos filter of the whole decoded picture.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from bench_rows import Given, Row, alternate, compare
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from data_prep.make_shards import make_shards
-from data_prep.resize import Resize, target_size
+from data_prep.pictures.resize import Resize, target_size
+from data_prep.shards.job import make_shards
 from data_prep.sources.captions import captions
 from multimodal.errors import InputError
-from multimodal.pictures import picture
+from multimodal.pictures.decode import picture
 from multimodal.shards import ShardWriter
 
 SHORTEST_PX, QUALITY = 256, 95
@@ -41,7 +41,7 @@ PHOTOGRAPHS, NUM_PHOTOGRAPHS = Path("flickr8k", "captions.tsv"), 1000
 OURS, THEIRS, LIMIT = "ours: make-shards --resize 256", "img2dataset's resizer and writer", "decode + encode alone: simplejpeg"
 
 Pass = Callable[[], float]
-"""Brings all pictures to the size once; the seconds of one core that it took."""
+"""Resizes all pictures once; returns the seconds of one core that it took."""
 
 
 def rows(given: Given) -> Iterator[Row]:
@@ -72,7 +72,7 @@ def _speed(num: int, one_pass: Pass) -> float:
 
 
 def _ours(files: Files, path: Path) -> float:
-    """Reads from memory first, as the other does; then what `make-shards --resize` does with each pair of a source."""
+    """Reads into memory first, like the other system; then does what `make-shards --resize` does with each pair of a source."""
     pairs = [files.shards.pair(id) for id in range(len(files.shards))]
     shutil.rmtree(path, ignore_errors=True)
     begun, resize = time.process_time(), Resize(SHORTEST_PX, QUALITY)
@@ -83,7 +83,7 @@ def _ours(files: Files, path: Path) -> float:
 
 
 def _theirs(files: Files, tar: Path, python: Path, ends: ExitStack) -> Pass:
-    """A process of the other environment that makes a pass for each line it is sent, and says how long it took."""
+    """A process of the other environment that makes a pass for each line it gets, and prints how long it took."""
     command = [str(python), str(Path(__file__).with_name("img2dataset_pictures.py")), str(files.folder), str(tar)]
     command += [str(SHORTEST_PX), str(QUALITY)]
     process = ends.enter_context(
@@ -126,7 +126,7 @@ def _their_tar(out: Path, case: Case) -> Path:
     return out / f"{case.name}-img2dataset"
 
 
-# How good the pictures are ----------------------------------------------------------------------------------------------------------------
+# Quality ----------------------------------------------------------------------------------------------------------------------------------
 
 
 def _similarities(case: Case, files: Files, out: Path, img2dataset: Path | None) -> Iterator[Row]:
@@ -135,7 +135,7 @@ def _similarities(case: Case, files: Files, out: Path, img2dataset: Path | None)
     for name, folder in written.items():
         found = [ssim(np.asarray(picture(one)), wanted) for one, wanted in zip(_in_tar(folder), references, strict=False)]
         if len(found) < len(references):
-            raise InputError(f"{folder}: {len(found)} pictures, {len(references)} are wanted: not the same work")
+            raise InputError(f"{folder}: {len(found)} pictures instead of {len(references)}: not the same work")
         yield Row(case.name, f"SSIM to Lanczos, mean: {name}", 1000 * mean(found), "SSIM x1000")
         yield Row(case.name, f"SSIM to Lanczos, worst: {name}", 1000 * min(found), "SSIM x1000")
 
@@ -154,7 +154,7 @@ def _lanczos(encoded: bytes) -> np.ndarray:
 
 
 def ssim(one: np.ndarray, other: np.ndarray) -> float:
-    """Structural similarity of two pictures (h, w, 3) uint8, mean over pixels and colours; 1 where they are equal.
+    """Structural similarity of two pictures (h, w, 3) uint8, mean over pixels and colours; 1 if they are equal.
 
     Wang, Bovik, Sheikh and Simoncelli (2004), eq. 13: (2 mx my + C1)(2 sxy + C2) / ((mx^2 + my^2 + C1)(sx^2 + sy^2 + C2)) in a Gaussian
     window of 11 x 11 pixels and sigma 1.5, C1 = (0.01 * 255)^2, C2 = (0.03 * 255)^2.

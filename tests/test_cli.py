@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -13,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import data_prep.__main__
+from data_prep.sources import source_names
 from multimodal import cli
-from multimodal.arguments import parse
-from multimodal.door import Verbs, run
+from multimodal.doors.arguments import Filled, parse
+from multimodal.doors.dispatch import OWN, Verbs, run
 from multimodal.errors import InputError
 
 VERBS_MODULE = '''
@@ -163,7 +165,7 @@ def test_an_object_is_made_from_its_arguments(said: Said) -> None:
     status, _, err = said("build", "--tower.deepth", "3", *weights)
     assert status == 2 and "Option 'deepth' is not accepted. See: prog build --help" in err and "\n" not in err
     assert said("build", *weights)[2].endswith("the following arguments are required: depth. See: prog build --help")
-    assert said("build", "--tower.depth")[2].endswith("--tower.depth wants a value. See: prog build --help")
+    assert said("build", "--tower.depth")[2].endswith("--tower.depth needs a value. See: prog build --help")
 
 
 def test_a_list_by_place_takes_what_the_others_leave(said: Said) -> None:
@@ -182,18 +184,18 @@ def test_settings_from_a_file_give_way_to_the_command_line(said: Said, tmp_path:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "prog: say what to do, with one of the verbs above"),
+        ([], "prog: a verb is missing: give one of those above"),
         (["fnd"], "prog: there is no verb 'fnd'. Did you mean find?"),
-        (["deep"], "prog deep: say what to do, with one of the verbs above"),
+        (["deep"], "prog deep: a verb is missing: give one of those above"),
         (["deep", "dwn"], "prog deep: there is no verb 'dwn'. Did you mean down?"),
         (["find", "q"], "--store is missing. See: prog find --help"),
-        (["find", "q", "S", "more"], "nothing takes the value 'more'. See: prog find --help"),
+        (["find", "q", "S", "more"], "unexpected value 'more'. See: prog find --help"),
         (["find", "q", "S", "--kk", "3"], "there is no option --kk. Did you mean --k? See: prog find --help"),
-        (["find", "q", "S", "--k"], "--k wants a value. See: prog find --help"),
-        (["find", "q", "S", "--k", "x"], "--k: wanted int and got x. See: prog find --help"),
+        (["find", "q", "S", "--k"], "--k needs a value. See: prog find --help"),
+        (["find", "q", "S", "--k", "x"], "--k: expected int, got x. See: prog find --help"),
         (["find", "q", "S", "--k", "1", "--k", "2"], "--k is given 2 times: 1, 2. See: prog find --help"),
-        (["find", "q", "S", "--part", "all"], "--part: wanted Literal['train', 'test'] and got all. See: prog find --help"),
-        (["find", "q", "S", "--split.seed", "x"], "--split.seed: wanted int and got x. See: prog find --help"),
+        (["find", "q", "S", "--part", "all"], "--part: expected Literal['train', 'test'], got all. See: prog find --help"),
+        (["find", "q", "S", "--split.seed", "x"], "--split.seed: expected int, got x. See: prog find --help"),
         (["wrong"], "the store is empty. Fill it"),
         (["full"], "runs/x: No space left on device. Free some space and run the same command again"),
         (["denied"], "runs/x: Permission denied"),
@@ -235,11 +237,30 @@ def test_the_help_of_a_verb_is_its_docstring(said: Said) -> None:
     assert "never" not in out  # what is raised is no parameter
 
 
-def test_missing_modules_functions_and_packages_are_told_apart(said: Said, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_help_shows_the_examples_of_the_module_if_the_verb_has_none(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """One that says `prog with_example` in its module's docstring, and one that says it itself."""
+    (tmp_path / "verbs_with_examples.py").write_text(
+        '"""A module.\n\nprog told --k 3        # three\nprog tells --k 4\n"""\n'
+        "def told(k: int = 1) -> None:\n    'Tell.'\n"
+        "def tells(k: int = 1) -> None:\n    'Tell.\\n\\n    prog tells --k 5'\n"
+    )
+    verbs: Verbs = {name: (f"verbs_with_examples:{name}", "") for name in ("told", "tells")}
+    assert run(verbs, "prog", ["told", "--help"]) == 0
+    assert "Tell.\n\n  prog told --k 3        # three\n\n  --k K" in capsys.readouterr().out
+    assert run(verbs, "prog", ["tells", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "prog tells --k 5" in out and "--k 4" not in out
+
+
+def test_missing_modules_functions_and_packages_are_distinguished(said: Said, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "needs_more.py").write_text("import a_package_that_nobody_has\n")
     verbs = {"a": ("nowhere.to:be", ""), "b": ("verbs_for_tests:none", ""), "c": ("needs_more:f", "")}
     for verb, message in [
-        ("a", "nowhere.to:be: there is no module nowhere"),
+        (
+            "a",
+            "nowhere.to:be: there is no module nowhere. Install nowhere, or put PYTHONPATH=FOLDER in front of the command, "
+            "with the folder that contains it",
+        ),
         ("b", "verbs_for_tests:none: the module verbs_for_tests has no function 'none'"),
         ("c", "needs_more:f needs the package a_package_that_nobody_has, which is not installed. README.md says which extra brings it"),
     ]:
@@ -265,6 +286,19 @@ def test_the_help_lists_every_verb_with_a_line(door: object, capsys: pytest.Capt
         assert re.search(rf"^  {name}  +\S", out, re.MULTILINE), name
 
 
+@pytest.mark.parametrize("door", [cli, data_prep.__main__])
+def test_the_help_of_every_verb_fits_on_two_screens_and_shows_an_example(door: object, capsys: pytest.CaptureFixture[str]) -> None:
+    names = list(names_of(door.VERBS))  # type: ignore[attr-defined]
+    sources = [f"make-shards {name}" for name in source_names()] if door is data_prep.__main__ else []
+    for name in [name for name in [*names, *sources] if OWN not in name]:
+        with contextlib.suppress(SystemExit):  # of `fit`, whose parser is Lightning's
+            assert door.main([*name.split(), "--help"]) == 0  # type: ignore[attr-defined]
+        usage, *lines = capsys.readouterr().out.splitlines()
+        assert len(lines) < 100, name
+        command = " ".join([usage.split()[1], *name.split()]).replace("_", "-")
+        assert any(line.strip().replace("_", "-").startswith(f"{command} ") for line in lines), f"{name} has no example"
+
+
 def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
@@ -280,7 +314,7 @@ def test_listing_the_verbs_imports_none_of_them() -> None:
 
 
 def door_process(tmp_path: Path, verb: str) -> list[str]:
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from multimodal.door import run; "
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from multimodal.doors.dispatch import run; "
     return [sys.executable, "-c", code + f"sys.exit(run({{'v': ('verbs_for_tests:{verb}', '')}}, 'prog', ['v']))"]
 
 
@@ -299,7 +333,7 @@ def test_an_interrupted_verb_says_how_to_go_on(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert err == "\nstopped; what was finished is kept, run the same command again to go on\n"
+    assert err == "\nstopped; finished work is kept, run the same command again to continue\n"
 
 
 def test_output_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
@@ -316,6 +350,6 @@ def test_output_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 def test_parameters_that_the_caller_fills_are_no_options() -> None:
     def verb(query: str, ledger: object) -> None: ...
 
-    assert parse("prog", ["q"], verb, skip={"ledger"}) == [{"query": "q"}]
+    assert parse("prog", ["q"], Filled(verb, {"ledger"})) == [{"query": "q"}]
     with pytest.raises(InputError, match="there is no option --ledger"):
-        parse("prog", ["q", "--ledger", "x"], verb, skip={"ledger"})
+        parse("prog", ["q", "--ledger", "x"], Filled(verb, {"ledger"}))

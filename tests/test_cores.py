@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from multimodal.cores import map_in_threads
+from multimodal.machine.cores import map_in_threads
 
 
 def test_results_come_in_the_order_of_the_items_whatever_each_takes() -> None:
@@ -52,7 +52,7 @@ def test_an_error_comes_in_its_turn_and_what_waits_behind_it_is_left() -> None:
     assert len(begun) < 10
 
 
-def test_each_thread_begins_as_it_is_told() -> None:
+def test_begin_runs_in_each_thread() -> None:
     local = threading.local()
 
     def begin() -> None:

@@ -1,4 +1,4 @@
-"""The demo's choice of a source for the user's own data, told by what lies there."""
+"""The demo's choice of a source for the user's own data, by what is in the path."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from multimodal.shards import ShardSet, ShardWriter, Split
         ("tars/0.tar", "", "img2dataset"),
     ],
 )
-def test_the_source_is_told_by_what_lies_there(tmp_path: Path, name: str, content: str, source: str) -> None:
+def test_the_source_is_chosen_by_what_is_in_the_path(tmp_path: Path, name: str, content: str, source: str) -> None:
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_text(content)
@@ -40,7 +40,7 @@ def test_the_source_is_told_by_what_lies_there(tmp_path: Path, name: str, conten
     if source in ("captions", "articles"):
         assert _own_source(data, tmp_path) == [source, "--input", data, "--images", tmp_path]
     else:
-        with pytest.raises(InputError, match="goes with a file of captions or articles, and .* is a folder of pictures itself"):
+        with pytest.raises(InputError, match="only for a file of captions or articles, and .* is a folder"):
             _own_source(data, tmp_path)
 
 
@@ -51,20 +51,22 @@ def test_every_option_that_a_message_about_a_table_names_reaches_its_reader(tmp_
     assert _own_source(tmp_path / "t.csv", None, table) == ["captions", "--input", tmp_path / "t.csv", *given]
     options = {"file_column", "caption_column", "split_column", "columns", "encoding", "allow_outside"}
     assert options <= set(inspect.signature(demo).parameters) & set(inspect.signature(captions).parameters)
-    with pytest.raises(InputError, match="--file-column: goes with a file of captions, and .* is a folder"):
+    with pytest.raises(InputError, match="--file-column: only for a file of captions, and .* is a folder"):
         _own_source(tmp_path, None, {"--file-column": "bild"})
     (tmp_path / "a.jsonl").write_text('{"id": "a", "text": "b", "images": []}\n')
-    with pytest.raises(InputError, match="holds articles, whose fields have their own names; leave out --file-column"):
+    with pytest.raises(InputError, match="holds articles, whose field names are fixed; leave out --file-column"):
         _own_source(tmp_path / "a.jsonl", None, {"--file-column": "bild", "--encoding": "utf-8"})
 
 
 def test_data_that_no_source_reads_is_an_error_that_says_what_is_read(tmp_path: Path) -> None:
     (tmp_path / "t.xlsx").write_bytes(b"PK")
-    with pytest.raises(InputError, match=r"t.xlsx: captions and articles end in .tsv, .csv, .*.parquet.*; for pictures give their folder"):
+    with pytest.raises(
+        InputError, match=r"t.xlsx: files of captions and articles end in .tsv, .csv, .*.parquet.*; for pictures, give their folder"
+    ):
         demo(tmp_path / "t.xlsx", output=tmp_path / "out")
-    with pytest.raises(InputError, match="nowhere: is not there. --data takes a folder of images, a file of captions, a .jsonl"):
+    with pytest.raises(InputError, match="nowhere: does not exist. --data takes a folder of images, a file of captions, a .jsonl"):
         demo(tmp_path / "nowhere", output=tmp_path / "out")
-    with pytest.raises(InputError, match="--images pictures: without --data"):
+    with pytest.raises(InputError, match="--images pictures: needs --data"):
         demo(images=Path("pictures"), output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -93,7 +95,7 @@ def test_many_pictures_are_split_by_the_first_seeds(tmp_path: Path) -> None:
 def test_too_few_pictures_or_groups_stop_the_demo_before_its_work(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"10 pairs, \d+ to train on and \d+ held out .*at least 16 and 2 .*: give it more pictures"):
         _splits(shard_set(tmp_path / "few", [f"photo {number}" for number in range(10)]), 1)
-    with pytest.raises(InputError, match=r"its 40 pairs are of 2 groups \('cat', 'dog'\), and a group is never cut apart"):
+    with pytest.raises(InputError, match=r"its 40 pairs have only 2 groups \('cat', 'dog'\), and a group is never split"):
         _splits(shard_set(tmp_path / "two", ["cat", "dog"] * 20), 1)
 
 
@@ -106,7 +108,7 @@ def test_what_a_family_cannot_do_is_its_own_loss_and_is_said(tmp_path: Path, cap
     assert said.startswith("$ data-prep fit-text-space word2vec") and "error: no word of" in said and len(done) == 1
 
 
-def test_the_first_split_that_any_family_learnt_from_is_the_one_shown(tmp_path: Path) -> None:
+def test_the_first_split_on_which_any_family_learned_is_the_one_shown(tmp_path: Path) -> None:
     gallery = Gallery("unseen", tmp_path, "test")
     trainings = [
         Training(name, name, tmp_path, tmp_path, tmp_path, "text", [gallery], seed) for name, seed in (("a", 3), ("b", 3), ("a", 5))
@@ -119,4 +121,4 @@ def test_a_tar_among_photos_leaves_them_a_folder_of_photos(tmp_path: Path, capsy
     for name in ("backup.tar", "holiday/a dog.jpg"):
         (tmp_path / name).write_bytes(b"")
     assert _own_source(tmp_path) == ["folder", "--input", tmp_path]
-    assert "its pictures are used, and its .tar files (1) are not" in capsys.readouterr().err
+    assert "uses its pictures, and ignores its 1 .tar files" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import multimodal
-from multimodal.errors import install_command, missing_extra
+from multimodal.errors import InputError, install_command, missing_extra, needing
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,9 +42,16 @@ def test_an_installed_copy_names_the_checkout_that_it_came_from_while_that_is_th
     assert f'pip install "{checkout}[train]"' in said if is_there else 'pip install ".[train]", in the folder of the project' in said
 
 
+def test_what_is_missing_around_an_import_is_reported_and_a_missing_module_of_ours_is_a_bug() -> None:
+    with pytest.raises(InputError, match=r"a walk needs a_package_that_nobody_has. Run: pip install .*\[zim\]"), needing("zim", "a walk"):
+        import a_package_that_nobody_has  # noqa: F401
+    with pytest.raises(ModuleNotFoundError), needing("zim", "a walk"):
+        import multimodal.nothing_of_ours  # noqa: F401
+
+
 def test_every_extra_that_a_message_names_exists() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"].keys()
     sources = [path.read_text() for room in ("multimodal", "data_prep") for path in (ROOT / room).rglob("*.py")]
-    named = {name for source in sources for name in re.findall(r'missing_extra\(\s*"(\w+)"', source)}
+    named = {name for source in sources for name in re.findall(r'(?:missing_extra|needing)\(\s*"(\w+)"', source)}
     assert len(named) >= 6 and named <= extras
     assert not any("wordsight[" in source for source in sources), "no package index has it"

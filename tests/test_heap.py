@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(
 
 COMMON = """
 import ctypes, resource, threading
-from multimodal.heap import freed_memory_kept, one_arena
+from multimodal.machine.heap import freed_memory_kept, one_arena
 one_arena()
 import numpy as np, pyarrow
 

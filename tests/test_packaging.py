@@ -20,6 +20,15 @@ def test_the_installed_package_carries_every_recipe() -> None:
 
 
 @pytest.mark.parametrize("package", ["multimodal", "data_prep"])
+def test_every_file_beside_code_is_in_the_wheel(package: str) -> None:
+    """Templates of pages, the stylesheet, tables of words: what the patterns of package-data miss is missing once installed."""
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"][package]
+    taken = {path for pattern in patterns for path in (ROOT / package).glob(pattern)}
+    others = {path for path in (ROOT / package).rglob("*") if path.is_file() and path.suffix != ".py" and path.parent.name != "__pycache__"}
+    assert others and others <= taken
+
+
+@pytest.mark.parametrize("package", ["multimodal", "data_prep"])
 def test_every_folder_with_code_is_a_package_so_that_the_wheel_takes_it(package: str) -> None:
     folders = {path.parent for path in (ROOT / package).rglob("*.py")}
     assert [str(folder.relative_to(ROOT)) for folder in sorted(folders) if not (folder / "__init__.py").is_file()] == []

@@ -18,8 +18,7 @@ import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
 from multimodal.data.decode import Decoded, centre, random_crop
-from multimodal.picture_files import MAX_SCANS, pixels_alone
-from multimodal.pictures import (
+from multimodal.pictures.decode import (
     MAX_JPEG_PIXELS,
     MAX_PIXELS,
     BadPicture,
@@ -28,6 +27,7 @@ from multimodal.pictures import (
     picture,
     plain_jpeg_size,
 )
+from multimodal.pictures.formats import MAX_SCANS, pixels_alone
 
 WIDTH, HEIGHT = 48, 32
 
@@ -325,7 +325,7 @@ def test_a_picture_that_is_postscript_is_never_handed_to_ghostscript(tmp_path: P
     (tmp_path / "gs").chmod(0o755)
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
     program = (
-        "import sys; from multimodal.pictures import picture, check_decodes\n"
+        "import sys; from multimodal.pictures.decode import picture, check_decodes\n"
         "for look in (picture, check_decodes):\n"
         "    try: look(bytes.fromhex(sys.argv[1]))\n"
         "    except ValueError as error: print(error)\n"

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from multimodal.printable import json_text, printable
+from multimodal.doors.printable import json_text, printable
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from multimodal import progress
-from multimodal.progress import track
+from multimodal.machine import progress
+from multimodal.machine.progress import track
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_a_plain_line_says_how_far_how_fast_how_long_and_what_was_noted(
 @pytest.mark.parametrize(
     ("seconds_each", "pace", "left"), [(1.5, "40.0/min", "90 s"), (20, "3.0/min", "20 min"), (600, "0.1/min", "10.0 h")]
 )
-def test_slow_items_are_told_in_minutes_and_hours(
+def test_slow_items_are_reported_in_minutes_and_hours(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], seconds_each: float, pace: str, left: str
 ) -> None:
     lines = told(monkeypatch, capsys, range(61), seconds_each)
@@ -49,6 +49,6 @@ def test_slow_items_are_told_in_minutes_and_hours(
 
 
 @pytest.mark.usefixtures("every_item_is_told")
-def test_without_a_total_no_end_is_foretold(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_total_no_end_is_predicted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     lines = told(monkeypatch, capsys, iter(range(2)), 0.25, unit="pair", weight=10)
     assert lines[0] == "shards of photos: 10 pairs, 40.0/s"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import html
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +15,6 @@ from PIL import Image
 
 from multimodal.errors import InputError
 
-ROOT = Path(__file__).parents[1]
 COLOURS = {"red": (200, 40, 40), "green": (40, 180, 60), "blue": (50, 70, 210)}
 SHAPES = ("square", "stripe")
 
@@ -92,16 +89,14 @@ def test_from_files_to_a_table_a_page_and_the_page_of_results(
 
     results = tmp_path / "results.md"
     results.write_text("# Results\n<!-- scratch -->\n```\nold\n```\nThe end.\n", encoding="utf-8")
-    command = [sys.executable, "scripts/reproduce.py", "docs", str(out), "--page", str(results)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    reproduce.docs([out], results)
     assert results.read_text(encoding="utf-8") == f"# Results\n<!-- scratch -->\n```\n{table}```\nThe end.\n"
 
 
 @pytest.mark.parametrize(
     "page, folder, said",
     [
-        ("# Results\n", "scratch", "has no block of three backticks below a mark <!-- scratch -->"),
+        ("# Results\n", "scratch", "has no code block below a mark <!-- scratch -->"),
         ("<!-- other -->\n```\n```\n", "other", "has no results.txt"),
     ],
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("room", ["multimodal.torch_pair", "multimodal.towers", "multimodal.training"])
+@pytest.mark.parametrize("room", ["multimodal.machine.torch_pair", "multimodal.towers", "multimodal.training"])
 def test_a_mixed_pair_is_named_in_one_line(tmp_path: Path, room: str) -> None:
     (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')\n")
     done = subprocess.run(
@@ -22,5 +22,5 @@ def test_a_mixed_pair_is_named_in_one_line(tmp_path: Path, room: str) -> None:
     assert done.returncode != 0
     last_line = done.stderr.splitlines()[-1]
     assert "InputError: torch " in last_line
-    assert "do not belong together (operator torchvision::nms does not exist)" in last_line
+    assert "are not compatible (operator torchvision::nms does not exist)" in last_line
     assert "both from PyPI" in last_line

@@ -11,22 +11,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
 
 from multimodal.boxes import box_file, copy_box, fingerprint_file, read_manifest
+from multimodal.boxes.trust import Builder, find_class
 from multimodal.errors import InputError
 from multimodal.export.model import HEADS, SLOTS, load_export
 from multimodal.pairs import Pair
+from multimodal.search.store import fusion_fingerprint
 from multimodal.shards import ShardSet
 from multimodal.shards.columns import Column
 from multimodal.shards.writer import ShardWriter
 from multimodal.text.encoder import EncoderSpace
 from multimodal.text.packages import package_folder
 from multimodal.towers import FolderEncoder, NoWeights, PackageWeights, TextTower, Trunk
-from multimodal.trust import Builder, find_class
 
 if TYPE_CHECKING:
     from tests.conftest import Road
@@ -39,6 +41,7 @@ ON_EXPORT = {
     "index": "multimodal index --export export --shards set --output new-store --device cpu",
     "search": 'multimodal search --store store --export export "image:photos/red-square-0.png"',
     "probe": "multimodal evaluate probe --data labelled --export export --device cpu",
+    "zeroshot": "multimodal evaluate zeroshot --data labelled --export export --device cpu",
 }
 ON_SPACE = {
     "search": "multimodal search --store store red",
@@ -216,6 +219,65 @@ def test_serve_runs_nothing_of_a_store_that_names_code(stranger: Road) -> None:
     assert_nothing_ran(stranger)
 
 
+def fits(file: Path, facts: dict[str, Any]) -> None:
+    """Whoever makes a store to harm somebody writes a fingerprint that fits."""
+    facts["fingerprint"] = fusion_fingerprint(np.load(file), facts)
+
+
+@pytest.mark.parametrize(
+    "named", ["beside.Way", "os.system", "pickle.loads", "builtins.exec", "multimodal.cli.main", "torch.nn.Identity", "..", "beside"]
+)
+def test_a_store_whose_way_to_combine_terms_names_code_runs_none_in_any_command(stranger: Road, named: str) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        [fusion] = [part for part in manifest["parts"] if part.startswith("fusion/")]
+        manifest["parts"][fusion].update(class_path=named, init_args={"command": "touch CANARY"} if named == "os.system" else {})
+        fits(stranger.folder / "store" / fusion, manifest["parts"][fusion])
+
+    rewrite(stranger.folder / "store", change)
+    added = "multimodal index --export export --shards set --output store --column trunk --device cpu --template 'a {}'"
+    for command in ("multimodal search --store store red", "multimodal search --store store 'red + circle' --json", added):
+        told = stranger.run(command)
+        assert told.status == 2 and ("--trust " in told.err or "path of a" in told.err), (command, told)
+        assert_nothing_ran(stranger)
+    for command in ("multimodal verify store", "multimodal search --store store red --fusion product"):  # neither needs it
+        told = stranger.run(command)
+        assert told.status == (2 if command.endswith("store") and not may_be_a_class_of_another_package(named) else 0), (command, told)
+        assert_nothing_ran(stranger)
+
+
+def may_be_a_class_of_another_package(named: str) -> bool:
+    return named not in ("multimodal.cli.main", "..", "beside")
+
+
+@pytest.mark.parametrize("argument", [called("beside.Way"), called("os.system", command="touch CANARY"), "beside.Way", CODE])
+def test_the_constants_of_a_way_to_combine_terms_are_numbers(stranger: Road, argument: Any) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        [fusion] = [part for part in manifest["parts"] if part.startswith("fusion/")]
+        manifest["parts"][fusion]["init_args"] = {"sharpness": argument}
+        fits(stranger.folder / "store" / fusion, manifest["parts"][fusion])
+
+    rewrite(stranger.folder / "store", change)
+    for command in ("multimodal search --store store red", "multimodal verify store"):
+        told = stranger.run(command)
+        assert told.status == 2 and "does not fit; expected float" in told.err, told
+        assert_nothing_ran(stranger)
+
+
+def test_a_calibration_is_no_pickle_and_no_link(stranger: Road) -> None:
+    [file] = (stranger.folder / "store/fusion").iterdir()
+    whole = file.read_bytes()
+    np.save(file, np.array([Payload()]), allow_pickle=True)
+    told = stranger.run("multimodal search --store store red")
+    assert told.status == 2 and file.name in told.err, told
+    file.write_bytes(whole)
+    assert stranger.run("multimodal search --store store red").status == 0
+    file.rename(stranger.folder / "elsewhere.npy")
+    file.symlink_to("../../elsewhere.npy")
+    told = stranger.run("multimodal search --store store red")
+    assert told.status == 2 and "leads out of" in told.err, told
+    assert_nothing_ran(stranger)
+
+
 def test_a_trusted_package_is_not_taken_from_the_box_itself(stranger: Road) -> None:
     rewrite(stranger.folder / "space", lambda manifest: manifest["config"].update({"class": "inside.Space"}))
     (stranger.folder / "space" / "inside.py").write_text(CODE)
@@ -261,20 +323,35 @@ class Huber(RowObjective):
 """
 
 
-def test_a_run_with_an_objective_of_ones_own_goes_the_whole_road_with_trust(own_road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+MEANING = """
+    def output(self, image):
+        return image * 2
+"""
+
+
+@pytest.mark.parametrize("meaning", ["", MEANING], ids=["output of ours", "output of its own"])
+def test_a_run_with_an_objective_of_ones_own_goes_the_whole_road_with_trust(
+    own_road: Road, monkeypatch: pytest.MonkeyPatch, meaning: str
+) -> None:
+    """Opening the export needs its package only where its `output` is code of its own: nothing else of an objective is in an export."""
     (own_road.folder / "code/mypackage").mkdir(parents=True)
     (own_road.folder / "code/mypackage/__init__.py").touch()
-    (own_road.folder / "code/mypackage/huber.py").write_text(OWN)
+    (own_road.folder / "code/mypackage/huber.py").write_text(OWN + meaning)
     monkeypatch.syspath_prepend(str(own_road.folder / "code"))
     try:
         fit = "multimodal fit --config recipe.yaml --data.shards set --run mine --model.objective mypackage.huber.Huber"
         assert own_road.run(fit).status == 0
-        for command in (
-            "multimodal export --run mine --space space --output mine-export",
-            "multimodal index --export mine-export --shards set --output mine-store --column trunk --device cpu",
-            'multimodal search --store mine-store --export mine-export "image:photos/red-square-0.png"',
+        for number, command in enumerate(
+            (
+                "multimodal export --run mine --space space --output mine-export",
+                "multimodal index --export mine-export --shards set --output mine-store --column trunk --device cpu",
+                'multimodal search --store mine-store --export mine-export "image:photos/red-square-0.png"',
+            )
         ):
             told = own_road.run(command)
+            if number and not meaning:
+                assert told.status == 0, told.err
+                continue
             assert told.status == 2 and "names the class mypackage.huber.Huber" in told.err and "add: --trust mypackage" in told.err
             told = own_road.run(f"{command} --trust mypackage")
             assert told.status == 0, told.err
@@ -298,7 +375,7 @@ def test_a_column_s_trunk_is_made_of_our_classes_and_neither_file_nor_hub_is_ask
     assert "--trust beside" in name(called("beside.Weights"))
     assert "--trust torch" in name(called("torch.load", f="pickle.pt"))
     hub = name(called("multimodal.towers.HubWeights", tag="in1k"))
-    assert "--trunk.weights multimodal.towers.HubWeights" in hub and "--trunk.weights.tag in1k" in hub and "nothing fetched" in hub
+    assert "--trunk.weights multimodal.towers.HubWeights" in hub and "--trunk.weights.tag in1k" in hub and "nothing is opened" in hub
     file = name(called("multimodal.towers.FileWeights", path="pickle.pt"))
     assert "--trunk.weights multimodal.towers.FileWeights" in file and "--trunk.weights.path pickle.pt" in file
 
@@ -322,7 +399,7 @@ def test_a_remedy_for_weights_in_a_file_works_as_it_is_printed(own_road: Road) -
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/../../secret", "", ".", "a//b", "C:secret", "a\\b", "a\0b", None, 7])
 def test_names_that_lead_out_of_a_box_are_refused(tmp_path: Path, name: Any) -> None:
-    with pytest.raises(InputError, match="may lie outside of it"):
+    with pytest.raises(InputError, match="may be outside this folder"):
         box_file(tmp_path, name)
 
 
@@ -360,7 +437,7 @@ def test_a_link_in_a_box_is_refused_by_the_command_that_would_follow_it(stranger
     path.rename(outside)
     path.symlink_to(os.path.relpath(outside, path.parent))
     told = stranger.run(command)
-    assert told.status == 2 and "leads out of" in told.err and "copy what it leads to in its place" in told.err, told
+    assert told.status == 2 and "leads out of" in told.err and "replace the link with a copy" in told.err, told
     assert not (stranger.folder / "new-store" / "segments").exists()
 
 
@@ -373,15 +450,15 @@ def test_absolute_paths_and_parents_in_manifests_are_refused(stranger: Road, nam
     rewrite(
         stranger.folder / "set/columns/trunk", lambda manifest: manifest["parts"].update({f"{name}.npy": {"num_pairs": 1, "num_rows": 1}})
     )
-    with pytest.raises(InputError, match="may lie outside of it"):
+    with pytest.raises(InputError, match="may be outside this folder"):
         Column(stranger.folder / "set/columns/trunk").take(torch.arange(46).numpy())
     for box, command in (("space", "multimodal text-space show space"), ("set", "multimodal shards stats set")):
         rewrite(stranger.folder / box, rename)
         told = stranger.run(command)
-        assert told.status == 2 and "may lie outside of it" in told.err, told
+        assert told.status == 2 and "may be outside this folder" in told.err, told
     rewrite(stranger.folder / "store", lambda manifest: manifest["parts"].update({f"tombstones/{name}.npy": {"ids": 0}}))
     told = stranger.run(ON_SPACE["search"])
-    assert told.status == 2 and "may lie outside of it" in told.err
+    assert told.status == 2 and "may be outside this folder" in told.err
 
 
 @pytest.fixture(scope="module")
@@ -403,6 +480,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("config.json", {"auto_map": {"AutoModel": "beside.Model"}}),
         ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["beside.Tokenizer", None]}}),
         ("config.json", {"_attn_implementation": "nobody/kernels"}),
+        ("config.json", {"model_type": ["bert"]}),
         ("config.json", {"model_type": "timm_wrapper", "architecture": "hf-hub:nobody/model", "num_classes": 2}),
         ("config.json", {"vision_config": {"model_type": "timm_backbone", "backbone": "hf-hub:nobody/model"}}),
         ("config.json", {"text_config": {"auto_map": {"AutoModel": "nobody/repo--beside.Model"}}}),
@@ -413,7 +491,7 @@ def test_an_encoder_folder_that_names_code_is_refused_and_asks_nothing(bert: Pat
     (folder / "beside.py").write_text(CODE.replace("CANARY", str(tmp_path / "CANARY")))
     (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | settings))
     for opened in (lambda: EncoderSpace(folder), lambda: TextTower(FolderEncoder(folder))):
-        with pytest.raises(InputError, match="names code that would come with the encoder"):
+        with pytest.raises(InputError, match="names code to run that comes with the encoder"):
             opened()
     assert not (tmp_path / "CANARY").exists()
 
@@ -435,7 +513,7 @@ def test_a_package_s_name_with_a_dot_imports_nothing(tmp_path: Path, monkeypatch
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(InputError, match="is not installed"):
         package_folder("beside.model")
-    with pytest.raises(InputError, match="is not known"):
+    with pytest.raises(InputError, match="unknown weights package"):
         PackageWeights("beside.model")
     assert not (tmp_path / "CANARY").exists()
 
@@ -451,13 +529,13 @@ def test_an_architecture_is_a_name_of_timm_and_no_address(architecture: str) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"dim_in": "256", "dim_out": 8}, "dim_in='256' does not fit; wanted int"),
+        ({"dim_in": "256", "dim_out": 8}, "dim_in='256' does not fit; expected int"),
         ({"dim_in": True, "dim_out": 8}, "dim_in=True does not fit"),
         ({"dim_in": 256, "dim_out": 8, "hidden": [1]}, "hidden=.* does not fit"),
         ({"dim_in": 256, "dim_out": -1}, "cannot be made with"),
         ({"dim_in": 256}, "cannot be made with"),
         ({"dim_in": 256, "dim_out": 8, "depth": 3}, "has no argument 'depth'. It has: dim_in, dim_out"),
-        ([256, 8], "wanted names with values"),
+        ([256, 8], "expected names with values"),
     ],
 )
 def test_arguments_are_checked_against_the_signature(tmp_path: Path, arguments: Any, message: str) -> None:

@@ -38,6 +38,9 @@ def loaded_by(*rooms: str) -> set[str]:
         "multimodal.shards",
         "multimodal.text",
         "multimodal.export.card",
+        "multimodal.export.run",
+        "multimodal.jobs",
+        "multimodal.opening",
         "multimodal.search",
         "multimodal.serve",
         "multimodal.cli",
@@ -54,6 +57,14 @@ def test_importing_the_package_loads_nothing() -> None:
     code = "import sys; before = set(sys.modules); import multimodal; print(*sorted(set(sys.modules) - before))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["multimodal"]
+
+
+def test_asking_what_there_is_and_opening_a_set_loads_nothing_that_trains() -> None:
+    shards = Path(__file__).parent / "data" / "shards" / "golden"
+    code = "import sys, multimodal as mm; dir(mm); mm.open(sys.argv[1])[0]; mm.fit, mm.fit_topics, mm.export, mm.index, mm.evaluate; "
+    done = subprocess.run([sys.executable, "-c", code + "print(*sys.modules)", str(shards)], capture_output=True, text=True, check=True)
+    assert "multimodal.jobs" in done.stdout.split()
+    assert not {module.partition(".")[0] for module in done.stdout.split()} & HEAVY
 
 
 def test_only_training_loads_lightning() -> None:

@@ -1,4 +1,4 @@
-"""What a file of captions says, whatever its format: pictures in the order of their first mention, each with its captions.
+"""The content of a file of captions, in any format: pictures in the order of their first mention, each with its captions.
 
 entries = Entries(Path("captions.tsv"), ledger)
 entries.add("line 2", "a.jpg", "A dog .", "train")
@@ -14,20 +14,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from data_prep.text_files import name_of
+from data_prep.files.text_files import name_of
 from multimodal.errors import InputError
 from multimodal.shards import Ledger
 from multimodal.shards.format import broken_text
 
 _SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-"""What a split calls its two parts, however a source spells them; other names are kept as they are."""
+"""Our names of the two usual splits, by a source's spelling; other names are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What the columns of a table, or the fields of JSON Lines, are called; None: as is usual (`data_prep.columns`).
+    """The names of the columns of a table, or the fields of JSON Lines; None: the usual names (`data_prep.files.columns`).
 
-    names: of all columns, of a table without a header line. encoding: of a file of text; None: what its bytes say.
+    names: of all columns, for a table without a header line. encoding: of a text file; None: detected.
     """
 
     file: str | None = None
@@ -37,22 +37,22 @@ class Columns:
     encoding: str | None = None
 
     def refuse_for(self, path: Path, format: str) -> None:
-        """InputError where columns were named for a format that has none to name."""
+        """InputError if columns were named for a format whose fields are fixed."""
         if replace(self, encoding=None) != Columns():
             options = "--file-column, --caption-column, --split-column and --columns"
-            raise InputError(f"{path}: is {format}, whose fields have their own names; leave out {options}")
+            raise InputError(f"{path}: is {format}, whose field names are fixed; leave out {options}")
 
     def refuse_text_options(self, path: Path, format: str) -> None:
-        """InputError where something was said that is only of files of text."""
+        """InputError if options were given that are only for text files."""
         if self.names is not None:
-            raise InputError(f"{path}: is {format}, whose columns have names of their own; leave out --columns")
+            raise InputError(f"{path}: is {format}, which names its own columns; leave out --columns")
         if self.encoding is not None:
-            raise InputError(f"{path}: is {format}, which has no encoding to name; leave out --encoding")
+            raise InputError(f"{path}: is {format}, which needs no encoding; leave out --encoding")
 
 
 @dataclass(slots=True)
 class Entry:
-    """One picture. place: where it is first mentioned, "line 2" or "images[1]"."""
+    """One picture. place: of its first mention, "line 2" or "images[1]"."""
 
     file: str
     place: str
@@ -61,7 +61,7 @@ class Entry:
 
 
 class Entries:
-    """The pictures of one file of captions. What cannot be used of it goes to the ledger, by its place."""
+    """The pictures of one file of captions. Unusable rows go to the ledger, by their place."""
 
     def __init__(self, path: Path, ledger: Ledger) -> None:
         self.path = path
@@ -69,13 +69,13 @@ class Entries:
         self._by_file: dict[str, Entry] = {}
         self.num_rows = 0
         self.note = ""
-        """How the file was read, for people. is_plain: whether that is how our own documentation has it, so that it need not be said."""
+        """How the file was read, to report. is_plain: it was read in the documented format, so there is nothing to report."""
         self.is_plain = True
 
     def add(self, place: str, file: Any, captions: Any, split: Any = "") -> None:
-        """One row: a picture's file, or a list of just one; one caption or a list of them; and the source's own split ("" or None: none).
+        """Add one row: a picture's file, or a list of one; a caption or a list of captions; and the source's own split ("" or None: none).
 
-        InputError where the picture was put into another split before.
+        InputError if the picture is already in another split.
         """
         if isinstance(file, list) and len(file) == 1:
             [file] = file
@@ -85,10 +85,10 @@ class Entries:
         given = captions if isinstance(captions, list) else [captions]
         texts = [caption for caption in given if not _is_missing(caption)]
         if not all(isinstance(caption, str) for caption in texts):
-            return self.bad(place, file, f"its captions are {captions!r:.60}; a string or a list of strings is wanted")
+            return self.bad(place, file, f"its captions: expected a string or a list of strings, got {captions!r:.60}")
         own = _split_of(split)
         if own is None:
-            return self.bad(place, file, f"its split is {split!r:.60}; a string or a number is wanted")
+            return self.bad(place, file, f"its split: expected a string or a number, got {split!r:.60}")
         if reason := broken_text([file, texts, own]):
             return self.bad(place, file, reason)
         texts = [text.strip() for text in texts if text.strip()]
@@ -97,15 +97,17 @@ class Entries:
         self.num_rows += 1
         entry = self._by_file.setdefault(_as_one(file), Entry(file, place, own))
         if entry.split != own:
-            raise InputError(f"{self.path} {place}: {file} is in split {own!r} here and in {entry.split!r} at {entry.place}")
+            raise InputError(
+                f"{self.path} {place}: {file} is in split {own!r} here and in {entry.split!r} at {entry.place}. Put it into one split"
+            )
         entry.captions += texts
 
     def note_encoding(self, encoding: str) -> None:
-        """Write down in which encoding the file is."""
+        """Note the file's encoding."""
         self.note, self.is_plain = f"read as {name_of(encoding)}", name_of(encoding) == "UTF-8"
 
     def bad(self, place: str, file: str, reason: str) -> None:
-        """Write down a row that cannot be used."""
+        """Add an unusable row to the ledger."""
         self.num_rows += 1
         self._ledger.bad(f"{self.path.name} {place}", file, reason)
 
@@ -117,12 +119,12 @@ class Entries:
 
 
 def _is_missing(value: Any) -> bool:
-    """None, or the NaN that pandas puts in its place."""
+    """None, or NaN, which pandas writes for missing values."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _split_of(value: Any) -> str | None:
-    """A split as a string, "train" and "test" in lower case; None where it is neither string nor number."""
+    """A split as a string, "train" and "test" in lower case; None if it is neither a string nor a number."""
     if _is_missing(value):
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
@@ -132,5 +134,5 @@ def _split_of(value: Any) -> str | None:
 
 
 def _as_one(file: str) -> str:
-    """The same for spellings of one path: with backslashes or slashes, composed or decomposed, with ./ or without."""
+    """One form for all spellings of a path: with backslashes or slashes, composed or decomposed, with ./ or without."""
     return unicodedata.normalize("NFC", posixpath.normpath(file.replace("\\", "/")))

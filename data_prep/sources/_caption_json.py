@@ -1,4 +1,4 @@
-"""Captions in one JSON file, as the data sets of the field come: COCO's own files, and Karpathy's splits of COCO and Flickr.
+"""Captions in one JSON file, in the usual formats: COCO's own files, and Karpathy's splits of COCO and Flickr.
 
 {"images": [{"id": 7, "file_name": "a.jpg"}], "annotations": [{"image_id": 7, "caption": "A dog ."}]}                     COCO
 {"images": [{"filename": "a.jpg", "filepath": "val2014", "split": "restval", "sentences": [{"raw": "A dog ."}]}]}         Karpathy
@@ -11,26 +11,26 @@ import json
 from pathlib import Path
 from typing import Any
 
+from data_prep.files.text_files import encoding_of, read_text
 from data_prep.sources._caption_entries import Columns, Entries
 from data_prep.sources._caption_tables import read_objects
-from data_prep.text_files import encoding_of, read_text
 from multimodal.errors import InputError
 
 _KARPATHY_SPLITS = {"restval": "train"}
-"""What Karpathy and Fei-Fei (CVPR 2015) left of COCO's validation pictures; papers since then train on it (VSE++, BMVC 2018)."""
+"""The rest of COCO's validation pictures in Karpathy and Fei-Fei (CVPR 2015); papers since VSE++ (BMVC 2018) train on it."""
 
 
 def read_json(path: Path, columns: Columns, entries: Entries) -> None:
-    """Captions of COCO or of Karpathy, or a list of objects such as those of JSON Lines, told apart by what the file holds.
+    """Captions of COCO or of Karpathy, or a list of objects as in JSON Lines, recognised by the file's content.
 
-    InputError where it is none of these.
+    InputError for any other layout.
     """
     encoding = encoding_of(path, columns.encoding)
     entries.note_encoding(encoding)
     try:
         held = json.loads(read_text(path, encoding))
     except json.JSONDecodeError as error:
-        hint = ". Is it one object a line? Then let its name end in .jsonl" if error.msg == "Extra data" else ""
+        hint = ". If it has one object per line, rename it to end in .jsonl" if error.msg == "Extra data" else ""
         raise InputError(f"{path} line {error.lineno}: is not JSON: {error.msg}{hint}") from None
     except RecursionError:
         raise InputError(f"{path}: is JSON that is nested too deeply to be captions") from None
@@ -48,7 +48,7 @@ def read_json(path: Path, columns: Columns, entries: Entries) -> None:
     else:
         found = f"an object with {', '.join(held) or 'nothing'}" if isinstance(held, dict) else f"a {type(held).__name__}"
         raise InputError(
-            f"{path}: holds {found}; wanted are COCO's captions (lists `images` and `annotations`), Karpathy's "
+            f"{path}: holds {found}; expected COCO's captions (lists `images` and `annotations`), Karpathy's "
             "(a list `images`, each with `sentences`), or a list of objects with `file` and `caption`"
         )
 
@@ -56,7 +56,7 @@ def read_json(path: Path, columns: Columns, entries: Entries) -> None:
 def _read_coco(path: Path, images: list[Any], annotations: list[Any], entries: Entries) -> None:
     """Pictures in the order of `images`, each with its captions in the order of `annotations`."""
     if annotations and not any(isinstance(_field(annotation, "caption"), str) for annotation in annotations):
-        raise InputError(f"{path}: none of its annotations has a `caption`. Of COCO's files, captions_*.json are wanted")
+        raise InputError(f"{path}: none of its annotations has a `caption`. Use COCO's captions_*.json")
     files = {_id(image, "id"): _field(image, "file_name") for image in images}
     captions: dict[str, list[str]] = {id: [] for image in images if (id := _id(image, "id"))}
     for number, annotation in enumerate(annotations):

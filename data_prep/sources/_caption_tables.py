@@ -9,21 +9,21 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from data_prep.columns import CAPTIONS, FILES, UNSURE_SPLIT, Column, matches, pick, pick_split
-from data_prep.lines import BadLine, json_object, numbered_lines
+from data_prep.files.columns import CAPTIONS, FILES, UNSURE_SPLIT, Column, matches, pick, pick_split
+from data_prep.files.lines import BadLine, json_object, numbered_lines
+from data_prep.files.tables import layout_of, rows
+from data_prep.files.text_files import bounded_lines, encoding_of, name_of, open_text
 from data_prep.sources._caption_entries import Columns, Entries
-from data_prep.tables import layout_of, rows
-from data_prep.text_files import bounded_lines, encoding_of, name_of, open_text
 from multimodal.errors import InputError
-from multimodal.picture_files import PICTURE_SUFFIXES
+from multimodal.pictures.formats import PICTURE_SUFFIXES
 
 _TOKEN = re.compile(r"(.+)#\d+\t(.*)")
 
 
 def read_text(path: Path, columns: Columns, entries: Entries) -> None:
-    """A table or a token file, told apart by the first line: `name.jpg#0<TAB>caption`, or a header.
+    """A table or a token file, by the first line: `name.jpg#0<TAB>caption`, or a header.
 
-    InputError: not there, in no encoding that is known, a column is missing, or no row follows.
+    InputError: the file does not exist, its encoding is unknown, a column is missing, or it has no row.
     """
     encoding = encoding_of(path, columns.encoding)
     with open_text(path, encoding) as file:
@@ -52,7 +52,7 @@ def _read_table(path: Path, encoding: str, columns: Columns, entries: Entries) -
     first = next(records, None)
     where = f"{path} line {layout.first_line - 1}" if layout.has_header else str(path)
     at = _Places.of(where, layout.names, columns, [] if first is None else first.fields)
-    entries.note = f"{layout}; {at.told}"
+    entries.note = f"{layout}; {at.note}"
     is_plain = layout.separator == ("\t" if ".tsv" in path.name.lower() else ",") or (
         layout.separator == "\t" and ".txt" in path.name.lower()
     )
@@ -64,11 +64,11 @@ def _read_table(path: Path, encoding: str, columns: Columns, entries: Entries) -
         else:
             entries.add(place, row.fields[at.file], row.fields[at.caption], "" if at.split is None else row.fields[at.split])
     if not entries.num_rows:
-        raise InputError(f"{path}: has a header line and no row below it; a row a caption is wanted")
+        raise InputError(f"{path}: has a header line and no row below it; it needs one row per caption")
 
 
 def read_json_lines(path: Path, columns: Columns, entries: Entries) -> None:
-    """An object a line: the file, a caption or a list of captions and, where there is one, the split."""
+    """One object per line: the file, a caption or a list of captions and, if there is one, the split."""
     encoding = encoding_of(path, columns.encoding)
     entries.note_encoding(encoding)
     read_objects(path, _objects(path, encoding, entries), columns, entries)
@@ -83,7 +83,7 @@ def _objects(path: Path, encoding: str, entries: Entries) -> Iterator[tuple[str,
 
 
 def read_objects(path: Path, objects: Iterator[tuple[str, dict[str, Any]]], columns: Columns, entries: Entries) -> None:
-    """Objects with their places. Their fields are called as in the first one that has a picture and a caption."""
+    """Objects with their places. The first one with a picture and a caption decides the names of the fields."""
     wanted = _wanted(columns)
     file, caption = (_called((), column) for column in wanted)
     split, is_known = columns.split, False
@@ -95,7 +95,7 @@ def read_objects(path: Path, objects: Iterator[tuple[str, dict[str, Any]]], colu
             at = _Places.of(f"{path} {place}", names, columns, list(row.values()))
             file, caption, is_known = names[at.file], names[at.caption], True
             split = columns.split if at.split is None else names[at.split]
-            entries.note, entries.is_plain = f"{entries.note}; {at.told}", entries.is_plain and at.is_plain
+            entries.note, entries.is_plain = f"{entries.note}; {at.note}", entries.is_plain and at.is_plain
         needed = [(file, "--file-column"), (caption, "--caption-column"), (columns.split, "--split-column")]
         missing = [f"{name!r} ({option} names another)" for name, option in needed if name is not None and name not in row]
         if missing:
@@ -107,12 +107,12 @@ def read_objects(path: Path, objects: Iterator[tuple[str, dict[str, Any]]], colu
 
 
 def _called(names: Sequence[str], column: Column) -> str:
-    """The name that the column has among these, or would have."""
+    """The column's name among these, or its default name."""
     return next((names[at] for at in matches(names, column)), column.given or column.usual[0])
 
 
 def read_parquet(path: Path, columns: Columns, entries: Entries) -> None:
-    """A row a caption, or a row a picture with a list of captions; of the other columns nothing is read."""
+    """One row per caption, or one row per picture with a list of captions; other columns are not read."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -126,17 +126,17 @@ def read_parquet(path: Path, columns: Columns, entries: Entries) -> None:
             kind = table.schema_arrow.field(at.file).type
             if not (pa.types.is_string(_values(kind)) or pa.types.is_large_string(_values(kind))):
                 raise InputError(
-                    f"{path}: its column {names[at.file]!r} holds {str(kind)[:80]} and no file names. Name another with --file-column; "
-                    "pictures that lie inside of Parquet have to be written to files first"
+                    f"{path}: its column {names[at.file]!r} holds {str(kind)[:80]}, not file names. Name another with --file-column; "
+                    "pictures inside Parquet have to be written to files first"
                 )
-            entries.note, entries.is_plain = f"read as Parquet; {at.told}", at.is_plain
+            entries.note, entries.is_plain = f"read as Parquet; {at.note}", at.is_plain
             wanted = [names[place] for place in (at.file, at.caption, at.split) if place is not None]
             numbered = (row for batch in table.iter_batches(columns=wanted) for row in batch.to_pylist())
             for number, row in enumerate(numbered, 1):
                 split = None if at.split is None else row[names[at.split]]
                 entries.add(f"row {number}", row[names[at.file]], row[names[at.caption]], split)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: is not a whole Parquet file: {error}") from None
+        raise InputError(f"{path}: is not a valid Parquet file: {error}") from None
 
 
 def _values(kind: Any) -> Any:
@@ -147,32 +147,32 @@ def _values(kind: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Places:
-    """Where the columns are. told: which they are, for people. is_plain: whether they have the first of the usual names, or were named."""
+    """The positions of the columns. note: their names, to report. is_plain: they have our own names, or were named by options."""
 
     file: int
     caption: int
     split: int | None
-    told: str
+    note: str
     is_plain: bool
 
     @classmethod
     def of(cls, where: str, names: Sequence[str], columns: Columns, first: Sequence[object]) -> _Places:
-        """InputError where one that is needed is not there."""
+        """InputError if a needed column is missing."""
         wanted = _wanted(columns)
-        advice = "; where that is not a header but the first row, name the columns with --columns" if columns.names is None else ""
+        advice = "; if that is not a header but the first row, name the columns with --columns" if columns.names is None else ""
         file, caption = (pick(where, names, column, advice) for column in wanted)
         split = pick_split(where, names, columns.split, first)
-        told = f"pictures in column {names[file]!r}, captions in {names[caption]!r}"
-        told += "" if split is None else f", splits in {names[split]!r}"
+        note = f"pictures in column {names[file]!r}, captions in {names[caption]!r}"
+        note += "" if split is None else f", splits in {names[split]!r}"
         others = [
             f"{names[at]!r} ({column.option})"
             for column, used in zip(wanted, (file, caption), strict=True)
             for at in matches(names, column)
             if at != used
         ]
-        told += f"; not used: {', '.join(others)}" if others else ""
+        note += f"; not used: {', '.join(others)}" if others else ""
         is_plain = [names[file], names[caption]] == [columns.file or "file", columns.caption or "caption"] and not others
-        return cls(file, caption, split, told, is_plain and (split is None or names[split] == (columns.split or "split")))
+        return cls(file, caption, split, note, is_plain and (split is None or names[split] == (columns.split or "split")))
 
 
 def _wanted(columns: Columns) -> tuple[Column, Column]:

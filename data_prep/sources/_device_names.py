@@ -1,10 +1,10 @@
-"""Names that a device or a program gave to a picture, which say nothing of what it shows.
+"""Picture names that a device or a program gave, which say nothing about the content.
 
     is_device_name("IMG_20190801_120000_HDR"), is_device_name("WhatsApp Image 2019-08-01 at 12.00.00")      # True, True
     is_device_name("Photo of my dog"), is_device_name("Boat 12")                                             # False, False
 
-Such a name has a maker's word and numbers, dates, marks of a copy or an edit, and nothing else. One further word is somebody's, and makes
-all of it a title. Words that could be a title by themselves ("Signal", "Portrait") count only beside a number.
+Such a name consists of a maker's word and numbers, dates, marks of a copy or an edit, and nothing else. Any further word was written by a
+person, and makes the whole name a title. Words that could be a title by themselves ("Signal", "Portrait") count only beside a number.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(_plain(text).split())
 
 
-# Names by themselves, with or without a number.
+# Device names on their own, with or without a number.
 _ALONE = _words("""
     img image images imagen immagine imagem afbeelding obraz obrazek изображение
     画像 图片 이미지 fullsizerender fullsizeoutput fullsize
@@ -34,7 +34,7 @@ _ALONE = _words("""
     skarmavbild skarmbild skærmbillede skjermbilde nayttokuva kuvakaappaus skjermdump skærmdump kepernyofoto kepernyokep
     スクリーンショット 屏幕快照 屏幕截图 截屏 截图 微信图片 微信截图 스크린샷
 """)
-# Names of more than one word, after which numbers may come.
+# Device names of several words, which numbers may follow.
 _PHRASES = tuple(
     _words(phrase)
     for phrase in (
@@ -67,7 +67,7 @@ _PHRASES = tuple(
         "skype picture",
     )
 )
-# Names beside a number: without one, or with few digits, some of these are titles.
+# Device names only beside a number: without one, or with few digits, some of these are titles.
 _NUMBERED = _words("""
     p pa pb pc g gp gx gh gl mg igp r l b rscn fscn sscn crw sta stb stc std sam sdc sdim pict kif dcp kicx rimg snc dc imgl
     mvi mov vid wa wp win pano mpo hni cam camera cameraphoto webcam opencamera gcam camscanner wx
@@ -78,7 +78,7 @@ _NUMBERED = _words("""
     thumbnail thumb temp tmp burst panorama collage export upload media asset screen screenclip rpreplay inshot picsart vsco b612 beautyplus
     photogrid faceapp lightroom flickr gimp 微信
 """)
-# What stands beside these: copies and edits, modes of a camera, words between a date and a time.
+# Words beside these: of copies and edits, camera modes, words between a date and a time.
 _MARKS = _words("""
     copy copie kopie kopia kopi kopio copia copias копия コピー 副本 of von de di du da do af av duplicate duplikat
     edit edited bearbeitet modifie editado modificato final effects animation original orig resized cropped crop scaled small medium large
@@ -91,20 +91,20 @@ _MARKS = _words("""
     jpg jpeg png webp heic
 """)
 _MIN_DIGITS_ALONE = 6
-"""Of a name of nothing but numbers and marks, as `20190801_120000_HDR`: a date. "12 at night" has less."""
+"""For names of only numbers and marks, such as `20190801_120000_HDR`: a date has at least this many; "12 at night" has fewer."""
 
 _UUID = re.compile(r"(?<![0-9a-f])[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(?![0-9a-f])")
-# Its digits tell a hash from "defaced", and their places from "cafe2019".
+# A hash has digits, unlike "defaced", and in several places, unlike "cafe2019".
 _HASH = re.compile(r"(?<![^\W_])(?=[a-f]*\d)(?:[0-9a-f]{16,}|(?=(?:[a-f]*\d){3})(?![a-f]+\d+(?![^\W_]))[0-9a-f]{8,15})(?![^\W_])")
 _WEB_ID = re.compile(  # Flickr's 1000268201_693b08cb0e_b, Facebook's 12345_6789_n, COCO's
     r"\d{5,}(?:[_ -]\d+)*(?:[_ -][0-9a-f]{8,10})?(?:[_ -](?:[a-z]|\d{1,2}k))?|coco_(?:train|val|test)\d{4}_\d+"
 )
-_APP_SCREENSHOT = re.compile(r"screenshot[_ -]\d{4}-?\d\d-?\d\d[_ -]\d\d-?\d\d-?\d\d.*")  # what follows is the app that was on the screen
+_APP_SCREENSHOT = re.compile(r"screenshot[_ -]\d{4}-?\d\d-?\d\d[_ -]\d\d-?\d\d-?\d\d.*")  # the rest is the name of the app on the screen
 _RUN = re.compile(r"[^\W\d_]+|\d+")
 
 
 def is_device_name(stem: str) -> bool:
-    """Whether a file's name without its suffix was given by a camera, telephone, messenger, scanner, browser or screenshot tool."""
+    """Whether a file's name without its suffix was given by a camera, phone, messenger, scanner, browser or screenshot tool."""
     plain = _plain(stem).strip()
     if _WEB_ID.fullmatch(plain) or _APP_SCREENSHOT.fullmatch(plain):
         return True
@@ -124,5 +124,5 @@ def is_device_name(stem: str) -> bool:
 
 
 def _min_digits(words: set[str]) -> int:
-    """A single letter is a camera's only before a long number: P1010001, and not "B 52"."""
+    """Single letters are a camera's only with a long number: P1010001, but not "B 52"."""
     return 6 if all(len(word) == 1 for word in words) else 1

@@ -1,4 +1,4 @@
-"""Pictures by name, out of a folder or out of tars, for sources whose texts lie in a file beside the pictures.
+"""Pictures by name, from a folder or from tars, for sources whose texts are in a file beside the pictures.
 
 with Images(Path("flickr8k")) as images: encoded = images.read("1000268201_693b08cb0e.jpg")
 """
@@ -21,11 +21,11 @@ from urllib.parse import unquote
 
 from data_prep.sources import input_fingerprint
 from multimodal.errors import InputError
-from multimodal.picture_files import PICTURE_SUFFIXES
-from multimodal.pictures import BadPicture
+from multimodal.machine.system_files import is_system_file, is_system_name
+from multimodal.pictures.decode import BadPicture
+from multimodal.pictures.formats import PICTURE_SUFFIXES
 from multimodal.shards.format import broken_text
 from multimodal.shards.scan import OpenTar
-from multimodal.system_files import is_system_file, is_system_name
 
 _ADDRESS = re.compile("https?://", re.IGNORECASE)
 
@@ -33,14 +33,14 @@ _ADDRESS = re.compile("https?://", re.IGNORECASE)
 class Images:
     """A folder of pictures, a folder of tars whose members are found by full path or by bare name, or one tar.
 
-    path: names are relative to it. Tars in the folder and plain files serve side by side. What the tars hold is looked up once a process.
-    names: all that will be asked for by `read_named`; absolute paths of other machines are told apart by them.
+    path: names are relative to it. A folder may have both tars and plain files. The content of tars is listed once per process.
+    names: all names that `read_named` will be asked for, needed to resolve absolute paths from other machines.
     allow_outside: whether names may lead out of the folder.
     """
 
     def __init__(self, path: Path, names: Collection[str] = (), allow_outside: bool = False) -> None:
         if not path.exists():
-            raise InputError(f"{path}: does not exist; the folder or the .tar with the pictures is wanted (--images)")
+            raise InputError(f"{path}: does not exist; give the folder or the .tar of the pictures with --images")
         self.path = path
         self._names, self._allow_outside = names, allow_outside
         self._open = ExitStack()
@@ -56,7 +56,7 @@ class Images:
         self._open.close()
 
     def read(self, name: str) -> bytes | None:
-        """The picture's bytes, None where there is none of that name. InputError where several members could be meant."""
+        """The picture's bytes, None if no member has that name. InputError if several members match."""
         try:
             found = self._exact(name)
             return None if found is None else self._content(found)
@@ -64,21 +64,21 @@ class Images:
             raise InputError(f"{self.path}: {error}") from None
 
     def read_named(self, name: str) -> bytes:
-        """The bytes of the picture that somebody's table calls so. BadPicture where none, or more than one, can be meant, or be read.
+        """The bytes of the picture with that name in a table. BadPicture if none or several match, or it cannot be read.
 
-        A name is taken as it is where there is a picture of that name; else with accents composed or decomposed, then without regard to
-        case, each with backslashes for slashes and with %20 for a blank. Of an absolute path that is not there, the last parts count.
+        The exact name is tried first; then with accents composed or decomposed, then ignoring case; each also with \\ for / and %20 for a
+        blank. For an absolute path that does not exist, its last components are matched.
         """
         return self._content(self._find(name))
 
     def fingerprint(self, names: Iterable[str]) -> str:
-        """What the pictures of these names are read from: the tars, and the plain files that are there. Damage of tars goes to stderr."""
-        _tell(self._index.damage)
+        """Fingerprint of what these pictures are read from: the tars, and the existing plain files. Reports damaged tars on stderr."""
+        _report(self._index.damage)
         files = []
         for name in names:
             try:
                 found = self._find(name)
-            except BadPicture:  # whoever reads the pictures names it
+            except BadPicture:  # reported when the pictures are read
                 continue
             if isinstance(found, Path):
                 files.append(found)
@@ -98,7 +98,7 @@ class Images:
         raise BadPicture(self._why_none(name, spellings))
 
     def _check_alone(self, path: str) -> None:
-        """BadPicture where more than one of the names can mean this path."""
+        """BadPicture if more than one of the names can mean this path."""
         if self._num_meaning[_key(path)] > 1:
             raise BadPicture(f"could be {path} in {self.path}, which another name can mean as well; write it as the file is called")
 
@@ -110,7 +110,7 @@ class Images:
         return f"no such picture in {self.path}"
 
     def _exact(self, name: str) -> Path | _Member | None:
-        """The file or member of just that name. BadPicture where several members have it."""
+        """The file or member with exactly that name. BadPicture if several members have it."""
         meant = self._index.paths_of.get(name, [])
         exact = [path for path in meant if path == name]
         if len(exact or meant) > 1:
@@ -122,7 +122,7 @@ class Images:
         return None
 
     def _like(self, name: str) -> Path | _Member | None:
-        """The file or member whose name differs in its accents or its case alone. BadPicture where there are several."""
+        """The file or member whose name differs only in accents or case. BadPicture if there are several."""
         if not _is_path(name) or self._is_outside(name):
             return None
         members = {path for one in self._index.like.get(_key(name), []) for path in self._index.paths_of[one]}
@@ -142,7 +142,7 @@ class Images:
         return nearest[0] if nearest else None
 
     def _files_like(self, parts: Sequence[str]) -> list[Path]:
-        """The paths below the folder whose parts are equal to these but for accents and case."""
+        """The paths in the folder whose components equal these, ignoring accents and case."""
         found = [self.path]
         for part in parts:
             found = [folder / name for folder in found for name in self._listing(folder).get(_key(part), [])]
@@ -154,7 +154,7 @@ class Images:
             try:
                 for name in sorted(os.listdir(folder)):
                     listing.setdefault(_key(name), []).append(name)
-            except OSError:  # no folder, or one that may not be read: nothing of it can be meant
+            except OSError:  # not a folder, or not readable: nothing in it matches
                 listing = {}
             self._listings[folder] = listing
         return self._listings[folder]
@@ -163,7 +163,7 @@ class Images:
         return PurePosixPath(os.path.abspath(self.path.absolute() / name))
 
     def _is_outside(self, name: str) -> bool:
-        """Whether the name leads out of the folder, as it is written: links that lie in the folder are the user's own, and are followed."""
+        """Whether the name as written leads out of the folder. Links inside the folder are the user's own, and are followed."""
         path = self._absolute(name)
         return self.path.is_dir() and not any(path.is_relative_to(root) for root in self._roots)
 
@@ -173,7 +173,7 @@ class Images:
 
     @cached_property
     def _num_meaning(self) -> Counter[str]:
-        """How many of the names can mean a path in the folder."""
+        """Path in the folder -> how many of the names can mean it."""
         folder = _key(self.path.absolute().name)
         counts: Counter[str] = Counter()
         for name in {_plain(name) for name in self._names}:
@@ -197,7 +197,7 @@ class Images:
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """Where a file lies in a tar."""
+    """The location of a file in a tar."""
 
     tar: Path
     offset: int
@@ -206,9 +206,9 @@ class _Member:
 
 @dataclass(frozen=True)
 class _Index:
-    """members: by full path. paths_of: full path, and bare name -> the members' full paths that it may mean, one for each member.
+    """members: by full path. paths_of: full path or bare name -> the full paths of the members that it may mean, one for each member.
 
-    damage: a sentence for each tar that is not whole, of which what can be found is used.
+    damage: a sentence for each damaged tar, whose readable members are used.
     """
 
     members: dict[str, _Member]
@@ -217,7 +217,7 @@ class _Index:
 
     @cached_property
     def like(self) -> dict[str, list[str]]:
-        """The names of `paths_of` by what is left of them without regard to accents' composition and to case."""
+        """The names of `paths_of`, by their form that ignores case and the composition of accents."""
         names: dict[str, list[str]] = {}
         for name in self.paths_of:
             names.setdefault(_key(name), []).append(name)
@@ -229,17 +229,17 @@ def _index_of(tars: Sequence[Path]) -> _Index:
     return _index(tuple((tar, stat.st_size, stat.st_mtime_ns) for tar, stat in facts))
 
 
-def _tell(damage: Sequence[str]) -> None:
-    """To stderr; by whoever takes a fingerprint, which a job does once, in its first process."""
+def _report(damage: Sequence[str]) -> None:
+    """Print to stderr; called when a fingerprint is taken, which a job does once, in its first process."""
     for sentence in damage:
         print(sentence, file=sys.stderr)
 
 
 @lru_cache(maxsize=1)
 def _index(tars: tuple[tuple[Path, int, int], ...]) -> _Index:
-    """What is in the tars: (path, size in bytes, time of the last change), by which one that has changed is read again.
+    """The content of the tars, given as (path, size in bytes, modification time), so that changed ones are read again.
 
-    InputError where no file at all is found in a tar that is broken: it is compressed, or something else.
+    InputError if no file at all is found in a broken tar: it is compressed, or something else.
     """
     index = _Index({}, {}, [])
     for path, _, _ in tars:
@@ -252,29 +252,29 @@ def _index(tars: tuple[tuple[Path, int, int], ...]) -> _Index:
                 for called in {name, name.rpartition("/")[2]}:
                     index.paths_of.setdefault(called, []).append(name)
         if tar.bad and not num_members:
-            raise InputError(f"{path}: is not an uncompressed tar: {tar.bad[0].reason}. Unpack it, or get it again")
+            raise InputError(f"{path}: is not an uncompressed tar: {tar.bad[0].reason}. Unpack it, or download it again")
         if tar.bad:
-            index.damage.append(f"{path}: is not whole, what is found in it is used: {tar.bad[0].reason}")
+            index.damage.append(f"{path}: is damaged; its readable files are used: {tar.bad[0].reason}")
     return index
 
 
 def _plain(name: str) -> str:
-    """The name with slashes, without ./ and %20, and with its accents composed."""
+    """The name with slashes, without ./ and %20, and with composed accents."""
     return unicodedata.normalize("NFC", posixpath.normpath(unquote(name.replace("\\", "/"))))
 
 
 def _key(name: str) -> str:
-    """Equal for names that differ in the composition of accents or in case alone."""
+    """Equal for names that differ only in case or in the composition of accents."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _is_path(name: str) -> bool:
-    """Whether the system can be asked for it: no file has a NUL or half of a surrogate pair in its name."""
+    """Whether it can be a path at all: no file name has a NUL or half of a surrogate pair."""
     return "\0" not in name and broken_text(name) is None
 
 
 def _is_file(path: Path) -> bool:
-    """False too for a name that is too long to be one, or that leads through a link to itself or a folder that may not be read."""
+    """Whether it is a file; False also for names that are too long, and paths through a circular link or an unreadable folder."""
     try:
         return path.is_file()
     except OSError:
@@ -282,7 +282,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _endings(name: str, folder: str) -> Iterator[str]:
-    """The last parts of an absolute path, of Unix or Windows, the most first; or of one that begins with the folder's own name."""
+    """The endings of an absolute path, of Unix or Windows, longest first; or of a path that begins with the folder's own name."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or re.match("[A-Za-z]:", name):
         yield from ("/".join(parts[at:]) for at in range(1, len(parts)) if ".." not in parts[at:])
@@ -292,8 +292,8 @@ def _endings(name: str, folder: str) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """pictures: in an order that is the same on every file system. num_passed_over: pictures that are hidden, or in folders that a system
-    left behind. unreadable: folders that cannot be listed.
+    """pictures: in the same order on every file system. num_passed_over: pictures that are hidden, or in system folders.
+    unreadable: folders that cannot be listed.
     """
 
     pictures: list[Path]
@@ -320,17 +320,17 @@ def walk_pictures(path: Path) -> Walk:
 
 
 def pictures_below(path: Path) -> list[Path]:
-    """See `walk_pictures`. Files and folders that are hidden, or that a system left behind (thumbnails, waste bins), are passed over."""
+    """See `walk_pictures`. Hidden files and folders, and those of the system (thumbnails, recycle bins), are skipped."""
     return walk_pictures(path).pictures
 
 
 def images_fingerprint(path: Path) -> str:
-    """What lies in a folder of pictures: its tars, and its plain files.
+    """Fingerprint of a folder of pictures: its tars and its picture files.
 
-    What else lies there does not enter, as the shards themselves where they are written into the folder of the pictures.
+    Other files make no difference, such as shards that are written into the folder of the pictures.
     """
     tars = _tars(path)
-    _tell(_index_of(tars).damage)
+    _report(_index_of(tars).damage)
     return input_fingerprint(path, [*tars, *pictures_below(path)])
 
 

@@ -1,7 +1,7 @@
-"""Data sets in the folders that their owners ship: what has to lie there, and listings of large folders.
+"""Data sets in their original folders: checks that the expected files are there, and listings of large folders.
 
 check_layout(Path("InstaCities1M"), "InstaCities1M", ["img_resized_1M/cities_instagram"])
-names = file_names(Path("InstaCities1M/img_resized_1M/cities_instagram/london"), (".jpg",))     # 100,000 of them in some 0.1 s
+names = file_names(Path("InstaCities1M/img_resized_1M/cities_instagram/london"), (".jpg",))     # 100,000 names in some 0.1 s
 """
 
 from __future__ import annotations
@@ -13,44 +13,44 @@ from pathlib import Path
 
 from multimodal.boxes import fingerprint_bytes
 from multimodal.errors import InputError
-from multimodal.system_files import is_system_name
+from multimodal.machine.system_files import is_system_name
 
-_NAMES_TOLD = 8
+_NAMES_SHOWN = 8
 
 
 def check_layout(input: Path, called: str, wanted: Sequence[str]) -> None:
-    """InputError where a file or folder that the data set has is not in `input`: what was looked for, and what lies there instead.
+    """InputError if a file or folder of the data set is missing in `input`; says what was expected, and what is there instead.
 
-    called: the data set, for the message. wanted: paths relative to `input`.
+    called: name of the data set, for the message. wanted: paths relative to `input`.
     """
     if not input.is_dir():
-        raise InputError(f"{input}: {'is a file' if input.exists() else 'does not exist'}; the folder of {called} is wanted")
+        raise InputError(f"{input}: {'is a file' if input.exists() else 'does not exist'}; give the folder of {called}")
     missing = [path for path in wanted if not (input / path).exists()]
     if not missing:
         return
     near = next(
         (folder for folder in (*_folders(input), *input.resolve().parents) if all((folder / path).exists() for path in wanted)), None
     )
-    hint = f". They lie in {near}: give that folder" if near else f". Give the folder of {called} that holds {' and '.join(wanted)}"
-    raise InputError(f"{input}: is not laid out as {called}: looked for {', '.join(missing)}, and found {told_names(input)}{hint}")
+    hint = f". They are in {near}: give that folder" if near else f". Give the folder of {called} that holds {' and '.join(wanted)}"
+    raise InputError(f"{input}: is not laid out as {called}: expected {', '.join(missing)}, and found {first_names(input)}{hint}")
 
 
-def told_names(folder: Path) -> str:
+def first_names(folder: Path) -> str:
     """The first names in a folder, for a message."""
     names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in os.scandir(folder))
-    more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
-    return f"{', '.join(names[:_NAMES_TOLD])}{more}" if names else "nothing"
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return f"{', '.join(names[:_NAMES_SHOWN])}{more}" if names else "nothing"
 
 
 def folder_names(folder: Path) -> list[str]:
-    """The names of the folders in a folder, sorted by code point; those that are hidden, or that a system left behind, are passed over."""
+    """The names of the folders in a folder, sorted by code point, without hidden and system folders."""
     return sorted(path.name for path in _folders(folder))
 
 
 def file_names(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
-    """The names of the files in a folder that end in one of the suffixes, sorted by code point; [] where there is no folder.
+    """The names of the files in a folder that end in one of the suffixes, sorted by code point; [] if there is no folder.
 
-    No file is looked at. Those that are hidden, or that a system left behind, are passed over.
+    Files are not opened. Hidden and system files are skipped.
     """
     if not folder.is_dir():
         return []
@@ -59,14 +59,14 @@ def file_names(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
 
 
 def names_digest(names: Iterable[str]) -> str:
-    """Of a listing, for a plan: whoever reads one of its parts lists again, and has to find the same."""
+    """Digest of a listing, for a plan: a process that reads one of its parts lists again, and must find the same."""
     return fingerprint_bytes(*(os.fsencode(name) + b"\0" for name in names))[:16]
 
 
 def listing_fingerprint(folders: Iterable[tuple[str, Path]]) -> str:
-    """sha256 of the names and sizes of the files in each folder, (what it is called, where it lies); the content is not read.
+    """sha256 of the names and sizes of the files in each folder, given as (name, path); the content is not read.
 
-    For data sets of millions of small files, where reading every text would take as long as the job.
+    For data sets of millions of small files, where reading every text would take as long as the job itself.
     """
     digest = sha256()
     for called, folder in folders:

@@ -1,4 +1,4 @@
-"""XML from elsewhere, read without what makes XML dangerous.
+"""A safe reader of untrusted XML.
 
 root = parse_xml(Path("244845.xml").read_bytes())     # an Element; attributes keep their prefix: root.get("xml:lang")
 """
@@ -11,14 +11,14 @@ from xml.parsers.expat import ExpatError, ParserCreate
 
 
 class BadXml(ValueError):
-    """The bytes are not XML that is read here; the message is the reason for the ledger."""
+    """The bytes are not XML that this module accepts; the message is the reason for the ledger."""
 
 
 def parse_xml(content: bytes) -> Element:
-    """The root element. BadXml where it is not well-formed, or declares an entity.
+    """The root element. BadXml if it is not well-formed, or declares an entity.
 
-    Entities that a document declares can stand for each other, which makes gigabytes of a few lines, or for files of this machine, so a
-    declaration ends the parse. What lies outside the document (a DTD by address) is never fetched.
+    Entities can expand to each other, which makes gigabytes of a few lines, or to files of this machine, so a declaration ends the parse.
+    External parts of a document (a DTD by address) are never loaded.
     """
     builder, parser = TreeBuilder(), ParserCreate()
     parser.buffer_text = True

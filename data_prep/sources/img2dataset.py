@@ -1,9 +1,9 @@
 """Shards that img2dataset wrote: tars of <key>.jpg, <key>.txt and <key>.json, read one after the other.
 
-    data-prep make-shards img2dataset laion/ --output shards/laion     # a copy: pictures that do not decode are left out, others resized
-    multimodal shards index laion/                                     # no copy: the tars stay as they are, and an index lies beside them
+    data-prep make-shards img2dataset laion/ --output shards/laion     # a copy, without pictures that do not decode
+    multimodal shards index laion/                                     # no copy: writes an index beside the tars, which stay as they are
 
-Our own shards have the same members and can be read again in this way.
+Our own shards have the same members, and can be read again in this way.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_prep.pictures import offer
+from data_prep.pictures.formats import offer
 from data_prep.sources import input_fingerprint
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
@@ -28,30 +28,30 @@ def img2dataset(input: Path, part: Mapping[str, Any] | None = None, *, ledger: L
 
     input: the folder of .tar files, or one of them.
     The text is `texts` of the .json, else the .txt, else `caption`, `text` or `title` of the .json; a `split` there is the source's own.
-    They are found as `multimodal shards index` finds them. What is damaged goes to the ledger, and costs itself.
-    Of each tar a shard is made, however many samples it has. Give the most of them as --pairs-per-shard (img2dataset writes 10000): samples
-    beyond that have longer keys.
+    Samples are found as in `multimodal shards index`. Damaged ones go to the ledger, and cost only themselves.
+    Each tar becomes one shard, regardless of its number of samples. Give the largest number as --pairs-per-shard (img2dataset writes
+    10000): samples beyond that get longer keys.
     """
     for tar in _found(input) if part is None else [input / part["tar"] if input.is_dir() else input]:
         yield from _pairs(tar, ledger)
 
 
 def plan(pairs_per_shard: int, input: Path) -> list[dict[str, Any]]:
-    """The tars, by name: where a sample begins is known only once what lies before it was read."""
+    """The tars, by name: a tar has no index, so it can only be read from its start."""
     return [{"tar": tar.name} for tar in _found(input)]
 
 
 def inputs(input: Path) -> dict[str, str]:
-    """The tars, for telling a set that was made of them."""
+    """Fingerprint of the tars."""
     return {"input": input_fingerprint(input, _tars(input))}
 
 
 def _found(input: Path) -> list[Path]:
     tars = _tars(input)
     if not input.exists():
-        raise InputError(f"{input}: does not exist; a folder of .tar files is wanted")
+        raise InputError(f"{input}: does not exist; give a folder of .tar files")
     if not tars:
-        raise InputError(f"{input}: no .tar file lies in it")
+        raise InputError(f"{input}: has no .tar file; give the folder of img2dataset's tars")
     return tars
 
 
@@ -67,7 +67,7 @@ def _pairs(path: Path, ledger: Ledger) -> Iterator[Pair]:
             ledger.bad(bad.where, bad.key, bad.reason)
         if tar.passed_over:
             num = len(tar.passed_over)
-            print(f"{path}: {num} members that a system left behind (__MACOSX, @eaDir, ._*) are passed over", file=sys.stderr)
+            print(f"{path}: {num} members of the system (__MACOSX, @eaDir, ._*) are skipped", file=sys.stderr)
 
 
 def _pair(tar: OpenTar, sample: Sample, ledger: Ledger) -> Iterator[Pair]:

@@ -1,4 +1,4 @@
-"""Noto emoji: the things of fluent-emoji in another drawing style, to search in what a model has never seen (npm packages).
+"""Noto emoji: the things of fluent-emoji in another drawing style, to search in a style that a model has never seen (npm packages).
 
     data-prep make-shards noto-emoji --output shards/noto
 
@@ -12,9 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from data_prep.emoji import WORDS, DrawnThings, read_drawings, read_things
-from data_prep.npm import Package
 from data_prep.sources import cut
+from data_prep.sources._emoji import WORDS, DrawnThings, read_drawings, read_things
+from data_prep.sources._npm import Package
 from data_prep.sources.fluent_emoji import DRAWINGS as FLUENT
 from data_prep.sources.fluent_emoji import read_fluent
 from multimodal.pairs import Pair
@@ -28,18 +28,18 @@ DRAWINGS = Package(
 def noto_emoji(packages: Path | None = None, part: Mapping[str, Any] | None = None, *, ledger: Ledger) -> Iterator[Pair]:
     """Noto's drawings of the things that fluent-emoji has, in Unicode's order.
 
-    packages: a folder that holds the npm archives already; by default they are fetched with npm into the user's cache.
+    packages: a folder that holds the npm archives already; by default npm downloads them into the user's cache.
     """
     yield from _drawn(packages).pairs(part, ledger)
 
 
 def plan(pairs_per_shard: int, packages: Path | None) -> list[dict[str, Any]]:
-    """Ranges of the things that are drawn."""
+    """Ranges of the drawn things."""
     return cut(len(_drawn(packages).things), pairs_per_shard)
 
 
 def inputs(packages: Path | None) -> list[str]:
-    """The pinned releases, wherever their archives lie."""
+    """The pinned releases, independent of where their archives are."""
     return [WORDS.integrity, FLUENT.integrity, DRAWINGS.integrity]
 
 

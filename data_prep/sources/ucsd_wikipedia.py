@@ -4,11 +4,11 @@
     multimodal evaluate classes --store S --shards shards/ucsd --label category --part test
 
     wikipedia_dataset/trainset_txt_img_cat.list       <text> TAB <picture> TAB <category, 1 to 10>; and testset_txt_img_cat.list
-    wikipedia_dataset/texts_wd/<text>.xml             or texts/<text>.xml, as the archive has them
-    wikipedia_dataset/images_wd_256/<picture>.jpg     or images/<category>/<picture>.jpg, as the archive has them
+    wikipedia_dataset/texts_wd/<text>.xml             or texts/<text>.xml, as in the archive
+    wikipedia_dataset/images_wd_256/<picture>.jpg     or images/<category>/<picture>.jpg, as in the archive
 
-Had from www.svcl.ucsd.edu/projects/crossmodal (wiki_top10cats.tar.gz); the folders whose names have _wd are the copies that TextTopicNet's
-authors give at github.com/lluisgomez/TextTopicNet.
+Download it from www.svcl.ucsd.edu/projects/crossmodal (wiki_top10cats.tar.gz); the folders with _wd in their names are the copies of
+TextTopicNet's authors at github.com/lluisgomez/TextTopicNet.
 
 N. Rasiwasia, J. Costa Pereira, E. Coviello, G. Doyle, G. Lanckriet, R. Levy, N. Vasconcelos, "A New Approach to Cross-Modal Multimedia
 Retrieval", ACM Multimedia 2010.
@@ -22,12 +22,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_prep.lines import BadLine, text_of_line
-from data_prep.pictures import offer
+from data_prep.files.lines import BadLine, text_of_line
+from data_prep.pictures.formats import offer
 from data_prep.sources import check_listing, cut, input_fingerprint
-from data_prep.sources._layout import check_layout, told_names
+from data_prep.sources._layout import check_layout, first_names
 from data_prep.sources._xml import BadXml, parse_xml
-from data_prep.wikitext import read_wikitext
+from data_prep.wiki.wikitext import read_wikitext
 from multimodal.boxes import fingerprint_bytes
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
@@ -48,8 +48,8 @@ def ucsd_wikipedia(input: Path, part: Mapping[str, Any] | None = None, *, ledger
 
     input: the folder that holds the two lists.
 
-    A document is its own group, as in the paper, whose own split puts sections of one article on both sides; `article` in the metadata
-    tells which. `category` is the name of the class. Leftover wiki markup is taken out of the texts.
+    Each document is its own group, as in the paper, whose split has sections of one article on both sides; `article` in the metadata names
+    the article. `category` is the name of the class. Leftover wiki markup is removed from the texts.
     """
     texts, images = _folder(input, TEXT_FOLDERS), _pictures(_folder(input, IMAGE_FOLDERS))
     lines = _lines(input)
@@ -61,13 +61,13 @@ def ucsd_wikipedia(input: Path, part: Mapping[str, Any] | None = None, *, ledger
 
 
 def plan(pairs_per_shard: int, input: Path) -> list[dict[str, Any]]:
-    """Runs of lines, those of the test list counted on from those of the train list."""
+    """Ranges of lines; the lines of the test list are numbered after those of the train list."""
     lines = _lines(input)
     return cut(len(lines), pairs_per_shard, listing=_digest(lines))
 
 
 def inputs(input: Path) -> dict[str, str]:
-    """The lists, the texts and the pictures, for telling a set that was made of them."""
+    """Fingerprints of the lists, the texts and the pictures."""
     texts, images = _folder(input, TEXT_FOLDERS), _folder(input, IMAGE_FOLDERS)
     said = {split: input_fingerprint(input / name) for split, name in LISTS.items()}
     return said | {"texts": input_fingerprint(texts), "images": input_fingerprint(images, sorted(_pictures(images).values()))}
@@ -90,16 +90,16 @@ def _document(split: str, number: int, line: bytes, texts: Path, images: Mapping
 def _fields(line: bytes) -> tuple[str, str, int]:
     fields = text_of_line(line).split("\t")
     if len(fields) != 3 or fields[2] not in _NUMBERS:
-        raise BadLine(f"is {line[:80]!r}; wanted are text, picture and category (1 to {len(CATEGORIES)}), with tabs between them")
+        raise BadLine(f"expected text, picture and category (1 to {len(CATEGORIES)}), separated by tabs, got {line[:80]!r}")
     if any(os.sep in stem or "\0" in stem for stem in fields[:2]):
-        raise BadLine("names a path; the name of a text and of a picture are wanted")
+        raise BadLine("expected the names of a text and of a picture, got a path")
     return fields[0], fields[1], int(fields[2])
 
 
 def _text(texts: Path, document: str) -> str:
-    """The section's words: what its <text> elements hold, or the whole file where it has none.
+    """The section's text: the content of its <text> elements, or the whole file if it has none.
 
-    What is not well-formed (a bare & among the words) is read as the field reads these files: from <text> to </text>.
+    A file that is not well-formed (a bare & in the text) is read as other code for this data set does: from <text> to </text>.
     """
     try:
         content = (texts / f"{document}.xml").read_bytes()
@@ -136,10 +136,10 @@ def _folder(input: Path, names: tuple[str, ...]) -> Path:
     check_layout(input, "UCSD's Wikipedia", list(LISTS.values()))
     found = next((input / name for name in names if (input / name).is_dir()), None)
     if found is None:
-        raise InputError(f"{input}: looked for the folder {' or '.join(names)}, and found {told_names(input)}")
+        raise InputError(f"{input}: expected the folder {' or '.join(names)}, and found {first_names(input)}")
     return found
 
 
 def _pictures(folder: Path) -> dict[str, Path]:
-    """Picture -> its file, in the folder or in one of a category below it."""
+    """Picture -> its file, in the folder or its subfolders by category."""
     return {path.stem: path for path in sorted(folder.rglob("*.jpg")) if not path.name.startswith(".")}

@@ -1,19 +1,19 @@
-"""A list of addresses and texts (CC3M, CC12M, LAION): the pictures are fetched by img2dataset, and what it wrote is adopted.
+"""A list of URLs and texts (CC3M, CC12M, LAION): img2dataset downloads the pictures, and shards are made from its tars.
 
     data-prep make-shards urls cc12m.tsv --columns url caption --text-column caption --downloads cc12m --environment i2d \\
         --create-environment --output shards/cc12m
 
-ACCESSES THE NETWORK: every http and https address of the list is asked for its picture, from this machine, as img2dataset does it (a server
-that sends X-Robots-Tag: noai, noimageai, noindex or noimageindex is obeyed). Addresses of other kinds, as file:, are refused. With
---create-environment, img2dataset and what it needs are fetched from PyPI by uv, into an environment of its own, since it cannot share ours.
+ACCESSES THE NETWORK: img2dataset requests every http and https URL of the list from this machine (it obeys X-Robots-Tag: noai, noimageai,
+noindex and noimageindex). Other URLs, such as file:, are refused. With --create-environment, uv installs img2dataset and its dependencies
+from PyPI into a separate environment, because it cannot share ours.
 
-    list.tsv      url <TAB> text, with a header line, or without and --columns to name them; or .csv; or .parquet (LAION). Separators,
-                  encodings and usual names of columns (URL, TEXT, caption) are known as of the source `captions`
-    downloads/    tars/00000.tar, 00000.parquet, 00000_stats.json, ... as img2dataset writes them; list.parquet, what it was given
+    list.tsv      url <TAB> text, with a header line, or with --columns to name them; or .csv; or .parquet (LAION). Separators, encodings
+                  and usual names of columns (URL, TEXT, caption) are recognised as by the source `captions`
+    downloads/    tars/00000.tar, 00000.parquet, 00000_stats.json, ... as img2dataset writes them; list.parquet, its input
 
-img2dataset holds the list in memory: cut one of more than some ten million rows. The downloads are a data set of their own, kept: a
-command that was stopped goes on with the tars that are missing, and shards made again are made of the same pictures. What the web gives
-differs from day to day; which addresses failed, and why, is in the set's bad.csv.
+img2dataset holds the list in memory: split a list of more than some ten million rows. The downloads are kept: a stopped command continues
+with the missing tars, and making the shards again uses the same pictures. The web changes from day to day; the set's bad.csv lists which
+URLs failed, and why.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from data_prep.columns import CAPTIONS, URLS, Column, pick
-from data_prep.img2dataset_program import ADDITIONAL_COLUMNS, TARS, FetchSettings, fetch, find_program, tar_names, unfinished
+from data_prep.files.columns import CAPTIONS, URLS, Column, pick
+from data_prep.files.tables import Layout, layout_of
+from data_prep.files.tables import rows as table_rows
 from data_prep.sources import input_fingerprint
+from data_prep.sources._img2dataset_program import ADDITIONAL_COLUMNS, TARS, FetchSettings, fetch, find_program, tar_names, unfinished
 from data_prep.sources.img2dataset import img2dataset as adopt
-from data_prep.tables import Layout, layout_of
-from data_prep.tables import rows as table_rows
-from multimodal.boxes import atomic_write
+from multimodal.boxes import atomic_write, state_of
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import Ledger
@@ -40,13 +40,13 @@ from multimodal.shards.format import broken_text
 
 SUFFIXES = (".parquet", ".tsv", ".csv", ".tsv.gz", ".csv.gz")
 TEXTS = ("text", *(name for name in CAPTIONS if name != "text"))
-"""Usual names of the column of texts: as of captions, but `text` goes before the others."""
+"""Usual names of the column of texts: those of captions, with `text` first."""
 LIST, BEGUN = "list.parquet", "list.json"
 SCHEMES = ("http://", "https://")
 
 _ROWS_AT_ONCE = 10_000
 _ROWS_A_TAR = 1000
-_URL_TOLD = 80
+_URL_SHOWN = 80
 
 
 def urls(
@@ -67,24 +67,24 @@ def urls(
     *,
     ledger: Ledger,
 ) -> Iterator[Pair]:
-    """The pictures of a list of addresses, each with its text; pictures of one address share a group.
+    """The pictures of a list of URLs, each with its text; pictures of one URL share a group.
 
     input: the list: .parquet, .tsv or .csv, the last two also .gz.
-    downloads: the folder that the pictures are fetched into; what is there already is not fetched again.
-    url_column: what the column of the addresses is called; by default the first usual name (url, image_url, ..., in any case).
-    text_column: what that of the texts is called; by default the first usual name (text, caption, description, ...).
-    columns: the names of all columns of a .tsv or .csv that has no header line, in their order.
-    encoding: the encoding of the list, such as cp1251 or shift_jis, where its bytes do not say it.
-    img2dataset: the program, where it is installed already.
-    environment: or the Python environment that holds it.
-    create_environment: make that environment where it is not there (network: PyPI).
-    max_urls: fetch only so many, the first ones, to try something out (--max-pairs limits the shards, and not what is fetched).
-    side_px: pictures whose shorter side is longer are brought to this, as JPEG; null keeps every file as it was sent.
-    timeout_s: a server that sends nothing for so long is given up.
-    threads: connections at once, for each core.
+    downloads: folder for the downloaded pictures; what is there already is not downloaded again.
+    url_column: name of the column of URLs; by default the first usual name (url, image_url, ..., in any case).
+    text_column: name of the column of texts; by default the first usual name (text, caption, description, ...).
+    columns: the names of all columns of a .tsv or .csv without a header line, in order.
+    encoding: the encoding of the list, such as cp1251 or shift_jis, if it cannot be detected.
+    img2dataset: path of the program, if it is installed.
+    environment: or the Python environment that has it.
+    create_environment: make that environment if it does not exist (network: PyPI).
+    max_urls: download only the first ones, for a quick try (--max-pairs limits the shards, not the downloads).
+    side_px: resize pictures whose shorter side is longer to this, as JPEG; null keeps every file as the server sent it.
+    timeout_s: give up on a server that sends nothing for this long.
+    threads: connections at once, per core.
 
-    A shard is made of each tar that img2dataset writes, of as many addresses as a shard has pairs when the downloads are begun.
-    InputError: the list cannot be read, the downloads are those of another list, or img2dataset is not there or ends early.
+    Each of img2dataset's tars becomes a shard; it holds as many URLs as --pairs-per-shard said when the downloads were started.
+    InputError: the list cannot be read, the downloads belong to another list, or img2dataset is missing or ends early.
     """
     parts = (
         plan(
@@ -129,7 +129,7 @@ def plan(
     timeout_s: int = 10,
     threads: int = 32,
 ) -> list[dict[str, Any]]:
-    """The tars, once all are fetched: which pictures there are is not known before."""
+    """The tars, once all are downloaded: before that, it is not known which pictures there are."""
     listed = _List.open(input, url_column, text_column, columns, encoding)
     url_column, text_column = listed.names[listed.url_at], listed.names[listed.text_at]
     wanted = _Job(input_fingerprint(input), url_column, text_column, columns, max_urls, side_px, encoding)
@@ -144,7 +144,7 @@ def plan(
 
 
 def inputs(input: Path, **others: Any) -> dict[str, str]:
-    """The list; what the web gave for it lies in the downloads."""
+    """Fingerprint of the list; the pictures are in the downloads."""
     return {"input": input_fingerprint(input)}
 
 
@@ -153,7 +153,7 @@ def inputs(input: Path, **others: Any) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What decides which pictures there are. input: fingerprint of the list."""
+    """The settings that decide which pictures there are. input: fingerprint of the list."""
 
     input: str
     url_column: str
@@ -166,7 +166,7 @@ class _Job:
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """Downloads that were begun, as the folder says it in `list.json`."""
+    """Downloads that were started, as recorded in the folder's `list.json`."""
 
     job: _Job
     num_rows: int
@@ -177,7 +177,7 @@ def _begin(rows: Iterator[_Row], downloads: Path, job: _Job, rows_a_tar: int) ->
     downloads.mkdir(parents=True, exist_ok=True)
     num_rows = _write_list(islice(rows, job.max_urls), downloads / LIST)
     if not num_rows:
-        raise InputError(f"the list names no address; a row a picture is wanted, with {job.url_column} and {job.text_column}")
+        raise InputError(f"the list has no URL; it needs one row per picture, with the columns {job.url_column} and {job.text_column}")
     begun = _Begun(job, num_rows, rows_a_tar)
     with atomic_write(downloads / BEGUN) as file:
         file.write(json.dumps(asdict(begun), indent=1).encode())
@@ -185,21 +185,18 @@ def _begin(rows: Iterator[_Row], downloads: Path, job: _Job, rows_a_tar: int) ->
 
 
 def _read_begun(downloads: Path, wanted: _Job) -> _Begun | None:
-    """What the downloads in the folder are of, None where there are none. InputError where they are another job's."""
+    """The job of the downloads in the folder, None if there are none. InputError if they are another job's."""
     try:
         held = json.loads((downloads / BEGUN).read_bytes())
     except FileNotFoundError:
         if downloads.exists() and any(path.name != LIST for path in downloads.iterdir()):
             raise InputError(
-                f"{downloads}: is not a folder of downloads that was begun here. Give other --downloads; tars that img2dataset wrote are "
-                f"read by: data-prep make-shards img2dataset {downloads}"
+                f"{downloads}: is not a folder of downloads of this source. Give another --downloads; for tars of img2dataset, use: "
+                f"data-prep make-shards img2dataset {downloads}"
             ) from None
         return None
     begun = _Begun(_Job(**held["job"]), held["num_rows"], held["rows_a_tar"])
-    if different := [name for name, value in asdict(wanted).items() if asdict(begun.job)[name] != value]:
-        raise InputError(
-            f"{downloads}: holds the downloads of another job ({', '.join(different)} was another). Give the same, or other --downloads"
-        )
+    state_of(downloads, asdict(wanted), asdict(begun.job), remedies=("give the same settings", "give other --downloads"))
     return begun
 
 
@@ -208,9 +205,9 @@ def _read_begun(downloads: Path, wanted: _Job) -> _Begun | None:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A row of the list as img2dataset is given it. One that is not to be fetched keeps its place, without its address.
+    """A row of the list for img2dataset. One that must not be downloaded keeps its place, without its URL.
 
-    place: "line 2" of a table, "row 1" of Parquet. refused: why it is not fetched, None where it is.
+    place: "line 2" of a table, "row 1" of Parquet. refused: why it is not downloaded, or None.
     """
 
     place: str
@@ -224,13 +221,13 @@ class _Row:
         if reason := broken_text([url, text]):
             return cls(place, "", "", reason)
         if not url.lower().startswith(SCHEMES):
-            return cls(place, "", text, f"its address is not http or https: {url[:_URL_TOLD]!r}" if url else "has no address")
-        return cls(place, url, text) if text else cls(place, "", text, f"has no text: {url[:_URL_TOLD]}")
+            return cls(place, "", text, f"its address is not http or https: {url[:_URL_SHOWN]!r}" if url else "has no address")
+        return cls(place, url, text) if text else cls(place, "", text, f"has no text: {url[:_URL_SHOWN]}")
 
 
 @dataclass(frozen=True, slots=True)
 class _List:
-    """How a list is to be read. names: which columns hold the addresses and the texts, by position. layout: None of Parquet."""
+    """How to read a list. names: of its columns. url_at, text_at: the positions of URLs and texts. layout: None for Parquet."""
 
     path: Path
     names: tuple[str, ...]
@@ -242,18 +239,18 @@ class _List:
     def open(
         cls, path: Path, url_column: str | None, text_column: str | None, columns: Sequence[str] | None, encoding: str | None
     ) -> _List:
-        """InputError where it is no list by its name, lacks a column, or is in no encoding that is known."""
+        """InputError if its suffix is not that of a list, it lacks a column, or its encoding is unknown."""
         if not path.name.lower().endswith(SUFFIXES):
-            raise InputError(f"{path}: is no list of addresses by its name. They end in {', '.join(SUFFIXES)}")
+            raise InputError(f"{path}: is not a list of URLs, by its name. They end in {', '.join(SUFFIXES)}")
         if not path.is_file():
-            raise InputError(f"{path}: is a folder; the list of addresses is wanted" if path.is_dir() else f"{path}: does not exist")
+            raise InputError(f"{path}: is a folder; give the list of URLs" if path.is_dir() else f"{path}: does not exist")
         wanted = (Column("addresses", "--url-column", URLS, url_column), Column("texts", "--text-column", TEXTS, text_column))
         if path.suffix.lower() == ".parquet":
             layout, names = None, _parquet_names(path, columns, encoding)
         else:
             layout = layout_of(path, wanted, columns, encoding, lambda field: field.lower().startswith(SCHEMES))
             names = layout.names
-        advice = "" if columns or layout is None else "; where that is not a header but the first row, name the columns with --columns"
+        advice = "" if columns or layout is None else "; if that is not a header but the first row, name the columns with --columns"
         url_at, text_at = (pick(str(path), names, column, advice) for column in wanted)
         return cls(path, names, url_at, text_at, layout)
 
@@ -283,7 +280,7 @@ class _List:
                 for number, row in enumerate(rows, 1):
                     yield _Row.of(f"row {number}", row[url], row[text])
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{self.path}: is not a whole Parquet file: {error}") from None
+            raise InputError(f"{self.path}: is not a valid Parquet file: {error}") from None
 
 
 def _parquet_names(path: Path, columns: Sequence[str] | None, encoding: str | None) -> tuple[str, ...]:
@@ -291,17 +288,17 @@ def _parquet_names(path: Path, columns: Sequence[str] | None, encoding: str | No
     import pyarrow.parquet as pq
 
     if columns is not None:
-        raise InputError(f"{path}: is Parquet, whose columns have names of their own; leave out --columns")
+        raise InputError(f"{path}: is Parquet, which names its own columns; leave out --columns")
     if encoding is not None:
-        raise InputError(f"{path}: is Parquet, which has no encoding to name; leave out --encoding")
+        raise InputError(f"{path}: is Parquet, which needs no encoding; leave out --encoding")
     try:
         return tuple(pq.read_schema(path).names)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: is not a whole Parquet file: {error}") from None
+        raise InputError(f"{path}: is not a valid Parquet file: {error}") from None
 
 
 def _write_list(rows: Iterator[_Row], path: Path) -> int:
-    """The rows as Parquet, by and by; how many there were."""
+    """Write the rows as Parquet, in batches; returns their number."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -314,7 +311,7 @@ def _write_list(rows: Iterator[_Row], path: Path) -> int:
     return num_rows
 
 
-# -- what came of it -----------------------------------------------------------------------------------------------------------------------
+# -- failures ------------------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +322,7 @@ class _Failure:
 
 
 def _failures(path: Path) -> list[_Failure]:
-    """The rows of a tar that have no picture in it, in the order of the list."""
+    """The rows of a tar without a picture in it, in the order of the list."""
     import pyarrow.parquet as pq
 
     names = ["key", "url", "place", "refused", "status", "error_message"]

@@ -1,4 +1,4 @@
-"""WebVision 1.0: 2.4 million pictures that Google and Flickr gave for the names of ImageNet's 1,000 classes, with the text beside them.
+"""WebVision 1.0: 2.4 million pictures found by Google and Flickr for the names of ImageNet's 1,000 classes, with their texts.
 
     data-prep make-shards webvision WebVision --filelist google --output shards/webvision-google
     data-prep make-shards webvision WebVision --filelist val --output shards/webvision-val
@@ -10,7 +10,7 @@
     WebVision/info/val_filelist.txt              val000001.jpg 0                          pictures in val_images_256/
     WebVision/info/synsets.txt                   n01440764 tench, Tinca tinca             line 1 is class 0
 
-Read just as well: the JSON files under meta/ (meta/google/q0001.json) and the pictures under train_images_256/. Had from
+The JSON files may also be under meta/ (meta/google/q0001.json), and the pictures under train_images_256/. Download it from
 data.vision.ee.ethz.ch/cvl/webvision (info, google_json, flickr_json, google_resized_256, flickr_resized_256, val_images_256).
 
 W. Li, L. Wang, W. Li, E. Agustsson, L. Van Gool, "WebVision Database: Visual Learning and Understanding from Web Data", 2017.
@@ -26,10 +26,10 @@ from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from data_prep.lines import BadLine, string_of, text_of_line
-from data_prep.pictures import offer
+from data_prep.files.lines import BadLine, string_of, text_of_line
+from data_prep.pictures.formats import offer
 from data_prep.sources import check_listing, input_fingerprint
-from data_prep.sources._layout import check_layout, told_names
+from data_prep.sources._layout import check_layout, first_names
 from multimodal.boxes import fingerprint_json
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
@@ -40,7 +40,7 @@ Text = Literal["joined", "parts"]
 
 SYNSETS = "info/synsets.txt"
 IMAGE_FOLDERS = ("", "train_images_256", "val_images_256", "val_images")
-"""Where the paths of the file lists lead, in the order in which they are tried."""
+"""The folders that paths in the file lists may be relative to, in the order in which they are tried."""
 
 _PAIRS_AT_ONCE = 1000
 _JSON_KEPT = 4  # rows of one JSON follow each other in the lists, some hundred at a time
@@ -52,12 +52,12 @@ def webvision(
     """The pictures of one file list in its order, each its own group; the class is metadata: `label`, and its name as `class`.
 
     input: the folder that holds info.
-    filelist: google, flickr or all, whose pictures are of the split `train`, or val, whose pictures are `val`.
-    text: joined, one text of title, description and tags, a line each, as the papers embed it; parts, each of those that is not blank
-        as a text of its own, in this order, so that training draws one of them.
+    filelist: google, flickr or all, whose pictures are in the split `train`; or val, whose pictures are in `val`.
+    text: joined: one text of title, description and tags, one line each, as in the papers; parts: each of those that is not blank is a
+        separate text, in this order, and training draws one of them.
 
-    A picture of val has no text of the web: it is paired with the name of its class. InputError: a list, or what it leads to, is not
-    there, or the two lists of a name differ in length.
+    A picture of val has no text from the web: its text is the name of its class. InputError: a list, or a file that it names, is missing,
+    or the two lists of a name differ in length.
     """
     lists = _Lists.of(input, filelist)
     for one in plan(_PAIRS_AT_ONCE, input, filelist, text) if part is None else [part]:
@@ -66,10 +66,10 @@ def webvision(
 
 
 def plan(pairs_per_shard: int, input: Path, filelist: Filelist = "all", text: Text = "joined") -> list[dict[str, Any]]:
-    """Runs of lines: number of the first, how many, the byte at which each of the lists has it, and how long these are.
+    """Ranges of lines: the number of the first line, how many, its byte offset in each list, and the sizes of the lists.
 
-    A run ends where the next JSON file begins, unless that alone has more rows than a shard: a JSON file is parsed for one part, and
-    not for as many as it has rows in.
+    A range ends where the next JSON file begins, unless one JSON file has more rows than a shard: so a JSON file is parsed for one part
+    only.
     """
     lists = _Lists.of(input, filelist)
     parts: list[dict[str, Any]] = []
@@ -79,13 +79,13 @@ def plan(pairs_per_shard: int, input: Path, filelist: Filelist = "all", text: Te
         else:
             parts.append(lines)
     if not parts:
-        raise InputError(f"{lists.files}: is empty; a line a picture is wanted, its path and its class")
+        raise InputError(f"{lists.files}: is empty; it needs one line per picture, with its path and its class")
     _check_reachable(input, lists)
     return parts
 
 
 def inputs(input: Path, filelist: Filelist, text: Text) -> dict[str, str]:
-    """The lists by content, the JSON files by size, for telling a set that was made of them; the lists stand for the pictures."""
+    """Fingerprints of the lists by content and of the JSON files by size; the lists stand for the pictures."""
     lists = _Lists.of(input, filelist)
     said = {"files": input_fingerprint(lists.files)}
     if (input / SYNSETS).is_file():
@@ -100,7 +100,7 @@ def inputs(input: Path, filelist: Filelist, text: Text) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class _Lists:
-    """The file list, and the list line by line beside it of where the texts are; None where there is none (val)."""
+    """The file list, and the parallel list of where the texts are; None if there is none (val)."""
 
     files: Path
     texts: Path | None
@@ -122,7 +122,7 @@ class _Lists:
 
 
 def _runs(lists: _Lists, pairs_per_shard: int) -> Iterator[dict[str, Any]]:
-    """Lines of one JSON file that follow each other, cut where they are more than a shard takes."""
+    """Consecutive lines of one JSON file, split if they are more than a shard holds."""
     for _, run in groupby(_lines(lists, 0, 0, 0), key=lambda line: line.json):
         lines = list(run)
         for start in range(0, len(lines), pairs_per_shard):
@@ -132,7 +132,7 @@ def _runs(lists: _Lists, pairs_per_shard: int) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """A line of the file list and its twin. number: from 0; files_at, texts_at: the byte at which each begins."""
+    """A line of the file list and the parallel line of the text list. number: from 0; files_at, texts_at: their byte offsets."""
 
     number: int
     file: bytes
@@ -146,18 +146,18 @@ class _Line:
 
 
 def _lines(lists: _Lists, number: int, files_at: int, texts_at: int) -> Iterator[_Line]:
-    """The lines from there on, of both lists in step; InputError where one ends before the other."""
+    """The lines of both lists, in parallel, from there on; InputError if one ends before the other."""
     with open(lists.files, "rb") as files, open(lists.texts or lists.files, "rb") as texts:
         files.seek(files_at)
         texts.seek(texts_at)
         for file in files:
             text = texts.readline() if lists.texts else b""
             if lists.texts and not text:
-                raise InputError(f"{lists.texts}: ends after {number} lines, and {lists.files.name} goes on. Get both lists again")
+                raise InputError(f"{lists.texts}: ends after {number} lines, before {lists.files.name}. Download both lists again")
             yield _Line(number, file.strip(), text.strip(), files_at, texts_at)
             number, files_at, texts_at = number + 1, files_at + len(file), texts_at + len(text)
         if lists.texts and texts.readline():
-            raise InputError(f"{lists.files}: ends after {number} lines, and {lists.texts.name} goes on. Get both lists again")
+            raise InputError(f"{lists.files}: ends after {number} lines, before {lists.texts.name}. Download both lists again")
 
 
 def _pairs_of(input: Path, lists: _Lists, text: Text, part: Mapping[str, Any], ledger: Ledger) -> Iterator[Pair]:
@@ -179,16 +179,16 @@ def _pairs_of(input: Path, lists: _Lists, text: Text, part: Mapping[str, Any], l
 
 
 def _texts(line: bytes, rows: Callable[[str], list[Any] | str], text: Text) -> list[str]:
-    """What the row of a JSON file says of a picture. BadLine where there is no such row, or a field is not what it should be."""
+    """The texts of a picture from a row of a JSON file. BadLine if there is no such row, or a field is invalid."""
     path, number = _path_and_number(line, "JSON file and row, `google/q0001.json 1`")
     held = rows(path)
     if isinstance(held, str):
-        raise BadLine(f"its text is in {path}, {held}")
+        raise BadLine(f"its text is in {path}{held}")
     if not 1 <= number <= len(held):
         raise BadLine(f"its text is in row {number} of {path}, which has {len(held)}")
     row = held[number - 1]
     if not isinstance(row, dict):
-        raise BadLine(f"row {number} of {path} is a {type(row).__name__}; an object is wanted")
+        raise BadLine(f"row {number} of {path}: expected an object, got a {type(row).__name__}")
     tags = row.get("tags") or []
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         raise BadLine(f"`tags` in row {number} of {path} is no list of strings")
@@ -198,19 +198,19 @@ def _texts(line: bytes, rows: Callable[[str], list[Any] | str], text: Text) -> l
 
 
 def _rows(input: Path, named: str) -> list[Any] | str:
-    """The list in a JSON file, or what is wrong with it: it costs the pictures that it speaks of, and is not read again for each."""
+    """The list in a JSON file, or what is wrong with it: kept as well, so that a broken file is not read again for each picture."""
     path = _json_path(input, named)
     if path is None:
-        return f"and there is none of {', '.join(map(str, _json_names(named)))}"
+        return f", and none of these files exists: {', '.join(map(str, _json_names(named)))}"
     try:
         held = json.loads(path.read_bytes())
     except ValueError as error:  # of JSON and of UTF-8 alike
-        return f"which is not JSON: {error}"
-    return held if isinstance(held, list) else f"which holds a {type(held).__name__}; a list is wanted"
+        return f", which is not JSON: {error}"
+    return held if isinstance(held, list) else f": expected a list, got a {type(held).__name__}"
 
 
 def _json_names(named: str) -> list[PurePosixPath]:
-    """Where a JSON file of the lists may lie: google/q0001.json -> google_json/q0001.json, meta/google/q0001.json, as it is."""
+    """The possible paths of a JSON file in the lists: google/q0001.json -> google_json/q0001.json, meta/google/q0001.json, unchanged."""
     path = PurePosixPath(named)
     return [PurePosixPath(f"{path.parts[0]}_json", *path.parts[1:]), PurePosixPath("meta", path), path]
 
@@ -237,15 +237,15 @@ def _stays_inside(named: str) -> bool:
     return not path.is_absolute() and ".." not in path.parts
 
 
-def _path_and_number(line: bytes, wanted: str) -> tuple[str, int]:
+def _path_and_number(line: bytes, expected: str) -> tuple[str, int]:
     path, _, number = text_of_line(line).rpartition(" ")
     if not path.strip() or not number.isdecimal():
-        raise BadLine(f"is {line[:60]!r}; wanted is {wanted}")
+        raise BadLine(f"expected {expected}, got {line[:60]!r}")
     return path.strip(), int(number)
 
 
 def _class_names(input: Path) -> list[str]:
-    """The words of each class; [] where the file is not there, and then a label is all that is known."""
+    """The names of the classes; [] if the file is missing, and then only labels are known."""
     try:
         lines = (input / SYNSETS).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
@@ -254,16 +254,22 @@ def _class_names(input: Path) -> list[str]:
 
 
 def _check_reachable(input: Path, lists: _Lists) -> None:
-    """InputError where the first line's JSON file or folder of pictures is nowhere: an archive was not unpacked."""
+    """InputError if the first line's JSON file or folder of pictures is missing: an archive was not unpacked."""
     line = next(_lines(lists, 0, 0, 0))
     try:
         name, _ = _path_and_number(line.file, "path and class")
         named, _ = _path_and_number(line.text, "JSON file and row") if lists.texts else ("", 0)
-    except BadLine:  # the ledger will name it
+    except BadLine:  # the ledger will list it
         return
     if lists.texts and _json_path(input, named) is None:
         tried = ", ".join(map(str, _json_names(named)))
-        raise InputError(f"{input}: the text of the first picture is in {named}; looked for {tried}, and found {told_names(input)}")
+        raise InputError(
+            f"{input}: the text of the first picture is in {named}; expected {tried}, and found {first_names(input)}. "
+            "Unpack the archives of texts"
+        )
     folders = [PurePosixPath(folder) / PurePosixPath(name).parent for folder in IMAGE_FOLDERS]
     if not any(part != PurePosixPath() and (input / part).is_dir() for part in folders):
-        raise InputError(f"{input}: the first picture is {name}; looked for {', '.join(map(str, folders))}, and found {told_names(input)}")
+        raise InputError(
+            f"{input}: the first picture is {name}; expected {', '.join(map(str, folders))}, and found {first_names(input)}. "
+            "Unpack the archives of pictures"
+        )

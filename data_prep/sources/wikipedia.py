@@ -1,13 +1,13 @@
-"""Pictures of Wikipedia's articles, each with the article and its caption: a ZIM file, or a MediaWiki dump and a folder of pictures.
+"""Pictures in Wikipedia articles, each with the article and its caption: a ZIM file, or a MediaWiki dump and a folder of pictures.
 
     data-prep make-shards wikipedia enwiki-20250101-pages-articles-multistream.xml.bz2 --images commons --output shards/wikipedia
     data-prep make-shards wikipedia wikipedia_en_all_maxi_2025-08.zim --min-side-px 128 --output shards/wikipedia
 
-Which picture belongs to which article is said by the wikitext (`[[File:Name.jpg|thumb|caption]]`, galleries, infoboxes) or by the table of
-WIT (Srinivasan et al., "WIT: Wikipedia-based Image Text Dataset", SIGIR 2021), of which also the text that WikiExtractor wrote makes use.
+The wikitext says which pictures an article has (`[[File:Name.jpg|thumb|caption]]`, galleries, infoboxes); or the table of WIT does
+(Srinivasan et al., "WIT: Wikipedia-based Image Text Dataset", SIGIR 2021), which is needed for texts from WikiExtractor.
 
-The ZIM files of Kiwix hold articles as HTML together with their pictures, so that one download is enough (extra `zim`). Their pictures have
-the size at which the article shows them, most of them 220 to 250 pixels wide: with the default of --min-side-px nearly all are passed over.
+Kiwix's ZIM files hold articles as HTML together with their pictures, so one download is enough (extra `zim`). Their pictures have the size
+shown in the article, mostly 220 to 250 pixels wide: with the default of --min-side-px nearly all are skipped.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
 
-from data_prep.lines import numbered_lines
-from data_prep.pictures import is_smaller, offer
+from data_prep.files.lines import numbered_lines
+from data_prep.pictures.formats import is_smaller, offer
 from data_prep.sources import input_fingerprint
 from data_prep.sources._images import Images, images_fingerprint
-from data_prep.wiki_dump import Dump, OnBad, extracted_articles, extracted_files
-from data_prep.wiki_html import read_html
-from data_prep.wikitext import Article, Illustration, file_name, hashed_path, read_wikitext, words_of
-from data_prep.zim import Zim, is_zim, picture_path
+from data_prep.wiki.dump import Dump, OnBad, extracted_articles, extracted_files
+from data_prep.wiki.html import read_html
+from data_prep.wiki.wikitext import Article, Illustration, file_name, hashed_path, read_wikitext, words_of
+from data_prep.wiki.zim import Zim, is_zim, picture_path
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import Ledger
 
-# What shards hold; articles also link drawings, sounds and films, which are no pairs.
+# Formats that shards hold; articles also link vector drawings, sounds and films, which are skipped.
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif")
-_DRAWING = re.compile(r".*\.svg(\.\w+)+", re.IGNORECASE)  # as pixels, which a ZIM file has of it
+_DRAWING = re.compile(r".*\.svg(\.\w+)+", re.IGNORECASE)  # rendered to pixels, as in ZIM files
 _MAX_NAME_BYTES = 240  # MediaWiki stores no longer ones
 _SAMPLED_PIECES = 8
 _PAGES_A_PIECE = 32  # of a ZIM file
@@ -58,19 +58,19 @@ def wikipedia(
 ) -> Iterator[Pair]:
     """The pictures of each article, in the order of the dump and of the article; pictures of one article share a group.
 
-    input: the dump, pages-articles as .xml.bz2 (multistream or not) or .xml; or the folder that WikiExtractor wrote, together with `wit`;
-        or a ZIM file of Kiwix (.zim; of one in several files the first, .zimaa), which is all that is needed.
-    images: a folder with the pictures under their names on the wiki, with blanks or underscores, or below MediaWiki's hashed folders
-        (a/a9/Example.jpg), or in tars. A picture that is not there is passed over: nobody has all of them.
-    wit: a table of WIT (.tsv or .tsv.gz) that says which pictures an article has, with which captions, in place of the wikitext.
+    input: the dump, pages-articles as .xml.bz2 (multistream or not) or .xml; or WikiExtractor's output folder, together with `wit`;
+        or a ZIM file of Kiwix (.zim, or the first file, .zimaa, of a split one), which needs nothing else.
+    images: a folder with the pictures under their names on the wiki, with blanks or underscores, or in MediaWiki's hashed folders
+        (a/a9/Example.jpg), or in tars. Missing pictures are skipped, since nobody has all of them.
+    wit: a table of WIT (.tsv or .tsv.gz) with the pictures and captions of each article, to use instead of the wikitext.
     index: the index of a multistream dump; by default the one beside it.
-    min_side_px: pictures whose shorter side has fewer pixels are passed over, as flags and icons.
-    min_words: articles with fewer words are passed over.
-    part: one of those that `plan` made; by default all of the input.
+    min_side_px: skip pictures whose shorter side has fewer pixels, such as flags and icons.
+    min_words: skip articles with fewer words.
+    part: one of the parts from `plan`; by default the whole input.
 
-    An article of a ZIM file has its path there as its id; a picture of it that is not in the file is bad, as a broken one.
-    The texts are the article, its title before it, and then the caption where there is one. A picture of several articles comes with each
-    of them, named "article id/file name": what is in another part of the dump is not known here, and `data-prep dedup` finds it.
+    The id of an article in a ZIM file is its path there; a picture that is missing in the file counts as bad.
+    The texts are the article, after its title, and then the caption if there is one. A picture in several articles comes with each of them,
+    named "article id/file name": a part does not know the other parts of the dump; `data-prep dedup` finds such pictures.
     """
     documents = _open(input, images, wit, index)
     with documents.pictures() as find:
@@ -94,8 +94,8 @@ def plan(
     min_side_px: int = 256,
     min_words: int = 50,
 ) -> list[dict[str, Any]]:
-    """Ranges of the dump, {"start": ..., "stop": ...}, or of the entries of a ZIM file, or files of WikiExtractor's, of about so many pairs
-    each: as eight places of the input let expect, which are read for that.
+    """Ranges of the dump, {"start": ..., "stop": ...}, or of the entries of a ZIM file, or lists of WikiExtractor's files, each with about
+    pairs_per_shard pairs, as estimated by reading eight samples of the input.
     """
     documents = _open(input, images, wit, index)
     num = documents.num_pieces
@@ -109,7 +109,7 @@ def plan(
 
 
 def inputs(input: Path, images: Path | None, wit: Path | None, index: Path | None, min_side_px: int, min_words: int) -> dict[str, str]:
-    """The dump, the pictures and the table, for telling a set that was made of them; an index only says where the dump may be cut."""
+    """Fingerprints of the dump, the pictures and the table; not of the index, which only says where the dump can be cut."""
     if is_zim(input):
         return {"input": _zim(input, images, wit, index).fingerprint}
     said = {"input": input_fingerprint(input, extracted_files(input)), "images": images_fingerprint(_given(images, input))}
@@ -127,21 +127,21 @@ class _Picture:
 
 
 Find = Callable[[str], bytes | None]
-"""The picture of that file, None where nobody expects it to be there. InputError: why it cannot be had."""
+"""File name -> its picture, None if it may be missing. InputError: why it cannot be read."""
 
 
 def _pictures_of(article: _Article, find: Find, min_side_px: int, where: str, ledger: Ledger) -> Iterator[_Picture]:
-    """Those that are there and large enough."""
+    """The pictures that exist and are large enough."""
     names: set[str] = set()
     for one in article.illustrations:
         if not one.file.lower().endswith(_SUFFIXES):
             continue
-        name = one.file.rpartition("/")[2]  # which no name on a wiki has; in a ZIM file pictures lie in folders, and two may share a name
+        name = one.file.rpartition("/")[2]  # names on a wiki have no /; in a ZIM file pictures are in folders, and two may share a name
         name = f"{article.id}/{one.file if name in names else name}"
         names.add(name.rpartition("/")[2])
         try:
             image = find(one.file)
-        except InputError as error:  # several members of the tars could be meant; a ZIM file does not hold it
+        except InputError as error:  # several members of the tars match, or a ZIM file lacks it
             ledger.bad(where, name, str(error))
             continue
         if image is not None and not is_smaller(image, min_side_px):
@@ -155,7 +155,7 @@ def _pictures_in(images: Path) -> Iterator[Find]:
 
 
 def _read(pictures: Images, file: str) -> bytes | None:
-    """By its stored name, by the name with blanks, or where MediaWiki keeps it; None for what is no name of a file on a wiki."""
+    """Read by the stored name, the name with blanks, or MediaWiki's hashed path; None if it is not a valid file name on a wiki."""
     if "/" in file or "\0" in file or len(file.encode("utf-8", "surrogatepass")) > _MAX_NAME_BYTES:
         return None
     names = dict.fromkeys((file, file.replace("_", " "), hashed_path(file)))
@@ -174,7 +174,7 @@ class _Article:
 
 
 class _Documents(Protocol):
-    """Articles, in pieces that can be read by themselves."""
+    """Articles, in pieces that can be read separately."""
 
     @property
     def num_pieces(self) -> int: ...
@@ -185,11 +185,11 @@ class _Documents(Protocol):
     def read(self, part: Mapping[str, Any] | None, bad: OnBad) -> Iterator[_Article]: ...
 
     def pictures(self) -> AbstractContextManager[Find]:
-        """How the files that its articles name are found."""
+        """A function that finds the files named by its articles."""
 
 
 def _open(input: Path, images: Path | None, wit: Path | None, index: Path | None) -> _Documents:
-    """Kept by a process for all its parts, until one of these changes; of a folder, or of a ZIM in pieces, what is looked at first."""
+    """Cached by a process for all its parts, until one of these files changes (of a folder or a split ZIM file, the path given)."""
     return _opened(input, images, wit, index, tuple(map(_stamp, (input, wit, index))))
 
 
@@ -212,9 +212,9 @@ def _opened(input: Path, images: Path | None, wit: Path | None, index: Path | No
     if not files:
         raise InputError(f"{input}: is a folder without WikiExtractor's files (AA/wiki_00). Give them, or a dump: one file (.xml.bz2)")
     if wit is None:
-        raise InputError(f"{input}: is a folder; text that WikiExtractor wrote does not say which pictures it had: give a table, --wit")
+        raise InputError(f"{input}: is a folder; WikiExtractor's texts do not say which pictures an article has: give a table with --wit")
     if index is not None:
-        raise InputError(f"{input}: is a folder of WikiExtractor's files; --index is of a multistream dump. Leave it out")
+        raise InputError(f"{input}: is a folder of WikiExtractor's files; --index is for a multistream dump. Leave it out")
     first = next((article for file in files for article in extracted_articles(file, lambda *_: None)), None)
     names = tuple(file.relative_to(input).as_posix() for file in files)
     return _OfExtractor(input, names, _read_wit(wit, first.language if first is not None else ""), images)
@@ -222,14 +222,14 @@ def _opened(input: Path, images: Path | None, wit: Path | None, index: Path | No
 
 def _given(images: Path | None, input: Path) -> Path:
     if images is None:
-        raise InputError(f"{input}: has no pictures in it, as a ZIM file does; give the folder or the .tar where they lie, --images")
+        raise InputError(f"{input}: contains no pictures (only ZIM files do); give the folder or the .tar of the pictures with --images")
     return images
 
 
 def _zim(input: Path, images: Path | None, wit: Path | None, index: Path | None) -> Zim:
     needless = [f"--{name}" for name, path in {"images": images, "wit": wit, "index": index}.items() if path is not None]
     if needless:
-        raise InputError(f"{input}: a ZIM file holds its pictures, and says which article has which; leave {', '.join(needless)} out")
+        raise InputError(f"{input}: a ZIM file contains its pictures, and says which article has which; leave out {', '.join(needless)}")
     return Zim(input)
 
 
@@ -238,10 +238,10 @@ Links = Mapping[str, tuple[Illustration, ...]]
 
 
 def _read_or_name(read: Callable[[], Article], where: str, page: str, bad: OnBad) -> Article | None:
-    """The article, or None where it cannot be read, and `bad` is told."""
+    """The article; or, if it cannot be read, None and a call of `bad`."""
     try:
         return read()
-    except Exception as error:  # strangers write pages: what nobody thought of costs its page, and not this job and each that resumes it
+    except Exception as error:  # pages are untrusted: an unforeseen error costs the page, not this job and each that resumes it
         bad(where, page, f"the page cannot be read: {type(error).__name__}: {error}")
         return None
 
@@ -306,7 +306,7 @@ class _OfZim:
 
     @cached_property
     def _cuts(self) -> list[int]:
-        """Numbers of entries: the first, that of each so-manieth page, and the end."""
+        """Numbers of entries: 0, that of every _PAGES_A_PIECE-th page, and the end."""
         return [0, *self.zim.page_entries()[_PAGES_A_PIECE::_PAGES_A_PIECE], self.zim.num_entries]
 
     @property
@@ -318,7 +318,7 @@ class _OfZim:
 
     def read(self, part: Mapping[str, Any] | None, bad: OnBad) -> Iterator[_Article]:
         for page in self.zim.pages(**(part or {}), bad=bad):
-            if "<img" not in page.html:  # which most pages of a ZIM file without pictures do not have, and parsing takes the longest
+            if "<img" not in page.html:  # a quick check, because parsing takes the longest
                 continue
             article = _read_or_name(partial(read_html, page.html), self.zim.path.name, page.path, bad)
             if article is None:
@@ -338,9 +338,9 @@ _WIT_CAPTIONS = ("caption_reference_description", "caption_attribution_descripti
 
 
 def _read_wit(path: Path, language: str) -> Links:
-    """The rows of a language ("": of all), each picture of an article once; some 300 bytes a row stay in memory, of English 1.6 GB.
+    """The rows of a language ("": of all), each picture of an article once. Takes some 300 bytes of memory per row, 1.6 GB for English.
 
-    The caption is the one under the picture; where there is none, what the picture's own page says of it; then the text for the blind.
+    The caption is the one under the picture; else the description on the picture's own page; else the alternative text.
     """
     csv.field_size_limit(sys.maxsize)
     rows = csv.reader(_decoded(path), delimiter="\t")
@@ -348,7 +348,7 @@ def _read_wit(path: Path, language: str) -> Links:
     missing = [name for name in _WIT_COLUMNS if name not in header]
     if missing:
         raise InputError(
-            f"{path}: has no column {', '.join(missing)}; its first line should be that of WIT, and is: {', '.join(header)[:200]}"
+            f"{path}: has no column {', '.join(missing)}; its first line must be WIT's header, and is: {', '.join(header)[:200]}"
         )
     links: dict[str, dict[str, str]] = {}
     for record in _records(path, header, rows):
@@ -360,14 +360,14 @@ def _read_wit(path: Path, language: str) -> Links:
 
 
 def _records(path: Path, header: list[str], rows: Iterator[list[str]]) -> Iterator[dict[str, str]]:
-    """Its rows by column. InputError where one is broken: nothing would say of a set which pictures it had missed."""
+    """Its rows by column. InputError if one is broken: a set has no record of pictures that it missed."""
     try:
         for number, row in enumerate(rows, 1):
             if len(row) != len(header):
-                raise InputError(f"{path} row {number}: has {len(row)} fields, where there are {len(header)} columns. Get the table again")
+                raise InputError(f"{path} row {number}: has {len(row)} fields for {len(header)} columns. Download the table again")
             yield dict(zip(header, row, strict=True))
     except csv.Error as error:
-        raise InputError(f"{path}: is no table of WIT: {error}. Get the table again") from None
+        raise InputError(f"{path}: is not a table of WIT: {error}. Download the table again") from None
 
 
 def _decoded(path: Path) -> Iterator[str]:
@@ -375,4 +375,4 @@ def _decoded(path: Path) -> Iterator[str]:
         try:
             yield line.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise InputError(f"{path} line {number}: is not UTF-8 (byte {error.start + 1}). Get the table again") from None
+            raise InputError(f"{path} line {number}: is not UTF-8 (byte {error.start + 1}). Download the table again") from None

@@ -11,7 +11,8 @@ from multimodal.data.loader import PairLoader
 from multimodal.data.mixture import Mixture
 from multimodal.data.order import Order, random_words
 from multimodal.data.shuffle import BlockShuffle, FullShuffle, Shuffle, how_mixed
-from multimodal.data.sides import Captions, ColumnRows, InPlace, Pixels, Reader, Rows, Shuffled, Side
+from multimodal.data.sides import Captions, ColumnRows, InPlace, Pixels, Reader, Rows, Shuffled, Side, TowerPixels
+from multimodal.data.stream import Stream, StreamLoader
 
 __all__ = [
     "BadPicture",
@@ -29,6 +30,9 @@ __all__ = [
     "Shuffle",
     "Shuffled",
     "Side",
+    "Stream",
+    "StreamLoader",
+    "TowerPixels",
     "how_mixed",
     "random_words",
 ]

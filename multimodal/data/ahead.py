@@ -1,9 +1,9 @@
-"""Fetch the tars of a remote set in the order in which coming steps read them, while earlier steps are used.
+"""Fetch the tars of a remote set ahead of the steps that read them, while earlier steps are being used.
 
 with Ahead(shards, shards.remote, steps, window_bytes=2**30) as ahead:     # steps: the ids of each step, in order
     for number in range(num_steps):
         ...
-        ahead.reached(number)                               # steps up to this one need no tar any more
+        ahead.reached(number)                               # steps up to this one no longer need a tar
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from types import TracebackType
 
 import numpy as np
 
-from multimodal.shards import RemoteShards, ShardSet
+from multimodal.shards.reader import ShardSet
+from multimodal.shards.tars import RemoteTars
 
 
 class Ahead:
-    """A thread that runs ahead by as many tars as window_bytes hold, beginning with those of the step that is waited for.
+    """A thread that fetches ahead, as many tars as fit into window_bytes, starting with those of the next step.
 
-    It only has tars in the cache before they are asked for: what it is late for is fetched by who reads it.
+    It only fills the cache. A tar that it is late for is fetched by its reader.
     """
 
-    def __init__(self, shards: ShardSet, remote: RemoteShards, steps: Iterable[np.ndarray], window_bytes: int) -> None:
+    def __init__(self, shards: ShardSet, remote: RemoteTars, steps: Iterable[np.ndarray], window_bytes: int) -> None:
         self._shards, self._remote, self._steps, self._window_bytes = shards, remote, steps, window_bytes
         self._window: dict[int, int] = {}
         """Number of a shard -> the last step known to read it."""
@@ -38,13 +39,13 @@ class Ahead:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Fetch no other tar. One that is on its way comes to its end, for others may want it."""
+        """Fetch no further tar. A download in progress is finished, since other processes may want the tar."""
         with self._moved:
             self._stopped = True
             self._moved.notify()
 
     def reached(self, step: int) -> None:
-        """Steps up to this one have been read. Raises what ended the thread: a tar that could not be fetched."""
+        """Mark the steps up to this one as read. Raises the error that ended the thread: a tar that could not be fetched."""
         with self._moved:
             self._done = step
             self._moved.notify()
@@ -58,11 +59,11 @@ class Ahead:
                 for number in numbers[np.argsort(first)].tolist():
                     if not self._enters(number, step):
                         return
-        except Exception as error:  # told where the steps are asked for
+        except Exception as error:  # raised in `reached`
             self._error = error
 
     def _enters(self, number: int, step: int) -> bool:
-        """Fetch the shard as soon as the window has room for it; False where there is no need any more."""
+        """Fetch the shard as soon as the window has room for it; False once the loader has stopped."""
         is_there = number in self._window
         shard = self._shards.shards[number]
         with self._moved:

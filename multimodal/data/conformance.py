@@ -1,4 +1,4 @@
-"""What any loader of pairs must do, to be called with one's own: every pair once an epoch, and exactly the rest after a resume.
+"""What any loader of pairs must do, as checks for your own loader: every pair once per epoch, and exactly the rest after a resume.
 
 def make(batch_size: int, rank: int, world_size: int) -> PairLoader: ...
 
@@ -22,7 +22,7 @@ from multimodal.pairs import Batch
 
 
 class Loader(Protocol):
-    """What a run wants of its loader."""
+    """What a run requires of its loader."""
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Batch]: ...
@@ -31,21 +31,24 @@ class Loader(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
+MIN_SHUFFLED = 8
+"""From this many pairs on, two epochs in the same order are no coincidence: there are 40,320 orders of eight."""
+
 MakeLoader = Callable[[int, int, int], Loader]
 """(batch_size, rank, world_size) -> a loader of one rank, not yet used."""
 
 
 def assert_exact_epoch(make: MakeLoader, ids: np.ndarray, batch_size: int, world_size: int, epoch: int = 0) -> None:
-    """All ranks take the same number of full steps, and together they see each of ids (n,) once; what fills the last step is -1 and not
-    valid.
+    """All ranks take the same number of full steps, and together they see each of ids (n,) once; padding of the last step is -1 and not
+    valid, some other rows are valid, and a batch does not change while later ones are read.
     """
     seen = _seen(make, batch_size, world_size, epoch)
-    assert sorted(seen) == sorted(ids.tolist()), f"{len(seen)} rows seen of {len(ids)} pairs, {len(set(seen))} different ones"
+    assert sorted(seen) == sorted(ids.tolist()), f"{len(seen)} rows seen for {len(ids)} pairs, {len(set(seen))} of them distinct"
 
 
 def assert_exact_mixture(make: MakeLoader, sets: Sequence[np.ndarray], batch_size: int, world_size: int, num_epochs: int) -> None:
-    """From epoch 0 on, all ranks take the same number of full steps, each epoch sees as many pairs of each set as any other, and of a set
-    no pair has been seen twice more than another.
+    """From epoch 0 on, all ranks take the same number of full steps, each epoch sees the same number of pairs of each set, and
+    no pair of a set has been seen two times more often than another.
 
     sets: the ids (n_s,) of each set.
     """
@@ -57,7 +60,7 @@ def assert_exact_mixture(make: MakeLoader, sets: Sequence[np.ndarray], batch_siz
         seen = _seen(make, batch_size, world_size, epoch)
         assert set(seen) <= numbers.keys(), f"{len(set(seen) - numbers.keys())} pairs seen that are in no set"
         counts.append(np.bincount([numbers[id] for id in seen], minlength=len(sets)).tolist())
-        assert counts[-1] == counts[0], f"epoch {epoch} has {counts[-1]} pairs of the sets, and epoch 0 has {counts[0]}"
+        assert counts[-1] == counts[0], f"epoch {epoch} has {counts[-1]} pairs of the sets, but epoch 0 has {counts[0]}"
         times.update(seen)
         for number, of_set in enumerate(sets):
             most, least = max(times[id] for id in of_set.tolist()), min(times[id] for id in of_set.tolist())
@@ -65,51 +68,62 @@ def assert_exact_mixture(make: MakeLoader, sets: Sequence[np.ndarray], batch_siz
 
 
 def _seen(make: MakeLoader, batch_size: int, world_size: int, epoch: int) -> list[int]:
-    """The ids that all ranks together see in an epoch, in full steps of equal number."""
+    """The ids that all ranks together see in an epoch; each rank takes the same number of full steps."""
     loaders = [make(batch_size, rank, world_size) for rank in range(world_size)]
     seen: list[int] = []
+    num_valid = 0
     for rank, loader in enumerate(loaders):
         loader.set_epoch(epoch)
-        batches = list(loader)
+        batches, copies = [], []
+        for batch in loader:
+            batches.append(batch)
+            copies.append(_copy(batch))
+        changed = next((step for step, (batch, copy) in enumerate(zip(batches, copies, strict=True)) if not _equal(batch, copy)), None)
+        assert changed is None, f"batch {changed} changed while later ones were read: its memory was reused too early"
         assert len(batches) == len(loader) == len(loaders[0]), f"rank {rank} took {len(batches)} steps, of {len(loaders[0])} on rank 0"
         for batch in batches:
             assert {len(batch.id), len(batch.image), len(batch.text), len(batch.valid)} == {batch_size}, "a batch is not full"
             padding = batch.id < 0
             assert not batch.valid[padding].any(), "a row of padding is marked valid"
             seen += batch.id[~padding].tolist()
+            num_valid += int(batch.valid.sum())
+    assert num_valid or not seen, f"{len(seen)} rows seen, and none of them is valid: nothing would be learned"
     return seen
 
 
 def assert_exact_resume(make: MakeLoader, batch_size: int, world_size: int, world_size_after: int | None = None, epoch: int = 0) -> None:
-    """Stopped after any number of steps, saved as JSON and loaded by other ranks, the epoch's rest and the next epoch are what they would
-    have been.
+    """Stopped after any number of steps, saved as JSON and loaded by other ranks, the epoch's rest and the next epoch are as they would
+    have been, and the loader's length is unchanged. The next epoch has another order.
 
-    world_size_after: ranks that go on, with a batch size that keeps the global batch; as many as before where None.
+    world_size_after: ranks that resume, with a batch size that keeps the global batch; None for as many as before.
     """
     world_size_after = world_size_after or world_size
-    assert batch_size * world_size % world_size_after == 0, "the global batch must divide by the ranks that go on"
+    assert batch_size * world_size % world_size_after == 0, "the global batch must divide by the ranks that resume"
     batch_size_after = batch_size * world_size // world_size_after
     expected = _steps([make(batch_size, rank, world_size) for rank in range(world_size)], epoch, num_epochs=2)
     num_steps = len(expected) // 2
+    orders = [[id for step in steps for id in step.id.tolist()] for steps in (expected[:num_steps], expected[num_steps:])]
+    assert orders[0] != orders[1] or len(orders[0]) < MIN_SHUFFLED, f"epochs {epoch} and {epoch + 1} have the same order"
     for num_done in range(num_steps + 1):
         before = [make(batch_size, rank, world_size) for rank in range(world_size)]
         for loader in before:
             loader.set_epoch(epoch)
             assert len(list(islice(loader, num_done))) == num_done
         states = [json.dumps(loader.state_dict(), sort_keys=True) for loader in before]
-        assert len(set(states)) == 1, f"ranks disagree on where they are: {states}"
+        assert len(set(states)) == 1, f"ranks disagree on their position: {states}"
         after = [make(batch_size_after, rank, world_size_after) for rank in range(world_size_after)]
         for loader in after:
             loader.load_state_dict(json.loads(states[0]))
+            assert len(loader) == num_steps, f"len is {len(loader)} after a resume and {num_steps} before: it counts a whole epoch"
         rest = _steps(after, None, num_epochs=2 if 0 < num_done < num_steps else 1)
         wanted = expected[num_done:] if num_done else expected[:num_steps]
-        assert len(rest) == len(wanted), f"after {num_done} steps of {num_steps}, {len(rest)} followed where {len(wanted)} should"
+        assert len(rest) == len(wanted), f"after {num_done} steps of {num_steps}, {len(rest)} followed, expected {len(wanted)}"
         for step, (batch, other) in enumerate(zip(rest, wanted, strict=True), start=num_done):
-            assert _equal(batch, other), f"resumed after {num_done} steps, step {step} is another one"
+            assert _equal(batch, other), f"resumed after {num_done} steps, step {step} is different"
 
 
 def _steps(loaders: list[Loader], epoch: int | None, num_epochs: int) -> list[Batch]:
-    """The global batches of some epochs: the first row of each rank, then the second of each, and so on, as positions are dealt."""
+    """The global batches of some epochs: the first row of each rank, then the second of each, and so on, as positions are assigned."""
     steps: list[Batch] = []
     if epoch is not None:
         for loader in loaders:
@@ -120,9 +134,13 @@ def _steps(loaders: list[Loader], epoch: int | None, num_epochs: int) -> list[Ba
 
 
 def _joined(parts: tuple[Batch, ...]) -> Batch:
-    ids, images, texts, valid = zip(*parts, strict=True)
+    ids, images, texts, valid, identities = zip(*parts, strict=True)
     text = _in_turn(texts) if isinstance(texts[0], torch.Tensor) else [one for row in zip(*texts, strict=True) for one in row]
-    return Batch(_in_turn(ids), _in_turn(images), text, _in_turn(valid))
+    return Batch(_in_turn(ids), _in_turn(images), text, _in_turn(valid), None if identities[0] is None else _in_turn(identities))
+
+
+def _copy(batch: Batch) -> Batch:
+    return Batch._make(part.clone() if isinstance(part, torch.Tensor) else part and list(part) for part in batch)
 
 
 def _in_turn(parts: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -131,9 +149,7 @@ def _in_turn(parts: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def _equal(one: Batch, other: Batch) -> bool:
-    same_text = (
-        torch.equal(one.text, other.text)
-        if isinstance(one.text, torch.Tensor) and isinstance(other.text, torch.Tensor)
-        else one.text == other.text
+    return all(
+        torch.equal(a, b) if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) else a == b
+        for a, b in zip(one, other, strict=True)
     )
-    return same_text and all(torch.equal(a, b) for a, b in ((one.id, other.id), (one.image, other.image), (one.valid, other.valid)))

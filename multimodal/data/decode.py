@@ -1,11 +1,11 @@
-"""From an encoded file to pixels, the same for whoever asks: training, embedding, serving.
+"""From an encoded file to pixels, the same for training, embedding and serving.
 
     pixels = centre(shards.image_bytes(7), size=224, crop_share=0.875)        # (3, 224, 224) uint8, as timm's evaluation transform cuts it
     pixels = random_crop(shards.image_bytes(7), size=224, word=random_words(seed, epoch, ids)[0])       # for training
 
-What is not a picture raises `BadPicture` with the reason, and nothing else does.
+A file that is not a picture raises `BadPicture` with the reason; nothing else does.
 
-Two decoders show the same picture, and which one is asked is decided by the bytes alone:
+Two decoders give the same picture. The bytes alone decide which one is used:
 
     for                                                                     decoder
     `picture`, `centre`, `random_crop(exact=True)`: embedding, serving      Pillow
@@ -13,8 +13,8 @@ Two decoders show the same picture, and which one is asked is decided by the byt
     `random_crop` of anything else: PNG, WebP, AVIF, CMYK, turned by EXIF,  Pillow
     or of more pixels than are decoded whole
 
-Unless it is to be exact, a crop is resized by torch, bilinear or bicubic, antialiased: Pillow's filters with vector instructions, 50 dB
-(PSNR) and more from Pillow's picture. Other filters are Pillow's from the first byte to the last pixel.
+Unless exact=True, torch resizes a crop (bilinear or bicubic, antialiased): Pillow's filters with vector instructions, within 50 dB (PSNR)
+of Pillow's pixels or better. Other filters use Pillow throughout.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -30,43 +30,47 @@ import torch
 from PIL import Image
 
 from multimodal.data.order import uniform
-from multimodal.pictures import BadPicture, picture, plain_jpeg_size
-
-Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+from multimodal.pictures.decode import BadPicture, picture, plain_jpeg_size
+from multimodal.pictures.preprocessing import Interpolation, Resize, centre_of
 
 CROP_ATTEMPTS = 10
 ANTIALIASED: dict[str, Callable[..., torch.Tensor]] = {
     "bilinear": torch._C._nn._upsample_bilinear2d_aa,
     "bicubic": torch._C._nn._upsample_bicubic2d_aa,
 }
-"""torch's resizes that equal Pillow's. What `torch.nn.functional.interpolate` calls; it does not pass on both a size and a step, nor where
-to write.
-"""
+"""torch's resizes that equal Pillow's. `torch.nn.functional.interpolate` calls them, but passes on neither `out` nor both size and step."""
 ENOUGH = 1.5
-"""A picture is decoded smaller only where the rectangle keeps this many times the pixels asked for, each way. Of 1,094 crops of photographs
-of 512 pixels the worst had 33 dB with 1 (the DCT's filter is not Pillow's), 34 with 1.25, 36.4 with 1.5.
+"""A picture is decoded at a reduced size only if the rectangle keeps this many times the pixels asked for, each way. The worst of 1,094
+crops of 512-pixel photographs had 33 dB with 1 (the DCT's filter is not Pillow's), 34 with 1.25, 36.4 with 1.5.
 """
 MAX_SHIFT = 1 / 16
-"""Of a pixel of the smaller picture: how far a rectangle may move to begin on one. Half a pixel, plain rounding, costs 10 dB."""
+"""In pixels of the reduced picture: how far a rectangle may move to start on a whole pixel. Half a pixel, plain rounding, costs 10 dB."""
 MAX_EXTRA = 16
-"""Columns or rows computed and thrown away, so that a rectangle begins on a whole pixel."""
+"""The most columns or rows that are computed and discarded so that a rectangle starts on a whole pixel."""
 
 
 class Decoded:
-    """A picture's file, decoded when it is first asked for its pixels and not again: all that is cut from one picture shares them."""
+    """A picture's file, decoded once, when its pixels are first needed: all crops of one picture share them."""
 
     def __init__(self, encoded: bytes) -> None:
         self._encoded = encoded
         self._jpegs: dict[int, np.ndarray] = {}
 
+    @classmethod
+    def of(cls, image: Image.Image) -> Decoded:
+        """A picture that has no file, already as `picture` shows one."""
+        decoded = cls(b"")
+        decoded.image = image
+        return decoded
+
     @cached_property
     def image(self) -> Image.Image:
-        """As `picture` shows it; not to be changed. Raises BadPicture."""
+        """As `picture` returns it; do not modify it. Raises BadPicture."""
         return picture(self._encoded)
 
     @cached_property
     def plain_jpeg_size(self) -> tuple[int, int] | None:
-        """See `multimodal.pictures.plain_jpeg_size`."""
+        """See `multimodal.pictures.decode.plain_jpeg_size`."""
         return plain_jpeg_size(self._encoded)
 
     def jpeg(self, part: int) -> np.ndarray:
@@ -75,31 +79,26 @@ class Decoded:
             assert self.plain_jpeg_size is not None, "not a plain JPEG"
             min_width, min_height = (-(-side // part) for side in self.plain_jpeg_size)
             try:
-                # strict=False: what is damaged inside is shown as far as it goes, as Pillow shows it; being cut off was looked for before
+                # strict=False: a damaged file is decoded as far as it goes, as Pillow does; truncation was checked before
                 self._jpegs[part] = simplejpeg.decode_jpeg(self._encoded, min_width=min_width, min_height=min_height, strict=False)
             except ValueError as error:
                 raise BadPicture(f"JPEG: {error}") from None
         return self._jpegs[part]
 
 
-def centre(encoded: bytes | Decoded, size: int, crop_share: float = 0.875, interpolation: Interpolation = "bicubic") -> np.ndarray:
-    """The middle of a picture -> (3, size, size) uint8.
+def centre(
+    encoded: bytes | Decoded,
+    size: int,
+    crop_share: float = 0.875,
+    interpolation: Interpolation = "bicubic",
+    resize: Resize = "shortest",
+    fill: int = 0,
+) -> np.ndarray:
+    """A picture for evaluation, or its middle -> (3, size, size) uint8, antialiased. Raises BadPicture.
 
-    The shorter side is brought to floor(size / crop_share), antialiased, and the middle square cut out: what timm's evaluation transform
-    does with crop_pct = crop_share, to the last bit. Raises BadPicture.
+    The settings are those of `multimodal.pictures.preprocessing.centre_of`.
     """
-    if not 0 < crop_share <= 1:
-        raise ValueError(f"crop_share={crop_share} must be above 0 and at most 1")
-    image = _decoded(encoded).image
-    shorter = math.floor(size / crop_share)
-    width, height = image.size
-    if width <= height:
-        width, height = shorter, int(shorter * height / width)
-    else:
-        width, height = int(shorter * width / height), shorter
-    image = image.resize((width, height), Image.Resampling[interpolation.upper()])
-    left, top = int(round((width - size) / 2)), int(round((height - size) / 2))
-    return _pixels(image.crop((left, top, left + size, top + size)))
+    return centre_of(_decoded(encoded).image, size, crop_share, interpolation, resize, fill)
 
 
 def random_crop(
@@ -113,12 +112,12 @@ def random_crop(
     mirrored: bool = False,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """A rectangle of the picture, chosen by a random word, brought to (3, size, size) uint8, antialiased; its channels may lie last.
+    """A rectangle of the picture, chosen by a random word, resized to (3, size, size) uint8, antialiased; may be channels-last in memory.
 
-    word: 64 random bits; the same word cuts the same rectangle. scale: share of the area, ratio: width over height, both as torchvision's
-    RandomResizedCrop has them. exact: Pillow's pixels to the last bit, in three times the time; otherwise they are nearly those: on
-    photographs 50 dB (PSNR) or more from them, and 35 or more where a large JPEG was decoded at a part of its size. mirrored: left and
-    right changed. out: where the pixels go, (3, size, size) uint8; fastest where its channels lie last. Raises BadPicture.
+    word: 64 random bits; the same word gives the same rectangle. scale: share of the area, ratio: width over height, both as in
+    torchvision's RandomResizedCrop. exact: Pillow's pixels to the last bit, in three times the time. Without it they are close to Pillow's:
+    50 dB (PSNR) or more on photographs, 35 or more where a large JPEG is decoded at a reduced size. mirrored: flip left and right.
+    out: where to write the pixels, (3, size, size) uint8; fastest if it is channels-last in memory. Raises BadPicture.
     """
     if out is None:
         out = np.empty((size, size, 3), np.uint8).transpose(2, 0, 1)
@@ -130,7 +129,7 @@ def random_crop(
         return _resized(decoded.jpeg(part), across, down, interpolation, mirrored, out)
     image = decoded.image
     left, top, width, height = crop_box(*image.size, word, scale, ratio)
-    # cut first: resize(box=...) would let the filter look at pixels beyond the rectangle, and be another picture than torchvision's
+    # crop first: resize(box=...) would let the filter see pixels outside the rectangle, and differ from torchvision
     cut = image.crop((left, top, left + width, top + height))
     if fast:
         across, down = _Span(0, width, 0, width / size), _Span(0, height, 0, height / size)
@@ -141,9 +140,9 @@ def random_crop(
 
 
 def crop_box(width: int, height: int, word: int, scale: tuple[float, float], ratio: tuple[float, float]) -> tuple[int, int, int, int]:
-    """(left, top, width, height) of a random crop, by the geometry of torchvision's RandomResizedCrop.get_params with our numbers.
+    """(left, top, width, height) of a random crop: torchvision's RandomResizedCrop.get_params with our random numbers.
 
-    Ten tries at an area and a ratio that fit; after that the whole picture, cut at the centre to the nearest ratio allowed.
+    Ten tries at an area and a ratio that fit; after that the whole picture, centre-cropped to the nearest ratio allowed.
     """
     for attempt in range(CROP_ATTEMPTS):
         area = width * height * (scale[0] + (scale[1] - scale[0]) * uniform(word, 2 * attempt))
@@ -162,8 +161,8 @@ def crop_box(width: int, height: int, word: int, scale: tuple[float, float], rat
 
 
 class _Span(NamedTuple):  # made twice a picture: a frozen dataclass takes four times as long
-    """What of one axis of a decoded picture is resized, and how: pixels start .. stop-1, `step` of them to one of the result, of which the
-    first `extra` are thrown away.
+    """How one axis of a decoded picture is resized: pixels start .. stop-1, `step` of them for each output pixel. The first `extra` output
+    pixels are discarded.
     """
 
     start: int
@@ -177,10 +176,10 @@ def _decoded(encoded: bytes | Decoded) -> Decoded:
 
 
 def _jpeg_part(box: tuple[int, int, int, int], size: int) -> tuple[int, _Span, _Span]:
-    """The part of its size at which a JPEG is decoded, as small as will do, and where the rectangle (left, top, width, height) is there."""
+    """The smallest fraction 1/part of its size at which a JPEG can be decoded, and the rectangle (left, top, width, height) there."""
     left, top, width, height = box
-    for part in (8, 4, 2):  # the parts whose inverse DCT has vector instructions; at 3/4 a picture takes longer than at its full size
-        if min(width, height) < max(ENOUGH * size * part, 8):  # below 8 pixels other parts have the same size
+    for part in (8, 4, 2):  # the fractions whose inverse DCT has vector instructions; at 3/4 a picture takes longer than at its full size
+        if min(width, height) < max(ENOUGH * size * part, 8):  # below 8 pixels several fractions give the same size
             continue
         across, down = _span(left, width, part, size), _span(top, height, part, size)
         if across and down:
@@ -191,8 +190,9 @@ def _jpeg_part(box: tuple[int, int, int, int], size: int) -> tuple[int, _Span, _
 def _span(start: int, length: int, part: int, size: int) -> _Span | None:
     """Pixels start .. start+length-1 of a picture's axis, in the picture decoded at 1/part.
 
-    There they begin and end at fractions, start / part and (start + length) / part. torch resizes from a whole pixel on, by any step; so
-    the result is begun some of its pixels earlier, where that falls on a whole one, to MAX_SHIFT. None where no beginning does.
+    There they start and end at fractional positions, start / part and (start + length) / part. torch can resize by any step, but only from
+    a whole pixel. So the output starts a few of its pixels earlier, where that position is within MAX_SHIFT of a whole pixel. None if no
+    such position exists.
     """
     step = length / part / size
     for extra in range(MAX_EXTRA + 1):
@@ -206,18 +206,14 @@ def _span(start: int, length: int, part: int, size: int) -> _Span | None:
 
 def _resized(decoded: np.ndarray, across: _Span, down: _Span, interpolation: str, mirrored: bool, out: np.ndarray) -> np.ndarray:
     """The spans of decoded (h, w, 3) uint8, resized into out (3, size, size)."""
-    # Views are numpy's, which takes a third of torch's time for one. channels_last, for which torch has vector instructions.
+    # numpy makes a view in a third of torch's time. The layout is channels_last, for which torch has vector instructions.
     cut = torch.from_numpy(decoded[None, down.start : down.stop, across.start : across.stop].transpose(0, 3, 1, 2))
     made, size = torch.from_numpy(out[None]), out.shape[1]
     resize, steps = ANTIALIASED[interpolation], (1 / down.step, 1 / across.step)
     if not across.extra and not down.extra:
-        # Mirrored before, not after: then the result needs no further copy, and the filter's weights are the same from both sides.
+        # Flip before resizing, not after: the result then needs no further copy, and the filter is symmetric.
         resize(cut.flip(3) if mirrored else cut, (size, size), False, *steps, out=made)
         return out
     larger = resize(cut, (down.extra + size, across.extra + size), False, *steps)[:, :, down.extra :, across.extra :]
     made.copy_(larger.flip(3) if mirrored else larger)
     return out
-
-
-def _pixels(image: Image.Image) -> np.ndarray:
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))

@@ -1,4 +1,4 @@
-"""Several shard sets in one run: how much of each an epoch holds, and which pair stands at each of its positions.
+"""Several shard sets in one run: how much of each an epoch holds, and which pair is at each position.
 
     data:
       shards: {cc: shards/cc, flickr: shards/flickr8k}
@@ -7,9 +7,9 @@
     order = Mixture({"cc": 1, "flickr": 3}).open(seed=0, sizes={"cc": np.full(10, 1000), "flickr": np.full(6, 1000)}, shuffle=FullShuffle())
     order.at(epoch=3, start=512, stop=768)       # which pairs, and in which pass through their set
 
-The passes through a set stand one after another on a line that never ends, each in an order of its own: place p of a set of n pairs is
-place p % n of its pass p // n. An epoch of the mixture reads the next so many places of each line. So nothing is drawn with replacement,
-whatever the weights: of a set, no pair has come twice more than another, and all is a function of (seed, epoch, position).
+Each set is read in endless passes, each pass in its own order: position p of a set of n pairs is position p % n of its pass p // n. An
+epoch of the mixture reads the next positions of each set, as many as its share. So nothing is drawn with replacement, for any weights: the
+counts of any two pairs of a set differ by at most one, and everything is a function of (seed, epoch, position).
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from multimodal.data.shuffle import EpochOrder, Shuffle
 from multimodal.errors import InputError
 
 MAX_PAIRS = 2**31
-"""Of an epoch: its square must fit into 63 bits (`interleaved`)."""
+"""The most pairs of an epoch: its square must fit into 63 bits (`interleaved`)."""
 WINDOW = 64
-"""Positions among which the sets' turns are shuffled. Every so many of them hold the shares; without it sets of regular shares would come
-to the same ranks in every step (of two equal sets on two ranks, one each).
+"""The sets' turns are shuffled within windows of this many positions, each of which holds the sets' shares. Without the shuffle, sets with
+regular shares would go to the same ranks in every step (two equal sets on two ranks: one each).
 """
 SEEDS_APART = 2**32
-"""Between the seeds of two sets, so that sets of one size, perhaps of the same pictures, have nothing to do with each other."""
+"""The distance between the seeds of two sets, so that sets of one size, perhaps of the same pictures, have independent orders."""
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """What an epoch of several sets holds. Without settings: each pair of each set once.
+    """What an epoch of several sets holds. By default each pair of each set once.
 
-    weights: the name of each set -> its share of the pairs that are seen, to any scale; null: in proportion to the sets' sizes.
-    num_pairs: of an epoch; null: as many as all sets have to train on.
+    weights: the name of each set -> its share of an epoch's pairs, on any scale; null: in proportion to the sets' sizes.
+    num_pairs: the pairs of an epoch; null: as many as all sets have to train on.
     """
 
     weights: dict[str, float] | None = None
@@ -50,21 +50,23 @@ class Mixture:
     def __post_init__(self) -> None:
         for name, weight in (self.weights or {}).items():
             if not 0 < weight < math.inf:
-                raise InputError(f"mixture: weights.{name}={weight} must be above 0. To do without a set, leave it out of the shards")
+                raise InputError(f"mixture: weights.{name}={weight} must be above 0. To leave out a set, remove it from data.shards")
         if self.num_pairs is not None and self.num_pairs < 1:
             raise InputError(f"mixture: num_pairs={self.num_pairs} must be at least 1, or null")
 
     def counts(self, nums: Mapping[str, int]) -> dict[str, int]:
-        """Name of a set -> how many of its pairs an epoch holds: its share, rounded so that the sum is right.
+        """Name of a set -> how many of its pairs an epoch holds: its share, rounded so that the counts sum to num_pairs.
 
-        nums: how many pairs each set has. The largest remainders are rounded up (Hamilton's method).
+        nums: the number of pairs of each set. The largest remainders are rounded up (Hamilton's method).
         """
         weights: Mapping[str, float] = nums if self.weights is None else self.weights
         if weights.keys() != nums.keys():
-            raise InputError(f"mixture: weights are of {', '.join(sorted(weights))}, and the sets are {', '.join(nums)}. Give one to each")
+            raise InputError(
+                f"mixture: there are weights for {', '.join(sorted(weights))}, and the sets are {', '.join(nums)}. Give each set a weight"
+            )
         for name, num in nums.items():
             if not num:
-                raise InputError(f"mixture: set {name} has no pair to train on. Leave it out")
+                raise InputError(f"mixture: set {name} has no pair to train on. Remove it from data.shards")
         num_pairs = sum(nums.values()) if self.num_pairs is None else self.num_pairs
         if num_pairs > MAX_PAIRS:
             raise InputError(f"mixture: an epoch of {num_pairs} pairs is too long. Set num_pairs to at most {MAX_PAIRS}")
@@ -84,7 +86,7 @@ class Mixture:
     def open(self, seed: int, sizes: Mapping[str, np.ndarray], shuffle: Shuffle) -> MixedOrder:
         """The order of the sets' pairs, laid one after another.
 
-        sizes: name of a set -> (r,) int64, how many of its pairs lie in each of its shards. shuffle: of each pass through a set.
+        sizes: name of a set -> (r,) int64, the number of its pairs in each of its shards. shuffle: of each pass through a set.
         """
         nums = {name: int(np.sum(of_shards)) for name, of_shards in sizes.items()}
         counts = self.counts(nums)
@@ -95,20 +97,20 @@ class Mixture:
 
 
 class Drawn(NamedTuple):
-    """What stands at some positions of an epoch."""
+    """What is at some positions of an epoch."""
 
     ids: np.ndarray
     """(m,) int64"""
     passes: np.ndarray
-    """(m,) int64, which pass through its set each belongs to; of a set alone a pass is an epoch."""
+    """(m,) int64, which pass through its set each belongs to; with a single set a pass is an epoch."""
 
 
 @dataclass(frozen=True, slots=True)
 class MixedOrder:
-    """See `Mixture`. seed: of how sets are dealt to positions. orders: of each set.
+    """See `Mixture`. seed: of how sets are assigned to positions. orders: of each set.
 
-    nums (s,) int64: the pairs of each set. counts (s,) int64: how many of them an epoch holds. lanes: positions that go to one set
-    together, so that a set's lanes are its ranks' own, as without a mixture (`BlockShuffle`).
+    nums (s,) int64: the pairs of each set. counts (s,) int64: how many of them an epoch holds. lanes: how many consecutive positions go to
+    one set, so that each lane of a set is read by one rank, as without a mixture (`BlockShuffle`).
     """
 
     seed: int
@@ -119,16 +121,16 @@ class MixedOrder:
 
     @property
     def num(self) -> int:
-        """Positions of an epoch."""
+        """The number of positions in an epoch."""
         return int(self.counts.sum())
 
     def ids(self, epoch: int, start: int, stop: int, step: int = 1) -> np.ndarray:
-        """As `EpochOrder.ids`, numbered over the pairs of all sets; no permutation, where an epoch has a pair twice or not at all."""
+        """As `EpochOrder.ids`, numbered over the pairs of all sets. Not a permutation: an epoch may hold a pair twice, or not at all."""
         return self.at(epoch, start, stop, step).ids
 
     def at(self, epoch: int, start: int, stop: int, step: int = 1) -> Drawn:
         """The ids, and which pass through its set each belongs to."""
-        sets, ranks = self._dealt(epoch, positions_within(self.num, start, stop, step))
+        sets, ranks = self._assigned(epoch, positions_within(self.num, start, stop, step))
         passes, own = np.divmod(epoch * self.counts[sets] + ranks, self.nums[sets])
         ids = np.cumsum(self.nums)[sets] - self.nums[sets]
         for number, one in np.unique(np.stack([sets, passes], axis=1), axis=0).tolist():
@@ -137,10 +139,10 @@ class MixedOrder:
             ids[here] += self.orders[number].ids(one, first, last + 1)[own[here] - first]
         return Drawn(ids, passes)
 
-    def _dealt(self, epoch: int, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(n,) the set that each position of an epoch goes to, and (n,) which of the set's places in the epoch it is.
+    def _assigned(self, epoch: int, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) the set of each position of an epoch, and (n,) which of the set's positions in the epoch it is.
 
-        Sets take turns of `lanes` positions. What turns leave of their counts comes at the end, one by one.
+        Sets take turns of `lanes` positions. What whole turns leave of their counts comes at the end, one by one.
         """
         turns = self.counts // self.lanes
         num_turns = int(turns.sum())
@@ -154,7 +156,7 @@ class MixedOrder:
         return sets, ranks
 
     def _shuffled(self, epoch: int, turns: np.ndarray, num_turns: int) -> np.ndarray:
-        """Turns (n,) of 0 .. num_turns-1, each sent to a place in its window."""
+        """Turns (n,) of 0 .. num_turns-1, each permuted within its window."""
         size = max(1, WINDOW // self.lanes)
         windows, inverse = np.unique(turns // size, return_inverse=True)
         first = windows * size
@@ -163,10 +165,10 @@ class MixedOrder:
 
 
 def interleaved(counts: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Deals sum(counts) positions to s sets, evenly: (n,) which set each of positions (n,) goes to, and (n,) how many it has before that.
+    """Spread sum(counts) positions evenly over s sets: (n,) the set of each of positions (n,), and (n,) how many that set has before it.
 
-    Bresenham's line for the first set, and for each next one on what the sets before it left over. Of the first p positions a set has its
-    share to within s - 1.
+    Bresenham's line for the first set, then for each further set on the positions that are left. Among the first p positions each set has
+    its share to within s - 1.
     """
     sets, ranks = np.zeros_like(positions), np.zeros_like(positions)
     is_free, left = np.ones(len(positions), bool), int(counts.sum())

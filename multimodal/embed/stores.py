@@ -1,41 +1,47 @@
-"""`multimodal index`: put the pictures of a shard set through an export into a store that is searched by itself.
+"""`multimodal index`: embed the pictures of a shard set with an export, into a store that can be searched without the shards.
 
     multimodal index --export exports/topic --shards data/wiki --output stores/topic
 
-One segment a shard: a job that was stopped goes on at the first shard that is missing, and a set that grew is indexed by the same command.
+One segment per shard: a stopped job continues at the first missing shard, and the same command indexes what was added to a set.
 """
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from multimodal.boxes import box_file
+from multimodal.boxes import State, box_file, state_of
 from multimodal.data.decode import Decoded
+from multimodal.embed.metadata import MetadataColumns
 from multimodal.embed.pictures import EmbeddedBatch, as_batches, embed_pictures, in_order, pick_batch_size, pick_device, recall
 from multimodal.errors import InputError
 from multimodal.export.model import QUERY, Export, load_export
-from multimodal.progress import track
+from multimodal.machine.progress import track
+from multimodal.pictures.thumbnails import thumbnail_jpeg
+from multimodal.search.engine import EngineRecipe
 from multimodal.search.segments import Segment
 from multimodal.search.store import Store, StoreWriter, create_store
 from multimodal.shards.columns import Column
 from multimodal.shards.ledger import Ledger
-from multimodal.shards.reader import Shard, ShardSet
+from multimodal.shards.reader import ShardSet
 from multimodal.shards.remote import SetPath, open_set
 from multimodal.shards.split import Part, Split
+from multimodal.shards.tars import Shard
 
+METADATA = "metadata"
+"""In the manifest of a store that keeps what came with its pictures; absent in one that was begun before, or without."""
+VIEWS = "views"
+"""In the manifest of a store whose vectors are means over several crops of a picture, and of a column that has several rows for each."""
 THUMBNAIL_PX = 96
-THUMBNAIL_QUALITY = 85
 
 
 def index(
-    export: Path,
+    export: str | Path,
     shards: SetPath,
     output: Path,
     part: Part = "all",
@@ -46,111 +52,145 @@ def index(
     num_threads: int | None = None,
     device: str | None = None,
     max_bad_share: float = 0.05,
+    engine: EngineRecipe | None = None,
+    template: str | None = None,
+    metadata: bool | None = None,
     cache: Path | None = None,
     cache_bytes: int | None = None,
     trust: Sequence[str] = (),
+    views: int = 1,
 ) -> Path:
     """Embed the pictures of a shard set and keep the vectors, with names, texts and thumbnails, as a store.
 
-    Ids in the store are ids in the shard set. A picture that cannot be read is left out, and named in the store's bad.csv.
+    Ids in the store are ids in the shard set. Unreadable pictures are left out, and listed in the store's bad.csv.
 
     Args:
-        export: what turns pictures and queries into vectors; see `multimodal export`.
+        export: the trained model that turns pictures and queries into vectors; see `multimodal export`. A folder, or hf://user/name.
         shards: the shard set, a folder or a URL.
-        output: the store, made where there is none yet and added to where it was made from the same export.
-        part: train, test or all.
-        split: how the parts are cut; seed 0 and a fifth held out by default.
-        column: a feature column that the export's own trunk made (checked): only the head runs then.
+        output: folder of the store; an existing store is added to if it was made from the same export.
+        part: which split to index: train, test or all.
+        split: how pairs are split; by default with seed 0, and a fifth held out.
+        column: a feature column made by the export's own trunk (this is checked): then only the head runs.
         thumbnails: keep a small JPEG of each picture, so that hits can be shown without the shards.
-        batch_size: pictures that go through the network together; by default 8 on a CPU and 256 on an accelerator.
-        num_threads: pictures are decoded (and on a CPU computed) in so many threads; by default one for each core.
-        device: cpu, cuda:0 ...; by default the accelerator where there is one.
-        max_bad_share: fail where a larger share of the pictures cannot be read.
-        cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
-        cache_bytes: the most that tars take there; by default 20 GiB.
-        trust: your own package, or packages, whose classes the export names. Their code is run; without this nothing is imported
-            because a folder names it.
+        batch_size: pictures in one batch; by default 8 on a CPU and 256 on an accelerator.
+        num_threads: threads that decode pictures (and on a CPU run the network); by default one per core.
+        device: cpu, cuda:0 ...; by default the accelerator if there is one.
+        max_bad_share: fail if a larger share of the pictures cannot be read.
+        engine: a search engine of your own, by its class path: --engine mypackage.HNSW --engine.links 16 (see
+            multimodal.search.engine). The store names it, so that opening it needs --trust mypackage. By default search is exact.
+        template: what a short query is embedded in, with {} in its place; by default "a photo of {}" for contrastive models, and {}
+            alone for others. `multimodal evaluate arithmetic --fit` chooses it by measuring.
+        metadata: keep what came with each picture beside its texts (class, date, camera, licence, split ...) as columns, for --where.
+            By default a new store keeps it, and an existing one continues as it was begun.
+        cache: for a set at a URL, the folder for its tars and columns; by default one in the user's cache folder.
+        cache_bytes: the most bytes that tars may take there; by default 20 GiB.
+        trust: your own packages whose classes the export names. Their code is run; without this option, nothing is imported because a
+            folder names it.
+        views: how many crops of each picture to embed: the centre crop, then random ones, as in `multimodal embed`. The picture's vector is
+            the mean of theirs, which finds more for as many times the work; with a column, whose views they are, for none.
     """
+    if views < 1:
+        raise InputError(f"views={views} must be at least 1")
     opened, source = load_export(export, pick_device(device), trust), open_set(shards, cache, cache_bytes)
     ids = split.ids(source, part)
     if not len(ids):
-        raise InputError(f"{source.place}: no pair is in part {part!r} with seed {split.seed} and held_out {split.held_out}")
-    features = None if column is None else _features(opened, source, column)
-    create_store(output, box_file(export, QUERY), opened.card.family, opened.fingerprint, trust)
+        raise InputError(
+            f"{source.place}: no pair is in {part!r} (split seed {split.seed}, held out {split.held_out}). Choose another --part or --split"
+        )
+    features = None if column is None else features_of(opened, source, column, views)
+    trusted = [*trust, *([] if engine is None else [engine.package])]  # whoever names a class means it to be run
+    settings = {**({} if metadata is False else {METADATA: True}), **({} if views == 1 else {VIEWS: views})}
+    create_store(output, box_file(opened.path, QUERY), opened.card.family, opened.fingerprint, trusted, engine, settings)
     cut = "" if part == "all" else f" {part} (seed {split.seed}, held out {split.held_out})"
     store = Store(output)
-    is_there = all(_is_there(store, f"{source.name}/{shard.name}{cut}", shard) for shard in source.shards)
-    # A store with nothing to add may lie where nothing can be written, not even a lock.
-    with nullcontext() if is_there else StoreWriter(output) as writer, Ledger(Path(output) / "bad.csv", max_bad_share) as ledger:
+    keeps = bool(store.manifest.config.get(METADATA))
+    if metadata not in (None, keeps):
+        raise InputError(
+            f"{output}: was begun {'with' if keeps else 'without'} metadata, and goes on so. Leave --metadata out, or choose another folder"
+        )
+    if (begun := store.manifest.config.get(VIEWS, 1)) != views:
+        raise InputError(f"{output}: its pictures have --views {begun}, so others need that too. Give it, or choose another folder")
+    columns = MetadataColumns() if keeps else None
+    is_there = all(_is_there(store, f"{source.name}/{shard.name}{cut}", shard) for shard in source.shards) and _is_calibrated(
+        store, template
+    )
+    # A store with nothing to add may be read-only: write nothing, not even a lock.
+    with nullcontext() if is_there else StoreWriter(output, trusted) as writer, Ledger(Path(output) / "bad.csv", max_bad_share) as ledger:
         store = writer.store if writer else store
         missing = [shard for shard in source.shards if not _is_there(store, f"{source.name}/{shard.name}{cut}", shard)]
         _check_places(store, source)
         recall(ledger, {f"{source.name}/{shard.name}{cut}" for shard in missing})
         ledger.good(len(store))
-        batch_size = pick_batch_size(batch_size, opened.device)
+        batch_size = pick_batch_size(batch_size, opened.device, views)
         ids_of = {shard.name: ids[np.searchsorted(ids, shard.ids.start) : np.searchsorted(ids, shard.ids.stop)] for shard in missing}
         batches = [as_batches(ids_of[shard.name], batch_size) for shard in missing]
         every = [batch for of_one in batches for batch in of_one]
         also = thumbnail if thumbnails else None
         if features is None:
-            embedded = embed_pictures(source.image_bytes, every, opened.network, opened.preprocessing, num_threads, also)
+            embedded = embed_pictures(source.image_bytes, every, opened.network, opened.preprocessing, num_threads, also, views)
         else:
-            embedded = _embed_features(opened, source, every, features, num_threads, also)
+            embedded = _embed_features(opened, source, every, features, num_threads, also, views)
+        embedded = (replace(batch, rows=_mean_of_views(batch.rows, views)) for batch in embedded)
         results = track(embedded, f"indexing {source.name}", unit="picture", total=sum(map(len, every)), weight=batch_size)
         for shard, of_one in zip(missing, batches, strict=True):
             name = f"{source.name}/{shard.name}{cut}"
-            segment = _segment([next(results) for _ in of_one], name, source, opened.card.dim, ledger, thumbnails)
-            ledger.write()  # before the segment: a job that goes on finds there what it must not forget
+            segment = _segment([next(results) for _ in of_one], name, source, opened.card.dim, ledger, thumbnails, columns)
+            ledger.write()  # before the segment: a resumed job reads the earlier entries from it
             assert writer is not None
             writer.append(segment, made_from={name: shard.fingerprint})
-        for _ in results if missing else ():  # lets the progress say that it is done
+        for _ in results if missing else ():  # lets the progress report that it is done
             pass
+        if writer and not _is_calibrated(writer.store, template):
+            writer.calibrate(template)
         done = f"{len(writer.store)} pictures" if writer and missing else "is there already"
     print(f"{output}: {done}" + (f", {ledger.num_bad} left out: {ledger.path}" if ledger.num_bad else ""), file=sys.stderr)
+    if columns is not None and columns.left_out:
+        print(f"{output}: of the metadata, these are no columns: {columns.left_out}", file=sys.stderr)
     return Path(output)
 
 
 def thumbnail(decoded: Decoded) -> bytes:
-    """A JPEG of the whole picture, at most THUMBNAIL_PX on its longer side. Raises BadPicture."""
-    small = decoded.image.copy()
-    small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    small.save(file, "jpeg", quality=THUMBNAIL_QUALITY)
-    return file.getvalue()
+    """What a store keeps of a picture: a JPEG of at most THUMBNAIL_PX on its longer side. Raises BadPicture."""
+    return thumbnail_jpeg(decoded.image, THUMBNAIL_PX)
+
+
+def _is_calibrated(store: Store, template: str | None) -> bool:
+    """Whether the store keeps a calibration of the pictures that it has now, with the template if one is given."""
+    kept = store.fitted
+    return kept is not None and kept["rows"] == len(store) and template in (None, kept["template"])
 
 
 def _is_there(store: Store, name: str, shard: Shard) -> bool:
+    """Whether the store holds the pictures of a shard. InputError where it holds them as the shard was before it changed."""
     before = store.sources.get(name)
-    if before not in (None, shard.fingerprint):
-        raise InputError(
-            f"{store.path}: holds pictures of {name} as it was, {before[:12]}; it is {shard.fingerprint[:12]} now. "
-            "Choose another folder, or delete this store"
-        )
-    return before is not None
+    then, remedies = None if before is None else {name: before}, ("choose another --output", "delete this store")
+    return state_of(store.path, {name: shard.fingerprint}, then, remedies=remedies) is State.FINISHED
 
 
 def _check_places(store: Store, source: ShardSet) -> None:
-    """InputError where a picture of the set lies in the store under an id that is another pair's by now: a shard went, or came before."""
+    """InputError if an id in the store now belongs to another pair of the set: a shard was removed, or inserted before it."""
     if not len(store) or not {"set", "key", "name"} <= set(store.columns):
         return
     for id, of, key, name in zip(store.ids.tolist(), *map(store.column, ("set", "key", "name")), strict=True):
         if of == source.name and id < len(source) and (key, name) != (source.key(id), source.names[id]):
             raise InputError(
-                f"{store.path}: picture {id} is {name} there and {source.names[id]} in {source.place}, whose shards have changed places "
-                "since. Choose another folder, or delete this store"
+                f"{store.path}: picture {id} is {name} in the store and {source.names[id]} in {source.place}: the shards have been removed "
+                "or reordered since. Choose another --output, or delete this store"
             )
 
 
-def _features(opened: Export, source: ShardSet, name: str) -> Column:
-    """The column of that name; InputError where it is of other shards, or where another trunk made it."""
+def features_of(opened: Export, source: ShardSet, name: str, views: int = 1) -> Column:
+    """The column of that name; InputError if it was made from other shards, by another trunk, or with fewer views."""
     column = Column.of(source, name)
     made_by, wanted = column.manifest.made_from.get("trunk"), opened.manifest.made_from["trunk"]
     if made_by != wanted:
         maker = f"the trunk {made_by[:12]}" if made_by else "no trunk"
         raise InputError(
             f"{column.path}: made by {maker}, and the export {opened.path} has the trunk {wanted[:12]}. "
-            "Leave --column out, and the export's own trunk sees the pictures"
+            "Leave --column out to run the export's own trunk on the pictures"
         )
+    if views > (made := column.manifest.config.get(VIEWS, 1)):
+        raise InputError(f"{column.path}: has {made} views of each picture, and --views {views} needs as many. Make them: multimodal embed")
     return column
 
 
@@ -161,23 +201,37 @@ def _embed_features(
     column: Column,
     num_threads: int | None,
     also: Callable[[Decoded], bytes] | None,
+    views: int,
 ) -> Iterator[EmbeddedBatch]:
     """As `embed_pictures`, with the trunk's features read from a column."""
 
     def embed(ids: np.ndarray) -> EmbeddedBatch:
-        features = column.take(ids)
-        readable = np.isfinite(features).all(axis=1)
+        features = np.concatenate([column.rows(id)[:views] for id in ids.tolist()]).astype(np.float32)
+        readable = np.all(np.isfinite(features), axis=1)
         rows = opened.embed_features(np.where(readable[:, None], features, 0))
         rows[~readable] = np.nan
-        bad = {int(id): f"its row of column {column.name} is not finite" for id in ids[~readable]}
+        bad = {int(id): f"its row of column {column.name} is not finite" for id in ids[~readable.reshape(-1, views).all(axis=1)]}
         extras = [also(Decoded(source.image_bytes(id))) if id not in bad else None for id in ids.tolist()] if also else []
         return EmbeddedBatch(ids, rows, bad, extras)
 
     return in_order(embed, batches, num_threads)
 
 
-def _segment(batches: Sequence[EmbeddedBatch], where: str, source: ShardSet, dim: int, ledger: Ledger, thumbnails: bool) -> Segment:
-    """The pictures of one shard that have a direction, with what a hit shows; the others go to the ledger."""
+def _mean_of_views(rows: np.ndarray, views: int) -> np.ndarray:
+    """(n * views, d), the views of one picture adjacent -> (n, d)."""
+    return rows.reshape(-1, views, rows.shape[1]).mean(axis=1) if views > 1 else rows
+
+
+def _segment(
+    batches: Sequence[EmbeddedBatch],
+    where: str,
+    source: ShardSet,
+    dim: int,
+    ledger: Ledger,
+    thumbnails: bool,
+    columns: MetadataColumns | None,
+) -> Segment:
+    """The pictures of one shard that have a vector, with what a hit shows; the others go to the ledger."""
     ids = np.concatenate([np.empty(0, np.int64), *(batch.ids for batch in batches)])
     rows = np.concatenate([np.empty((0, dim), np.float32), *(batch.rows for batch in batches)])
     extras = [extra for batch in batches for extra in batch.extras]
@@ -189,11 +243,12 @@ def _segment(batches: Sequence[EmbeddedBatch], where: str, source: ShardSet, dim
     records = [source.record(id) for id in ids[good].tolist()]
     metadata = {
         "name": [record["name"] for record in records],
-        # an article is about more than its figure, whose own caption ends in the credit that has to be shown with it
+        # an article is about more than its figure; the figure's own caption ends with the credit that must be shown with it
         "text": [str(record["metadata"].get("caption") or record["texts"][0]) for record in records],
         "group": [record["group"] for record in records],
         "key": [source.key(id) for id in ids[good].tolist()],
         "set": [source.name] * len(records),
+        **({} if columns is None else columns.of(records)),
     }
     kept = [extras[place] for place in np.flatnonzero(good)] if thumbnails else None
     return Segment(ids[good], rows[good], metadata, kept)

@@ -1,10 +1,10 @@
-"""What the retrieval protocols share: what each query found, the file that keeps it, the lines that sum up seeds, and the table.
+"""Shared by the retrieval protocols: the results of each query, their file, lines that combine seeds, and the table.
 
     found = look_up("text->image", texts, pictures, query_marks, gallery_marks, ids, groups)
-    write_figures("figures.json", [row.as_json()], [found])      # and figures.queries.parquet, a line a query
+    write_figures("figures.json", [row.as_json()], [found])      # and figures.queries.parquet, one line per query
     read_found("figures.json")
 
-Intervals need each query's own result, and rows hold means alone: so a protocol writes both, and a table is made of both.
+Intervals need the result of each query, and rows hold only means: so a protocol writes both, and a table is made from both.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -31,32 +31,43 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class FigureRow:
-    """One line of a table of figures: a dataclass, and the keys that its fields have in a file."""
+    """One line of a table of figures: a dataclass, and the keys of its fields in a JSON file."""
 
     keys: ClassVar[Mapping[str, str]] = {}
-    """Field -> its key in JSON, where that differs."""
+    """Field -> its key in JSON, if that differs."""
 
     def as_json(self) -> dict[str, Any]:
-        """By the keys of a file of figures."""
+        """The values by their keys in a JSON file."""
         return {self.keys.get(name, name): value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """The way back from `as_json`."""
+        """The inverse of `as_json`."""
         return cls(**{field.name: values[cls.keys.get(field.name, field.name)] for field in fields(cls)})
 
 
 J = TypeVar("J", bound=FigureRow)
 
 
+class Grouped(Protocol):
+    """The results of n queries, or predictions for n pictures. groups: (n,) str, which a resample draws as wholes."""
+
+    @property
+    def groups(self) -> np.ndarray: ...
+    def __len__(self) -> int: ...
+
+
+F = TypeVar("F", bound=Grouped)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
-    """What n queries found in one direction; entry i of every array is query i's.
+    """The results of n queries in one direction; entry i of every array is query i's.
 
-    direction: what looked for what, "text->image" for instance. num_gallery: among how many items.
+    direction: from query to gallery, such as "text->image". num_gallery: the number of items in the gallery.
     ids: (n,) int64, the picture that the query belongs to. groups: (n,) str, that picture's group, which a resample draws as a whole.
     first: (n,) int64, the 1-based rank of its first relevant item. precision: (n,) float64, its average precision.
-    num_relevant: (n,) int64, how many items are relevant to it.
+    num_relevant: (n,) int64, the number of items that are relevant to it.
     """
 
     direction: str
@@ -70,7 +81,7 @@ class Found:
     def __post_init__(self) -> None:
         lengths = {name: len(getattr(self, name)) for name in _COLUMNS}
         if len(set(lengths.values())) > 1:
-            raise ValueError(f"{self.direction}: one entry a query is wanted of each, and there are {lengths}")
+            raise ValueError(f"{self.direction}: every array needs one entry per query; their lengths are {lengths}")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -85,10 +96,10 @@ def look_up(
     ids: np.ndarray,
     groups: np.ndarray,
 ) -> Found:
-    """Rank a gallery (m, d) for each of the queries (n, d) by inner product; an item is relevant where its mark is the query's.
+    """Rank a gallery (m, d) for each of the queries (n, d) by inner product; an item is relevant if its mark equals the query's.
 
-    query_marks (n,), gallery_marks (m,): integers, a picture's or a class's; every query's mark is among the gallery's. Ties count against.
-    ids, groups: (n,), see `Found`.
+    query_marks (n,), gallery_marks (m,): integers, of pictures or classes; every query's mark is among the gallery's. Ties count against
+    the model. ids, groups: (n,), see `Found`.
     """
     found = [
         relevant_ranks(line, gallery_marks == query_marks[number])
@@ -107,38 +118,38 @@ def look_up(
 
 
 def judged_ids(store: Store, shards: ShardSet, ids: np.ndarray) -> np.ndarray:
-    """Those of the ids (n,) of one part of a shard set whose pictures are in the store, in their order.
+    """Those of the ids (n,) of one split of a shard set whose pictures are in the store, in their order.
 
-    A picture that could not be read is named in the store's ledger, and is no part of the gallery.
-    InputError: the store was made of other shards, or of another part of them, or there are too few pairs to be told apart.
+    Unreadable pictures are listed in the store's bad.csv, and are not in the gallery.
+    InputError: the store was made from other shards, or from another split, or there are too few pairs or groups.
     """
     unseen = [shard.name for shard in shards.shards if shard.fingerprint not in set(store.sources.values())]
     if unseen:
         raise InputError(
-            f"{store.path}: has no pictures of {shards.place}'s shard {unseen[0]}. Run: multimodal index --shards {shards.argument}"
+            f"{store.path}: has no pictures from {shards.place}'s shard {unseen[0]}. Run: multimodal index --shards {shards.argument}"
         )
     if len(ids) < 2:
         raise InputError(
-            f"{shards.place}: {len(ids)} pairs in this part; retrieval needs at least 2. Which splits its {len(shards)} pairs came with: "
+            f"{shards.place}: {len(ids)} pairs in this split; retrieval needs at least 2. To list the splits of its {len(shards)} pairs: "
             f"multimodal shards stats {shards.argument}"
         )
     held = ids[np.isin(ids, store.ids)]
     if len(held) < 2:
         raise InputError(
-            f"{store.path}: holds {len(held)} of the {len(ids)} pictures of this part of {shards.place}. Index that part, "
+            f"{store.path}: holds {len(held)} of the {len(ids)} pictures of this split of {shards.place}. Index that split, "
             "or give the --part and --split that the store was made with"
         )
     for id, record in zip(held.tolist(), store.records(held, ["name"]), strict=True):
         if record["name"] != shards.names[id]:
             raise InputError(
-                f"{store.path}: picture {id} is {record['name']} there and {shards.names[id]} in {shards.place}, whose shards have changed "
-                "places since. Make the store again"
+                f"{store.path}: picture {id} is {record['name']} in the store and {shards.names[id]} in {shards.place}, whose shards have "
+                "been removed or reordered since. Make the store again"
             )
     groups = {shards.groups[id] for id in held.tolist()}
     if len(groups) < 2:
         raise InputError(
-            f"{shards.place}: the {len(held)} pairs of this part are all of one group, {groups.pop()!r}. Pairs of a group are one "
-            "observation and not several, so no interval can be given: judge on a part with at least 2 groups"
+            f"{shards.place}: all {len(held)} pairs of this split are in one group, {groups.pop()!r}. Pairs of one group count as one "
+            "observation, so there is no interval: evaluate on a split with at least 2 groups"
         )
     return held
 
@@ -152,7 +163,7 @@ def groups_of(shards: ShardSet, ids: np.ndarray) -> np.ndarray:
 
 
 def write_figures(output: Path, rows: Sequence[Mapping[str, Any]], found: Sequence[Found]) -> None:
-    """Write the rows as JSON, and what each query found beside them, in a Parquet table with the columns of `Found`."""
+    """Write the rows as JSON, and the results of each query to a Parquet table beside it, with the columns of `Found`."""
     table = pa.table(
         {
             "direction": pa.array([one.direction for one in found for _ in range(len(one))], pa.string()),
@@ -163,15 +174,15 @@ def write_figures(output: Path, rows: Sequence[Mapping[str, Any]], found: Sequen
     )
     with atomic_write(queries_path(output)) as file:
         pq.write_table(table, file)
-    with write_output(output) as file:  # last: rows that are there have their queries
+    with write_output(output) as file:  # last: if the rows exist, so does the table of queries
         file.write((json.dumps(list(rows), indent=1) + "\n").encode())
 
 
 def read_found(output: Path) -> list[Found]:
-    """What the queries found whose rows are in `output`, a `Found` a row, in the rows' order. InputError where the file is missing."""
+    """The results of the queries behind the rows in `output`, one `Found` per row, in their order. InputError if the file is missing."""
     path = queries_path(output)
     if not path.is_file():
-        raise InputError(f"{path}: is not there, and holds what each query of {output} found. Run again what wrote {output}")
+        raise InputError(f"{path}: is missing; it holds the results of each query of {output}. Run again the command that wrote {output}")
     table = pq.read_table(path)
     columns = {name: np.array(table[name].to_pylist()) for name in ("direction", "num_gallery", *_COLUMNS)}
     found = []
@@ -183,7 +194,7 @@ def read_found(output: Path) -> list[Found]:
 
 
 def read_rows(files: Sequence[Path], kind: type[J]) -> tuple[list[J], list[Found]]:
-    """The rows of files of figures, as records of the protocol's kind, and what the queries of each row found."""
+    """The rows of files of figures, as records of the protocol's kind, and the query results of each row."""
     rows = [kind.from_json(values) for file in files for values in json.loads(file.read_text(encoding="utf-8"))]
     return rows, [found for file in files for found in read_found(file)]
 
@@ -198,31 +209,29 @@ def queries_path(output: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Line(Generic[R]):
-    """Rows that are equal but for their seed, as one line of a table. interval: 95 %, of the mean of the headline figure, in per cent."""
+    """Rows that differ only in their seed, as one line of a table. interval: 95 %, of the mean of the main figure, in per cent."""
 
     rows: tuple[R, ...]
     interval: Interval
 
     def mean(self, field: str) -> float:
-        """The mean over seeds of a figure."""
+        """The mean of a figure over seeds."""
         return float(np.mean([getattr(row, field) for row in self.rows]))
 
     def between(self, field: str) -> str:
-        """Its smallest and largest value over the seeds, as "30.0..36.0 of 3"; "" where there is one seed."""
+        """Its smallest and largest value over the seeds, as "30.0..36.0 of 3"; "" for a single seed."""
         values = [getattr(row, field) for row in self.rows]
         return f"{min(values):.1f}..{max(values):.1f} of {len(values)}" if len(values) > 1 else ""
 
 
-def lines_of(
-    rows: Sequence[R], found: Sequence[Found], key: Callable[[R], Hashable], score: Callable[[Found], np.ndarray]
-) -> list[Line[R]]:
-    """Join the rows of equal key. found: what the queries of each row found; score: (n,) of them, whose mean is the headline figure.
+def lines_of(rows: Sequence[R], found: Sequence[F], key: Callable[[R], Hashable], score: Callable[[F], np.ndarray]) -> list[Line[R]]:
+    """Combine the rows of equal key. found: the query results of each row; score: their scores (n,), whose mean is the main figure.
 
-    The interval of a line is that of the mean over its seeds, groups drawn with what all the seeds made of them (see `interval`): how far
-    off the mean may be because other pictures were not asked. How far another seed may be off is told by the smallest and largest.
+    The interval of a line is that of the mean over its seeds, with groups drawn together with their results from all seeds (see
+    `interval`): the uncertainty from the choice of pictures. The smallest and largest value show the variation between seeds.
     """
     if len(rows) != len(found):
-        raise ValueError(f"{len(rows)} rows and what {len(found)} rows found; wanted one for each")
+        raise ValueError(f"{len(rows)} rows and query results of {len(found)}; expected one for each row")
     members: dict[Hashable, list[int]] = {}
     for number, row in enumerate(rows):
         members.setdefault(key(row), []).append(number)
@@ -239,7 +248,7 @@ def lines_of(
 
 
 def align(header: Sequence[str], lines: Sequence[Sequence[str]], num_left: int) -> str:
-    """A table as text: the first columns to the left, figures to the right; a column of which every cell is empty is left out."""
+    """A table as text: the first num_left columns left-aligned, the others right-aligned; empty columns are left out."""
     kept = [column for column in range(len(header)) if any(line[column] for line in lines)]
     widths = {column: max(len(line[column]) for line in [header, *lines]) for column in kept}
     return "\n".join(
@@ -249,5 +258,5 @@ def align(header: Sequence[str], lines: Sequence[Sequence[str]], num_left: int) 
 
 
 def per_cent(share: float) -> float:
-    """A share as rows hold it."""
+    """A share in per cent, rounded as in rows."""
     return round(100 * share, 2)

@@ -1,10 +1,10 @@
-"""How good a trunk is by itself: classes are read off its frozen features by a linear classifier, and by nearest neighbours.
+"""Probes of a trunk: how well its frozen features predict classes, by a linear classifier and by nearest neighbours.
 
 multimodal evaluate probe --data cifar10.npz --export runs/mine/export --size 64 128
 multimodal evaluate probe --data photos --trunk.architecture resnet18 --trunk.weights multimodal.towers.NoWeights
 
-The trunk never saw the labels, so what a linear classifier reads off its features is what it learnt from something else: texts, or nothing
-(`NoWeights`), with which, and with chance, it is to be compared. Every trunk gets the same pixels.
+The trunk never saw the labels, so what a linear classifier can predict from its features, the trunk learned from something else, such as
+texts. Compare it with chance and with an untrained trunk (`NoWeights`). Every trunk gets the same pixels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,34 +22,31 @@ import numpy as np
 
 from multimodal.boxes import write_output
 from multimodal.data.decode import Decoded
-from multimodal.embed.pictures import as_batches, embed_pictures, pick_batch_size, pick_device
+from multimodal.embed.labelled import LabelledPictures, check_size, embed_labelled, open_labelled
+from multimodal.embed.pictures import pick_batch_size, pick_device
 from multimodal.errors import InputError, missing_extra
-from multimodal.evaluate.labelled import LabelledPictures, open_labelled
 from multimodal.export.model import load_export
 from multimodal.metrics import interval, nearest_classes
-from multimodal.progress import track
 from multimodal.shards.split import Split
 from multimodal.towers import Trunk
-from multimodal.towers.weights import timm_config
 
 NUM_FOLDS = 5
 STRENGTHS = tuple(float(C) for C in 10.0 ** np.arange(-4, 0.5, 0.5))
-"""The C to choose from. On 2,000 pictures of ten classes ImageNet's features are best at about 0.003 and random ones at 0.03."""
+"""The values of C to choose from. On 2,000 pictures of ten classes, 0.003 is about best for ImageNet's features, 0.03 for random ones."""
 MAX_STEPS = 2000
 NUM_NEIGHBOURS = 20
-NUM_TOLD = 3
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeRow:
     """One line of a table of figures: a trunk on a set of labelled pictures. Shares are of the test pictures, in per cent.
 
-    size: pixels of a side that the trunk got; dim: of its features.
-    linear: accuracy of the linear probe, within the 95 % bootstrap interval linear_low, linear_high over test pictures.
-    cv_accuracy: its cross-validated accuracy on train alone, by which recipes are chosen without a look at test; C: of the regularisation
-        that has it.
-    knn: accuracy of the vote of the nearest neighbours. chance: what naming the largest class for every picture gives.
-    converged: whether the probe is the minimum that was looked for, or where its steps ended.
+    size: height and width of the trunk's input, in pixels; dim: of its features.
+    linear: accuracy of the linear probe, with its 95 % bootstrap interval linear_low, linear_high over test pictures.
+    cv_accuracy: its cross-validated accuracy on train alone, by which recipes can be chosen without using test; C: the regularisation with
+        that accuracy.
+    knn: accuracy of the nearest-neighbour vote. chance: accuracy of predicting the largest class for every picture.
+    converged: whether the final fit converged.
     """
 
     what: str
@@ -75,9 +72,9 @@ class ProbeRow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LinearProbe:
-    """What a linear probe said of the queries: predicted (m,) int64; the C that was chosen, and its cross-validated accuracy in [0, 1].
+    """The predictions of a linear probe: predicted (m,) int64; the C that was chosen, and its cross-validated accuracy in [0, 1].
 
-    unconverged: for each strength at which a fit did not converge, in how many folds; of the final fit, `converged` tells.
+    unconverged: C -> the number of folds in which its fit did not converge. converged: whether the final fit did.
     """
 
     predicted: np.ndarray
@@ -95,10 +92,10 @@ def linear_probe(
     strengths: Sequence[float] = STRENGTHS,
     max_steps: int = MAX_STEPS,
 ) -> LinearProbe:
-    """Multinomial logistic regression on rows (n, d) with labels (n,) int, asked about queries (m, d).
+    """Multinomial logistic regression on rows (n, d) with labels (n,) int, and its predictions for queries (m, d).
 
-    Features are standardised by the rows that are fitted to. The loss is |W|^2 / 2 + C * (sum over rows of the cross-entropy); C is the
-    smallest of those strengths with the best accuracy over folds (n,), each of which is judged by a fit to all others.
+    Features are standardised by the training rows. The loss is |W|^2 / 2 + C * (sum over rows of the cross-entropy). C is the smallest of
+    the strengths with the best cross-validated accuracy: each of the folds (n,) is predicted by a fit to all others.
     """
     LogisticRegression = _logistic_regression()
     strengths = sorted(strengths)
@@ -106,7 +103,7 @@ def linear_probe(
     unconverged = dict.fromkeys(strengths, 0)
     for fold in np.unique(folds):
         seen, held_out = _standardised(rows[folds != fold], rows[folds == fold])
-        # Each strength begins where the one before ended: half the time of ten separate fits.
+        # Each strength starts from the solution of the one before: half the time of ten separate fits.
         model = LogisticRegression(max_iter=max_steps, warm_start=True)
         for C in strengths:
             unconverged[C] += not _fit(model.set_params(C=C), seen, labels[folds != fold])
@@ -119,8 +116,8 @@ def linear_probe(
     return LinearProbe(model.predict(asked).astype(np.int64), best, right[best] / len(rows), converged, num_not)
 
 
-def dealt_folds(labels: np.ndarray, num_folds: int = NUM_FOLDS) -> np.ndarray:
-    """A fold (n,) for each row: those of one class are dealt out in turn, so that every fold has as many of it, but for one."""
+def stratified_folds(labels: np.ndarray, num_folds: int = NUM_FOLDS) -> np.ndarray:
+    """The fold (n,) of each row: the rows of a class go to the folds in turn, so that its counts in the folds differ by at most one."""
     folds = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
         of_class = np.flatnonzero(labels == label)
@@ -130,7 +127,7 @@ def dealt_folds(labels: np.ndarray, num_folds: int = NUM_FOLDS) -> np.ndarray:
 
 def probe(
     data: Path,
-    export: Path | None = None,
+    export: str | Path | None = None,
     trunk: Trunk | None = None,
     size: list[int] | None = None,
     split: Split = Split(),  # noqa: B008 (frozen)
@@ -142,36 +139,36 @@ def probe(
     max_bad_share: float = 0.05,
     trust: Sequence[str] = (),
 ) -> list[ProbeRow]:
-    """Learn classes from a trunk's frozen features, and print how many test pictures get their own, with chance beside it.
+    """Predict classes from a trunk's frozen features, and print the accuracy on test pictures and its chance level.
 
-    A picture's shorter side is brought to `size` (bicubic, antialiased, also upwards) and the middle square taken, with nothing cut from a
-    square one: the same pixels for every trunk. `linear` is multinomial logistic regression on standardised features, its C chosen by
-    5-fold cross-validation on train (`cv`); `kNN` the vote of the 20 nearest pictures by cosine, each weighing exp(cosine / 0.07).
+    A picture's shorter side is scaled to `size`, up or down (bicubic, antialiased), and the centre square is taken (all of a square
+    picture): the same pixels for every trunk. `linear` is multinomial logistic regression on standardised features, with C chosen by 5-fold
+    cross-validation on train (`cv`); `kNN` is a vote of the 20 nearest pictures by cosine, each with weight exp(cosine / 0.07).
 
     Args:
-        data: labelled pictures: a .npz with x_train, y_train, x_test, y_test and names, a folder train/<class>/<picture> with test beside
-            train, or a folder <class>/<picture>.
-        export: made by `multimodal export`: its trunk is probed, not its head.
-        trunk: or a trunk by its arguments (`--trunk.architecture resnet18 --trunk.weights multimodal.towers.NoWeights`).
-        size: pixels of a side that the trunk gets, one or several, each a line of its own; by default what it was made for.
-        split: how a folder without parts is cut, by picture; its seed also cuts the folds.
-        recipe: what to call the trunk in the table; the export's folder or the architecture by default.
-        output: also write the rows into this JSON file.
-        batch_size: pictures that go through the network together; by default 8 on a CPU and 256 on an accelerator.
-        num_threads: pictures are decoded (and on a CPU computed) in so many threads; by default one for each core.
-        device: cpu, cuda:0 ...; by default the accelerator where there is one.
-        max_bad_share: fail where a larger share of the pictures cannot be read.
-        trust: your own package, or packages, whose classes the export names. Their code is run; without this nothing is imported
-            because a folder names it.
+        data: labelled pictures: a .npz with x_train, y_train, x_test, y_test and names; a folder train/<class>/<picture> with
+            test/<class>/<picture> beside it; or a folder <class>/<picture>.
+        export: made by `multimodal export`, a folder or hf://user/name; its trunk is probed, not its head.
+        trunk: instead of an export, a trunk by its arguments (`--trunk.architecture resnet18 --trunk.weights multimodal.towers.NoWeights`).
+        size: height and width of the trunk's input in pixels, one or several, one row each; by default the size it was made for.
+        split: how a folder <class>/<picture> is split, by picture; its seed also determines the folds.
+        recipe: the name of the trunk in the table; by default the export's folder or the architecture.
+        output: also write the rows to this JSON file.
+        batch_size: pictures in one batch; by default 8 on a CPU and 256 on an accelerator.
+        num_threads: threads that decode pictures (and on a CPU run the network); by default one per core.
+        device: cpu, cuda:0 ...; by default the accelerator if there is one.
+        max_bad_share: fail if a larger share of the pictures cannot be read.
+        trust: your own packages whose classes the export names. Their code is run; without this option, nothing is imported because a
+            folder names it.
     """
     on = pick_device(device)
     if (export is None) == (trunk is None):
-        raise InputError("what is probed? Give either an export (--export E), or a trunk by its arguments (--trunk.architecture ...)")
+        raise InputError("nothing to probe: give either an export (--export E), or a trunk by its arguments (--trunk.architecture ...)")
     probed = load_export(export, trust=trust).network.trunk if export is not None else trunk
     assert probed is not None
     sizes = [probed.preprocessing.size] if size is None else size
     for one in sizes:
-        _check_size(probed, one)
+        check_size(probed, one)
     pictures = open_labelled(data, split)
     _check_classes(pictures.labels, pictures.is_test, pictures.classes, data)
     data = Path(data).resolve()
@@ -180,7 +177,7 @@ def probe(
     rows = []
     for one in sizes:
         features = _embed(pictures, probed, one, split.seed, pick_batch_size(batch_size, on), num_threads, max_bad_share)
-        _check_classes(features.labels, features.is_test, pictures.classes, data)  # again: pictures may have been left out
+        _check_classes(features.labels, features.is_test, pictures.classes, data)  # again: unreadable pictures have been left out
         rows.append(_row(features, what, data.name if data.is_dir() else data.stem, one, split.seed))
     if output is not None:
         with write_output(output) as file:
@@ -190,7 +187,7 @@ def probe(
 
 
 def as_table(rows: Sequence[ProbeRow]) -> str:
-    """A line a row."""
+    """One line per row."""
     what, data = (max((len(getattr(row, name)) for row in rows), default=0) + 2 for name in ("what", "data"))
     what, data = max(what, len("trunk") + 2), max(data, len("pictures") + 2)
     lines = [
@@ -218,40 +215,38 @@ class _Features:
 def _embed(
     pictures: LabelledPictures, trunk: Trunk, size: int, seed: int, batch_size: int, num_threads: int | None, max_bad_share: float
 ) -> _Features:
-    """The features, in an order that depends on the seed and on what the pictures show alone: not on where they lay or how they are called.
+    """The features, in an order that depends only on the seed and on the pixels, not on the pictures' places or names.
 
-    The folds are dealt in that order, so arrays and files of the same pictures have the same figures.
+    Folds follow that order, so arrays and files of the same pictures have the same figures.
     """
-    preprocessing = replace(trunk.preprocessing, size=size, crop_share=1.0, interpolation="bicubic")
 
     def place(decoded: Decoded) -> bytes:
         image = decoded.image
         shape = f"{image.width} {image.height} ".encode()
         return hashlib.blake2b(shape + image.tobytes(), digest_size=16, key=str(seed).encode()).digest()
 
-    batches = as_batches(np.arange(len(pictures)), batch_size)
-    embedded = embed_pictures(pictures.read, batches, trunk, preprocessing, num_threads, also=place)
-    done = list(track(embedded, f"embedding at {size} px", unit="picture", total=len(pictures), weight=batch_size))
-    bad = {id: reason for batch in done for id, reason in batch.bad.items()}
-    _tell_bad([f"{pictures.names[id]}: {reason}" for id, reason in bad.items()], len(pictures), max_bad_share)
-    rows, places = np.concatenate([batch.rows for batch in done]), [extra for batch in done for extra in batch.extras]
-    order = np.array(sorted((id for id in range(len(pictures)) if id not in bad), key=lambda id: places[id]))
+    embedded = embed_labelled(pictures, np.arange(len(pictures)), trunk, size, batch_size, num_threads, max_bad_share, also=place)
+    rows, places = embedded.rows, embedded.extras
+    order = np.array(sorted(np.flatnonzero(embedded.is_readable).tolist(), key=lambda id: places[id]))
     broken = [id for id in order.tolist() if not np.isfinite(rows[id]).all()]
     if broken:
-        raise InputError(f"{pictures.names[broken[0]]}: its features are not finite, and of {len(broken)} pictures. Is the trunk trained?")
+        raise InputError(
+            f"{pictures.names[broken[0]]}: its features are not finite; {len(broken)} pictures have such features. "
+            "Its training may have diverged; choose another export or trunk"
+        )
     return _Features(rows[order], pictures.labels[order], pictures.is_test[order])
 
 
 def _row(features: _Features, what: str, data: str, size: int, seed: int) -> ProbeRow:
     train, test = ~features.is_test, features.is_test
     rows, labels, queries, wanted = features.rows[train], features.labels[train], features.rows[test], features.labels[test]
-    found = linear_probe(rows, labels, queries, dealt_folds(labels))
+    found = linear_probe(rows, labels, queries, stratified_folds(labels))
     for C, num in found.unconverged.items():
         print(f"{what} at {size} px, C={C:.2g}: {num} of {NUM_FOLDS} folds did not converge in {MAX_STEPS} steps", file=sys.stderr)
     if not found.converged:
         print(f"{what} at {size} px: the probe itself did not converge in {MAX_STEPS} steps", file=sys.stderr)
     if found.C in (STRENGTHS[0], STRENGTHS[-1]) and found.cv_accuracy < 1:
-        print(f"{what} at {size} px: C={found.C:.2g} is at the end of what was tried; one beyond it may be better", file=sys.stderr)
+        print(f"{what} at {size} px: C={found.C:.2g} is at the end of the range tried; one beyond it may be better", file=sys.stderr)
     right = found.predicted == wanted
     low, high = interval(right)
     return ProbeRow(
@@ -274,7 +269,7 @@ def _row(features: _Features, what: str, data: str, size: int, seed: int) -> Pro
 
 
 def _logistic_regression() -> Any:
-    """scikit-learn's class, imported where it is used: the other protocols do without."""
+    """scikit-learn's class, imported here because the other protocols do not need it."""
     try:
         from sklearn.linear_model import LogisticRegression
     except ModuleNotFoundError:
@@ -283,7 +278,7 @@ def _logistic_regression() -> Any:
 
 
 def _fit(model: Any, rows: np.ndarray, labels: np.ndarray) -> bool:
-    """Fit, and say whether it converged."""
+    """Fit, and return whether it converged."""
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings(record=True) as caught:
@@ -296,48 +291,29 @@ def _fit(model: Any, rows: np.ndarray, labels: np.ndarray) -> bool:
 
 
 def _standardised(rows: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both, float64, so that each feature of `rows` has mean 0 and deviation 1; one that never varies is 0."""
+    """Both, float64, standardised so that each feature of `rows` has mean 0 and deviation 1; a constant feature becomes 0."""
     rows, others = rows.astype(np.float64), others.astype(np.float64)
     mean, deviation = rows.mean(axis=0), rows.std(axis=0)
-    varies = deviation > 1e-6 * np.abs(mean)  # features are float32: below that is its rounding
+    varies = deviation > 1e-6 * np.abs(mean)  # features are float32: a smaller deviation is rounding
     scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
     return (rows - mean) * scale, (others - mean) * scale
 
 
-def _check_size(trunk: Trunk, size: int) -> None:
-    if size < 1:
-        raise InputError(f"size={size}: a picture has at least one pixel")
-    if timm_config(trunk.model).get("fixed_input_size") and size != trunk.preprocessing.size:
-        raise InputError(
-            f"size={size}: {trunk.architecture} was made for {trunk.preprocessing.size} pixels and takes no other size. Leave --size out"
-        )
-
-
 def _check_classes(labels: np.ndarray, is_test: np.ndarray, classes: Sequence[str], data: Path) -> None:
-    """InputError unless train holds enough of each class that there is."""
+    """InputError unless train has enough pictures of each class."""
     present, num = np.unique(labels[~is_test], return_counts=True)
     if len(present) < 2:
-        raise InputError(f"{data}: train has pictures of {len(present)} class; a probe tells at least 2 apart")
+        raise InputError(f"{data}: train has pictures of {len(present)} class; a probe needs at least 2 classes")
     if not is_test.any():
         raise InputError(f"{data}: no picture is in test")
-    unlearnt = np.setdiff1d(labels[is_test], present)
-    if len(unlearnt):
-        raise InputError(f"{data}: test has pictures of {classes[unlearnt[0]]!r} and train has none to learn that class from")
+    unseen = np.setdiff1d(labels[is_test], present)
+    if len(unseen):
+        raise InputError(f"{data}: test has pictures of class {classes[unseen[0]]!r} and train has none. Add some to train")
     if num.min() < NUM_FOLDS:
         raise InputError(
-            f"{data}: train has {num.min()} pictures of {classes[present[num.argmin()]]!r}; cross-validation needs at least {NUM_FOLDS}"
+            f"{data}: train has {num.min()} pictures of class {classes[present[num.argmin()]]!r}; "
+            f"cross-validation needs at least {NUM_FOLDS}"
         )
-
-
-def _tell_bad(bad: Sequence[str], num: int, max_bad_share: float) -> None:
-    """Name the pictures that could not be read; InputError where they are too many."""
-    if not bad:
-        return
-    if len(bad) / num > max_bad_share or len(bad) == num:
-        told = "; ".join(bad[:NUM_TOLD]) + (f"; and {len(bad) - NUM_TOLD} more" if len(bad) > NUM_TOLD else "")
-        raise InputError(f"{len(bad)} of {num} pictures cannot be read, more than --max-bad-share {max_bad_share}: {told}")
-    for one in bad:
-        print(f"left out: {one}", file=sys.stderr)
 
 
 def _per_cent(share: float) -> float:

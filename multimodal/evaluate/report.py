@@ -1,35 +1,42 @@
-"""What a page about a run shows, as records, and the functions that read them out of stores, runs and rows of figures.
+"""The contents of a page about a run, as records, and the functions that read them from stores, runs and rows of figures.
 
 failures_of(Store("runs/demo/wordvec/store"), ShardSet("runs/demo/shards/fluent"), ids).worst[0].rank
 
-`multimodal.evaluate.page` draws them.
+`multimodal.evaluate.page` renders them.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import yaml
 
+from multimodal.boxes import reading
 from multimodal.errors import InputError
 from multimodal.evaluate.classes import Confusion
 from multimodal.evaluate.figures import judged_ids
 from multimodal.evaluate.retrieval import RetrievalRow
+from multimodal.export.run import CONFIG
 from multimodal.metrics import ranks, unit
+from multimodal.pages import both_sides
 from multimodal.pairs import Hit
 from multimodal.search.query import answer
 from multimodal.search.store import Store
 from multimodal.shards import ShardSet
 from multimodal.text.topics import TopicSpace
 
+OWN_AND_FOREIGN = ("val/R@10", "val/foreign_R@10", "val/zero_shot")
+"""Figures of both sides of a fine-tuning; the first is that of the own pairs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A thumbnail with what stands under it."""
+    """A thumbnail and its caption."""
 
     thumbnail: bytes | None
     text: str
@@ -37,7 +44,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One query and what one recipe found for it. note: words that it does not know, or why it found nothing; "" where all is plain."""
+    """One query and what one recipe found for it. note: words that it does not know, or why it found nothing; "" otherwise."""
 
     query: str
     recipe: str
@@ -47,7 +54,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic by its words, the share of the pictures' mass that it holds (None: of no pictures), and the pictures that hold most of it."""
+    """A topic: its words, its mean share over the pictures (None without pictures), and the pictures with the largest shares of it."""
 
     words: Sequence[str]
     share: float | None
@@ -56,7 +63,7 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One figure of one recipe over the steps of its training. chance: what the figure is by chance, where that says anything."""
+    """One figure of one recipe over the steps of its training. chance: the figure's chance level, if it has one."""
 
     recipe: str
     figure: str
@@ -67,9 +74,9 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class LearningCurve:
-    """A figure of one recipe over the number of pairs that it was trained on: values, and low to high around each; n of each.
+    """A figure of one recipe over the number of its training pairs: n values, each with an interval from low to high.
 
-    num_pairs ascend. chance: what the figure is by chance, whatever it was trained on.
+    num_pairs ascend. chance: the figure's chance level, which does not depend on the training.
     """
 
     recipe: str
@@ -84,15 +91,41 @@ class LearningCurve:
     def __post_init__(self) -> None:
         lengths = {len(part) for part in (self.num_pairs, self.values, self.low, self.high)}
         if len(lengths) > 1 or not self.num_pairs or list(self.num_pairs) != sorted({*self.num_pairs}):
-            raise ValueError(f"learning curve {self.recipe}: wanted ascending num_pairs, and values, low and high for each; got {self}")
+            raise ValueError(f"learning curve {self.recipe}: needs ascending num_pairs, and values, low and high for each; got {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What a run learned and what it forgot. steps: optimiser steps done at each measurement. best: those of best.ckpt."""
+
+    title: str
+    steps: Sequence[int]
+    curves: Sequence[both_sides.Curve]
+    best: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TradeOff:
+    """Two figures in per cent of several models, one against the other, joined by a line.
+
+    own, other: what the two figures are. points: (name of the model, own figure, other figure). chances: of the two. note: under the chart.
+    """
+
+    title: str
+    own: str
+    other: str
+    points: Sequence[tuple[str, float, float]]
+    own_chance: float
+    other_chance: float
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """One text that looked for its own picture.
+    """One text as a query for its own picture.
 
-    rank: of the own picture, from 1; whatever scores the same stands before it. found: the pictures that came first, best first, so that
-    found[rank - 1] is the own one where it is among them. note: why nothing was found; "" where all is plain.
+    rank: of the own picture, from 1; pictures with the same score rank before it. found: the first pictures, best first; found[rank - 1] is
+    the own one if it is among them. note: why nothing was found; "" otherwise.
     """
 
     query: str
@@ -104,9 +137,9 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """How single texts of one recipe did among the num_pictures pictures of a gallery.
+    """Results of single texts of one recipe, among the num_pictures pictures of a gallery.
 
-    worst: the largest ranks first. near: the own picture was just not the first. best: it was, by the widest margins.
+    worst: largest ranks first. near: the own picture was nearly first. best: it was first, widest margins first.
     """
 
     recipe: str
@@ -120,9 +153,9 @@ class Failures:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeatMap:
-    """A confusion and what it says.
+    """A confusion matrix and its labels.
 
-    rows, columns: what the two axes mean. chance (c,): the share that each class would have among the hits of any query by chance.
+    rows, columns: the labels of the two axes. chance (c,): the share of each class among the hits of any query by chance.
     """
 
     title: str
@@ -141,9 +174,9 @@ class HeatMap:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure in a cell of a table, drawn as a bar whose full length is `top`. low, high: its interval, where there is one.
+    """A figure in a cell of a table, drawn as a bar whose full length is `top`. low, high: its interval, if there is one.
 
-    chance: marked on the bar, and what a figure that means nothing is; called `mark`, where that is another chance than a random order's.
+    chance: the chance level, marked on the bar. mark: its name, if it is not that of a random order.
     """
 
     value: float
@@ -157,7 +190,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Figures of any other protocol. note: what they are, under the title. Each row has a cell for each word of the header."""
+    """Figures of any other protocol. note: a description under the title. Each row has one cell for each column of the header."""
 
     title: str
     note: str
@@ -166,15 +199,17 @@ class Table:
 
     def __post_init__(self) -> None:
         if wrong := [row for row in self.rows if len(row) != len(self.header)]:
-            raise ValueError(f"table {self.title}: {len(self.header)} columns ({', '.join(self.header)}) and a row of {len(wrong[0])}")
+            raise ValueError(
+                f"table {self.title}: {len(self.header)} columns ({', '.join(self.header)}) but a row of {len(wrong[0])} cells"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the page shows; a section of which there is nothing is left out.
+    """The contents of the page; empty sections are left out.
 
-    facts: sentences for the head of the page. not_measured: why points of the learning curves are missing. commands: what printed the
-    figures. printed: the tables as they were printed. photographs: whether the pictures are drawn larger than emoji need.
+    facts: sentences for the top of the page. not_measured: why points of the learning curves are missing. commands: those that produced the
+    figures. printed: the tables as they were printed. photographs: draw the pictures larger than emoji.
     """
 
     title: str
@@ -188,13 +223,15 @@ class Report:
     learning: Sequence[LearningCurve] = ()
     failures: Sequence[Failures] = ()
     heat_maps: Sequence[HeatMap] = ()
+    forgotten: Sequence[Forgotten] = ()
+    trade_offs: Sequence[TradeOff] = ()
     photographs: bool = False
     printed: str = ""
     not_measured: Sequence[str] = ()
 
 
 def ask(store: Store, recipe: str, queries: Sequence[str], k: int = 8) -> list[Answered]:
-    """Each query's first k pictures; where the store refuses one (no word of it is known, say), the reason."""
+    """Each query's first k pictures; or, if the store refuses the query (for example because it has no known word), the reason."""
     answers = []
     for query in queries:
         try:
@@ -203,9 +240,7 @@ def ask(store: Store, recipe: str, queries: Sequence[str], k: int = 8) -> list[A
             answers.append(Answered(query, recipe, (), str(error)))
             continue
         answers.append(
-            Answered(
-                query, recipe, pictures_of(store, found.hits), f"unknown: {', '.join(found.query.unknown)}" if found.query.unknown else ""
-            )
+            Answered(query, recipe, pictures_of(store, found.hits), f"unknown: {', '.join(found.unknown)}" if found.unknown else "")
         )
     return answers
 
@@ -217,12 +252,12 @@ def pictures_of(store: Store, hits: Sequence[Hit]) -> list[Picture]:
 
 
 def topics_of(store: Store, num_words: int = 8, num_pictures: int = 6) -> list[Topic]:
-    """Every topic of a topic store, the largest share of the pictures first."""
+    """Every topic of a topic store, the topic with the largest mean share over the pictures first."""
     space = store.query_space
     if not isinstance(space, TopicSpace):
-        raise InputError(f"{store.path}: is a {store.family} store and has no topics")
+        raise InputError(f"{store.path}: is a {store.family} store, which has no topics")
     rows = np.asarray(store.rows, dtype=np.float32)
-    rows = rows / rows.sum(axis=1, keepdims=True)  # stored at unit length; back to distributions
+    rows = rows / rows.sum(axis=1, keepdims=True)  # they are stored at unit length: back to distributions
     shares = rows.mean(axis=0)
     words = space.top_words(num_words)
     topics = []
@@ -232,8 +267,8 @@ def topics_of(store: Store, num_words: int = 8, num_pictures: int = 6) -> list[T
     return topics
 
 
-def curves_of(run: Path, recipe: str, figures: Sequence[str] = ("train/loss", "val/R@10")) -> list[Curve]:
-    """The named columns of a run's metrics.csv, with the last value of the column of their chance where there is one."""
+def curves_of(run: Path, recipe: str, figures: Iterable[str] = ("train/loss", "val/R@10")) -> list[Curve]:
+    """The named columns of a run's metrics.csv, with the last value of their chance column if there is one."""
     with open(run / "metrics.csv", newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     curves = []
@@ -247,16 +282,37 @@ def curves_of(run: Path, recipe: str, figures: Sequence[str] = ("train/loss", "v
     return curves
 
 
+def forgotten_of(run: Path, title: str) -> Forgotten:
+    """What a run that measures it learned and forgot, from its config and its metrics.csv; the run need not be finished."""
+    with reading(run / CONFIG, yaml.YAMLError):
+        config = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
+        monitor, mode, min_kept = config["selection"]["monitor"], config["selection"]["mode"], config["forgetting"]["min_kept"]
+    curves = {curve.figure: curve for curve in curves_of(run, title, dict.fromkeys((*OWN_AND_FOREIGN, "val/trade_off", monitor)))}
+    if "val/trade_off" not in curves:
+        raise InputError(f"{run}: does not measure what it forgets. Train it with --forgetting.pairs or --forgetting.classes")
+    chosen = curves[monitor]
+    shown = []
+    for name in OWN_AND_FOREIGN:
+        if name in curves:
+            curve = curves[name]
+            chance = curve.chance or 0.0
+            floor = chance + min_kept / 100 * (curve.values[0] - chance) if name != OWN_AND_FOREIGN[0] and min_kept else None
+            shown.append(both_sides.Curve(name, curve.values, chance, floor))
+    # In metrics.csv steps count from 0, and -1 is before the first.
+    best = int(chosen.steps[int(np.argmax(chosen.values) if mode == "max" else np.argmin(chosen.values))]) + 1
+    return Forgotten(title, [int(step) + 1 for step in curves["val/trade_off"].steps], shown, best)
+
+
 def learning_curves_of(rows: Mapping[int, Sequence[RetrievalRow]]) -> list[LearningCurve]:
     """R@10 of each recipe against the number of training pairs.
 
-    rows: number of training pairs -> rows of one gallery and direction; controls and random trunks among them are left out. The value is
-    the mean over seeds between the smallest and the largest; of one seed, between the ends of its interval.
+    rows: number of training pairs -> rows of one gallery and direction; controls and random trunks are left out. The value is the mean over
+    seeds, with the smallest and the largest; for one seed, with the ends of its interval.
     """
     trained = {num: [row for row in rows[num] if not row.control and row.trunk != "random"] for num in sorted(rows)}
     every = [row for of_num in trained.values() for row in of_num]
     if len(kinds := {(row.gallery, row.direction) for row in every}) > 1:
-        raise ValueError(f"a learning curve compares rows of one gallery and direction; these are of {sorted(kinds)}")
+        raise ValueError(f"a learning curve needs rows of one gallery and direction; these are of {sorted(kinds)}")
     curves = []
     for recipe in dict.fromkeys(row.recipe for row in every):
         ours = {num: mine for num, of_num in trained.items() if (mine := [row for row in of_num if row.recipe == recipe])}
@@ -279,7 +335,7 @@ def learning_curves_of(rows: Mapping[int, Sequence[RetrievalRow]]) -> list[Learn
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A mean, and how far it may be off."""
+    """A mean and its spread."""
 
     value: float
     low: float
@@ -287,7 +343,7 @@ class Spread:
 
 
 def spread_of(rows: Sequence[RetrievalRow]) -> Spread:
-    """R@10 over seeds: the mean, the smallest and the largest; of one seed, the figure and its interval over queries."""
+    """R@10 over seeds: the mean, the smallest and the largest; for one seed, the figure and its interval over queries."""
     tens = [row.recall_10 for row in rows]
     low, high = (min(tens), max(tens)) if len(rows) > 1 else (rows[0].low, rows[0].high)
     return Spread(float(np.mean(tens)), low, high)
@@ -305,15 +361,15 @@ def failures_of(
 ) -> Failures:
     """The texts of `ids` (n,) whose own picture came last, nearly first, and first, each with what was found; see `judged_ids`.
 
-    recipe: the store's family by default. num: at most so many of each kind, none of them twice, and one text a picture in each kind.
-    num_found: at most so many pictures are shown of what was found. queries: "main" looks up `texts[0]` of each pair, "all" every text.
+    recipe: by default the store's family. num: the most lookups of each kind; none appears twice, and a picture once per kind.
+    num_found: the most pictures to show for a lookup. queries: "main" looks up `texts[0]` of each pair, "all" every text.
 
-    Worst are the largest ranks, near misses the smallest ranks but the first, best the first; among equal ranks the own picture that is
-    furthest behind the best other one comes first among the worst, and the one that is furthest ahead elsewhere.
+    The worst have the largest ranks, near misses the smallest ranks above 1, and the best have rank 1. Equal ranks are ordered by how far
+    the own picture is behind the best other one: largest lag first among the worst, largest lead first elsewhere.
     """
     ids = judged_ids(store, shards, ids)
     texts = [shards.texts(int(id))[: 1 if queries == "main" else None] for id in ids]
-    own = np.repeat(np.arange(len(ids)), [len(of_pair) for of_pair in texts])  # the place in ids of each query's picture
+    own = np.repeat(np.arange(len(ids)), [len(of_pair) for of_pair in texts])  # the index in ids of each query's picture
     asked = [text for of_pair in texts for text in of_pair]
     vectors = store.query_space.embed(asked)
     first = ranks(vectors, store.take(ids), relevant=own)
@@ -342,20 +398,20 @@ def failures_of(
 
 
 def _others(store: Store, vectors: np.ndarray, ids: np.ndarray, own: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of each query (q, d): how far the own picture is ahead of the best other one, in cosine (q,); the first k others, (q, min(k, m - 1)).
+    """For each query (q, d): the lead of its own picture over the best other one, in cosine (q,); the first k others, (q, min(k, m - 1)).
 
-    ids (m,) of the gallery; own (q,) the place in it of each query's picture.
+    ids (m,) of the gallery; own (q,) the index in it of each query's picture.
     """
     units, rows = unit(vectors), unit(store.take(ids))
     nearest = store.engine.filter(ids).search(units, k + 1)
-    # The own picture goes to the end of each line, which is then cut; where it is not in the line, the last one goes.
+    # Move the own picture to the end of each line, and cut the line there; without the own picture, this drops the last one.
     order = np.argsort(nearest.ids == ids[own][:, None], axis=1, kind="stable")[:, : min(k, len(ids) - 1)]
     others, scores = np.take_along_axis(nearest.ids, order, axis=1), np.take_along_axis(nearest.scores, order, axis=1)
     return (units * rows[own]).sum(axis=1) - scores[:, 0], others
 
 
 def _chosen(queries: np.ndarray, own: np.ndarray, num: int) -> list[int]:
-    """The first `num` of the queries, of those that share a picture the first alone."""
+    """The first `num` of the queries, at most one per picture."""
     _, firsts = np.unique(own[queries], return_index=True)
     return queries[np.sort(firsts)][:num].tolist()
 

@@ -1,11 +1,12 @@
-"""Retrieval of pairs: each text looks for its own picture among the pictures of one part of a shard set, and each picture for its text.
+"""Retrieval of pairs: each text is a query for its own picture among the pictures of a split, and each picture for its text.
 
     multimodal evaluate retrieval --store runs/demo/wordvec/store --shards runs/demo/shards/fluent --part test
-    multimodal evaluate retrieval --store S --shards flickr8k --part dev --queries all       # five captions a photo: 5,000 queries
+    multimodal evaluate retrieval --store S --shards flickr8k --part dev --queries all       # five captions per photo: 5,000 queries
 
-With several texts a picture, text->image asks with each of them, and image->text takes the best of the picture's own, as is usual for
-Flickr8k (Hodosh, Young and Hockenmaier, 2013) and COCO (Karpathy and Fei-Fei, 2015). Chance is that of a random order; texts of one picture
-lie together, and a run that learnt nothing then finds fewer pictures among its first 10 texts: in image->text it may stay below chance.
+If pictures have several texts, text->image asks with each of them, and image->text counts the best of the picture's own, as is usual for
+Flickr8k (Hodosh, Young and Hockenmaier, 2013) and COCO (Karpathy and Fei-Fei, 2015). Chance is that of a random order. The texts of one
+picture are near each other, so the first 10 texts belong to fewer pictures: a run that learned nothing may score below chance in
+image->text.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from multimodal.evaluate.figures import FigureRow, Found, Line, align, groups_of
 from multimodal.metrics import chance_recall_at, interval, recall_at, unit
 from multimodal.search.store import Store
 from multimodal.shards import Part, SetPath, ShardSet, Split, open_set
+from multimodal.text.space import report_cut
 
 Direction = Literal["text->image", "image->text"]
 Queries = Literal["main", "all"]
@@ -31,10 +33,10 @@ Queries = Literal["main", "all"]
 class RetrievalRow(FigureRow):
     """One line of a table of figures. Shares are in per cent, as `as_json` writes them.
 
-    trunk: what the features under the run came from, "imagenet" or "random" for instance.
-    num_pairs: how many pictures there are. num_queries: their texts in text->image, themselves in image->text.
+    trunk: the weights of the run's trunk, such as "imagenet" or "random".
+    num_pairs: the number of pictures. num_queries: the number of their texts in text->image, of pictures in image->text.
     low, high: the 95 % bootstrap interval of R@10 over the queries, groups of pairs resampled as wholes.
-    control: whether the run was trained with texts shuffled between pictures, so that it should stay at chance.
+    control: whether the run was trained with texts shuffled across pictures, so that it should score at chance.
     """
 
     recipe: str
@@ -106,17 +108,19 @@ def retrieve(
     queries: Queries = "main",
     directions: Sequence[Direction] = ("text->image", "image->text"),
 ) -> list[Found]:
-    """What the texts of the pairs `ids` (n,) find among their pictures, and the pictures among the texts; one `Found` a direction.
+    """What the texts of the pairs `ids` (n,) find among their pictures, and the pictures among the texts; one `Found` per direction.
 
-    The pictures' rows are the store's, the texts go through the store's own text space; the nearest by cosine come first. Pairs whose
-    picture is not in the store (see `judged_ids`) are left out. queries: the main text of each pair, or all of them; in image->text these
-    are the gallery, and every text of the picture is relevant to it. Equal texts of two pictures are a tie, and count against both.
+    The pictures' rows are the store's; the texts are embedded in the store's text space; the nearest by cosine come first. Pairs whose
+    picture is not in the store (see `judged_ids`) are left out. queries: the main text of each pair, or all its texts; in image->text these
+    are the gallery, and all texts of a picture are relevant to it. Equal texts of two pictures are a tie, which counts against both.
     InputError: as `judged_ids`.
     """
     ids = judged_ids(store, shards, ids)
     texts = [shards.texts(id)[: None if queries == "all" else 1] for id in ids.tolist()]
-    owners = np.repeat(np.arange(len(ids)), [len(of_one) for of_one in texts])  # (t,) which picture a text is of
-    text_rows = unit(store.query_space.embed([text for of_one in texts for text in of_one]))
+    owners = np.repeat(np.arange(len(ids)), [len(of_one) for of_one in texts])  # (t,) the picture of each text
+    every = [text for of_one in texts for text in of_one]
+    report_cut(store.query_space, every)
+    text_rows = unit(store.query_space.embed(every))
     image_rows, groups = unit(store.take(ids)), groups_of(shards, ids)
     found = []
     for direction in dict.fromkeys(directions):  # each once
@@ -143,24 +147,24 @@ def evaluate(
     cache_bytes: int | None = None,
     trust: Sequence[str] = (),
 ) -> list[RetrievalRow]:
-    """Look every pair up among the pairs of its part, by its text and by its picture, and print recall beside chance.
+    """Retrieve every pair among the pairs of its split, by its text and by its picture, and print recall and its chance level.
 
     Args:
         store: made by `multimodal index` from the shard set.
         shards: the shard set, a folder or a URL, whose texts are the queries.
-        part: which part of it; pairs of "test" were held out of everything fitted.
-        split: how the parts were cut; the one that training used.
-        queries: ask with the main text of each pair, or with all of its texts.
-        directions: "text->image", "image->text" or both, a row each; in quotes, as a shell reads > otherwise.
-        gallery: what to call these pictures in the table.
-        recipe: what to call the run in the table; the family's name by default.
-        trunk: what to call the weights that the features under the run came from, such as imagenet or random.
-        control: mark the rows as a control, whose texts were shuffled between pictures in training.
-        output: also write the rows into this JSON file, and what each query found into a .queries.parquet beside it.
-        cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
-        cache_bytes: the most that tars take there; by default 20 GiB.
-        trust: your own package, or packages, whose classes the store names. Their code is run; without this nothing is imported
-            because a folder names it.
+        part: which split to evaluate; pairs of "test" were held out of all fitting.
+        split: how pairs are split; must be as in training.
+        queries: main: the main text of each pair; all: all its texts.
+        directions: "text->image", "image->text" or both, one row each; quote them, because > is special in a shell.
+        gallery: the name of these pictures in the table.
+        recipe: the name of the run in the table; by default its family.
+        trunk: the name of the trunk's weights in the table, such as imagenet or random.
+        control: mark the rows as a control, trained with texts shuffled across pictures.
+        output: also write the rows to this JSON file, and what each query found to a .queries.parquet beside it.
+        cache: for a set at a URL, the folder for its tars and columns; by default one in the user's cache folder.
+        cache_bytes: the most bytes that tars may take there; by default 20 GiB.
+        trust: your own packages whose classes the store names. Their code is run; without this option, nothing is imported because a
+            folder names it.
     """
     opened, source = Store(store, trust=trust), open_set(shards, cache, cache_bytes)
     ids = split.ids(source, part)
@@ -168,7 +172,7 @@ def evaluate(
     rows = [RetrievalRow.of(one, recipe or opened.family, opened.family, gallery, trunk, split.seed, control) for one in found]
     if any(row.num_pairs < len(ids) for row in rows):
         missing = len(ids) - rows[0].num_pairs
-        print(f"{store}: {missing} of {len(ids)} pictures are not in it; the others are searched", file=sys.stderr)
+        print(f"{store}: lacks {missing} of {len(ids)} pictures, which are left out", file=sys.stderr)
     if output is not None:
         write_figures(output, [row.as_json() for row in rows], found)
     print(as_table(rows, found))
@@ -176,10 +180,11 @@ def evaluate(
 
 
 def as_table(rows: Sequence[RetrievalRow], found: Sequence[Found]) -> str:
-    """The rows as text; rows that are equal but for seed and figures become one line.
+    """The rows as text; rows that differ only in seed and figures become one line.
 
-    found: what the queries of each row found, of which the interval of a line is made. A line of several seeds shows their mean, the
-    smallest and largest R@10, and the 95 % interval of the mean R@10 (see `lines_of`): a control whose interval holds chance is at chance.
+    found: the query results of each row, from which the interval of a line is computed. A line of several seeds shows their mean, the
+    smallest and largest R@10, and the 95 % interval of the mean R@10 (see `lines_of`): a control whose interval contains chance is at
+    chance.
     """
     header = ["recipe", "trunk", "gallery", "direction", "queries", "pictures", "R@1", "R@5", "R@10"]
     header += ["95 % interval", "seeds", "chance", "median", "mAP"]

@@ -1,4 +1,4 @@
-"""The verb `multimodal text-space show`: what a text space holds, its topics with pictures, and what is near a word.
+"""The verb `multimodal text-space show`: a text space's words, its topics with pictures, and the nearest words of a word.
 
 multimodal text-space show spaces/lda40 --words dog beach
 multimodal text-space show spaces/lda40 --shards shards/wiki --column lda40 --html topics.html
@@ -14,20 +14,21 @@ from pathlib import Path
 import numpy as np
 
 from multimodal.boxes import write_output
+from multimodal.doors.printable import printable
 from multimodal.errors import InputError
 from multimodal.metrics import score_blocks, unit
-from multimodal.printable import printable
 from multimodal.shards import Column, SetPath, ShardSet, open_set
 from multimodal.text import Doc2VecSpace, FastTextSpace, TextSpace, TopicSpace, WordSpace, open_space
 from multimodal.text.space import NamesDimensions
 
 _ROWS_AT_ONCE = 1 << 14
 _TEXT_SHOWN = 40
+_THUMBNAIL_PX = 96
 
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """A word and how near it is, at most 1."""
+    """A word and its nearness, at most 1."""
 
     word: str
     nearness: float
@@ -35,7 +36,7 @@ class Near:
 
 @dataclass(frozen=True, slots=True)
 class Strongest:
-    """A topic over a column: the mean of its shares, and the ids of the pairs that hold most of it, most first."""
+    """A topic over a column: the mean of its shares, and the ids of the pairs with most of it, in descending order."""
 
     share: float
     ids: np.ndarray
@@ -53,19 +54,19 @@ def show(
     cache_bytes: int | None = None,
     trust: Sequence[str] = (),
 ) -> None:
-    """Print what a text space is: class, dimensions, fingerprint, and its topics' top words or its most frequent words.
+    """Print a text space's class, dimensions and fingerprint, and its topics' top words or its most frequent words.
 
     Args:
         space: the folder of the text space.
         num_words: words shown for each topic, or in all, and near each of `words`.
-        words: show for each the words nearest to it: by the angle between word vectors, or by how alike the topics are that it speaks of.
-        shards: a shard set, a folder or a URL, whose pairs stand for the topics.
-        column: the column of that set which the space made: says how large each topic is, and which pairs hold most of it.
-        num_pairs: pairs shown of each topic.
-        html: write a page with all of it, and the pairs' pictures, to this file too.
-        cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
-        cache_bytes: the most that tars take there; by default 20 GiB.
-        trust: your own package, or packages, whose classes the text space names. Their code is run; without this nothing is imported
+        words: for each of these, show the nearest words: by the angle between word vectors, or by the similarity of their topics.
+        shards: a shard set, a folder or a URL, whose pairs illustrate the topics.
+        column: the column of that set that the space made: it gives each topic's size and the pairs with most of it.
+        num_pairs: pairs shown for each topic.
+        html: also write all of it, with the pairs' pictures, as a page to this file.
+        cache: the folder for the tars and columns of a set at a URL; by default one in the user's cache folder.
+        cache_bytes: the most that these tars take; by default 20 GiB.
+        trust: your own packages whose classes the text space names. Their code is run; without this option, nothing is imported
             because a folder names it.
     """
     opened = open_space(space, trust)
@@ -73,7 +74,7 @@ def show(
     near = {word: neighbours(opened, word, num_words) for word in words or ()}
     strongest: list[Strongest] = []
     if (shards is None) != (column is None):
-        raise InputError("--shards and --column go together: a column of those shards, made by this space, says which pairs hold a topic")
+        raise InputError("--shards and --column need each other: the column must be of those shards, made by this space")
     source = None if shards is None else open_set(shards, cache, cache_bytes)
     if source is not None and column is not None:
         strongest = strongest_pairs(opened, Column.of(source, column), len(source), num_pairs)
@@ -93,10 +94,10 @@ def show(
 
 
 def neighbours(space: TextSpace, word: str, k: int) -> list[Near]:
-    """The k words nearest to one, nearest first, itself left out; InputError where the space has no words, or not this one.
+    """The k words nearest to a word, nearest first, without itself; InputError if the space has no words, or not this one.
 
-    Of word vectors the nearness is the cosine. Of topics it is the Bhattacharyya coefficient, sum over topics of sqrt(p(topic | word)
-    p(topic | other)), each topic being as frequent as any other beforehand.
+    For word vectors the nearness is the cosine. For topics it is the Bhattacharyya coefficient, the sum over topics of
+    sqrt(p(topic | word) p(topic | other)), with a uniform prior over topics.
     """
     if not isinstance(space, TopicSpace | WordSpace | Doc2VecSpace):
         raise InputError(f"a {type(space).__name__} reads whole texts and has no list of words; --words is for topics and word vectors")
@@ -120,14 +121,14 @@ def neighbours(space: TextSpace, word: str, k: int) -> list[Near]:
 def strongest_pairs(space: TextSpace, column: Column, num: int, k: int) -> list[Strongest]:
     """For each topic its mean share over a column's rows (the first of each of `num` pairs), and the k pairs with most of it.
 
-    Pairs without a row are left out. InputError where the dimensions have no names, or where another space made the column.
+    Pairs without a row are left out. InputError if the dimensions have no names, or if another space made the column.
     """
     if not isinstance(space, NamesDimensions):
-        raise InputError(f"a {type(space).__name__} has no topics that pairs could stand for; --column is for topics")
+        raise InputError(f"a {type(space).__name__} has no topics; --column is only for topic spaces")
     made_by = column.manifest.made_from.get("text-space")
     if made_by != space.fingerprint:
         raise InputError(
-            f"column {column.name}: made by text space {str(made_by)[:12]}, and this is {space.fingerprint[:12]}. "
+            f"column {column.name}: made by text space {str(made_by)[:12]}, but this is {space.fingerprint[:12]}. "
             "Name the column of this space, or make one: data-prep make-columns"
         )
     rows = column.take(np.arange(num))
@@ -140,7 +141,7 @@ def strongest_pairs(space: TextSpace, column: Column, num: int, k: int) -> list[
 
 
 def _word_rows(space: TopicSpace | WordSpace | Doc2VecSpace, start: int, stop: int) -> np.ndarray:
-    """(w, d) float64 of the words [start, stop), whose cosines are their nearness."""
+    """(w, d) float64 vectors of the words [start, stop); their cosine is their nearness."""
     if isinstance(space, WordSpace | Doc2VecSpace):
         return space.vectors[start:stop].astype(np.float64)
     shares = space.topic_word[:, start:stop].T.astype(np.float64)  # squared, a row of unit length sums to one
@@ -171,7 +172,7 @@ def _page(
     source: ShardSet | None,
     near: dict[str, list[Near]],
 ) -> str:
-    # Here, because they bring what searches and draws, which to print needs none of.
+    # Imported here, because printing needs neither search nor drawing.
     from multimodal.evaluate.page import render
     from multimodal.evaluate.report import Picture, Report, Table, Topic
 
@@ -193,15 +194,15 @@ def _page(
     longest = max(map(len, near.values()), default=0)
     rows = [[word, *(f"{one.word} {one.nearness:.2f}" for one in found), *[""] * (longest - len(found))] for word, found in near.items()]
     header = ["word", *map(str, range(1, longest + 1))]
-    tables = [Table("Near words", "Nearest first; 1 is the same.", header, rows)] if near else []
+    tables = [Table("Near words", "Nearest first; 1 means the same.", header, rows)] if near else []
     return render(Report(str(path), facts, [], [], topics, [], [], tables=tables, photographs=True))
 
 
 def _thumbnail(encoded: bytes) -> bytes | None:
-    from multimodal.data.decode import BadPicture, Decoded
-    from multimodal.embed.stores import thumbnail
+    from multimodal.pictures.decode import BadPicture, picture
+    from multimodal.pictures.thumbnails import thumbnail_jpeg
 
     try:
-        return thumbnail(Decoded(encoded))
+        return thumbnail_jpeg(picture(encoded), _THUMBNAIL_PX)
     except BadPicture:
-        return None  # drawn as a blank with its text
+        return None  # shown as a blank with its text

@@ -1,4 +1,4 @@
-"""What an export is, readable without torch: its family, its architecture as class paths, how pictures reach it, and its figures.
+"""What an export is, readable without torch: its family, its architecture as class paths, its preprocessing, and its figures.
 
 print(read_card("runs/demo/wordvec/export").summary())
 """
@@ -17,14 +17,15 @@ from multimodal.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """The config of an export's manifest. JSON values only, so that it is equal to itself after a trip through the file.
+    """The config of an export's manifest. JSON values only, so that it is unchanged when written and read.
 
-    family: "topic", "wordvec", "contrastive", or the name of a family of your own.
-    dim: d, the dimension in which pictures and queries meet.
-    architecture: "trunk" and "head", each {"class_path": "multimodal.towers.Trunk", "init_args": {...}}; a config's way to name a class.
+    family: "topic", "wordvec", "contrastive", or a name of your own.
+    dim: d, the dimension in which pictures and queries are compared.
+    architecture: "trunk" and "head", each {"class_path": "multimodal.towers.Trunk", "init_args": {...}}, as in a config.
     preprocessing: what happens to a picture before the trunk (size, crop, interpolation, mean, std ...), as the trunk names it.
     query_fingerprint: of the manifest of the text space that is the export's query side.
-    figures: what was measured when it was made; a figure stands beside its chance and the command that prints it.
+    figures: what was measured when it was made; each figure has its chance level and the command that prints it beside it.
+    interpolation: of an export between another and a run, "base", the other's fingerprint, and "alpha", the weight of the run; else empty.
     """
 
     family: str
@@ -33,12 +34,13 @@ class Card:
     preprocessing: Mapping[str, Any]
     query_fingerprint: str
     figures: Mapping[str, Any] = field(default_factory=dict)
+    interpolation: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.family:
-            raise ValueError("a card names its family")
+            raise ValueError("a card must name its family")
         if self.dim < 1:
-            raise ValueError(f"card of family {self.family}: dim {self.dim}, wanted at least 1")
+            raise ValueError(f"card of family {self.family}: dim {self.dim} must be at least 1")
         for part in ("trunk", "head"):
             described = self.architecture.get(part)
             if described is None:
@@ -47,28 +49,33 @@ class Card:
                 )
             if set(described) != {"class_path", "init_args"}:
                 raise ValueError(
-                    f"card of family {self.family}: {part} wants class_path and init_args, and has {', '.join(described) or 'nothing'}"
+                    f"card of family {self.family}: {part} must have class_path and init_args, but has {', '.join(described) or 'nothing'}"
                 )
         if json.loads(json.dumps(asdict(self), default=str)) != asdict(self):
-            raise ValueError(f"card of family {self.family}: JSON values only (lists for tuples, strings for keys and paths)")
+            raise ValueError(f"card of family {self.family}: it may hold only JSON values (lists for tuples, strings for keys and paths)")
 
     def config(self) -> dict[str, Any]:
         """The card as the `config` of the export's manifest; `Card(**config)` is the card again."""
-        return asdict(self)
+        config = asdict(self)
+        if not self.interpolation:
+            del config["interpolation"]  # as in exports of earlier releases, whose fingerprints stay
+        return config
 
     def summary(self) -> str:
-        """A page of plain text for a person."""
+        """The card as plain text."""
         lines = [f"{self.family} export, {self.dim} dimensions"]
         for part, described in self.architecture.items():
             lines.append(f"  {part}: {described['class_path']}{_arguments(described['init_args'])}")
         lines.append(f"  picture: {_pairs(self.preprocessing) or 'as it is'}")
         lines.append(f"  query side: {self.query_fingerprint[:12]}")
+        if self.interpolation:
+            lines.append(f"  interpolated: alpha {self.interpolation['alpha']} from the base {self.interpolation['base'][:12]} to the run")
         lines += [f"  {name}: {_value(value)}" for name, value in self.figures.items()]
         return "\n".join(lines)
 
 
 def read_card(export: str | Path) -> Card:
-    """The card of an export; InputError where it is not one, or its card is of another make."""
+    """The card of an export; InputError if it is not an export, or its card has other fields."""
     config = read_manifest(export, kind="export").config
     known = {each.name for each in fields(Card)}
     if unknown := set(config) - known:
@@ -76,14 +83,16 @@ def read_card(export: str | Path) -> Card:
     check_values(
         export, "config", config, {"family": str, "dim": int, "architecture": dict, "preprocessing": dict, "query_fingerprint": str}
     )
-    check_values(export, "config", {"figures": {}, **config}, {"figures": dict})
+    check_values(export, "config", {"figures": {}, "interpolation": {}, **config}, {"figures": dict, "interpolation": dict})
+    if config.get("interpolation"):
+        check_values(export, "config.interpolation", config["interpolation"], {"base": str, "alpha": float})
     check_values(export, "config.architecture", config["architecture"], dict.fromkeys(config["architecture"], dict))
     for part, described in config["architecture"].items():
         check_values(export, f"config.architecture.{part}", described, {"class_path": str, "init_args": dict})
     try:
         return Card(**config)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{Path(export) / MANIFEST}: not a whole card: {error}. Make the export again: multimodal export") from None
+        raise InputError(f"{Path(export) / MANIFEST}: the card is incomplete: {error}. Make the export again: multimodal export") from None
 
 
 def _arguments(arguments: Mapping[str, Any]) -> str:

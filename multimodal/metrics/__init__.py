@@ -1,35 +1,42 @@
-"""Figures as pure functions of arrays: retrieval ranks and what is read off them, votes of neighbours, with chance and intervals beside."""
+"""Metrics as pure functions of arrays: ranks, recall and average precision, nearest-neighbour classes; with chance levels and intervals."""
 
-from multimodal.metrics.bootstrap import Interval, interval
+from multimodal.metrics.bootstrap import Interval, interval, word_intervals
 from multimodal.metrics.confusion import confusion, shares_among_first
+from multimodal.metrics.judged import average_precisions, shares_among
 from multimodal.metrics.neighbours import nearest_classes
 from multimodal.metrics.retrieval import (
     average_precision,
     chance_average_precision,
     chance_recall_at,
-    dealt_average_precision,
     nearest,
+    permuted_average_precision,
     ranks,
     recall_at,
     relevant_ranks,
     score_blocks,
     unit,
 )
+from multimodal.metrics.trade_off import kept, trade_off
 
 __all__ = [
     "Interval",
     "average_precision",
+    "average_precisions",
     "chance_average_precision",
     "chance_recall_at",
     "confusion",
-    "dealt_average_precision",
     "interval",
+    "kept",
     "nearest",
     "nearest_classes",
+    "permuted_average_precision",
     "ranks",
     "recall_at",
     "relevant_ranks",
     "score_blocks",
+    "shares_among",
     "shares_among_first",
+    "trade_off",
     "unit",
+    "word_intervals",
 ]

@@ -1,4 +1,4 @@
-"""Confusion between classes in a ranking: what is found where something of one class was looked for.
+"""Confusion between classes in retrieval: which classes the hits of a query of one class belong to.
 
 shares = shares_among_first(scores, gallery_classes, num_classes=12, k=10)     # (n, 12), one row a query
 confusion(shares, query_classes)                                               # (12, 12)
@@ -12,8 +12,8 @@ import numpy as np
 def shares_among_first(scores: np.ndarray, gallery_classes: np.ndarray, num_classes: int, k: int) -> np.ndarray:
     """The share of each class among the k best items of each query; (n, c) float64, rows sum to one.
 
-    scores (n, m), the larger the nearer; gallery_classes (m,) integers below c; all m items where there are fewer than k. Items that
-    tie for the last places share them equally, which is what a random order among them gives on average.
+    scores (n, m), larger is nearer; gallery_classes (m,) integers below c; all m items if there are fewer than k. Items that tie for the
+    last places share them equally: the average over random orders among them.
     """
     k = min(k, scores.shape[1])
     last = np.partition(scores, -k, axis=1)[:, -k, None]  # (n, 1) the score of the k-th item

@@ -1,4 +1,4 @@
-"""Classification by the nearest neighbours: what rows are worth as they are, with nothing fitted to them.
+"""Classification by nearest neighbours: how well rows tell classes apart as they are, with nothing fitted to them.
 
 predicted = nearest_classes(train, labels, queries, k=20)
 """
@@ -11,14 +11,14 @@ from multimodal.metrics.retrieval import score_blocks, unit
 
 
 def nearest_classes(rows: np.ndarray, labels: np.ndarray, queries: np.ndarray, k: int = 20, temperature: float = 0.07) -> np.ndarray:
-    """The class (m,) int64 of each query by the vote of its k nearest rows by cosine, or of all rows where there are fewer.
+    """The class (m,) int64 of each query, by a vote of its k nearest rows by cosine, or of all rows if there are fewer.
 
-    rows (n, d), queries (m, d) float, of any length; labels (n,) int, from 0 on. A row's vote weighs exp(cosine / temperature), as in Wu et
-    al., 2018 ("Unsupervised Feature Learning via Non-Parametric Instance Discrimination"), from whom the temperature is; k = 20 is what
-    DINO (Caron et al., 2021) found best. Of rows that are equally near the first is taken, of classes with equal votes the smallest.
+    rows (n, d), queries (m, d) float, of any length; labels (n,) int, from 0. A row's vote has the weight exp(cosine / temperature); this
+    and the temperature are from Wu et al., 2018 ("Unsupervised Feature Learning via Non-Parametric Instance Discrimination"). DINO (Caron
+    et al., 2021) found k = 20 best. Among equally near rows the first counts; among classes with equal votes the smallest wins.
     """
     if not len(rows) or k < 1:
-        raise ValueError(f"the vote of k={k} of {len(rows)} rows: wanted at least one of each")
+        raise ValueError(f"nearest_classes: k={k} and {len(rows)} rows; both must be at least 1")
     rows, queries, k = unit(rows), unit(queries), min(k, len(rows))
     predicted = np.empty(len(queries), dtype=np.int64)
     for start, cosines in score_blocks(queries, rows):

@@ -1,4 +1,4 @@
-"""Retrieval: the ranks of the items that are relevant to a query; recall, average precision and what chance gives of both.
+"""Retrieval: the ranks of the items that are relevant to a query; recall, average precision, and the chance level of both.
 
 first = ranks(text_vectors, image_vectors, relevant=np.arange(len(text_vectors)))
 recall_at(first, 10), np.median(first), chance_recall_at(len(image_vectors), 10)
@@ -17,13 +17,13 @@ from typing import NamedTuple
 import numpy as np
 
 MAX_SCORES = 1 << 23
-"""Scores held at once: 64 MB in float64, so that 100,000 queries among 100,000 items need no more than a hundred among them do."""
+"""The most scores held at once: 64 MB in float64, for any number of queries."""
 _BITS = 26
-"""Of the first part of a number: products of two such parts have 52, and float64 adds up 53 without rounding."""
+"""Bits of the first part of a number: products of two such parts have 52, and float64 adds up 53 without rounding."""
 _MORE_BITS = 20
-"""Of the second part, what the first leaves over: with it, sums over up to 2^15 dimensions stay within 53 bits."""
+"""Bits of the second part, the remainder: with it, sums over up to 2^15 dimensions stay within 53 bits."""
 _LONGEST = 1.4
-"""Two rows no longer than this have a product below 2, also where every term is taken as positive (Cauchy and Schwarz)."""
+"""Two rows no longer than this have a product below 2, even if every term is positive (Cauchy and Schwarz)."""
 
 
 class Block(NamedTuple):
@@ -36,11 +36,11 @@ class Block(NamedTuple):
 def score_blocks(queries: np.ndarray, gallery: np.ndarray) -> Iterator[Block]:
     """The inner products of queries (n, d) with a gallery (m, d), float64, at most MAX_SCORES at once.
 
-    Equal rows have equal scores wherever they are, on any processor, with any number of threads: BLAS adds in an order of its own, which
-    differs by kernel and by a row's place in the block, so the numbers are first cut into parts so short that no sum of their products
-    needs rounding, and every order of adding gives the same. This is the error-free product of Ozaki et al. (2012, "Error-free
-    transformations of matrix multiplication by using fast routines of matrix multiplication"), without the product of the second parts:
-    scores are within 2^-44 sqrt(d) of the product of the longest rows.
+    Equal rows have equal scores at any position, on any processor, with any number of threads. BLAS alone does not ensure this: its order
+    of summation depends on the kernel and on a row's place in the block. So the numbers are first split into parts so short that no sum of
+    their products needs rounding, and the order of summation makes no difference. This is the error-free product of Ozaki et al. (2012,
+    "Error-free transformations of matrix multiplication by using fast routines of matrix multiplication"), without the product of the
+    second parts: scores are exact to within 2^-44 sqrt(d) times the product of the longest rows.
 
     ValueError: a number is not finite.
     """
@@ -55,7 +55,7 @@ def score_blocks(queries: np.ndarray, gallery: np.ndarray) -> Iterator[Block]:
 
 
 class _Parts(NamedTuple):
-    """first, second (n, d) float64: scale * (first + second) are the numbers, as good as all of them. scale: a power of two."""
+    """first, second (n, d) float64: scale * (first + second) are the numbers, to nearly all their bits. scale: a power of two."""
 
     first: np.ndarray
     second: np.ndarray
@@ -63,18 +63,18 @@ class _Parts(NamedTuple):
 
 
 def _parts(numbers: np.ndarray) -> _Parts:
-    """Rows brought to a length of at most _LONGEST, and cut into their first _BITS binary places and the _MORE_BITS after them."""
+    """Rows scaled to a length of at most _LONGEST, and split into their first _BITS binary places and the _MORE_BITS after those."""
     numbers = np.asarray(numbers, dtype=np.float64)
     longest = float(np.sqrt(np.square(numbers).sum(axis=1).max(initial=0)))
     if not np.isfinite(longest):
-        raise ValueError("rows whose inner products are wanted hold a number that is not finite, or is too large to square")
+        raise ValueError("cannot compute inner products: the rows hold a number that is not finite, or is too large to square")
     scale = float(2.0 ** (np.floor(np.log2(longest / _LONGEST)) + 1)) if longest > 0 else 1.0
     first = _rounded(numbers / scale, _BITS)
     return _Parts(first, _rounded(numbers / scale - first, _BITS + _MORE_BITS), scale)
 
 
 def _rounded(numbers: np.ndarray, bits: int) -> np.ndarray:
-    """To a whole number of times 2^-bits."""
+    """Rounded to a whole multiple of 2^-bits."""
     rounded: np.ndarray = np.rint(numbers * 2.0**bits) * 2.0**-bits
     return rounded
 
@@ -82,9 +82,9 @@ def _rounded(numbers: np.ndarray, bits: int) -> np.ndarray:
 def unit(rows: np.ndarray) -> np.ndarray:
     """Rows (n, d) at length one, float32, so that inner products are cosines.
 
-    A row of zeros stays, and its cosine with everything is 0. A row with a number that is not finite says nothing either, and becomes one.
+    A row of zeros stays as it is, and its cosine with everything is 0. A row that is not finite becomes a row of zeros.
     """
-    rows = np.ascontiguousarray(rows, dtype=np.float64)  # contiguous: a row's sum is then added in the same order in any array
+    rows = np.ascontiguousarray(rows, dtype=np.float64)  # contiguous: a row is then summed in the same order in any array
     length = np.sqrt(np.square(rows).sum(axis=1, keepdims=True))
     return np.divide(rows, length, out=np.zeros_like(rows), where=np.isfinite(length) & (length > 0)).astype(np.float32)
 
@@ -92,9 +92,9 @@ def unit(rows: np.ndarray) -> np.ndarray:
 def ranks(queries: np.ndarray, gallery: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     """The 1-based rank by cosine of each query's own item; (n,) int64.
 
-    queries (n, d), gallery (m, d) float, of any length; relevant (n,) the row of the gallery that belongs to each query.
-    Ties count against: a model that gives all items one score ranks every item last. A row of zeros has cosine 0 with
-    everything, so a query in which nothing is known ranks last too, and so do all where the model's vectors are not finite.
+    queries (n, d), gallery (m, d) float, of any length; relevant (n,) the gallery row that belongs to each query.
+    Ties count against the model: one that scores all items equally ranks every item last. A row of zeros has cosine 0 with
+    everything, so a query without a known word ranks last too, and so does everything if the model's vectors are not finite.
     """
     found = np.empty(len(queries), dtype=np.int64)
     for start, scores in score_blocks(unit(queries), unit(gallery)):
@@ -105,9 +105,9 @@ def ranks(queries: np.ndarray, gallery: np.ndarray, relevant: np.ndarray) -> np.
 
 
 def nearest(queries: np.ndarray, gallery: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of the gallery that are nearest to each query by cosine, nearest first, and their cosines; (n, k) int64 and (n, k) float32.
+    """The gallery rows that are nearest to each query by cosine, nearest first, and their cosines; (n, k) int64 and (n, k) float32.
 
-    queries (n, d), gallery (m, d) float, of any length; k at most m, more are m. Equal cosines come in the gallery's order.
+    queries (n, d), gallery (m, d) float, of any length; k above m counts as m. Equal cosines come in the gallery's order.
     """
     k = min(k, len(gallery))
     rows, cosines = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
@@ -120,7 +120,7 @@ def nearest(queries: np.ndarray, gallery: np.ndarray, k: int) -> tuple[np.ndarra
 def relevant_ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     """The 1-based ranks of the relevant items of one query, best first; (r,) int64 ascending.
 
-    scores (m,), the larger the nearer; relevant (m,) bool. Ties count against: among equal scores the relevant ones come last.
+    scores (m,), larger is nearer; relevant (m,) bool. Ties count against the model: among equal scores the relevant ones come last.
     """
     own = np.sort(scores[relevant])
     reached = np.searchsorted(own, scores[~relevant], side="right")  # how many of the own items each other one is at least as near as
@@ -129,7 +129,7 @@ def relevant_ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
 
 
 def recall_at(first: np.ndarray, k: int) -> float:
-    """Share of the queries whose first relevant item is among the first k; first (n,) 1-based ranks."""
+    """The share of the queries whose first relevant item is among the first k; first (n,) 1-based ranks."""
     return float(np.mean(first <= k))
 
 
@@ -142,9 +142,9 @@ def average_precision(found: np.ndarray) -> float:
 
 
 def chance_recall_at(num_gallery: int, k: int, num_relevant: np.ndarray | int = 1) -> float:
-    """What a random order of m items gives: that one of the r relevant ones is among the first k, 1 - C(m - r, k) / C(m, k).
+    """The recall of a random order of m items: one of the r relevant ones is among the first k with 1 - C(m - r, k) / C(m, k).
 
-    num_relevant: r, or (n,) that of each query, and then the mean over queries. With one relevant item it is k / m.
+    num_relevant: r, or (n,) one for each query; the result is then the mean over queries. With one relevant item it is k / m.
     """
     k = min(k, num_gallery)
     return _mean_over(num_relevant, lambda r: 1 - comb(num_gallery - r, k) / comb(num_gallery, k))
@@ -153,21 +153,21 @@ def chance_recall_at(num_gallery: int, k: int, num_relevant: np.ndarray | int = 
 def chance_average_precision(num_gallery: int, num_relevant: np.ndarray | int) -> float:
     """The exact expectation of the average precision of a random order of m items, r of them relevant.
 
-    (H + (r - 1) / (m - 1) * (m - H)) / m, where H is the m-th harmonic number: an item at place i is relevant with r / m, and then each of
-    the i - 1 before it with (r - 1) / (m - 1). Bestgen (2015), Prague Bulletin of Mathematical Linguistics 103, arrives at the same.
-    num_relevant: r, or (n,) that of each query, and then the mean over queries.
+    (H + (r - 1) / (m - 1) * (m - H)) / m, where H is the m-th harmonic number: the item at place i is relevant with probability r / m, and
+    given that, each of the i - 1 before it with (r - 1) / (m - 1). The formula of Bestgen (2015), Prague Bulletin of Mathematical
+    Linguistics 103. num_relevant: r, or (n,) one for each query; the result is then the mean over queries.
     """
     harmonic = float(np.sum(1 / np.arange(1, num_gallery + 1)))
-    others = max(1, num_gallery - 1)  # of a single item, r - 1 is 0
+    others = max(1, num_gallery - 1)  # with a single item, r - 1 is 0
     return _mean_over(num_relevant, lambda r: (harmonic + (r - 1) / others * (num_gallery - harmonic)) / num_gallery)
 
 
-def dealt_average_precision(scores: np.ndarray, classes: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """The average precision that each of n rankings has on average where it is dealt to a query at random; (n,).
+def permuted_average_precision(scores: np.ndarray, classes: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """The expected average precision of each of n rankings if the rankings are permuted across queries; (n,).
 
-    scores (n, m); classes (m,) integers below c, of the items; shares (c,) of the queries that are of each class, 0 for one without items.
-    Chance for rankings that are what they are. It is above `chance_average_precision` where items of one class lie together, as they do in
-    any text space: then they come one after the other, for whatever query, and a run of them is worth more than as many strewn about.
+    scores (n, m); classes (m,) integers below c, of the items; shares (c,) the share of the queries of each class, 0 for a class without
+    items. This is the chance level of these very rankings. It is above `chance_average_precision` if items of one class are near each
+    other, as in any text space: they then come one after another in every ranking, and a run of them scores more than scattered items.
     """
     each = np.zeros(len(scores))
     for number in np.flatnonzero(shares).tolist():

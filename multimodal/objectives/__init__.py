@@ -1,4 +1,4 @@
-"""What a run minimises: one file an idea, each an `Objective` named in a config by its class path.
+"""Training objectives (losses): one file for each kind, each an `Objective` that a config names by its class path.
 
 model:
   objective: {class_path: multimodal.objectives.SoftCrossEntropy}

@@ -1,144 +1,208 @@
-"""What any objective must do, to be called with one's own in one line.
+"""What any objective must do, as checks for your own objective, one line each.
 
     assert_conforms(Cosine, slow=lambda image, text: (1 - cos(image, text)).mean())
-    assert_ranks_equal_one(Cosine, partial(Clip, scale=5.0))       # two processes; one call for many objectives, since starting them takes
-    seconds
+    assert_ranks_equal_one(Cosine, partial(Clip, scale=5.0))       # two processes, which take seconds to start:
+                                                                   # check many objectives in one call
 
-`slow` says what the objective means for rows that all count, in the plainest loop: (objective, image (n, d), text (n, d)) -> a number.
+`slow` defines the objective for valid rows, as the plainest loop: (objective, image (n, d), text (n, d)) -> a number. If the objective uses
+the identity of its rows, `slow` gets it as a fourth argument (n, 2).
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
 from torch import Tensor, distributed, multiprocessing, nn
 
-from multimodal.objectives.base import Objective
+from multimodal.objectives.base import Objective, RowObjective
 
 Make = Callable[[], Objective]
-Slow = Callable[[Objective, Tensor, Tensor], float]
+Slow = Callable[..., float]
 TIMEOUT_S = 120.0
 NUM, DIM, DIM_IN = 12, 5, 4
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Inputs of a tower (n, e), target rows (n, d) and validity (n,), all of which a test may change."""
+    """Inputs of a tower (n, e), target rows (n, d), validity (n,) and identity (n, 2), which tests may change."""
 
     inputs: Tensor
     text: Tensor
     valid: Tensor
+    identity: Tensor
+
+    def at(self, rows: Tensor | slice) -> Example:
+        """Some of the rows, or all in another order."""
+        return Example(self.inputs[rows], self.text[rows], self.valid[rows], self.identity[rows])
+
+    def labels(self, objective: Objective) -> tuple[Tensor, ...]:
+        """What the objective takes after the two sides."""
+        return (self.valid, self.identity) if objective.uses_identity else (self.valid,)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one backward pass gave: the loss, and the gradient of every parameter of tower and objective in one row."""
+    """The result of one backward pass: the loss, and the gradient of every parameter of tower and objective as one vector."""
 
     loss: Tensor
     gradient: Tensor
 
 
 def example(seed: int = 0, num: int = NUM, num_invalid: int = 3) -> Example:
-    """Random rows in float64; targets are distributions, which every objective can take. The last rows are invalid."""
+    """Random rows in float64; targets are distributions, which every objective accepts. The last rows are invalid.
+
+    Some rows have the picture of another one, and some its text, by their identity.
+    """
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(num, DIM_IN, generator=generator, dtype=torch.float64)
     text = torch.softmax(2 * torch.randn(num, DIM, generator=generator, dtype=torch.float64), dim=1)
-    return Example(inputs, text, torch.arange(num) < num - num_invalid)
+    identity = torch.randint(0, 2 * num, (num, 2), generator=generator)
+    return Example(inputs, text, torch.arange(num) < num - num_invalid, identity)
 
 
 def outcome(make: Make, example: Example) -> Outcome:
-    """Of a linear tower of fixed weights and a new objective, in this process alone."""
+    """Loss and gradient with a linear tower of fixed weights and a new objective, in this process alone."""
     model = _Model(make())
     return _run(model, model, example)
 
 
 def assert_conforms(make: Make, slow: Slow) -> None:
-    """All that one process can show; `assert_ranks_equal_one` shows the rest."""
+    """All checks that one process can do; `assert_ranks_equal_one` does the rest."""
+    assert_row_loss_is_one_number_a_row(make)
     assert_equals_the_loop(make, slow)
+    assert_only_its_arguments_count(make)
+    assert_output_is_of_each_row_alone(make)
     assert_row_order_is_irrelevant(make)
+    assert_identity_is_equality_alone(make)
     assert_invalid_rows_change_nothing(make)
     assert_nothing_valid_costs_nothing(make)
     assert_finite_in_bf16(make)
 
 
+def assert_row_loss_is_one_number_a_row(make: Make) -> None:
+    """A `RowObjective` returns one number per row: its base class takes the mean over the valid rows of all ranks."""
+    given, objective = example(num_invalid=0), make()
+    if isinstance(objective, RowObjective):
+        shape = tuple(objective.row_loss(_Model(objective).tower(given.inputs).detach(), given.text).shape)
+        assert shape == (NUM,), f"row_loss gives shape {shape} for {NUM} rows, expected ({NUM},): one number per row, not their mean"
+
+
+def assert_only_its_arguments_count(make: Make) -> None:
+    """forward changes neither side, and the same batch has the same loss again after other batches."""
+    given, other = example(), example(seed=1)
+    objective = _Model(make()).objective
+    tower = _Model(objective).tower
+    arguments = tower(given.inputs).detach(), given.text, *given.labels(objective)
+    before = [argument.clone() for argument in arguments]
+    first = objective(*arguments)[0].item()
+    untouched = all(torch.equal(argument, copy) for argument, copy in zip(arguments, before, strict=True))
+    assert untouched, "forward changes its inputs: work on copies"
+    objective(tower(other.inputs).detach(), other.text, *other.labels(objective))
+    again = objective(*arguments)[0].item()
+    assert again == first, f"the loss of a batch is {first}, and {again} after another batch: it must depend on its arguments alone"
+
+
+def assert_output_is_of_each_row_alone(make: Make) -> None:
+    """The vectors that stores hold: finite, not zero, different for different rows, and independent of the other rows."""
+    given = example()
+    model = _Model(make())
+    image = model.tower(given.inputs).detach()
+    for mode in (True, False):
+        output = model.train(mode).objective.output(image)
+        assert output.shape == image.shape, f"output has shape {tuple(output.shape)} for input {tuple(image.shape)}"
+        assert torch.isfinite(output).all(), "output is not finite"
+        assert (output != 0).any(dim=1).all(), "output is zero in some row, which no query can find"
+        assert len(output.unique(dim=0)) == NUM, "output is the same for different rows"
+        alone = torch.cat([model.objective.output(row) for row in image.split(1)])
+        torch.testing.assert_close(alone, output, atol=1e-8, rtol=0, msg=lambda text: f"output of a row depends on the other rows. {text}")
+
+
 def assert_equals_the_loop(make: Make, slow: Slow) -> None:
-    """The loss is what the plain loop over the rows that count says, with invalid rows about and without."""
-    for num_invalid in (0, 3):
+    """The loss equals that of the plain loop over the valid rows, with and without invalid rows, in training and evaluation."""
+    for num_invalid, mode in ((0, True), (3, True), (3, False)):
         given = example(num_invalid=num_invalid)
-        model = _Model(make())
+        model = _Model(make()).train(mode)
         image = model.tower(given.inputs).detach()
-        loss, parts = model.objective(image, given.text, given.valid)
-        expected = slow(model.objective, image[given.valid], given.text[given.valid])
+        loss, parts = model.objective(image, given.text, *given.labels(model.objective))
+        kept = given.at(given.valid)
+        expected = slow(model.objective, image[given.valid], kept.text, *kept.labels(model.objective)[1:])
         assert abs(loss.item() - expected) < 1e-8, (
-            f"the loss is {loss.item()}, and the loop over {int(given.valid.sum())} rows says {expected}"
+            f"the loss{'' if mode else ' in eval mode'} is {loss.item()}, but the loop over {int(given.valid.sum())} rows gives {expected}"
         )
+        assert {"loss", "rows"} <= parts.keys(), f"parts hold {', '.join(parts) or 'nothing'}; loss and rows are required"
         assert parts["loss"].item() == loss.item() and parts["rows"].item() == given.valid.sum().item()
-        assert not any(part.requires_grad for part in parts.values()), "parts are to be logged: detach them"
-        assert model.objective.output(image).shape == image.shape
+        assert not any(part.requires_grad for part in parts.values()), "parts are for logging: detach them"
 
 
 def assert_row_order_is_irrelevant(make: Make) -> None:
     """Rows in another order give the same loss and gradient."""
     given = example()
     order = torch.randperm(NUM, generator=torch.Generator().manual_seed(1))
-    _assert_equal(
-        outcome(make, given), outcome(make, Example(given.inputs[order], given.text[order], given.valid[order])), "rows in another order"
-    )
+    _assert_equal(outcome(make, given), outcome(make, given.at(order)), "rows in another order")
+
+
+def assert_identity_is_equality_alone(make: Make) -> None:
+    """What counts is which rows have equal numbers, not the numbers."""
+    given = example()
+    renumbered = replace(given, identity=2**61 - 3 * given.identity)
+    _assert_equal(outcome(make, renumbered), outcome(make, given), "other numbers for the same pictures and texts")
 
 
 def assert_invalid_rows_change_nothing(make: Make) -> None:
-    """Rows that are marked, whatever they hold, and rows whose text is all zeros count as if they were not there, in loss and gradient."""
+    """Rows that are marked invalid, with any content, and rows with all-zero text change neither loss nor gradient."""
     given = example()
     keep = given.valid
-    alone = outcome(make, Example(given.inputs[keep], given.text[keep], keep[keep]))
+    alone = outcome(make, given.at(keep))
     _assert_equal(outcome(make, given), alone, "invalid rows")
     for poison in (float("nan"), float("inf"), 1e30):
         text = torch.where(keep[:, None], given.text, poison)
-        _assert_equal(outcome(make, Example(given.inputs, text, keep)), alone, f"invalid text rows of {poison}")
+        _assert_equal(outcome(make, replace(given, text=text)), alone, f"invalid text rows of {poison}")
         image = torch.where(keep[:, None], _Model(make()).tower(given.inputs), poison).detach().requires_grad_()
-        make()(image, given.text, keep)[0].backward()
+        objective = make()
+        objective(image, given.text, *given.labels(objective))[0].backward()
         assert image.grad is not None and torch.isfinite(image.grad).all(), f"invalid image rows of {poison} reach the gradient"
         assert (image.grad[~keep] == 0).all(), "invalid image rows have a gradient"
     unknown = torch.where(keep[:, None], given.text, 0.0)
-    _assert_equal(outcome(make, Example(given.inputs, unknown, torch.ones_like(keep))), alone, "texts without a known word")
+    _assert_equal(outcome(make, replace(given, text=unknown, valid=torch.ones_like(keep))), alone, "texts without a known word")
 
 
 def assert_nothing_valid_costs_nothing(make: Make) -> None:
-    """A batch without a valid row has loss 0 and a gradient of zeros: a backward pass, for ranks that stay in step, and no change."""
+    """A batch without a valid row has loss 0 and a gradient of zeros: backward runs, so that ranks stay in step, and changes nothing."""
     nothing = outcome(make, example(num_invalid=NUM))
     assert nothing.loss.item() == 0 and (nothing.gradient == 0).all()
 
 
 def assert_finite_in_bf16(make: Make) -> None:
-    """Loss and gradient are finite with bfloat16 sides and under autocast, also for rows that are large, and the loss is near that of
+    """Loss and gradient are finite with bfloat16 sides and under autocast, also for large rows, and the loss is near that of
     float32.
     """
     given = example()
     for scale in (1.0, 100.0):
         objective = make()
         image = (scale * _Model(objective).tower(given.inputs)).detach()
-        expected, _ = objective(image, given.text, given.valid)
+        expected, _ = objective(image, given.text, *given.labels(objective))
         rough = image.to(torch.bfloat16).requires_grad_()
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss, _ = objective(rough, given.text.to(torch.bfloat16), given.valid)
+            loss, _ = objective(rough, given.text.to(torch.bfloat16), *given.labels(objective))
         loss.backward()
         assert rough.grad is not None and torch.isfinite(loss) and torch.isfinite(rough.grad).all(), (
             f"not finite in bfloat16 at scale {scale}"
         )
-        # bfloat16 keeps 8 bits, of each side; a sum that went through it as well would be further off
+        # bfloat16 keeps 8 bits of each side; a sum in bfloat16 would be further off
         assert abs(loss.item() - expected.item()) <= 0.05 * max(1.0, abs(expected.item())), (
             f"{loss.item()} in bfloat16, {expected.item()} in float64"
         )
 
 
 def assert_ranks_equal_one(*makes: Make) -> None:
-    """Two processes under DistributedDataParallel have the loss and the gradient of one that sees all rows; also with a rank without a
+    """Two processes under DistributedDataParallel have the loss and gradient of one that sees all rows, also if one rank has no
     valid row.
 
     The objectives must pickle: a class, or a functools.partial of one. TimeoutError where the processes do not finish, as on a machine
@@ -178,7 +242,7 @@ class _Model(nn.Module):
         self.double()
 
     def forward(self, given: Example) -> Tensor:
-        loss: Tensor = self.objective(self.tower(given.inputs), given.text, given.valid)[0]
+        loss: Tensor = self.objective(self.tower(given.inputs), given.text, *given.labels(self.objective))[0]
         return loss
 
 
@@ -191,14 +255,16 @@ def _run(module: nn.Module, model: _Model, given: Example) -> Outcome:
 
 def _rank(rank: int, world_size: int, folder: str, makes: tuple[Make, ...], examples: list[Example]) -> None:
     torch.set_num_threads(1)
+    # Before there is a group: DistributedDataParallel imports it otherwise, its default arguments then keep the group for good, and
+    # the group's threads abort the process where they free a tensor while the interpreter ends
+    importlib.import_module("torch.distributed.nn")
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world_size)
     results = []
     for make in makes:
         for given in examples:
             model = _Model(make())
             mine = slice(rank * NUM // world_size, (rank + 1) * NUM // world_size)
-            part = Example(given.inputs[mine], given.text[mine], given.valid[mine])
-            found = _run(nn.parallel.DistributedDataParallel(model), model, part)
+            found = _run(nn.parallel.DistributedDataParallel(model), model, given.at(mine))
             results.append((found.loss, found.gradient))
     torch.save(results, Path(folder) / f"{rank}.pt")
     distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Objectives whose target is a point: a text's place among word vectors.
+"""Regression objectives: the target is a vector, such as a text's mean word vector.
 
 loss, parts = Cosine()(image_rows, text_rows, batch.valid)      # (b, d), (b, d), (b,)
 """
@@ -22,14 +22,14 @@ def mean_squared_error(image: Tensor, target: Tensor) -> Tensor:
 
 
 class Cosine(RowObjective):
-    """Direction alone, which is what a search compares; the length of the image's vector is free."""
+    """Compares the direction alone, as a search does; the length of the image's vector is free."""
 
     def row_loss(self, image: Tensor, text: Tensor) -> Tensor:
         return cosine_distance(image, text)
 
 
 class MeanSquaredError(RowObjective):
-    """Direction and length. With targets of length one its values are small, about 1/d: raise the learning rate accordingly."""
+    """Compares direction and length. With targets of length one its values are small, about 1/d: raise the learning rate accordingly."""
 
     def row_loss(self, image: Tensor, text: Tensor) -> Tensor:
         return mean_squared_error(image, text)

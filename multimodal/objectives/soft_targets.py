@@ -1,4 +1,4 @@
-"""Objectives whose target is a distribution, or a row of shares: topics of a text, or word vectors brought into an interval.
+"""Objectives whose target is a distribution, or numbers in an interval: topics of a text, or word vectors.
 
 objective = SoftCrossEntropy()
 loss, parts = objective(logits, topics, batch.valid)      # (b, K), (b, K), (b,)
@@ -17,8 +17,8 @@ from multimodal.objectives.base import RowObjective
 def sigmoid_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Each row's sum over d of the binary cross-entropy between target and sigmoid(logits), in nats.
 
-    logits (b, d); target (b, d) in [0, 1]. Returns (b,). The sum, as Caffe's SigmoidCrossEntropyLoss has it, with which both papers
-    trained: TextTopicNet (Gomez, Patel et al., 2017) and Learning to Learn from Web Data (Gomez et al., 2018).
+    logits (b, d); target (b, d) in [0, 1]. Returns (b,). The sum, as in Caffe's SigmoidCrossEntropyLoss, with which both papers trained:
+    TextTopicNet (Gomez, Patel et al., 2017) and Learning to Learn from Web Data (Gomez et al., 2018).
     """
     return F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(dim=1)
 
@@ -32,8 +32,7 @@ def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def kl_divergence(logits: Tensor, target: Tensor) -> Tensor:
-    """Each row's KL(target || softmax(logits)), in nats: the soft cross-entropy less the target's own entropy, so that a perfect answer
-    costs 0.
+    """Each row's KL(target || softmax(logits)), in nats: the soft cross-entropy minus the target's entropy, so 0 for a perfect prediction.
 
     logits (b, K); target (b, K), rows sum to one. Returns (b,). Same gradient as `soft_cross_entropy`.
     """
@@ -41,10 +40,10 @@ def kl_divergence(logits: Tensor, target: Tensor) -> Tensor:
 
 
 class SigmoidCrossEntropy(RowObjective):
-    """A sigmoid for each number of the target, all independent: the loss of TextTopicNet and of Learning to Learn from Web Data.
+    """An independent sigmoid for each number of the target: the loss of TextTopicNet and of Learning to Learn from Web Data.
 
-    low, high: the interval that the targets live in, brought to [0, 1] for the loss and back by `output`. 0 and 1 for topics; -1 and 1 for
-    word vectors of length one. A target outside it is an error: the loss would have no lowest value.
+    low, high: the interval of the targets, mapped to [0, 1] for the loss and back by `output`. 0 and 1 for topics; -1 and 1 for word
+    vectors of length one. A target outside it is an error: the loss would have no minimum.
     """
 
     def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
@@ -55,9 +54,9 @@ class SigmoidCrossEntropy(RowObjective):
         self._targets_seen = False
 
     def row_loss(self, image: Tensor, text: Tensor) -> Tensor:
-        if not self._targets_seen:  # one look is enough, a column is of one kind throughout; each look would make a GPU wait
+        if not self._targets_seen:  # one check is enough, as a column is uniform; each check makes a GPU wait
             self._check(text)
-        # a row that does not count is all zeros, which may lie outside the interval; it is finite all the same, and masked by the caller
+        # a row that does not count is all zeros, perhaps outside the interval; it is still finite, and the caller masks it
         return sigmoid_cross_entropy(image, (text - self.low) / (self.high - self.low))
 
     def output(self, image: Tensor) -> Tensor:
@@ -72,14 +71,14 @@ class SigmoidCrossEntropy(RowObjective):
         slack = 1e-3 * (self.high - self.low)  # float16 columns round
         if least < self.low - slack or most > self.high + slack:
             raise ValueError(
-                f"SigmoidCrossEntropy: targets reach from {least:.3g} to {most:.3g}, outside [{self.low:g}, {self.high:g}]. "
+                f"SigmoidCrossEntropy: targets range from {least:.3g} to {most:.3g}, outside [{self.low:g}, {self.high:g}]. "
                 f"For word vectors of length one use low=-1, high=1"
             )
         self._targets_seen = True
 
 
 class SoftCrossEntropy(RowObjective):
-    """Cross-entropy with a target distribution: a picture has one softmax over all topics."""
+    """Cross-entropy with a target distribution: one softmax over all topics for each picture."""
 
     def row_loss(self, image: Tensor, text: Tensor) -> Tensor:
         return soft_cross_entropy(image, text)
@@ -90,7 +89,7 @@ class SoftCrossEntropy(RowObjective):
 
 
 class KLDivergence(RowObjective):
-    """KL from the target distribution to the picture's softmax: trains as `SoftCrossEntropy` does, and reads 0 when it is perfect."""
+    """KL from the target distribution to the picture's softmax: trains as `SoftCrossEntropy` does, and is 0 for a perfect prediction."""
 
     def row_loss(self, image: Tensor, text: Tensor) -> Tensor:
         return kl_divergence(image, text)

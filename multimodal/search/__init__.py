@@ -1,5 +1,6 @@
-"""Search pictures in words: grammar -> algebra -> store -> hits. Loads numpy, pyarrow and FAISS; never torch.
+"""Search pictures in words: grammar -> algebra -> fusion -> ranking -> hits. Loads numpy, pyarrow and FAISS; never torch.
 
-`query.search` and `query.answer` from Python, `store.Store` and `store.StoreWriter` for the box, `engine.Engine` and
-`conformance.check_engine` to bring another engine. Import from the modules; this file stays empty so that each costs only itself.
+From Python: `query.search` and `query.answer`; `store.Store` and `store.StoreWriter` for the box; `engine.Engine` and
+`conformance.check_engine` to add an engine, `fusion.Fusion` and `conformance.check_fusion` to add a way to combine terms. Import from the
+modules: this file stays empty, so that importing one loads only what it needs.
 """

@@ -1,78 +1,181 @@
-"""From terms to one direction: each term's vector at unit length, weighted, added, and brought to unit length again.
+"""From an expression to vectors: each term of a query becomes a unit vector in the space of the store that scores it.
 
-    query = combine(parse("woman + scientist - man"), space, images={})
-    query.vector, query.unknown, query.why(row)
+    terms = look_up(parse("woman + scientist without man"), store, {}, calibrated=True)
+    terms.units, terms.parts, terms.unknown
 
-A phrase of which the space knows no word is left out by rule and named with near spellings. The other terms keep their weights,
-so an unknown word moves nothing. (Mikolov et al., 2013, add and subtract word vectors; bringing each to unit length first
-makes the weights mean the same for frequent and rare words, whose vectors differ in length.)
+A phrase is left out if the space knows none of its words; it is reported with near spellings. The other terms keep their weights,
+so an unknown word moves nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from multimodal.errors import InputError
+from multimodal.search.calibration import Calibration, unit
+from multimodal.search.engine import Engine
+from multimodal.search.fusion import NothingToFind
 from multimodal.search.grammar import Expression, Term
+from multimodal.search.segments import unit_rows
 from multimodal.text import TextSpace
 
-CANCELLED = 1e-6  # norm of the sum over the sum of |weights|: float32 vectors that should cancel leave about 1e-7
+NUM_NEAR = 8
+"""Neighbours of a picture that `near:<id>` averages with it."""
+
+MAX_DIGITS = 30
+"""Digits of an id in a query; 64-bit integers have at most 19, and Python refuses to convert more than 4,300."""
+
+
+class Place(Protocol):
+    """A store whose space a term is looked up in."""
+
+    @property
+    def family(self) -> str: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def engine(self) -> Engine: ...
+    @property
+    def query_space(self) -> TextSpace: ...
+    @property
+    def calibration(self) -> Calibration: ...
+    def take(self, ids: Sequence[int] | np.ndarray) -> np.ndarray: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A term in its role. Its weight is positive.
+
+    label: what a page calls it, see `Expression.labels`; both terms of a swap have the swap's.
+    is_without: whether it should be absent: it is excluded, subtracted, or swapped for another term.
+    home: the name of the joined store that scores it; "" for the store that is searched.
+    """
+
+    term: Term
+    label: str
+    is_without: bool
+    home: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class QueryVector:
-    """Where a query points, and what took it there."""
+class QueryTerms:
+    """What a query asks for, as vectors.
 
-    vector: np.ndarray
-    """(d,) float32, unit length."""
-    used: tuple[Term, ...]
-    """The t terms that count, in the expression's order."""
-    parts: np.ndarray
-    """(t, d) float64: what each term adds to the vector; they sum to it."""
-    left_out: tuple[Term, ...]
-    """Phrases of which no word is known."""
-    unknown: Mapping[str, list[str]]
-    """Each unknown word of the query, also of phrases that count by their other words -> near spellings."""
-
-    def why(self, row: np.ndarray) -> dict[str, float]:
-        """Term label -> what it adds to the cosine with a row (d,) of unit length; the values sum to that cosine."""
-        return {term.label: float(part @ row.astype(np.float64)) for term, part in zip(self.used, self.parts, strict=True)}
-
-
-def combine(expression: Expression, space: TextSpace, images: Mapping[str, np.ndarray]) -> QueryVector:
-    """The unit vector of an expression.
-
-    images: content of each image term -> its vector (d,), any length but zero.
-    InputError when no term is known (with near spellings), and when the terms cancel each other to nothing.
+    parts: the t terms that count. units: of each, its unit vector (d,) float64, d being that of its home.
+    left_out: phrases with no known word. unknown: each unknown word of the query, also in phrases with known words -> near spellings.
     """
+
+    parts: tuple[Part, ...]
+    units: tuple[np.ndarray, ...]
+    left_out: tuple[Term, ...]
+    unknown: Mapping[str, list[str]]
+
+
+def parts_of(expression: Expression) -> list[Part]:
+    """The terms of an expression in their roles; a swap is two of them."""
+    labels = iter(expression.labels)
+    parts = [Part(term.at(abs(term.weight)), next(labels), term.weight < 0) for term in expression.terms]
+    parts += [Part(term, next(labels), True) for term in expression.without]
+    for swap in expression.swaps:
+        label = next(labels)
+        parts += [Part(swap.new, label, False), Part(swap.old, label, True)]
+    return parts
+
+
+def look_up(
+    expression: Expression,
+    store: Place,
+    images: Mapping[str, np.ndarray],
+    calibrated: bool,
+    joined: Mapping[str, Place] | None = None,
+) -> QueryTerms:
+    """The vectors of an expression's terms.
+
+    images: content of each image term that is scored by the store itself -> its vector (d,), any length but zero.
+    calibrated: embed short phrases by the store's calibration, in its template and centred; else as they are.
+    joined: name -> another store of the same pictures, for terms such as `export:<name>:beach`.
+    InputError: no term is left, or none is known (with near spellings); a store, a topic or a picture does not exist.
+    """
+    if "" in (joined or {}):
+        raise InputError("a joined store needs a name: --join NAME=STORE, in Python joined={'name': store}")
+    places: dict[str, Place] = {"": store, **(joined or {})}
     used, units, left_out = [], [], []
     unknown: dict[str, list[str]] = {}
-    for term in expression.terms:
-        # one text a call: in a batch, an encoder's padding would let one term move the last bits of another
-        given = images[term.content] if term.kind == "image" else space.embed([term.content])[0]
+    for part in parts_of(expression):
+        part = at_home(part, places)
+        place, term = places[part.home], part.term
         if term.kind == "text":
-            unknown |= space.unknown_words(term.content)
-        vector = np.asarray(given, dtype=np.float64)  # a store's float16 row would get a float16 norm, wrong by 1e-4
-        norm = float(np.linalg.norm(vector))
-        if norm > 0:
-            used.append(term)
-            units.append(vector / norm)
+            unknown |= place.query_space.unknown_words(term.content)
+        vector = term_vector(term, place, images if part.home == "" else {}, calibrated)
+        if vector.any():
+            used.append(part)
+            units.append(vector)
         else:
             left_out.append(term)
     if not used and left_out:
-        raise InputError(_nothing_known(left_out, unknown))
-    weights = np.array([term.weight for term in used])
-    weighted = weights[:, None] * np.array(units).reshape(len(used), space.dim)
-    total = weighted.sum(axis=0)
-    norm = float(np.linalg.norm(total))
-    if norm <= CANCELLED * np.abs(weights).sum():  # also 0 <= 0, where no term is left
-        raise InputError(
-            f"the query cancels to nothing: {str(expression) or 'its terms take each other away'}. Leave a term out or change a weight"
+        raise NothingToFind(_nothing_known(left_out, unknown))
+    if not used:
+        raise NothingToFind(
+            f"the query cancels to nothing: {str(expression) or 'its terms cancel each other out'}. Leave a term out or change a weight"
         )
-    return QueryVector((total / norm).astype(np.float32), tuple(used), weighted / norm, tuple(left_out), unknown)
+    return QueryTerms(tuple(used), tuple(units), tuple(left_out), unknown)
+
+
+def at_home(part: Part, places: Mapping[str, Place]) -> Part:
+    """With the store that scores it: the one it names, or for a topic the one that has topics."""
+    home, term = part.term.export, part.term
+    if home and home not in places:
+        names = ", ".join(name for name in places if name) or "none"
+        raise InputError(f"{term.label}: no store is joined as {home}; joined are: {names}. Add: --join {home}=STORE")
+    if term.kind == "topic" and places[home].family != "topic":
+        of_topics = [name for name, place in places.items() if place.family == "topic"]
+        if home or not of_topics:
+            raise InputError(
+                f"{term.label}: the store {'is' if not home else home + ' is'} of the family {places[home].family}, which has no topics. "
+                "Search a store of topics, or join one: --join STORE"
+            )
+        home = of_topics[0]
+    return Part(term, part.label, part.is_without, home)
+
+
+def term_vector(term: Term, place: Place, images: Mapping[str, np.ndarray], calibrated: bool) -> np.ndarray:
+    """(d,) float64 of unit length, or zeros for a phrase without a known word."""
+    if term.kind == "text":
+        if calibrated:
+            return place.calibration.embed(term.content, place.query_space)
+        return unit(place.query_space.embed([term.content])[0])
+    if term.kind == "topic":
+        number = number_of(term)
+        if number >= place.dim:
+            raise InputError(f"{term.label}: the store has the topics 0 to {place.dim - 1}")
+        return np.eye(place.dim)[number]
+    if term.kind == "near":
+        id = number_of(term)
+        [row] = unit_rows(place.take([id]), np.array([id]))
+        found = place.engine.search(row[None], 1 + NUM_NEAR).ids[0]
+        return unit(unit_rows(place.take(found), found).astype(np.float64).mean(axis=0))
+    if term.content in images:
+        return unit(images[term.content])
+    return unit(place.take([number_of(term)])[0])
+
+
+def is_id(content: str) -> bool:
+    """Whether `image:<content>` names a picture of a store rather than a file."""
+    return content.isascii() and content.isdigit()
+
+
+def number_of(term: Term) -> int:
+    """The id of a picture, or the number of a topic. InputError if it is none."""
+    if not is_id(term.content):
+        raise InputError(f"{term.label}: a joined store knows its pictures by their ids: export:{term.export}:image:17")
+    if len(term.content) > MAX_DIGITS:
+        what = "topic has a number" if term.kind == "topic" else "picture has an id"
+        raise InputError(f"{term.kind}:{term.content[:MAX_DIGITS]}...: no {what} of {len(term.content):,} digits")
+    return int(term.content)
 
 
 def _nothing_known(left_out: list[Term], unknown: Mapping[str, list[str]]) -> str:
@@ -81,6 +184,6 @@ def _nothing_known(left_out: list[Term], unknown: Mapping[str, list[str]]) -> st
 
 
 def describe_unknown(unknown: Mapping[str, list[str]]) -> str:
-    """`Near spellings: beech: beach, breech; zxqv: none`, or "" when nothing is unknown."""
+    """`Near spellings: beech: beach, breech; zxqv: none`, or "" if every word is known."""
     named = "; ".join(f"{word}: {', '.join(near) or 'none'}" for word, near in unknown.items())
     return f"Near spellings: {named}" if named else ""

@@ -1,4 +1,4 @@
-"""Exact search with FAISS: every row is looked at, and equal scores come in the order of ids.
+"""Exact search with FAISS: every row is compared, and equal scores are ordered by id.
 
 engine = FlatEngine(dim=256); engine.add(ids, rows); engine.search(queries, k=10).ids
 """
@@ -11,15 +11,12 @@ from typing import Self
 import faiss
 import numpy as np
 
-from multimodal.arrays import read_array, write_array
 from multimodal.boxes import Manifest, read_manifest, write_manifest
+from multimodal.boxes.arrays import read_array, write_array
 from multimodal.errors import InputError
-from multimodal.search.engine import Neighbours
+from multimodal.search.engine import SLACK, Neighbours
 from multimodal.search.segments import duplicates, name_some
 
-# A float32 inner product of unit vectors is off by at most d * 2**-24, and two are compared. Candidates that FAISS scores within this
-# (times d) of the k-th are scored again before the cut.
-SLACK = 2.0**-23
 _QUERIES_AT_ONCE = 64
 
 
@@ -46,7 +43,7 @@ class FlatEngine:
             raise InputError(f"{len(ids)} ids and rows of shape {rows.shape}; wanted ({len(ids)}, {self.dim})")
         ids = np.asarray(ids, dtype=np.int64)
         if repeated := duplicates(ids) or ids[np.isin(ids, self._ids)].tolist():
-            raise InputError(f"ids are unique in an engine, and these come twice: {name_some(repeated)}")
+            raise InputError(f"ids must be unique in an engine; these come twice: {name_some(repeated)}")
         rows = np.ascontiguousarray(rows, dtype=np.float32)
         self._index.add(rows)
         self._ids = np.concatenate([self._ids, ids])
@@ -56,12 +53,20 @@ class FlatEngine:
         if queries.ndim != 2 or queries.shape[1] != self.dim:
             raise InputError(f"queries of shape {queries.shape}; wanted (q, {self.dim})")
         if k < 1:
-            raise InputError(f"k = {k}; at least 1 neighbour is wanted")
+            raise InputError(f"k = {k}; it must be at least 1")
         exact = np.ascontiguousarray(queries, dtype=np.float32)
         parts = [self._search(exact[start : start + _QUERIES_AT_ONCE], k) for start in range(0, len(exact), _QUERIES_AT_ONCE)]
         empty = (0, min(k, len(self)))
         ids = np.concatenate([np.empty(empty, np.int64), *(part.ids for part in parts)])
         return Neighbours(ids, np.concatenate([np.empty(empty, np.float32), *(part.scores for part in parts)]))
+
+    def scores(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `ScoresAll`. In float32: two scores are off by at most SLACK times d times the lengths of row and query."""
+        exact = np.ascontiguousarray(queries, dtype=np.float32)
+        held = self._held()
+        if self._allowed is None:
+            return self._ids, exact @ held.T
+        return self._ids[self._allowed], exact @ held[self._allowed].T
 
     def filter(self, ids: np.ndarray) -> Self:
         view = type(self).__new__(type(self))
@@ -83,26 +88,30 @@ class FlatEngine:
         return engine
 
     def _search(self, queries: np.ndarray, k: int) -> Neighbours:
-        """One block of queries. FAISS gives candidates until the last is clearly worse than the k-th; the order is made here."""
+        """One block of queries. FAISS returns candidates until the last is clearly worse than the k-th; they are ordered here."""
         k = min(k, len(self))
         if k == 0:
             return Neighbours(np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32))
         params = None if self._allowed is None else faiss.SearchParameters(sel=faiss.IDSelectorBatch(self._allowed))  # type: ignore[call-arg]
         wanted = min(k + 16, len(self))
         scores, positions = self._index.search(queries, wanted, params=params)
-        # an engine may be asked with vectors of any length
+        # candidates that FAISS scores within this of the k-th are scored again before the list is cut; query vectors may have any length
         slack = SLACK * self.dim * np.linalg.norm(queries, axis=1) * self._longest
         while wanted < len(self) and (scores[:, -1] >= scores[:, k - 1] - slack).any():
             wanted = min(2 * wanted, len(self))
             scores, positions = self._index.search(queries, wanted, params=params)
         ids = self._ids[positions]
-        # a sum a row, not a matrix product: BLAS may round one row differently at another place of the block
+        # a sum per row, not a matrix product: BLAS may round a row differently depending on its place in the block
         exact = [(self._rows(at) * query).sum(axis=1) for at, query in zip(positions, queries.astype(np.float64), strict=True)]
         rounded = np.stack(exact).astype(np.float32)
         order = np.lexsort((ids, -rounded), axis=1)[:, :k]
         return Neighbours(np.take_along_axis(ids, order, axis=1), np.take_along_axis(rounded, order, axis=1))
 
     def _rows(self, positions: np.ndarray) -> np.ndarray:
-        """(len(positions), d) float32, out of FAISS's own memory."""
+        """(len(positions), d) float32."""
+        return self._held()[positions]
+
+    def _held(self) -> np.ndarray:
+        """All rows (n, d) float32, in FAISS's own memory."""
         held = faiss.rev_swig_ptr(self._index.get_xb(), len(self._ids) * self.dim) if len(self._ids) else np.empty(0, np.float32)
-        return held.reshape(len(self._ids), self.dim)[positions]
+        return held.reshape(len(self._ids), self.dim)

@@ -2,8 +2,8 @@
 
     write_segment(store / "segments/000000", Segment(ids, rows, metadata={"name": names, "text": texts}, thumbnails=jpegs))
 
-Plain files: `ids.npy` (n,) int64, `rows.npy` (n, d) float16 of unit length, `metadata.parquet` a row a picture, and, where there are
-any, `thumbnails.parquet` (id, image). What stands in a store's manifest is never changed in place.
+Plain files: `ids.npy` (n,) int64, `rows.npy` (n, d) float16 of unit length, `metadata.parquet` with a row per picture, and, if there are
+any, `thumbnails.parquet` (id, image). A segment named in a store's manifest is never changed in place.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from multimodal.arrays import read_array, write_array
 from multimodal.boxes import atomic_write, box_file, fingerprint_file, fingerprint_json, reading
+from multimodal.boxes.arrays import read_array, write_array
 from multimodal.errors import InputError
 
 REQUIRED_COLUMNS = ("name", "text")
-METADATA_GROUP = 1024  # rows in a Parquet row group: what a hit costs to read
+METADATA_GROUP = 1024  # rows in a Parquet row group: as many are read for one hit
 THUMBNAIL_GROUP = 16
 
 
@@ -30,9 +30,9 @@ THUMBNAIL_GROUP = 16
 class Segment:
     """What goes into a segment; row i of everything belongs to ids[i].
 
-    ids: (n,) integers, unique. rows: (n, d) float, finite, none of them zero; a store brings them to unit length.
-    metadata: column -> n scalars (str, int, float, bool or None), at least "name" and "text"; by custom also "group", "key" and "set".
-    thumbnails: n encoded pictures (JPEG, WebP, PNG or AVIF bytes, None where there is none), or None for no thumbnails at all.
+    ids: (n,) integers, unique. rows: (n, d) float, finite, none of them zero; a store normalises them to unit length.
+    metadata: column -> n scalars (str, int, float, bool or None), at least "name" and "text"; by convention also "group", "key" and "set".
+    thumbnails: n encoded pictures (JPEG, WebP, PNG or AVIF bytes, or None for a picture without one), or None for no thumbnails at all.
     """
 
     ids: np.ndarray
@@ -50,11 +50,11 @@ class Segment:
             if len(values) != n:
                 raise InputError(f"{n} ids and {len(values)} values of {name}; wanted one for each")
         if repeated := duplicates(self.ids):
-            raise InputError(f"ids are unique in a store, and these come twice: {name_some(repeated)}")
+            raise InputError(f"ids must be unique in a store; these come twice: {name_some(repeated)}")
 
 
 def unit_rows(rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """The rows (n, d) at unit length, float32; InputError that names the ids whose rows have none (zero, or not finite)."""
+    """The rows (n, d) at unit length, float32; InputError that names the ids whose rows are zero or not finite."""
     exact = np.asarray(rows, dtype=np.float64)
     norms = np.linalg.norm(exact, axis=1, keepdims=True)
     broken = ~(np.isfinite(norms) & (norms > 0))[:, 0]
@@ -86,15 +86,15 @@ def write_segment(folder: Path, segment: Segment) -> dict[str, Any]:
 
 
 def fingerprint_segment(folder: Path) -> str:
-    """Over the content of all its files, and their names."""
+    """A fingerprint over the content and the names of all its files."""
     return fingerprint_json({path.name: fingerprint_file(path) for path in _files(folder)})
 
 
 class SegmentReader:
-    """A segment on disk. Opening reads the ids alone; every other call maps the file it needs and lets it go, so thousands stay cheap."""
+    """A segment on disk. Opening reads only the ids; every other call maps the file it needs and releases it, so thousands are cheap."""
 
     def __init__(self, folder: Path, num_rows: int, dim: int) -> None:
-        """num_rows, dim: n and d, as the store's manifest has them. InputError where the ids are damaged."""
+        """num_rows, dim: n and d, from the store's manifest. InputError if the ids are damaged."""
         self.folder = folder
         self.number = int(folder.name)
         self.dim = dim
@@ -112,11 +112,11 @@ class SegmentReader:
         return rows
 
     def metadata(self, columns: Sequence[str] | None = None, positions: np.ndarray | None = None) -> dict[str, list[Any]]:
-        """Column -> values at the positions (all where None); a column that this segment does not have is all None."""
+        """Column -> values at the positions (None for all); a column that this segment does not have is all None."""
         return _read_table(self._file("metadata.parquet"), columns, positions, len(self.ids))
 
     def thumbnails(self, positions: np.ndarray) -> list[bytes | None]:
-        """The encoded pictures at the positions, None where there is none."""
+        """The encoded pictures at the positions, None for a picture without one."""
         path = self._file("thumbnails.parquet")
         if not path.is_file():
             return [None] * len(positions)
@@ -130,16 +130,16 @@ class SegmentReader:
 
 def _check_array(array: np.ndarray, shape: tuple[int, ...], dtype: type) -> None:
     if array.shape != shape or array.dtype != dtype:
-        raise ValueError(f"holds {array.dtype} {array.shape}, and {np.dtype(dtype)} {shape} is wanted")
+        raise ValueError(f"holds {array.dtype} {array.shape}; expected {np.dtype(dtype)} {shape}")
 
 
 def column_type(values: Sequence[Any], name: str) -> str:
-    """The Arrow type that a metadata column would have, as text; "null" where every value is None."""
+    """The Arrow type that a metadata column would have, as text; "null" if every value is None."""
     return str(_column(name, values).type)
 
 
 def duplicates(ids: np.ndarray) -> list[int]:
-    """The ids that come more than once, ascending."""
+    """The ids that occur more than once, ascending."""
     values, counts = np.unique(np.asarray(ids), return_counts=True)
     return values[counts > 1].tolist()
 
@@ -164,10 +164,10 @@ def _write_table(path: Path, table: pa.Table, group: int, compression: str) -> N
 
 
 def _read_table(path: Path, columns: Sequence[str] | None, positions: np.ndarray | None, num_rows: int) -> dict[str, list[Any]]:
-    """Values by column. With positions, only the row groups that hold one are read. InputError where the file is damaged."""
+    """Values by column. With positions, only the row groups that contain them are read. InputError if the file is damaged."""
     with reading(path), pq.ParquetFile(path, memory_map=True) as file:
         if file.metadata.num_rows != num_rows:
-            raise ValueError(f"holds {file.metadata.num_rows} rows, and {num_rows} are wanted")
+            raise ValueError(f"holds {file.metadata.num_rows} rows; expected {num_rows}")
         names = list(file.schema_arrow.names if columns is None else columns)
         present = [name for name in names if name in file.schema_arrow.names]
         if positions is None:
@@ -178,7 +178,7 @@ def _read_table(path: Path, columns: Sequence[str] | None, positions: np.ndarray
         groups = np.searchsorted(stops, positions, side="right") - 1
         read, inverse = np.unique(groups, return_inverse=True)
         table = file.read_row_groups(read.tolist(), columns=present)
-        before = np.cumsum([0, *(sizes[group] for group in read)])  # rows of the groups that were read, in front of each
+        before = np.cumsum([0, *(sizes[group] for group in read)])  # rows in the groups read before each
         at = (before[inverse] + positions - stops[groups]).tolist()
         # by scalar, not Table.take: that imports pyarrow.compute, 40 ms of a cold search for ten values
         return _checked({name: [table.column(name)[index].as_py() if name in present else None for index in at] for name in names})
@@ -187,7 +187,7 @@ def _read_table(path: Path, columns: Sequence[str] | None, positions: np.ndarray
 def _checked(values: dict[str, list[Any]]) -> dict[str, list[Any]]:
     for name in values.keys() & set(REQUIRED_COLUMNS):
         if not all(isinstance(value, str) for value in values[name]):
-            raise ValueError(f"column {name} holds something that is no string")
+            raise ValueError(f"column {name} holds a value that is not a string")
     return values
 
 

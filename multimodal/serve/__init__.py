@@ -1,1 +1,1 @@
-"""A store in a browser. `app.serve` is the verb, `app.make_app` the application for a server of yours."""
+"""A store in a browser. `app.serve` is the verb; `app.make_app` is the application, for your own server."""

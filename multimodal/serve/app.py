@@ -1,4 +1,4 @@
-"""A store over HTTP: a page to search in a browser, the same as JSON, and the thumbnails.
+"""A store over HTTP: a search page for the browser, the same as JSON, and the thumbnails.
 
 multimodal serve --store runs/demo/wordvec/store
 """
@@ -20,12 +20,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from multimodal.errors import InputError
-from multimodal.search.grammar import parse
-from multimodal.search.page import media_type
-from multimodal.search.query import Answer, answer, as_json, is_id
+from multimodal.pages import media_type
+from multimodal.search.algebra import is_id
+from multimodal.search.answer import Answer
+from multimodal.search.grammar import parse_steps
+from multimodal.search.query import answer, as_json
 from multimodal.search.store import Store
 from multimodal.serve.connections import Impatient, KnownHosts
-from multimodal.serve.page import error_html, form_page, hits_html
+from multimodal.serve.page import search_page
 
 PAGE_HITS = 48
 MAX_HITS = 1000
@@ -41,16 +43,15 @@ def serve(
 ) -> None:
     """Search a store of pictures in a browser, until Ctrl-C.
 
-    The store is served as it is now; start again to see what was added since. There is no log-in: whoever reaches the address sees the
-    store's thumbnails and texts, and no other file.
+    The store is served as it is now; restart to see pictures that are added later. There is no login: anyone who can reach the address sees
+    the store's thumbnails and texts, but no other file.
 
     Args:
         store: the store's folder.
-        host: the address to listen at; 127.0.0.1 is this machine alone, 0.0.0.0 every network that it is in.
-        port: the port to listen at; 0 takes a free one.
-        allowed_hosts: names that the server answers to, beside localhost, this machine's own and every address, where others reach it by
-            a name.
-        trust: your own package, or packages, whose classes the store names. Their code is run; without this nothing is imported
+        host: the address to listen on; 127.0.0.1 is for this machine only, 0.0.0.0 for every network that it is in.
+        port: the port to listen on; 0 picks a free one.
+        allowed_hosts: further host names that the server accepts. It always accepts localhost, this machine's own name and any IP address.
+        trust: your own packages whose classes the store names. Their code is run; without this option, nothing is imported
             because a folder names it.
     """
     if not 0 <= port <= 65535:
@@ -58,18 +59,18 @@ def serve(
     app = make_app(Store(store, trust=trust), [host, *(allowed_hosts or [])])
     with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listening:
         shown = f"[{host}]" if ":" in host else host
-        print(f"http://{shown}:{listening.getsockname()[1]}/  (Ctrl-C ends it)", file=sys.stderr, flush=True)
-        with suppress(KeyboardInterrupt):  # uvicorn has ended in order and raises it again
+        print(f"http://{shown}:{listening.getsockname()[1]}/  (press Ctrl-C to stop)", file=sys.stderr, flush=True)
+        with suppress(KeyboardInterrupt):  # uvicorn shuts down cleanly, then raises it again
             uvicorn.Server(uvicorn.Config(app, log_level="warning", http=Impatient, ws="none")).run(sockets=[listening])
 
 
 def make_app(store: Store, hosts: Sequence[str] | None = None) -> FastAPI:
     """The application over one generation of a store.
 
-    hosts: names that it answers to, see `KnownHosts`; None where the server around it looks after that. One query runs at a time, in a
-    thread of its own: text spaces and engines are not asked from two threads, and whoever wants a thumbnail does not wait for it.
+    hosts: host names that it accepts, see `KnownHosts`; None if the server around it checks them. One query runs at a time, in its own
+    thread: text spaces and engines are never called from two threads, and thumbnails do not wait for a query.
     """
-    app = FastAPI(title="multimodal", docs_url=None, redoc_url=None, openapi_url=None)  # its documentation pages load scripts from a CDN
+    app = FastAPI(title="multimodal", docs_url=None, redoc_url=None, openapi_url=None)  # FastAPI's own pages load scripts from a CDN
     if hosts is not None:
         app.add_middleware(KnownHosts, hosts=hosts)
     one_at_a_time = asyncio.Lock()
@@ -86,13 +87,13 @@ def make_app(store: Store, hosts: Sequence[str] | None = None) -> FastAPI:
     @app.get("/")
     async def page(q: str = "") -> HTMLResponse:
         if not q.strip():
-            return HTMLResponse(form_page("", "", len(store)), headers=HEADERS)
+            return HTMLResponse(search_page("", len(store)), headers=HEADERS)
         try:
             found = await answered(q, PAGE_HITS)
             there = [thumbnail is not None for thumbnail in store.thumbnails([hit.id for hit in found.hits])]
         except InputError as error:
-            return HTMLResponse(form_page(q, error_html(str(error)), len(store)), status_code=400, headers=HEADERS)
-        return HTMLResponse(form_page(q, hits_html(q, found, there), len(store)), headers=HEADERS)
+            return HTMLResponse(search_page(q, len(store), error=str(error)), status_code=400, headers=HEADERS)
+        return HTMLResponse(search_page(q, len(store), found, there), headers=HEADERS)
 
     @app.get("/api/search")
     async def search(q: str = "", k: Annotated[int, Query(ge=1, le=MAX_HITS)] = 10) -> Response:
@@ -105,9 +106,9 @@ def make_app(store: Store, hosts: Sequence[str] | None = None) -> FastAPI:
     async def thumbnail(id: str) -> Response:
         try:
             [picture] = store.thumbnails([int(id)])
-        except InputError as error:  # no id of the store, or its file is damaged
+        except InputError as error:  # not an id of the store, or its file is damaged
             return JSONResponse({"error": str(error)}, status_code=404, headers=HEADERS)
-        except ValueError:  # no number
+        except ValueError:  # not a number
             picture = None
         if picture is None:
             raise HTTPException(404, "no thumbnail")
@@ -117,10 +118,10 @@ def make_app(store: Store, hosts: Sequence[str] | None = None) -> FastAPI:
 
 
 def _answer(store: Store, query: str, k: int) -> Answer:
-    """As `answer`, for a stranger: InputError for `image:<path>`, which would read this machine's files."""
+    """Like `answer`, for untrusted queries: InputError for `image:<path>`, which would read this machine's files."""
     if len(query) > MAX_QUERY:
-        raise InputError(f"the query has {len(query):,} characters; at most {MAX_QUERY:,} are taken here")
-    for term in parse(query).terms:
+        raise InputError(f"the query has {len(query):,} characters; this server accepts at most {MAX_QUERY:,}")
+    for term in (term for step in parse_steps(query) for term in step.every_term):
         if term.kind == "image" and not is_id(term.content):
-            raise InputError(f"{term.label}: a picture is named by its id here, as image:17; files of the server are not read")
+            raise InputError(f"{term.label}: name a picture by its id, as in image:17; this server reads no files")
     return answer(store, query, k)

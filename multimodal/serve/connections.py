@@ -1,4 +1,4 @@
-"""Who may ask a server, and how long they may take to say what: other sites' pages may not, and nobody holds a connection for nothing."""
+"""Protection of the server: it rejects requests from other sites' pages, and closes connections that send nothing."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ HEADER_TIMEOUT_S = 10.0
 
 
 class KnownHosts:
-    """Middleware that answers only to names of this machine.
+    """Middleware that answers only requests whose Host header names this machine.
 
-    A page of another site can have its own name lead to this machine and then read what is answered (DNS rebinding); it cannot do so with
-    an address. So an address is always right, and a name has to be one of `hosts`, "localhost", or what this machine calls itself.
+    Another site's page can point its own host name to this machine and then read the answers (DNS rebinding); it cannot do so with an IP
+    address. So an IP address is always accepted, and a name must be one of `hosts`, "localhost", or this machine's own host name.
     """
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str]) -> None:
@@ -29,8 +29,8 @@ class KnownHosts:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not self._is_known(Headers(scope=scope).get("host", "")):
-            told = "this server does not go by that name; start it with --allowed-hosts NAME if it is yours"
-            await JSONResponse({"error": told}, status_code=421)(scope, receive, send)
+            message = "this server does not accept that host name; if it is yours, start the server with --allowed-hosts NAME"
+            await JSONResponse({"error": message}, status_code=421)(scope, receive, send)
             return
         await self.app(scope, receive, send)
 
@@ -44,7 +44,7 @@ class KnownHosts:
 
 
 class Impatient(H11Protocol):
-    """A connection that is closed where a request has not come whole HEADER_TIMEOUT_S after it began: uvicorn itself waits for ever."""
+    """A connection that is closed if a request is not complete HEADER_TIMEOUT_S after it began: uvicorn itself waits forever."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -52,14 +52,14 @@ class Impatient(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._is_between_requests():  # so this is a part of the next one's headers
+        if self._is_between_requests():  # so this is part of the next request's headers
             self._watch(self.transport)
 
     def _watch(self, transport: asyncio.Transport) -> None:
         self.loop.call_later(HEADER_TIMEOUT_S, self._close_if_silent, transport, self.cycle)
 
     def _close_if_silent(self, transport: asyncio.Transport, last: object) -> None:
-        """last: the request that was the last one when the time began."""
+        """last: the latest request when the timer started."""
         if self.cycle is last and self._is_between_requests() and not transport.is_closing():
             transport.close()
 

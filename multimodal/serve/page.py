@@ -1,77 +1,53 @@
-"""The search page: a box, a line of help, and the hits as pictures that lead on to the next query. HTML and CSS, no script.
+"""The search page: a search field, a line of help, and the hits as pictures that link to the next query. HTML and CSS, no script.
 
-form_page("cat + heart", "<p>...</p>", pictures=1376)
+search_page("cat + heart", num_pictures=1376, found=found, has_thumbnail=[True, False])
 """
 
 from __future__ import annotations
 
-from html import escape
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from multimodal.pairs import Hit
-from multimodal.search.page import document, grid, picture_tag, summary
+from multimodal.pages import render
+from multimodal.search.page import Card
 
 if TYPE_CHECKING:
-    from multimodal.search.query import Answer
+    from multimodal.search.answer import Answer
 
-EXAMPLES = ("red heart", "woman + scientist - man", "2*beach - 0.5*people", '"traffic light" + car')
-
-_STYLE = """
-form { display: flex; gap: .6rem; margin: 0 0 .7rem; }
-input, button { font: inherit; font-size: 1.05rem; padding: .65rem 1rem; border: 1px solid var(--line); border-radius: 10px;
-  color: var(--ink); background: var(--card); }
-input { flex: 1; min-width: 0; }
-button { background: var(--plus); border-color: transparent; color: var(--card); cursor: pointer; }
-:focus-visible { outline: 2px solid var(--plus); outline-offset: 2px; }
-header .help { white-space: normal; }
-header a { color: var(--plus); }
-.examples a { margin-right: .9rem; white-space: nowrap; display: inline-block; }
-code { background: var(--card); border: 1px solid var(--line); border-radius: 5px; padding: 0 .3em; }
-pre { margin: 1.5rem 0 0; padding: 1rem 1.2rem; background: var(--card); border: 1px solid var(--line); border-left: 4px solid var(--minus);
-  border-radius: 8px; overflow-x: auto; }
-.summary { margin-top: 1.2rem; }
-.picture a { display: grid; place-items: center; width: 100%; height: 100%; color: inherit; min-height: 0; }
-.picture a:focus-visible { outline-offset: -3px; }
-@media (max-width: 500px) {
-  body { padding: 1.2rem .9rem 3rem; }
-  ol { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .7rem; }
-}
-"""
+EXAMPLES = ("red heart", "woman + scientist without man", "between summer and winter in 5", '"traffic light" + car')
 
 
-def form_page(query: str, below: str, pictures: int) -> str:
-    """The whole page. below: HTML under the form; pictures: how many the store holds."""
-    examples = " ".join(f'<a href="{_address(example)}">{escape(example)}</a>' for example in EXAMPLES)
-    body = f"""<header>
-<form action="./" role="search">
-<input type="search" name="q" value="{escape(query)}" aria-label="Search {pictures:,} pictures in words"
- placeholder="Search {pictures:,} pictures in words" autocomplete="off" spellcheck="false"{"" if query else " autofocus"}>
-<button>Search</button>
-</form>
-<p class="help">Words side by side are one phrase. <code>+</code> adds, <code>-</code> takes away, <code>2*beach</code> weighs,
-<code>( )</code> groups, <code>"rock + roll"</code> quotes, <code>image:17</code> or a click starts from a picture.</p>
-<p class="examples">{examples}</p>
-</header>
-{below}"""
-    return document(query or "Search pictures in words", body, _STYLE)
+def search_page(query: str, num_pictures: int, found: Answer | None = None, has_thumbnail: Sequence[bool] = (), error: str = "") -> str:
+    """The whole page. num_pictures: how many the store holds. has_thumbnail: one for each hit of found. error: why the query failed.
+
+    Each picture links to a query of that picture plus this query, or plus its own step of a series.
+    """
+    hits = found.hits if found else []
+    asked = [query] * len(hits) if found is None or len(found.steps) == 1 else [str(step) for step in found.steps[: len(hits)]]
+    cards = [
+        Card(hit, f"thumbnails/{hit.id}" if there else None, address(_with_picture(hit.id, one)))
+        for hit, one, there in zip(hits, asked, has_thumbnail, strict=True)
+    ]
+    return render(
+        "search.html.jinja",
+        title=query or "Search pictures in words",
+        query=query,
+        num_pictures=num_pictures,
+        examples=[(example, address(example)) for example in EXAMPLES],
+        found=found is not None,
+        cards=cards,
+        notes=found.notes.splitlines() if found else [],
+        is_product=found is not None and found.is_product,
+        error=error,
+    )
 
 
-def hits_html(query: str, found: Answer, has_thumbnail: list[bool]) -> str:
-    """What a query found. Each picture leads to itself plus the query."""
-    tags = [_link(query, hit, there) for hit, there in zip(found.hits, has_thumbnail, strict=True)]
-    return f'<header class="summary">{summary(found)}</header>\n{grid(found.hits, tags)}'
+def _with_picture(id: int, query: str) -> str:
+    """A picture and a query. What begins by excluding something cannot follow a sign."""
+    return f"image:{id} + ({query})" if query.lstrip().lower().startswith("without") else f"image:{id} + {query}"
 
 
-def error_html(message: str) -> str:
-    """A message as it stands in a terminal, so that its caret points at the right character."""
-    return f'<pre role="alert">{escape(message)}</pre>'
-
-
-def _link(query: str, hit: Hit, has_thumbnail: bool) -> str:
-    tag = picture_tag(hit, f"thumbnails/{hit.id}" if has_thumbnail else None)
-    return f'<a href="{_address(f"image:{hit.id} + {query}")}" title="image:{hit.id} + this query">{tag}</a>'
-
-
-def _address(query: str) -> str:
-    return escape("?" + urlencode({"q": query}))
+def address(query: str) -> str:
+    """The page of a query, as a link relative to any other page."""
+    return "?" + urlencode({"q": query})

@@ -1,8 +1,9 @@
-"""The verbs of `multimodal shards`: look into a set, check it, and make other people's tars readable.
+"""The verbs of `multimodal shards`: inspect a set, check it, and index tars that other programs wrote.
 
 multimodal shards verify shards/emoji
 multimodal shards ls shards/emoji --num 5
 multimodal shards cat shards/emoji 000000007 --picture seven.webp
+multimodal shards index img2dataset_output
 multimodal shards stats s3://bucket/emoji --cache /scratch/cache
 """
 
@@ -18,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from multimodal.boxes import write_output
+from multimodal.doors.printable import json_text, printable
 from multimodal.errors import InputError
-from multimodal.printable import json_text, printable
 from multimodal.shards.columns import Column, column_names, column_path
-from multimodal.shards.index import index_tars
+from multimodal.shards.index import folder_of_index, index_tars, place_of
 from multimodal.shards.reader import BrokenPair, ShardSet
 from multimodal.shards.remote import SetPath, open_set
 from multimodal.shards.split import Split
@@ -33,18 +34,18 @@ MAX_TEXT = 60
 
 
 def verify(path: SetPath, index: Path | None = None, json: bool = False, cache: Path | None = None, cache_bytes: int | None = None) -> None:
-    """Check a shard set and its columns: hashes, sizes, member positions, JSON, texts, picture headers. Fails where anything is broken.
+    """Check a shard set and its columns: hashes, sizes, member positions, JSON, texts, picture headers. Fails if anything is broken.
 
-    Of a set at a URL each tar is fetched again, whatever the cache holds, and checked there; no more of them lie in the cache than it may
-    hold: where there is room for one alone, what it held goes. One that cannot be fetched, or is another than the manifest says, is named,
-    and the next one comes.
+    For a set at a URL each tar is fetched again, even if it is in the cache, and checked. The cache stays within its limit: if there is
+    space for only one tar, the others are removed. A tar that cannot be fetched, or differs from the manifest, is named,
+    and the check continues with the next.
 
     Args:
         path: the shard set, a folder or a URL.
-        index: where the index lies, for a set indexed elsewhere.
+        index: the folder of the index, for a set indexed elsewhere.
         json: print {"shards", "pairs", "broken_pairs", "problems": [{"where", "key", "reason"}]} instead of a table.
-        cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
-        cache_bytes: the most that tars take there; by default 20 GiB.
+        cache: for a set at a URL, the folder for its tars and columns; by default in the user's cache folder.
+        cache_bytes: the most bytes that tars take there; by default 20 GiB.
     """
     shards = open_set(path, cache, cache_bytes, index)
     problems = list(find_problems(shards))
@@ -59,7 +60,7 @@ def verify(path: SetPath, index: Path | None = None, json: bool = False, cache: 
             }
         )
     else:
-        state = f"{len(problems)} problems, of {num_broken} pairs by name" if problems else "all well"
+        state = f"{len(problems)} problems, {num_broken} pairs affected" if problems else "all well"
         print(f"{shards.place}: {len(shards.shards)} shards, {len(shards)} pairs, {len(column_names(shards))} columns: {state}")
         if problems:
             shown = problems[:NUM_PROBLEMS_SHOWN]
@@ -72,16 +73,16 @@ def verify(path: SetPath, index: Path | None = None, json: bool = False, cache: 
 
 
 def stats(path: SetPath, index: Path | None = None, json: bool = False, cache: Path | None = None, cache_bytes: int | None = None) -> None:
-    """Count what is in a shard set: pairs, texts and their lengths, groups, splits, picture formats, sizes, columns, pairs that are broken.
+    """Count what is in a shard set: pairs, texts and their lengths, groups, splits, picture formats, sizes, columns, broken pairs.
 
-    Reads each text. Broken are pairs whose members lie behind the end of their tar, or whose JSON is; `verify` names them and looks closer.
+    Reads each text. Pairs count as broken if their members are beyond the end of the tar, or their JSON is broken; `verify` names them.
 
     Args:
         path: the shard set, a folder or a URL; all its tars go through the cache.
-        index: where the index lies, for a set indexed elsewhere.
+        index: the folder of the index, for a set indexed elsewhere.
         json: print one object instead of a table.
-        cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
-        cache_bytes: the most that tars take there; by default 20 GiB.
+        cache: for a set at a URL, the folder for its tars and columns; by default in the user's cache folder.
+        cache_bytes: the most bytes that tars take there; by default 20 GiB.
     """
     shards = open_set(path, cache, cache_bytes, index)
     sizes = shards.image_sizes
@@ -129,16 +130,16 @@ def ls(
 
     Args:
         path: the shard set, a folder or a URL; the tars of the listed pairs are fetched.
-        index: where the index lies, for a set indexed elsewhere.
-        part: "all", "train" or "test" as training cuts them by default (seed 0, a fifth held out), or a split of the source's own.
-        start: leave out so many pairs of the part.
-        num: list so many.
-        json: print one object a line instead of a table.
-        cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
-        cache_bytes: the most that tars take there; by default 20 GiB.
+        index: the folder of the index, for a set indexed elsewhere.
+        part: "all", "train" or "test" as training splits them by default (seed 0, a fifth held out), or one of the source's own splits.
+        start: number of pairs of the part to skip.
+        num: number of pairs to list.
+        json: print one object per line instead of a table.
+        cache: for a set at a URL, the folder for its tars and columns; by default in the user's cache folder.
+        cache_bytes: the most bytes that tars take there; by default 20 GiB.
     """
     if start < 0 or num < 0:
-        raise InputError(f"--start {start} --num {num}: both count pairs, from 0 up")
+        raise InputError(f"--start {start} --num {num}: both are numbers of pairs and must be at least 0")
     shards = open_set(path, cache, cache_bytes, index)
     ids = Split().ids(shards, part)
     listed = [_pair_facts(shards, int(id)) for id in ids[start : start + num]]
@@ -148,7 +149,7 @@ def ls(
         return
     _print_table(["id", "key", "split", "group", "name", "bytes", "text"], [[str(value) for value in facts.values()] for facts in listed])
     if start + num < len(ids):
-        print(f"... {len(ids)} pairs in all; go on with --start {start + num}")
+        print(f"... {len(ids)} pairs in all; continue with --start {start + num}")
 
 
 def cat(
@@ -163,11 +164,11 @@ def cat(
 
     Args:
         path: the shard set, a folder or a URL; the pair's tar is fetched.
-        pair: a key as `ls` prints it, or an id; where both could be meant, it is the key.
-        index: where the index lies, for a set indexed elsewhere.
-        picture: write the picture's bytes to this file as well; "-" writes them to standard output in place of the JSON.
-        cache: of a set at a URL, the folder where its tars are kept, and its columns; by default one in the user's cache folder.
-        cache_bytes: the most that tars take there; by default 20 GiB.
+        pair: a key as `ls` prints it, or an id; if it could be either, it is taken as a key.
+        index: the folder of the index, for a set indexed elsewhere.
+        picture: also write the picture's bytes to this file; "-" writes them to standard output instead of the JSON.
+        cache: for a set at a URL, the folder for its tars and columns; by default in the user's cache folder.
+        cache_bytes: the most bytes that tars take there; by default 20 GiB.
     """
     shards = open_set(path, cache, cache_bytes, index)
     id = _find(shards, pair)
@@ -181,20 +182,24 @@ def cat(
     _print_json(place | shards.record(id))
 
 
-def index(path: Path, output: Path | None = None, max_bad_share: float = 0.05, json: bool = False) -> None:
+def index(path: str | Path, output: Path | None = None, max_bad_share: float = 0.05, json: bool = False, cache: Path | None = None) -> None:
     """Index tars that another program wrote (img2dataset, a WebDataset), so that they are read as a shard set without a copy.
 
     Args:
-        path: the folder of the tars; each picture needs `<key>.txt`, or a caption in `<key>.json`, beside it.
-        output: where the index goes where that folder cannot be written; give it as `--index` to the other verbs.
-        max_bad_share: fail where a larger share of the pairs has no text, no picture, or is cut off; `bad.csv` names them.
-        json: print {"index", "shards", "pairs", ...} instead of a line.
+        path: the folder of the tars, a URL, or a pattern, 's3://bucket/cc12m/{00000..01242}.tar'; each picture needs `<key>.txt`, or a
+            caption in `<key>.json`, beside it. Every tar is read once, and nothing is kept but the index.
+        output: folder for the index, if the folder of the tars is read-only; give it as `--index` to the other verbs. For a URL, by default
+            the set's folder in the cache, where every command finds it: `multimodal fit --data.shards s3://bucket/cc12m`.
+        max_bad_share: fail if a larger share of the pairs has no text, no picture, or is cut off; `bad.csv` names them.
+        json: print {"index", "shards", "pairs", ...} instead of a summary line.
+        cache: for a URL, the folder for the index; by default in the user's cache folder. Give it to the other commands, too.
     """
-    manifest = index_tars(path, output, max_bad_share)
+    manifest = index_tars(path, output, max_bad_share, cache)
+    place = output or folder_of_index(place_of(path), cache)
     if json:
-        _print_json({"index": str(output or path), **manifest.counts})
+        _print_json({"index": str(place), **manifest.counts})
         return
-    print(f"{output or path}: {manifest.counts['pairs']} pairs in {manifest.counts['shards']} shards, {manifest.counts['groups']} groups")
+    print(f"{place}: {manifest.counts['pairs']} pairs in {manifest.counts['shards']} shards, {manifest.counts['groups']} groups")
 
 
 def _spread(values: np.ndarray) -> dict[str, int]:
@@ -208,7 +213,7 @@ def _find(shards: ShardSet, pair: str) -> int:
     if id is None and pair.isdecimal() and int(pair) < len(shards):
         id = int(pair)
     if id is None:
-        keys = f"keys {shards.key(0)} to {shards.key(len(shards) - 1)}, ids 0 to {len(shards) - 1}" if len(shards) else "no pair"
+        keys = f"keys {shards.key(0)} to {shards.key(len(shards) - 1)}, ids 0 to {len(shards) - 1}" if len(shards) else "no pairs"
         raise InputError(f"{shards.place}: no pair has the key or id {pair!r}; there are {keys}")
     return id
 
@@ -234,7 +239,7 @@ def _main_text(shards: ShardSet, id: int) -> str:
 
 def _column_facts(shards: ShardSet, name: str) -> str:
     column = Column(column_path(shards, name))
-    return f"{column.num_rows} rows of {column.dim}, one a {column.unit}"
+    return f"{column.num_rows} rows of {column.dim}, one per {column.unit}"
 
 
 def _print_json(value: Any) -> None:

@@ -1,36 +1,34 @@
-"""Where a set is written: a folder of this machine, or a URL of any file system that fsspec knows. The same calls, and the same bytes.
+"""Where a set is written: a local folder, or a URL of any file system that fsspec knows. The same calls and the same bytes.
 
     folder = folder_of("s3://bucket/flickr")
-    with folder.writing("manifest.json") as file: file.write(content)       # there once it is whole, or not at all
+    with folder.writing("manifest.json") as file: file.write(content)       # appears when complete, or not at all
 
-What goes to a URL is written to a nameless local file first, and uploaded whole. An object store shows an object once all of it is there;
-anywhere else the upload has another name until it is. fsspec is imported here, when the first URL is touched.
+A file for a URL is first written to a nameless local file, then uploaded whole, see `multimodal.urls.Transport`.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Protocol
 
 import pyarrow as pa
 
 from multimodal.boxes import atomic_write
-from multimodal.errors import InputError, missing_extra
+from multimodal.errors import InputError
 from multimodal.shards.table import IndexTable, open_table, read_table
-from multimodal.urls import is_url, url_in
+from multimodal.urls import Transport, Unreachable, is_url, url_in
 
-OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oci", "oss", "hf"})
-"""Protocols that publish an upload at its end, and whose rename is a copy. Others are taken for file systems: upload, then rename."""
+TRANSPORT = Transport()
+"""How often and how long a write to a URL is tried."""
 
 
 class Folder(Protocol):
-    """A folder that a job writes. Names are relative to it, "parts/000003.json"; str() is what a message calls it."""
+    """A folder that a job writes. Names are relative to it, "parts/000003.json"; str() is its name in messages."""
 
     @property
     def name(self) -> str:
@@ -38,49 +36,49 @@ class Folder(Protocol):
         ...
 
     def at(self, name: str) -> str:
-        """What a message calls a file of it."""
+        """A file's name in messages."""
         ...
 
     def size_bytes(self, name: str) -> int | None:
-        """Of a file; None where there is none."""
+        """The size of a file; None if there is none."""
         ...
 
     def files(self, under: str = "") -> dict[str, int]:
-        """Name -> size in bytes of the files that lie in it, or in a folder of it; none where there is no such folder."""
+        """Name -> size in bytes of the files in it, or in a folder in it; empty if there is no such folder."""
         ...
 
     def read(self, names: Sequence[str]) -> list[bytes]:
-        """The contents of small files that are there."""
+        """The contents of small files that exist."""
         ...
 
     def tables(self, names: Sequence[str]) -> Iterable[IndexTable]:
-        """Sidecars, to be gone through as often as one likes; each mapped when its turn comes, or at a URL all fetched into memory."""
+        """Sidecars, which can be iterated over repeatedly; each is mapped when reached, or at a URL all are fetched into memory."""
         ...
 
     def writing(self, name: str) -> AbstractContextManager[IO[bytes]]:
-        """A file that is there once it is whole. Nothing is left where the body, or the upload, fails."""
+        """A file that appears when complete. Nothing is left if the body, or the upload, fails."""
         ...
 
     def remove(self, name: str) -> None:
-        """Take a file away; it may be gone already."""
+        """Remove a file; it may be gone already."""
         ...
 
     def remove_folder(self, name: str) -> None:
-        """Take a folder in it away, with all files in it; there may be none."""
+        """Remove a folder in it with all its files; it need not exist."""
         ...
 
 
 def folder_of(path: str | Path) -> Folder:
-    """The folder at a path, or at a URL given as a string. It need not be there yet."""
+    """The folder at a path, or at a URL given as a string. It need not exist yet."""
     if is_url(path):
         return RemoteFolder(str(path).rstrip("/"))
     if url := url_in(path):
-        raise InputError(f"{url}: a URL that was made a Path; give it as a string")
+        raise InputError(f"{url}: a URL converted to a Path; give it as a string")
     return LocalFolder(Path(path))
 
 
 def split_place(path: str | Path) -> tuple[Folder, str]:
-    """The folder that a file lies in, and the file's name there."""
+    """A file's folder, and its name there."""
     if is_url(path):
         url, _, name = str(path).rpartition("/")
         return folder_of(url), name
@@ -88,7 +86,7 @@ def split_place(path: str | Path) -> tuple[Folder, str]:
 
 
 class LocalFolder:
-    """See `Folder`. What is written is on disk before it has its name."""
+    """See `Folder`. A file is on disk before it gets its name."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -127,12 +125,12 @@ class LocalFolder:
         (self.path / name).unlink(missing_ok=True)
 
     def remove_folder(self, name: str) -> None:
-        if (self.path / name).is_dir():  # looked at first: a finished set may lie where nothing can be written
+        if (self.path / name).is_dir():  # checked first: a finished set may be read-only
             shutil.rmtree(self.path / name)
 
 
 class _Mapped:
-    """Sidecars in a folder of this machine, which do not stay open."""
+    """Sidecars in a local folder, which do not stay open."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
@@ -142,7 +140,7 @@ class _Mapped:
 
 
 class RemoteFolder:
-    """See `Folder`. Whatever the file system raises is an InputError that names the URL; it has tried again by itself where it does."""
+    """See `Folder`. A failure is an InputError that names the URL, after several tries if those may help."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -155,28 +153,22 @@ class RemoteFolder:
         return self.url.rpartition("/")[2]
 
     def at(self, name: str) -> str:
-        return f"{self.url}/{name}"
+        return f"{self.url}/{name}" if name else self.url
 
     def size_bytes(self, name: str) -> int | None:
-        with self._reached(name, "looked at") as (system, path):
-            try:
-                found = system.info(path)
-            except (FileNotFoundError, NotADirectoryError):
+        try:
+            found = TRANSPORT.info(self.at(name), is_fresh=True)
+        except Unreachable as error:
+            if error.is_absent:
                 return None
-            return int(found["size"]) if found["type"] == "file" else None
+            raise
+        return int(found["size"]) if found["type"] == "file" else None
 
     def files(self, under: str = "") -> dict[str, int]:
-        with self._reached(under, "listed") as (system, path):
-            try:
-                found = system.ls(path, detail=True)
-            except (FileNotFoundError, NotADirectoryError):
-                return {}
-            return {entry["name"].rpartition("/")[2]: int(entry["size"]) for entry in found if entry["type"] == "file"}
+        return TRANSPORT.files(self.at(under))
 
     def read(self, names: Sequence[str]) -> list[bytes]:
-        with self._reached("", "read") as (system, path):
-            # many at a time, where the file system is asynchronous
-            return list(system.cat_ranges([f"{path}/{name}" for name in names], None, None, on_error="raise")) if names else []
+        return TRANSPORT.read_files(self.url, names)
 
     def tables(self, names: Sequence[str]) -> Iterable[IndexTable]:
         contents = self.read(names)
@@ -184,58 +176,18 @@ class RemoteFolder:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[IO[bytes]]:
-        with tempfile.TemporaryFile() as file:  # nameless: a process that is killed leaves nothing
+        with tempfile.TemporaryFile() as file:  # nameless: a killed process leaves nothing
             try:
                 yield file
                 file.flush()
             except OSError as error:
-                if error.filename is None:  # a write on a full disk knows no name
+                if error.filename is None:  # the error of a write on a full disk names no file
                     error.filename = tempfile.gettempdir()
                 raise
-            with self._reached(name, "written") as (system, path):
-                _upload(system, f"/dev/fd/{file.fileno()}", path)
+            TRANSPORT.write(self.at(name), file)
 
     def remove(self, name: str) -> None:
-        with self._reached(name, "removed") as (system, path), suppress(FileNotFoundError):
-            system.rm_file(path)
+        TRANSPORT.remove(self.at(name))
 
     def remove_folder(self, name: str) -> None:
-        if self.files(name):
-            with self._reached(name, "removed") as (system, path):
-                system.rm(path, recursive=True)
-
-    @contextmanager
-    def _reached(self, name: str, action: str) -> Iterator[tuple[Any, str]]:
-        """The file system and the path in it. Not held: fsspec keeps one instance a process, and this object travels to others."""
-        url = self.at(name) if name else self.url
-        try:
-            import fsspec  # noqa: F401  (below, an ImportError is of the package of one file system, such as s3fs)
-        except ImportError:
-            raise missing_extra("remote", f"{url}: a URL needs fsspec") from None
-        try:
-            from fsspec.core import url_to_fs
-
-            system, path = url_to_fs(url)
-            system.invalidate_cache()  # s3fs and others keep what they listed, and find nothing there that another process wrote since
-            yield system, path
-        except Exception as error:  # file systems raise what their own libraries do: aiohttp, botocore, google.auth
-            told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            remedy = "Are the credentials and the URL right? What is finished stays: the same command goes on from there"
-            raise InputError(f"{url}: could not be {action}: {told.rstrip('.')}. {remedy}") from error
-
-
-def _upload(system: Any, file: str, path: str) -> None:
-    protocols = {system.protocol} if isinstance(system.protocol, str) else set(system.protocol)
-    if protocols & OBJECT_STORES:
-        system.put_file(file, path)
-        return
-    parent, _, name = path.rpartition("/")
-    temporary = f"{parent}/.{name}.{secrets.token_hex(4)}.part"
-    system.makedirs(parent, exist_ok=True)
-    try:
-        system.put_file(file, temporary)
-        system.mv(temporary, path)
-    except BaseException:
-        with suppress(Exception):  # of a line that is down, say: what is told is the first error, and the next run clears this up
-            system.rm_file(temporary)
-        raise
+        TRANSPORT.remove_folder(self.at(name))

@@ -1,4 +1,4 @@
-"""What lies in a shard, byte for byte: the names of members, the tar header, the JSON of a pair.
+"""The content of a shard, byte for byte: the names of members, the tar header, the JSON of a pair.
 
 A shard is a plain tar. The members of a pair are adjacent: `000000007.jpg`, `000000007.txt` (texts[0], for readers that want one caption),
 `000000007.json` ({"texts", "group", "name", "split", "metadata"}). Keys are digits because webdataset cuts a key at its first dot.
@@ -21,7 +21,7 @@ BLOCK = tarfile.BLOCKSIZE  # 512: headers are one block, contents are padded to 
 TAR_END = bytes(2 * BLOCK)
 
 CAPTION_FIELDS = ("captions", "caption", "text", "title", "alt_text", "alttext", "alt", "description")
-"""Fields in which other writers' JSON has the text, in any case; the first that is not blank is taken."""
+"""Fields for the text in other writers' JSON, ignoring case; the first that is not blank is taken."""
 RECORD_FIELDS = ("texts", "group", "name", "split", "metadata")
 
 
@@ -50,8 +50,8 @@ def split_member(name: str) -> tuple[str, str]:
 def tar_header(name: str, size_bytes: int) -> bytes:
     """One USTAR header block that depends on name and size alone: no time, no owner, mode 0644.
 
-    What `tarfile` makes, in a tenth of its time: a pair has three headers, which took a twentieth of making its picture smaller. Fields as
-    POSIX.1-1988 has them: name 0..99, size 124..135, checksum 148..155, which is the sum of all bytes with spaces in its own place.
+    The same bytes as `tarfile`, in a tenth of the time: a pair's three headers took a twentieth of the time of resizing its picture. Fields
+    as in POSIX.1-1988: name 0..99, size 124..135, checksum 148..155, the sum of all bytes with spaces in place of the checksum.
     """
     raw, size = name.encode(), b"%011o" % size_bytes
     if len(raw) > 100 or len(size) > 11:  # a prefix of the name, or a number that tarfile refuses
@@ -72,7 +72,7 @@ _BLANK_SUM = sum(_BLANK) - sum(_BLANK[124:135]) - sum(_BLANK[148:156]) + 8 * ord
 
 
 def header_key(block: bytes) -> str | None:
-    """The key of the member that a header block announces, None where it is no header. Of names too long for a block, their beginning."""
+    """The key of the member that a header block announces, None if it is not a header. Names too long for a block are truncated."""
     try:
         return split_member(tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape").name)[0]
     except tarfile.HeaderError:
@@ -85,7 +85,7 @@ def tar_padding(size_bytes: int) -> bytes:
 
 
 def encode_record(pair: Pair) -> bytes:
-    """The pair's JSON, the same bytes for equal pairs (sorted keys, UTF-8). ValueError where metadata is no JSON or a text no Unicode."""
+    """The pair's JSON, the same bytes for equal pairs (sorted keys, UTF-8). ValueError if metadata is not JSON or a text not Unicode."""
     record = {"texts": list(pair.texts), "group": pair.group, "name": pair.name, "split": pair.split, "metadata": dict(pair.metadata)}
     try:
         return json.dumps(record, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
@@ -94,9 +94,9 @@ def encode_record(pair: Pair) -> bytes:
 
 
 def broken_text(value: Any) -> str | None:
-    """Why a JSON value, or some text in it, is no valid Unicode and cannot be stored as UTF-8; None where all of it is valid.
+    """Why a JSON value, or some text in it, is no valid Unicode and cannot be stored as UTF-8; None if all of it is valid.
 
-    JSON can say half of a surrogate pair ("\\ud83d": an emoji that was cut), and bytes that are no UTF-8 are read as such halves.
+    JSON can say half of a surrogate pair ("\\ud83d": an emoji that was cut), and bytes that are not UTF-8 are read as such halves.
     """
     if isinstance(value, str):
         try:
@@ -115,10 +115,10 @@ def broken_text(value: Any) -> str | None:
 
 
 def decode_record(record: bytes, read_text: Callable[[], bytes], name: str, group: str) -> dict[str, Any]:
-    """The fields of a pair from its JSON and .txt members, ours or another writer's; b"" stands for a member that is absent.
+    """The fields of a pair from its JSON and .txt members, ours or another writer's; b"" stands for an absent member.
 
-    Where the JSON has no `texts`, what read_text gives is the only text, or else the first of CAPTION_FIELDS; blank texts are left out.
-    name and group stand in where the JSON has none; a `url` goes before that group, so that one picture with several captions stays
+    If the JSON has no `texts`, the result of read_text is the only text, or else the first of CAPTION_FIELDS; blank texts are left out.
+    name and group are used if the JSON has none; a `url` takes precedence over that group, so that one picture with several captions stays
     together. Fields of another writer's JSON (img2dataset's url, width ...) become metadata. ValueError says what is malformed, or that
     no text is left.
     """
@@ -158,7 +158,7 @@ def decode_record(record: bytes, read_text: Callable[[], bytes], name: str, grou
 
 
 def _captions(record: Mapping[str, Any]) -> list[str]:
-    by_name = {name.lower(): value for name, value in reversed(list(record.items()))}  # of two spellings the first
+    by_name = {name.lower(): value for name, value in reversed(list(record.items()))}  # of two spellings the first wins
     for field in CAPTION_FIELDS:
         value = by_name.get(field)
         texts = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str) and one.strip()]

@@ -1,7 +1,7 @@
 """Several shard sets under one numbering: the ids of each set follow those of the set before, in the order of their names.
 
     joined = JoinedShards({"cc": ShardSet("shards/cc"), "flickr": ShardSet("shards/flickr8k")})
-    joined.image_bytes(7), joined.where(7)      # of whichever set holds the pair; "cc/000000"
+    joined.image_bytes(7), joined.where(7)      # from the set that holds the pair; "cc/000000"
 
 A training run reads several at once (`multimodal.data.Mixture`); every other job takes one set.
 """
@@ -22,12 +22,12 @@ from multimodal.shards.reader import ShardSet
 from multimodal.shards.remote import RemoteShards, SetPath, open_set
 
 Sets = RemoteShards | dict[str, SetPath] | str | Path
-"""Where the pairs of a run lie: in one set, or in several, each under a name; each a folder or a URL. Tried last, these take any words."""
+"""The pairs of a run: one set, or several, each under a name; each a folder or a URL. They accept any string, so are tried last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Those of n pairs that lie in one set."""
+    """Those of n pairs that are in one set."""
 
     name: str
     shards: ShardSet
@@ -38,14 +38,14 @@ class Part:
 
 
 class JoinedShards:
-    """Finished sets, read by an id over all of them.
+    """Finished sets, read by an id that runs over all of them.
 
-    sets: name -> set. The names stand for the sets in ledgers, fingerprints and weights, wherever the sets lie.
+    sets: name -> set. The names stand for the sets in ledgers, fingerprints and weights, wherever the sets are.
     """
 
     def __init__(self, sets: Mapping[str, ShardSet]) -> None:
         if not sets:
-            raise InputError("shards: no set is named. Give at least one, as NAME: FOLDER or URL")
+            raise InputError("shards: no set is given. Give at least one, as NAME: FOLDER or URL")
         self.sets = dict(sorted(sets.items()))
         sizes = [len(shards) for shards in self.sets.values()]
         self.starts = dict(zip(self.sets, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))
@@ -53,7 +53,7 @@ class JoinedShards:
 
     @classmethod
     def of(cls, shards: ShardSet | JoinedShards) -> JoinedShards:
-        """Sets that are joined as they are; one alone under its own name, with its own ids."""
+        """Joins opened sets; a single one keeps its own name and ids."""
         return shards if isinstance(shards, JoinedShards) else cls({shards.name: shards})
 
     def __len__(self) -> int:
@@ -67,18 +67,18 @@ class JoinedShards:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Over all sets and their names."""
+        """Of all sets and their names."""
         return fingerprint_json({name: shards.fingerprint for name, shards in self.sets.items()})
 
     def parts(self, ids: np.ndarray) -> list[Part]:
-        """The pairs of ids (n,) by set: one part for each set, also where it holds none of them."""
+        """The pairs of ids (n,) by set: one part for each set, also an empty one."""
         parts = []
         for name, shards in self.sets.items():
             own = ids - self.starts[name]
             rows = np.flatnonzero((0 <= own) & (own < len(shards)))
             parts.append(Part(name, shards, rows, own[rows]))
         if sum(len(part.rows) for part in parts) != len(ids):
-            raise IndexError(f"ids {ids.min()}..{ids.max()} reach outside 0..{len(self) - 1} of {self!r}")
+            raise IndexError(f"ids {ids.min()}..{ids.max()} are outside 0..{len(self) - 1} of {self!r}")
         return parts
 
     def image_bytes(self, id: int) -> bytes:
@@ -97,7 +97,7 @@ class JoinedShards:
         return f"{name}/{shards.shard_of(own).name}"
 
     def columns(self, name: str) -> dict[str, Column]:
-        """Name of a set -> its column of this name. InputError where a set has none, or where two do not mean the same."""
+        """Name of a set -> its column of this name. InputError if a set has none, or if two do not mean the same."""
         columns = {of: Column.of(shards, name) for of, shards in self.sets.items()}
         first, *others = columns.values()
         for other in others:
@@ -108,7 +108,7 @@ class JoinedShards:
                 if one != another:
                     raise InputError(
                         f"columns {first.path} and {other.path}: {what} is {_short(one)} and {_short(another)}. "
-                        "Sets are mixed by columns that mean the same; make one of them again, with what the other was made with"
+                        "Sets are mixed by columns that mean the same; make one of them again, with the settings of the other"
                     )
         return columns
 
@@ -120,7 +120,7 @@ class JoinedShards:
 
 
 def open_sets(sets: Sets, cache: Path | None = None, cache_bytes: int | None = None) -> ShardSet | JoinedShards:
-    """The set, or all sets that are named, joined. cache, cache_bytes: of those at a URL; see `open_set`."""
+    """The set, or all named sets, joined. cache, cache_bytes: of those at a URL; see `open_set`."""
     if isinstance(sets, Mapping):
         return JoinedShards({name: open_set(one, cache, cache_bytes) for name, one in sets.items()})
     return open_set(sets, cache, cache_bytes)

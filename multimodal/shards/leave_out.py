@@ -1,11 +1,11 @@
-"""A list of pairs that a run is not to learn from, by key: near duplicates of what is held out, say. A file that people can read and write.
+"""A list of pairs to exclude from training, by key, such as near duplicates of held-out pairs. A file that people can read and write.
 
     write_leave_out(Path("leave_out.json"), shards, ids, "near duplicates of held-out pictures")
     read_leave_out(Path("leave_out.json"), shards)                # the ids, for `data.leave_out` of a run
 
     {"kind": "leave-out", "reason": "...", "shards": {"000002": {"fingerprint": "3f9c...", "keys": ["000002007", "000002031"]}}}
 
-A key means another pair once its shard was made anew, so the list has each shard's fingerprint; shards that are added change nothing.
+A key may mean another pair after its shard is made again, so the list has each shard's fingerprint; added shards change nothing.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def write_leave_out(path: Path, shards: ShardSet, ids: Iterable[int], reason: st
 
 
 def read_leave_out(path: Path, shards: ShardSet) -> np.ndarray:
-    """(n,) int64 ids of the pairs listed, ascending. InputError: no such list, one of other shards, or a key that its shard has not."""
+    """(n,) int64 ids of the pairs listed, ascending. InputError: no such list, one for other shards, or a key that is not in its shard."""
     by_name = {shard.name: shard for shard in shards.shards}
     ids: list[int] = []
     for name, listed in _listed(path).items():
         shard = by_name.get(name)
         if shard is None:
-            raise InputError(f"{path}: lists pairs of shard {name}, which {shards.place} has not. It was made for another set")
+            raise InputError(f"{path}: lists pairs of shard {name}, which {shards.place} does not have. It was made for another set")
         if listed["fingerprint"] != shard.fingerprint:
             raise InputError(
                 f"{path}: shard {name} was {listed['fingerprint'][:8]}.. when it was written and is {shard.fingerprint[:8]}.. now in "
@@ -66,7 +66,7 @@ def _listed(path: Path) -> dict[str, dict[str, Any]]:
     except (ValueError, TypeError, KeyError, AttributeError):
         pass
     raise InputError(
-        f'{path}: is no list of pairs to leave out. Wanted: {{"kind": "{KIND}", "shards": {{NAME: {{"fingerprint", "keys"}}}}}}'
+        f'{path}: is not a list of pairs to leave out. Expected: {{"kind": "{KIND}", "shards": {{NAME: {{"fingerprint", "keys"}}}}}}'
     )
 
 

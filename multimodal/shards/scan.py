@@ -1,42 +1,43 @@
-"""Walk a tar that may be damaged, or made to do damage, and find the whole pairs in it.
+"""Read a tar that may be damaged or malicious, and find the complete pairs in it.
 
     scan = scan_tar(Path("00000.tar"))
-    scan.rows, scan.bad      # where each whole pair lies, and which are left out and why
+    scan.rows, scan.bad      # where each complete pair is, and which are left out and why
 
-Python's tarfile stops without a word at a broken header in the middle of a file; here it costs the members that it hides, and is named.
-Nothing that a header claims is believed before it is held against the file.
+Python's tarfile stops silently at a broken header in the middle of a file. Here only the members that it hides are lost, and it is
+reported. What a header claims is checked against the file before it is used.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from multimodal.picture_files import PICTURE_SUFFIXES, picture_format, why_unsupported
+from multimodal.machine.system_files import is_system_file
+from multimodal.pictures.formats import PICTURE_SUFFIXES, picture_format, why_unsupported
 from multimodal.shards.format import BLOCK, decode_record, split_member
 from multimodal.shards.ledger import Bad
 from multimodal.shards.table import Row
-from multimodal.system_files import is_system_file
+from multimodal.shards.tars import OwnTar, Readable
 
-WEBDATASET_META = re.compile(r"__[^/]*__($|/)")  # webdataset leaves these members out, and so do we
+WEBDATASET_META = re.compile(r"__[^/]*__($|/)")  # webdataset skips these members, and so does this reader
 _CHUNK_BYTES = 1 << 20
 MAX_NAME_BYTES = 1 << 20
-"""Of a header that holds a long name or pax records; a path has 4,096 bytes at most."""
+"""The limit for a header with a long name or pax records; a path has at most 4,096 bytes."""
 MAX_TEXT_BYTES = 1 << 26
-"""Of a pair's JSON, and of its text."""
+"""The limit for a pair's JSON, and for its text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """The whole pairs of a tar in order, and what is left out; an entry without a key is of the tar itself.
+    """The complete pairs of a tar in order, and what is left out; an entry of `bad` without a key is about the tar itself.
 
-    passed_over: members in folders that a system left behind, `__MACOSX` and the like.
+    passed_over: the names of members in system folders such as `__MACOSX`.
     """
 
     rows: list[Row]
@@ -46,7 +47,7 @@ class Scan:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file in a tar: its name, and where its bytes are."""
+    """A file in a tar: its name, and the offset and size of its content in bytes."""
 
     name: str
     offset: int
@@ -55,41 +56,44 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Adjacent members of one key, by extension in lower case."""
+    """The adjacent members with one key, by lower-case extension."""
 
     key: str
     members: Mapping[str, Member]
 
 
 class OpenTar:
-    """A tar that is read by its members: `with OpenTar(path) as tar: for sample in tar.samples(): tar.picture(sample)`.
+    """A tar that is read member by member: `with OpenTar(path) as tar: for sample in tar.samples(): tar.picture(sample)`.
 
-    bad, passed_over: what the walk met so far, see `Scan`. OSError where the file cannot be opened.
+    bad, passed_over: what was found so far, see `Scan`. OSError if the file cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.name = path.name
+    def __init__(self, tar: Path | Readable) -> None:
+        self._tar: Readable = OwnTar(tar) if isinstance(tar, Path) else tar
+        self.name = self._tar.name
         self.bad: list[Bad] = []
         self.passed_over: list[str] = []
-        self._descriptor = os.open(path, os.O_RDONLY)
-        self._size_bytes = os.fstat(self._descriptor).st_size
+        self._size_bytes = self._tar.size_bytes
 
     def __enter__(self) -> OpenTar:
         return self
 
     def __exit__(self, *error: object) -> None:
-        os.close(self._descriptor)
+        del self._tar  # an OwnTar closes with its last reference
 
     def samples(self) -> Iterator[Sample]:
-        """In the order of the tar, without what webdataset or a system put there."""
-        for key, members in groupby(self._pictures_and_texts(), key=lambda member: split_member(member.name)[0]):
+        """The samples in tar order, without the members of webdataset and of operating systems."""
+        named = ((*split_member(member.name), member) for member in self._pictures_and_texts())
+        for key, members in groupby(named, key=itemgetter(0)):
             by_extension: dict[str, Member] = {}
-            for member in members:
-                by_extension.setdefault(split_member(member.name)[1], member)
+            for _, extension, member in members:
+                by_extension.setdefault(extension, member)
             yield Sample(key, by_extension)
+            # Of the last member, not behind it: if it is cut, reading continues at its start.
+            self._tar.forget(max(member.offset for member in by_extension.values()))
 
     def picture(self, sample: Sample) -> tuple[Member, str]:
-        """The picture among the members, and our extension for what its bytes are. ValueError says why there is none."""
+        """The picture among the members, and the extension for its actual format. ValueError says why there is none."""
         for extension, member in sample.members.items():
             if member.offset + member.size > self._size_bytes:
                 missing = member.offset + member.size - self._size_bytes
@@ -104,7 +108,7 @@ class OpenTar:
         raise ValueError(f"its {extension}: {why_unsupported(self.read(first, 64))}")
 
     def record(self, sample: Sample, name: str) -> dict[str, Any]:
-        """Texts, group, name, split and metadata, see `decode_record`; name: where the JSON has none. ValueError says what is wrong."""
+        """Texts, group, name, split and metadata, see `decode_record`; name: used if the JSON has none. ValueError says what is wrong."""
         members = {extension: sample.members.get(extension, _NOTHING) for extension in ("json", "txt")}
         for extension, member in members.items():
             if member.size > MAX_TEXT_BYTES:
@@ -115,13 +119,13 @@ class OpenTar:
         return record
 
     def read(self, member: Member, size: int | None = None) -> bytes:
-        """The bytes of a member that is whole, or its first ones."""
-        return os.pread(self._descriptor, member.size if size is None else min(size, member.size), member.offset)
+        """The first `size` bytes of a member, by default all."""
+        return self._tar.read(member.offset, member.size if size is None else min(size, member.size))
 
     def _is_zero_from(self, offset: int) -> bool:
-        """Whether nothing but zeros follows: writers fill the end of a tar up to 10,240 bytes, or to as many as they were asked for."""
+        """Whether only zeros follow: writers pad the end of a tar to a multiple of 10,240 bytes, or of another size."""
         for start in range(offset, self._size_bytes, _CHUNK_BYTES):
-            chunk = os.pread(self._descriptor, _CHUNK_BYTES, start)
+            chunk = self._tar.read(start, _CHUNK_BYTES)
             if chunk.count(0) < len(chunk):
                 return False
         return True
@@ -133,19 +137,19 @@ class OpenTar:
             elif not WEBDATASET_META.match(member.name):
                 yield member
 
-    def _tell(self, reason: str) -> None:
+    def _report(self, reason: str) -> None:
         self.bad.append(Bad(self.name, "", reason))
 
     def files(self) -> Iterator[Member]:
-        """The regular files (USTAR, GNU and pax names); after a broken header the walk goes on at the next block that is a header."""
+        """The regular files (USTAR, GNU and pax names); after a broken header, reading continues at the next block that is a header."""
         offset = 0
         name, size = "", None  # from a GNU or pax header, for the member that follows it
         in_damage = is_cut = False
         while offset + BLOCK <= self._size_bytes:
-            block = os.pread(self._descriptor, BLOCK, offset)
+            block = self._tar.read(offset, BLOCK)
             if not any(block) and not is_cut:
                 if not self._is_zero_from(offset):
-                    self._tell(f"{self._size_bytes - offset} bytes lie behind the end mark at byte {offset}, and are not read")
+                    self._report(f"{self._size_bytes - offset} bytes lie behind the end mark at byte {offset}, and are not read")
                 return
             content = offset + BLOCK
             try:
@@ -155,19 +159,19 @@ class OpenTar:
                 is_name = info.type in (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE)
                 if is_name and (info.size > MAX_NAME_BYTES or content + info.size > self._size_bytes):
                     raise tarfile.HeaderError(f"a name of {info.size} bytes")
-                pax = _pax(os.pread(self._descriptor, info.size, content)) if info.type == tarfile.XHDTYPE else {}
+                pax = _pax(self._tar.read(content, info.size)) if info.type == tarfile.XHDTYPE else {}
             except tarfile.HeaderError as error:
                 if not in_damage and not is_cut:
-                    self._tell(f"broken header at byte {offset} ({error}); the member behind it is lost")
+                    self._report(f"broken header at byte {offset} ({error}); the member behind it is lost")
                 in_damage = True
                 name, size = "", None
                 offset = content
                 continue
-            if is_cut:  # what seemed to reach beyond the end of the file did not: its header was wrong
-                self._tell(f"a member claims more bytes than the file has; the next one is at byte {offset}")
+            if is_cut:  # the last member did not reach beyond the end of the file: its header was wrong
+                self._report(f"a member claims more bytes than the file has; the next one is at byte {offset}")
             in_damage = is_cut = False
             if info.type == tarfile.GNUTYPE_LONGNAME:
-                name = os.pread(self._descriptor, info.size, content).rstrip(b"\0").decode("utf-8", "surrogateescape")
+                name = self._tar.read(content, info.size).rstrip(b"\0").decode("utf-8", "surrogateescape")
                 length = info.size
             elif info.type == tarfile.XHDTYPE:
                 name, size = pax.get("path", name), int(pax["size"]) if "size" in pax else size
@@ -184,27 +188,27 @@ class OpenTar:
             is_cut = content + length > self._size_bytes
             offset = content if is_cut else content + length + -length % BLOCK
         if not in_damage or is_cut:
-            self._tell("ends without an end mark: it was cut, and what came after is lost")
+            self._report("ends without an end mark: it was cut, and what came after is lost")
 
 
 _NOTHING = Member("", 0, 0)
 
 
-def scan_tar(path: Path) -> Scan:
-    """Read the headers, JSON and texts of a tar, and the first bytes of its pictures. OSError where the file cannot be opened."""
-    with OpenTar(path) as tar:
+def scan_tar(tar: Path | Readable) -> Scan:
+    """Read the headers, JSON and texts of a tar, and the first bytes of its pictures. OSError if the file cannot be opened."""
+    with OpenTar(tar) as opened:
         rows = []
         bad = []
-        for sample in tar.samples():
+        for sample in opened.samples():
             try:
-                rows.append(_row(tar, sample))
+                rows.append(_row(opened, sample))
             except ValueError as error:
-                bad.append(Bad(tar.name, sample.key, str(error)))
-        return Scan(rows, tar.bad + bad, tar.passed_over)
+                bad.append(Bad(opened.name, sample.key, str(error)))
+        return Scan(rows, opened.bad + bad, opened.passed_over)
 
 
 def _row(tar: OpenTar, sample: Sample) -> Row:
-    """The index of one pair; ValueError says why it is none."""
+    """The index row of one pair; ValueError says why it is not a valid pair."""
     picture, extension = tar.picture(sample)
     fields = tar.record(sample, picture.name)
     record, text = (sample.members.get(extension, _NOTHING) for extension in ("json", "txt"))
@@ -225,7 +229,7 @@ def _row(tar: OpenTar, sample: Sample) -> Row:
 
 
 def _pax(content: bytes) -> dict[str, str]:
-    """The records `<length> <key>=<value>\\n` of a pax header. HeaderError where a length or the size is none."""
+    """The records `<length> <key>=<value>\\n` of a pax header. HeaderError if a length or the size is invalid."""
     records: dict[str, str] = {}
     while content.strip(b"\0"):
         match = re.match(rb"(\d{1,10}) ([^=]+)=", content)

@@ -1,10 +1,10 @@
-"""The index of a set as an Arrow table: where each pair's members lie in the tars, and what a split or a listing asks, one row a pair.
+"""The index of a set as an Arrow table with one row per pair: the offsets of its members in the tars, and what splits and listings need.
 
     table = open_table(box / "index.arrow")
     table.integers("image_offset"), table.strings("group")
 
-One sidecar a shard (`000000.arrow`) lies beside its tar; `index.arrow` is all of them one after the other with the shard's number added,
-in a single record batch, so that its columns are read from the memory map without a copy.
+Each shard has a sidecar (`000000.arrow`) beside its tar. `index.arrow` is their concatenation, with the shard's number as another column,
+in a single record batch, so that columns are read from the memory map without a copy.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SIDECAR = ".arrow"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One pair in its tar. Offsets and sizes are bytes of the tar; a member that is absent has size 0."""
+    """One pair in its tar. Offsets and sizes are in bytes; an absent member has size 0."""
 
     key: str
     group: str
@@ -44,19 +44,19 @@ class Row:
     txt_size: int
 
 
-# large_string: one record batch of many millions of rows holds more than 2 GiB of names
+# large_string: the names in one record batch of many millions of rows take more than 2 GiB
 SCHEMA = pa.schema([(field.name, pa.large_string() if field.type == "str" else pa.int64()) for field in fields(Row)])
 INDEX_SCHEMA = SCHEMA.append(pa.field("shard", pa.int32()))
 _STRINGS = tuple(field.name for field in SCHEMA if field.type == pa.large_string())
 
 
 def string_digest(value: str) -> bytes:
-    """8 bytes that stand for a string: a million of them in 8 MB, and one false alarm in 10^7 sets of that size."""
+    """An 8-byte hash of a string. A million take 8 MB; two of a million collide in fewer than one of 10^7 sets."""
     return blake2b(value.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 class Strings(Sequence[str]):
-    """A column of strings, read one by one from the index without making a Python list of all of them."""
+    """A column of strings, read from the index one by one; never a Python list of all of them."""
 
     def __init__(self, array: pa.LargeStringArray) -> None:
         self._array = array
@@ -82,21 +82,21 @@ class Strings(Sequence[str]):
         return np.array(self._array.to_pylist(), dtype=np.str_) if len(self) else np.zeros(0, np.str_)
 
     def distinct(self) -> dict[str, int]:
-        """Value -> how many rows have it, in order of first appearance."""
+        """Value -> the number of rows with it, in order of first appearance."""
         return {entry["values"]: entry["counts"] for entry in self._array.value_counts().to_pylist()}
 
     def content(self) -> tuple[np.ndarray, np.ndarray]:
-        """(n,) int64, where each string ends, and the (m,) bytes of all of them, UTF-8: views of the file."""
+        """The end offset of each string, (n,) int64, and the UTF-8 bytes of all strings, (m,) uint8; the bytes are a view of the file."""
         _, ends, content = self._array.buffers()
         places = np.frombuffer(ends or bytes(8), np.int64)[self._array.offset : self._array.offset + len(self) + 1]
         return places[1:] - places[0], np.frombuffer(content or b"", np.uint8)[places[0] : places[-1]]
 
     def digests(self) -> np.ndarray:
-        """(n,) uint64: the `string_digest` of each."""
+        """(n,) uint64, the `string_digest` of each string."""
         return np.frombuffer(b"".join(map(string_digest, self)), np.uint64)
 
     def find(self, value: str) -> int | None:
-        """The first row that holds the value."""
+        """The first row with the value, None if there is none."""
         row = self._array.index(value).as_py()
         return None if row < 0 else row
 
@@ -112,7 +112,7 @@ class IndexTable:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the schema carries: a sidecar's num_pairs, size_bytes and sha256 of its tar."""
+        """The metadata of the schema; in a sidecar num_pairs, and size_bytes and sha256 of its tar."""
         return {key.decode(): value.decode() for key, value in (self.batch.schema.metadata or {}).items()}
 
     def integers(self, column: str) -> np.ndarray:
@@ -129,23 +129,23 @@ class IndexTable:
         return Strings(self.batch.column(column))
 
     def rows(self, start: int = 0, num: int | None = None) -> list[Row]:
-        """Some rows, by default all, as records; for one shard, not for a set."""
+        """The rows start to start + num - 1, by default all, as `Row` objects. Use it for one shard, not for a whole set."""
         part = self.batch.slice(start, num)
         return [Row(*values) for values in zip(*(part.column(field.name).to_pylist() for field in fields(Row)), strict=True)]
 
 
 def make_table(rows: Sequence[Row], size_bytes: int, sha256: str) -> IndexTable:
-    """The index of one tar, with the tar's size and hash in the schema's metadata."""
+    """The index of one tar, with the size and sha256 of the tar in the schema's metadata."""
     columns = [pa.array([getattr(row, field.name) for row in rows], field.type) for field in SCHEMA]
     facts = {"num_pairs": str(len(rows)), "size_bytes": str(size_bytes), "sha256": sha256}
     return IndexTable(pa.RecordBatch.from_arrays(columns, schema=SCHEMA.with_metadata(facts)))
 
 
 def merge(tables: Iterable[IndexTable]) -> IndexTable:
-    """The index of a set from those of its shards, which are numbered in the order given.
+    """The index of a set from the indexes of its shards, which are numbered in the order given.
 
-    They are gone through twice, for the sizes of their columns and for what these hold, and none is kept: of those that lie on disk one is
-    mapped at a time.
+    Iterates twice, first for the sizes of the columns and then for their content, and keeps no table: of tables on disk, one is mapped at
+    a time.
     """
     num_rows, num_bytes = 0, dict.fromkeys(_STRINGS, 0)
     for table in tables:
@@ -173,13 +173,13 @@ def merge(tables: Iterable[IndexTable]) -> IndexTable:
 
 
 def write_table(path: Path, table: IndexTable) -> dict[str, Any]:
-    """Write a sidecar or an index, whole or not at all; the facts on it, as `write_batch`."""
+    """Write a sidecar or an index atomically. Returns what `write_batch` returns."""
     with atomic_write(path) as file:
         return write_batch(file, table)
 
 
 def write_batch(file: IO[bytes], table: IndexTable) -> dict[str, Any]:
-    """Write a sidecar or an index into an open, empty file. Returns the facts that a manifest keeps of it: size_bytes and fingerprint."""
+    """Write a sidecar or an index into an open, empty file. Returns its size_bytes and fingerprint, for the manifest."""
     with pa.ipc.new_file(file, table.batch.schema) as writer:
         writer.write_batch(table.batch)
     file.flush()
@@ -189,11 +189,11 @@ def write_batch(file: IO[bytes], table: IndexTable) -> dict[str, Any]:
 
 
 def open_table(path: Path, facts: Mapping[str, Any] | None = None) -> IndexTable:
-    """Map a sidecar or index; InputError where it is damaged or not one of ours.
+    """Memory-map a sidecar or index; InputError if it is damaged or has another schema.
 
-    facts: what the manifest says of it (size_bytes, fingerprint). Its columns are read from the map without a look at each value, so the
-    content has to be the one that was written: this reads all of it once, at the speed of sha256. Without facts every value is checked to
-    lie within its column, and nobody can say that it is the one that was written.
+    facts: its size_bytes and fingerprint in the manifest. Columns are read from the map without validating each value, so the content must
+    be what was written: the whole file is hashed once, with sha256. Without facts, every value is checked to be within its column, but
+    a valid file with other content is not noticed.
     """
     try:
         if facts is not None:
@@ -205,7 +205,7 @@ def open_table(path: Path, facts: Mapping[str, Any] | None = None) -> IndexTable
 
 
 def read_table(source: pa.Buffer | pa.NativeFile, name: str, is_checked: bool = False) -> IndexTable:
-    """A sidecar or index from memory or an open file; InputError, with the name, where it is damaged or not one of ours."""
+    """A sidecar or index from memory or an open file; InputError with the name if it is damaged or has another schema."""
     try:
         reader = pa.ipc.open_file(source)
         batch = reader.get_batch(0) if reader.num_record_batches == 1 else None
@@ -215,12 +215,12 @@ def read_table(source: pa.Buffer | pa.NativeFile, name: str, is_checked: bool = 
     except (pa.ArrowException, OSError, MemoryError) as error:
         raise InputError(f"{name}: the index is damaged ({error}). Make the shards, or the index, again") from None
     if batch is None or schema not in (SCHEMA, INDEX_SCHEMA) or any(column.null_count for column in batch.columns):
-        raise InputError(f"{name}: an Arrow file, but not an index of shards of ours")
+        raise InputError(f"{name}: an Arrow file, but not the index of a shard set")
     return IndexTable(batch)
 
 
 _content_checked: set[tuple[object, ...]] = set()
-"""The files of this process, and of those that it forks, whose content was compared; a file that is written to has another time."""
+"""The files whose content was checked, in this process and those it forks; a file that is modified has another time stamp."""
 
 
 def _check_content(path: Path, facts: Mapping[str, Any]) -> None:
@@ -231,7 +231,7 @@ def _check_content(path: Path, facts: Mapping[str, Any]) -> None:
             return
         if stat.st_size != facts["size_bytes"] or file_digest(file, "sha256").hexdigest() != facts["fingerprint"]:
             raise InputError(
-                f"{path}: the index is damaged, or another: it is not what the manifest beside it was written with. "
-                "Bring it back, or make it again with: multimodal shards index"
+                f"{path}: the index is damaged or was replaced: its content differs from what the manifest beside it says. "
+                "Restore it, or make it again with: multimodal shards index"
             )
     _content_checked.add(state)

@@ -1,4 +1,4 @@
-"""Find what is broken in a set: in its tars, its index and its columns, named by shard and key.
+"""Find damage in a shard set: in its tars, its index and its columns, named by shard and key.
 
 for problem in find_problems(ShardSet("shards/emoji")): print(problem)
 """
@@ -7,29 +7,27 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from multimodal.boxes import box_file, fingerprint_file
 from multimodal.errors import InputError
-from multimodal.progress import track
+from multimodal.machine.progress import track
 from multimodal.shards.columns import Column, column_files, column_names
-from multimodal.shards.format import TAR
 from multimodal.shards.ledger import Bad
-from multimodal.shards.reader import BrokenPair, Shard, ShardSet, Unreadable
+from multimodal.shards.reader import BrokenPair, ShardSet
 from multimodal.shards.scan import scan_tar
+from multimodal.shards.tars import Shard, Tar, Unreadable
 
 
 def find_problems(shards: ShardSet) -> Iterator[Bad]:
-    """All that differs from what the manifest and index say, or cannot be right: the shard or column, the pair's key, "" for the file.
+    """Every difference from the manifest and the index, and every invalid pair. key: of the pair, "" for a whole file.
 
-    Of each tar: it is there, with its size and sha256; the pairs lie where the index says, JSON is well formed, the .txt is texts[0], and
-    each picture begins as a format that is read (it is not decoded). Of each column: it was made of these shards, and its files are
-    unchanged. Tars at a URL are fetched again, one after another through the set's cache; one that cannot be, or is not what the manifest
-    says after all tries, is a problem of its own.
+    Checked for each tar: it exists and has its size and sha256; the pairs are where the index says, the JSON is well formed, the .txt is
+    texts[0], and each picture begins like a supported format (it is not decoded). For each column: it was made from these shards, and its
+    files are unchanged. Tars at a URL are downloaded again, one after another, through the set's cache; a tar that cannot be downloaded,
+    or does not match the manifest after all tries, is a problem.
     """
     for shard in track(shards.shards, f"verifying {shards.name}", unit="shard"):
         yield from _shard_problems(shards, shard)
@@ -39,7 +37,7 @@ def find_problems(shards: ShardSet) -> Iterator[Bad]:
 
 @dataclass(frozen=True, slots=True)
 class TextLengths:
-    """Of each text that can be read, all texts of a pair (t,) int64; and how many pairs cannot."""
+    """characters, words: the lengths of all readable texts, (t,) int64 each. num_broken: the number of pairs that cannot be read."""
 
     characters: np.ndarray
     words: np.ndarray
@@ -47,16 +45,16 @@ class TextLengths:
 
 
 def read_lengths(shards: ShardSet) -> TextLengths:
-    """How long the texts are, and how many pairs lie behind the end of a tar (cut, or missing) or have no text that can be read."""
+    """The lengths of all texts, and the number of broken pairs: beyond the end of a truncated tar, or without a readable text."""
     characters, words, num_broken = array("q"), array("q"), 0
     for shard in track(shards.shards, f"texts of {shards.name}", unit="shard"):
         try:
-            with _tar(shards, shard) as tar:
-                end = tar.stat().st_size
+            with shards.tars.opened(shard) as tar:
+                end = tar.size_bytes
                 for id, row in zip(shard.ids, shards.rows(shard), strict=True):
                     try:
                         if row.image_offset + row.image_size > end:
-                            raise BrokenPair(f"{shard.name} {row.key}: its picture lies behind the end of the tar")
+                            raise BrokenPair(f"{shard.name} {row.key}: its picture is beyond the end of the tar")
                         texts = shards.texts(id)
                     except BrokenPair:
                         num_broken += 1
@@ -68,51 +66,36 @@ def read_lengths(shards: ShardSet) -> TextLengths:
     return TextLengths(np.array(characters, np.int64), np.array(words, np.int64), num_broken)
 
 
-@contextmanager
-def _tar(shards: ShardSet, shard: Shard, again: bool = False) -> Iterator[Path]:
-    """A path to read the shard's tar by, while this is open; again: one at a URL is fetched whatever the cache holds. Unreadable where
-    there is none.
-    """
-    if shards.remote is not None:
-        with shards.remote.opened(shard, again) as descriptor:
-            yield Path(f"/dev/fd/{descriptor}")
-        return
-    path = shards.path / f"{shard.name}{TAR}"
-    if not path.is_file():
-        raise Unreadable(f"{path}: the tar is missing", "the tar is missing")
-    yield path
-
-
 def _shard_problems(shards: ShardSet, shard: Shard) -> Iterator[Bad]:
     try:
-        with _tar(shards, shard, again=True) as path:
-            yield from _tar_problems(shards, shard, path)
+        with shards.tars.opened(shard, anew=True) as tar:
+            yield from _tar_problems(shards, shard, tar)
     except Unreadable as error:
         yield Bad(shard.name, "", error.reason)
 
 
-def _tar_problems(shards: ShardSet, shard: Shard, path: Path) -> Iterator[Bad]:
-    size_bytes, fingerprint = path.stat().st_size, fingerprint_file(path)
+def _tar_problems(shards: ShardSet, shard: Shard, tar: Tar) -> Iterator[Bad]:
+    size_bytes, fingerprint = tar.size_bytes, tar.fingerprint()
     changed = fingerprint != shard.fingerprint
     if size_bytes != shard.size_bytes:
         yield Bad(shard.name, "", f"has {size_bytes} bytes, the manifest says {shard.size_bytes}")
     elif changed:
         yield Bad(shard.name, "", f"its sha256 is {fingerprint[:12]}.., the manifest says {shard.fingerprint[:12]}..")
-    scan = scan_tar(path)
+    scan = scan_tar(tar)
     indexed = shards.rows(shard)
     keys = {row.key for row in indexed}
     for bad in scan.bad:
-        if changed or bad.key in keys:  # what an index of somebody else's tars left out is in its ledger, and no news
+        if changed or bad.key in keys:  # what `shards index` left out is in its ledger already
             yield Bad(shard.name, bad.key, bad.reason)
-    told = {bad.key for bad in scan.bad}
+    reported = {bad.key for bad in scan.bad}
     found = {row.image_offset: row for row in scan.rows}
     for row in indexed:
-        # An index made by an earlier release has the extension of the member's name where that differs from what the picture is.
+        # Earlier releases indexed the extension of the member's name, even if the picture has another format.
         here = found.get(row.image_offset)
-        if (here is None or row != replace(here, extension=row.extension)) and row.key not in told:
+        if (here is None or row != replace(here, extension=row.extension)) and row.key not in reported:
             yield Bad(shard.name, row.key, "is not in the tar as the index says")
     if size_bytes == shard.size_bytes:
-        yield from _pair_problems(shards, shard, {key for key in keys if key not in told})
+        yield from _pair_problems(shards, shard, {key for key in keys if key not in reported})
 
 
 def _pair_problems(shards: ShardSet, shard: Shard, keys: Iterable[str]) -> Iterator[Bad]:
@@ -140,7 +123,7 @@ def _column_problems(shards: ShardSet, name: str) -> Iterator[Bad]:
 
 
 def column_problems(column: Column) -> Iterator[Bad]:
-    """Its files that are missing, or have other content than was written."""
+    """The files of the column that are missing or whose content has changed."""
     for file, fingerprint in column_files(column.manifest).items():
         try:
             path = box_file(column.path, file)

@@ -1,11 +1,11 @@
-"""Write pairs into shards: the same pairs give the same bytes, and a shard is whole or absent.
+"""Write pairs into shards. The same pairs give the same bytes, and each shard is written atomically.
 
     with ShardWriter(output, pairs_per_shard=1000, config={"source": "photos"}) as writer:
         for pair in pairs:
             writer.write(pair)
 
-A shard is written alone (`write_shard`) and knows nothing of the others, so several processes may each make their own; `finish` then merges
-their sidecars into the set's index and writes the manifest.
+Each shard is independent of the others, so that several processes can write shards with `write_shard`; `finish` then merges their sidecars
+into the index of the set and writes the manifest.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from multimodal.shards.folder import Folder, folder_of
 from multimodal.shards.format import TAR, TAR_END, broken_text, encode_record, member_name, pair_key, shard_name, tar_header, tar_padding
 from multimodal.shards.table import INDEX, SIDECAR, IndexTable, Row, make_table, merge, write_batch
 
-BEYOND_KEYS = 10**12  # no set has so many pairs
+BEYOND_KEYS = 10**12  # more pairs than any set has
 
 
 class ShardWriter:
-    """Writes a whole set, one shard after the other. The manifest is written on a clean exit; an exception in the body leaves none.
+    """Writes a whole set, one shard after another. The manifest is written on a clean exit; after an exception there is none.
 
-    output: a folder, or a URL of fsspec, that holds no shard set yet. What an earlier run of this class left there unfinished is replaced.
-    config: JSON values that say where the pairs come from; it goes into the manifest.
+    output: a folder or an fsspec URL without a finished shard set. An unfinished set that this class left there is replaced.
+    config: JSON values that describe the source of the pairs, for the manifest.
     """
 
     def __init__(self, output: str | Path, pairs_per_shard: int = 1000, config: Mapping[str, Any] | None = None) -> None:
@@ -49,7 +49,7 @@ class ShardWriter:
         self._shard: _OpenShard | None = None
 
     def write(self, pair: Pair) -> None:
-        """Append one pair. InputError, with nothing written, where its texts or metadata cannot be stored."""
+        """Append one pair. InputError, and nothing is written, if its texts or metadata cannot be stored."""
         members = encode_members(pair)
         if self._shard is None:
             self._shard = self._open.enter_context(_open_shard(self.output, self.num_pairs // self.pairs_per_shard))
@@ -71,11 +71,11 @@ class ShardWriter:
 
 
 def write_shard(output: str | Path, number: int, pairs: Iterable[Pair], first_key: int, num_keys: int | None = None) -> None:
-    """Write one shard with its sidecar; for jobs that make shards side by side and call `finish` once all are there.
+    """Write one shard and its sidecar, for jobs that write shards in parallel and then call `finish`.
 
-    first_key: the running number of the first pair's key; ranges of keys of different shards must not meet.
-    num_keys: how many running numbers are this shard's own, where more pairs may come than that. The others are then called by the shard's
-        number, from 1, and twelve digits for their position in it, and so meet nobody's.
+    first_key: the number that is the first pair's key; the key ranges of different shards must not overlap.
+    num_keys: the size of this shard's key range, if there may be more pairs. The key of each pair beyond it is the shard's number, counted
+        from 1, followed by twelve digits for its position in the shard, so that keys stay unique.
     """
     with _open_shard(folder_of(output), number) as shard:
         for position, pair in enumerate(pairs):
@@ -85,9 +85,9 @@ def write_shard(output: str | Path, number: int, pairs: Iterable[Pair], first_ke
 
 
 def finish(output: str | Path, config: Mapping[str, Any]) -> Manifest:
-    """Merge the sidecars of all shards in the folder into `index.arrow`, then write the manifest; the set is readable from then on.
+    """Merge the sidecars of all shards in the folder into `index.arrow`, then write the manifest; after that the set is readable.
 
-    Call it again after shards were added. InputError where a shard was left unfinished, was not written by us, or no pair is there.
+    Call it again after adding shards. InputError if a shard is unfinished or was written by another program, or there is no pair.
     """
     folder = folder_of(output)
     files = folder.files()
@@ -110,9 +110,9 @@ def finish(output: str | Path, config: Mapping[str, Any]) -> Manifest:
 
 
 def shards_manifest(tables: Iterable[tuple[str, IndexTable]], config: Mapping[str, Any]) -> Manifest:
-    """The manifest of a set from the name of each shard and its index."""
+    """The manifest of a set. tables: the name and the index of each shard."""
     parts: dict[str, dict[str, Any]] = {}
-    groups: list[np.ndarray] = []  # as digests: the strings themselves would take a hundred bytes a pair
+    groups: list[np.ndarray] = []  # as digests: the strings would take a hundred bytes per pair
     num_texts = 0
     for name, table in tables:
         facts = table.metadata
@@ -131,7 +131,7 @@ def shards_manifest(tables: Iterable[tuple[str, IndexTable]], config: Mapping[st
 
 
 def with_index(manifest: Manifest, facts: Mapping[str, Any]) -> Manifest:
-    """The manifest with what `index.arrow` is, by which a reader knows it again."""
+    """The manifest with the size and fingerprint of `index.arrow`, which readers check."""
     return replace(manifest, parts={**manifest.parts, INDEX: dict(facts)})
 
 
@@ -193,19 +193,19 @@ def _open_shard(folder: Folder, number: int) -> Iterator[_OpenShard]:
         shard = _OpenShard(file)
         yield shard
         shard.append(TAR_END)
-        # The sidecar first, the tar's own name after it: so a tar without a sidecar is never ours, and is never taken or removed as ours.
+        # The tar gets its name after its sidecar: a tar without a sidecar is another program's, and is never used or removed.
         with folder.writing(f"{name}{SIDECAR}") as sidecar:
             write_batch(sidecar, make_table(shard.rows, shard.size_bytes, shard.sha256))
 
 
 def encode_members(pair: Pair) -> dict[str, bytes]:
-    """Extension -> content, in the order of the tar. InputError, before a byte is written, where a pair cannot be stored."""
+    """Extension -> content, in tar order. InputError if the pair cannot be stored."""
     try:
         return {pair.extension: pair.image, "txt": pair.texts[0].encode(), "json": encode_record(pair)}
     except UnicodeEncodeError as error:
         parts = {"text": pair.texts, "name": pair.name, "group": pair.group, "split": pair.split, "metadata": pair.metadata}
-        told = next((f"its {part} {reason}" for part, value in parts.items() if (reason := broken_text(value))), str(error))
-        raise InputError(f"pair {pair.name!r} cannot be stored: {told}") from None
+        problem = next((f"its {part} {reason}" for part, value in parts.items() if (reason := broken_text(value))), str(error))
+        raise InputError(f"pair {pair.name!r} cannot be stored: {problem}") from None
     except ValueError as error:
         raise InputError(f"pair {pair.name!r} cannot be stored: {error}") from None
 
@@ -215,7 +215,7 @@ def _foreign_tars(files: Collection[str]) -> list[str]:
 
 
 def clear_unfinished(folder: Folder, keep: Collection[str] = ()) -> None:
-    """Take away what a killed run of ours left; refuse to touch anything else. keep: names of shards that stay as they are."""
+    """Remove the files of an unfinished run, and nothing else. keep: names of shards to keep. InputError if the folder has other shards."""
     files = folder.files()
     if MANIFEST in files:
         raise InputError(f"{folder}: already holds something finished. Remove it, or choose another output folder")

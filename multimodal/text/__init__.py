@@ -1,29 +1,32 @@
-"""Text: how texts become words, and those vectors. numpy; gensim, torch and transformers only inside what fits or encodes."""
+"""Text spaces: how texts become words, and words vectors. `data_prep.spaces` fits them.
 
+Opening and using one needs only numpy; an encoder imports torch and transformers at first use.
+"""
+
+from multimodal.text.clip import OpenClipSpace
 from multimodal.text.encoder import EncoderSpace
+from multimodal.text.joined import JoinedSpace
 from multimodal.text.normalise import Normaliser
-from multimodal.text.paragraphs import Doc2VecSpace, fit_doc2vec
-from multimodal.text.space import TextSpace, open_space
-from multimodal.text.subwords import FastTextSpace, fit_fasttext
-from multimodal.text.topics import TopicSpace, fit_topics
-from multimodal.text.vector_files import from_vector_file
+from multimodal.text.opening import open_space
+from multimodal.text.paragraphs import Doc2VecSpace
+from multimodal.text.projected import ProjectedSpace
+from multimodal.text.space import TextSpace
+from multimodal.text.subwords import FastTextSpace
+from multimodal.text.topics import TopicSpace
 from multimodal.text.vocabulary import Vocabulary
-from multimodal.text.words import WordSpace, fit_word2vec, from_wordllama
+from multimodal.text.words import WordSpace
 
 __all__ = [
     "Doc2VecSpace",
     "EncoderSpace",
     "FastTextSpace",
+    "JoinedSpace",
     "Normaliser",
+    "OpenClipSpace",
+    "ProjectedSpace",
     "TextSpace",
     "TopicSpace",
     "Vocabulary",
     "WordSpace",
-    "fit_doc2vec",
-    "fit_fasttext",
-    "fit_topics",
-    "fit_word2vec",
-    "from_vector_file",
-    "from_wordllama",
     "open_space",
 ]

@@ -2,11 +2,11 @@
 
     infer_documents(word_topic, alpha, bags, start, iterations=50, threshold=0.001, epsilon=0)      # (n, K)
 
-numba compiles the loops when they are first called (some seconds) and keeps the machine code in its cache, beside this file or in the
-user's own cache folder. It comes with what prepares data and is not needed to search: a query's few words go through numpy.
+numba compiles the loops at the first call (some seconds) and keeps the machine code in its cache, beside this file or in the user's cache
+folder. It is part of the extra prep and not needed to search: numpy handles a query's few words.
 
-On documents of Wikipedia numpy manages less than gensim: its temporary arrays are too many to stay near the processor, and in portions
-that do stay there the calls take longer than the work. Here a document's words stay in the cache until it has converged. Printed by
+On Wikipedia documents numpy is slower than gensim: its temporary arrays do not fit into the processor's cache, and in portions that do fit,
+the calls take longer than the work. Here a document's words stay in the cache until it has converged. Measured by
 `scripts/bench_prep_lda.py`.
 """
 
@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 
 from multimodal.errors import missing_extra
-from multimodal.text.topic_figures import Bag
+
+Bag = tuple[np.ndarray, np.ndarray]
+"""A document: (w,) int64 positions of its distinct words, ascending, and (w,) float64 how often each occurs."""
 
 _DOCUMENTS_AT_ONCE = 4096
 
@@ -35,11 +37,11 @@ def infer_documents(
 ) -> np.ndarray:
     """(n, K) float64 variational Dirichlet parameters of n documents.
 
-    word_topic: (v, K) float32, C-contiguous, a row a word. alpha: (K,). start: (n, K). iterations, threshold: a document stops after so
-    many steps, or when the mean change of gamma is below the threshold. epsilon: is added to each word's normaliser.
+    word_topic: (v, K) float32, C-contiguous, a row per word. alpha: (K,). start: (n, K). iterations, threshold: a document stops after that
+    many steps, or when the mean change of gamma is below the threshold. epsilon: added to each word's normaliser.
 
-    A document's result depends on the document alone, and is numpy's to within rounding: both count in float64, and differ in the order of
-    their sums. InputError where numba is missing.
+    A document's result depends only on the document, and equals numpy's up to rounding: both compute in float64, but sum in a different
+    order. InputError if numba is missing.
     """
     infer = _compiled()
     result = np.empty_like(start, np.float64)
@@ -66,9 +68,9 @@ def _compiled() -> Callable[..., None]:
     try:
         from numba import njit
     except ImportError:
-        raise missing_extra("prep", "topics of many documents are inferred by numba, which is not installed") from None
-    # Sums in any order, or the compiler could not add four numbers at once; NaN and infinity keep their meaning. error_model: a division
-    # by zero is infinity, as in numpy; a test before each division would keep the loop over topics from being vectorised.
+        raise missing_extra("prep", "inferring the topics of many documents needs numba, which is not installed") from None
+    # Sums in any order, so that the compiler can add four numbers at once; NaN and infinity keep their meaning. error_model: a division
+    # by zero is infinity, as in numpy; a test before each division would prevent vectorising the loop over topics.
     compiled: Any = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "arcp"})(_infer)
     return compiled
 
@@ -90,10 +92,10 @@ def _infer(
     longest = 0
     for document in range(len(ends) - 1):
         longest = max(longest, ends[document + 1] - ends[document])
-    # Four words at a time, filled up with words that occur no times: the weights and the sums are then read once for four.
+    # Four words at a time, padded with words of count zero: the weights and the sums are then read once for four.
     words = np.zeros((longest + 3, num_topics))
     times = np.zeros(longest + 3)
-    gamma = np.empty(num_topics + 1)  # the last is the sum, so that one loop has the digamma of all
+    gamma = np.empty(num_topics + 1)  # the last is the sum, so that one loop computes all digammas
     expected_log = np.empty(num_topics + 1)
     weight = np.empty(num_topics)
     total = np.empty(num_topics)

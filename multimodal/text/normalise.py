@@ -1,9 +1,10 @@
-"""From a text to its words, in one way for fitting, for columns and for queries.
+"""From a text to its words, the same way for fitting, columns and queries.
 
     Normaliser(variant="hashtag", reduce="lemma").tokens("Two dogs at #SunsetBeach")    # ["two", "dog", "sunset", "beach"]
 
-A word is a run of letters, their marks and digits. A hyphenated word is its parts ("T-shirt" is "shirt": a part shorter than `min_length`
-goes), a possessive loses its 's, and any other apostrophe is left out ("don't" is "dont"). A word without a letter ("2019") goes too.
+A word is a run of letters, their marks and digits. A hyphenated word is split into its parts ("T-shirt" gives "shirt": parts shorter than
+`min_length` are dropped), a possessive loses its 's, and other apostrophes are removed ("don't" gives "dont"). Words without a letter
+("2019") are dropped too.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ Variant = Literal["plain", "hashtag", "wiki"]
 Reduction = Literal["none", "stem", "lemma"]
 Accents = Literal["keep", "strip"]
 
-_CACHED_WORDS = 1 << 17  # words of a language that come up again; stemming one costs 24 us, finding it here 0.1
+_CACHED_WORDS = 1 << 17  # stemming a word takes 24 us, finding it here 0.1
 
-# Vowel signs and points of scripts that write them as marks of their own (Hebrew, Arabic, Indic, Thai); Python's \w leaves those out.
+# Vowel signs and points of scripts that write them as separate marks (Hebrew, Arabic, Indic, Thai); Python's \w excludes them.
 _MARKS = (
     "\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c7\u0610-\u061a\u064b-\u065f\u0670\u0900-\u0903\u093a-\u094f\u0951-\u0963\u0981-\u0983"
 )
@@ -35,7 +36,7 @@ _RUN = rf"[^\W_]+(?:[{_MARKS}][^\W_]*)*"
 _WORD = re.compile(rf"{_RUN}(?:'{_RUN})*")
 _LETTER = re.compile(r"[^\W\d_]")
 _STROKES = re.compile("[\u0300-\u036f]")  # the accents of Latin, Greek and Cyrillic; marks of other scripts are part of the spelling
-_APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u02bc": "'", "\u00ad": None})  # and the soft hyphen goes
+_APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u02bc": "'", "\u00ad": None})  # and removes the soft hyphen
 
 _ADDRESS = re.compile(r"(?:https?://|www\.)\S+")
 _MENTION = re.compile(r"(?<!\w)@\w+")
@@ -49,16 +50,16 @@ def plain(text: str) -> str:
 
 
 def split_hashtags(text: str) -> str:
-    """#SunsetBeach2019 becomes Sunset Beach 2019, #NYCMarathon NYC Marathon; web addresses and @mentions go.
+    """#SunsetBeach2019 becomes Sunset Beach 2019, #NYCMarathon NYC Marathon; web addresses and @mentions are removed.
 
-    #sunsetbeach stays one word: where it should be cut, only a vocabulary could say.
+    #sunsetbeach stays one word: only a vocabulary could tell where to split it.
     """
     text = _MENTION.sub(" ", _ADDRESS.sub(" ", text))
     return _HASHTAG.sub(lambda match: f" {_cut_humps(match[1])} ", text)
 
 
 def _cut_humps(tag: str) -> str:
-    """Cut before a capital that follows a small letter, before the last capital of a run that a small letter follows, and round digits."""
+    """Split before a capital after a lower-case letter, before the last capital of a run if lower case follows, and around digits."""
     cuts = [0]
     for at in range(1, len(tag)):
         after_small = tag[at].isupper() and tag[at - 1].islower()
@@ -69,7 +70,7 @@ def _cut_humps(tag: str) -> str:
     return _HUMPS.sub(" ", humps)
 
 
-# What extractors leave behind in the text of articles. Each pattern is linear: none begins inside its own repetition.
+# What extractors leave in the text of articles. Each pattern runs in linear time: none can begin inside its own repetition.
 _WIKI_INNERMOST = re.compile(r"\{\{[^{}]*\}\}|\{\|[^{}]*\|\}")
 _WIKI_COMMENT = re.compile(r"<!--[^<>]*-->")
 _WIKI_REFERENCE = re.compile(r"<(ref|gallery|math|timeline|syntaxhighlight)\b[^<>]*(?:/>|>[^<>]*</\1\s*>)", re.IGNORECASE)
@@ -82,7 +83,7 @@ _MAX_NESTING = 20
 
 
 def strip_wiki(text: str) -> str:
-    """Wikipedia's markup as extractors leave it: templates, tables, references, tags and files go; links keep what a reader sees."""
+    """Removes Wikipedia markup that extractors leave: templates, tables, references, tags and files; of links the visible text stays."""
     text = html.unescape(text)
     text = _WIKI_COMMENT.sub(" ", text)
     for _ in range(_MAX_NESTING):
@@ -90,8 +91,8 @@ def strip_wiki(text: str) -> str:
         if not num_removed:
             break
     text = _WIKI_TAG.sub(" ", _WIKI_REFERENCE.sub(" ", text))
-    text = _WIKI_COMMENT.sub(" ", text)  # again, for those that held tags
-    for _ in range(_MAX_NESTING):  # a file's caption holds links, so these go from the inside out as well
+    text = _WIKI_COMMENT.sub(" ", text)  # again, for comments that contained tags
+    for _ in range(_MAX_NESTING):  # a file's caption contains links, so these are removed from the inside out too
         text = _WIKI_FILE.sub(" ", text)
         text, num_links = _WIKI_LINK.subn(r"\1", text)
         if not num_links:
@@ -108,22 +109,22 @@ def stem(word: str, language: str) -> str:
     """Snowball's stem of a lower-case word. M. Porter, "Snowball: a language for stemming algorithms" (2001)."""
     import snowballstemmer
 
-    # A new stemmer each time: it keeps the word it works on, so that threads must not share one, and making it costs 1 us.
+    # A new stemmer each time: it stores its word, so threads must not share one, and making one takes 1 us.
     return str(snowballstemmer.stemmer(_SNOWBALL[language]).stemWord(word))
 
 
 _MENDED_LEMMAS = {("playing", "en"): "play", ("thinking", "en"): "think", ("swinging", "en"): "swing", ("singing", "en"): "sing"}
-"""Frequent words that simplemma 1.1 takes for forms of rarer or no words (`playe`, `thinke`, `swinge`, `singe`)."""
+"""Frequent words that simplemma 1.1 takes for forms of rare or non-existent words (`playe`, `thinke`, `swinge`, `singe`)."""
 
 
 @lru_cache(_CACHED_WORDS)
 def lemma(word: str, language: str) -> str:
-    """The dictionary form of a lower-case word by simplemma's tables; a word that they lack stays as it is."""
+    """The dictionary form of a lower-case word by simplemma's tables; a word that is not in them is kept."""
     import simplemma
 
     if (word, language) in _MENDED_LEMMAS:
         return _MENDED_LEMMAS[word, language]
-    # "Bern" must not come out with a capital from a word that was made lower-case: the tables know names.
+    # A lower-case word must not come back as "Bern", with a capital: the tables contain names.
     return str(simplemma.lemmatize(word, lang=language)).lower()
 
 
@@ -141,15 +142,15 @@ _SNOWBALL |= {"tr": "turkish"}
 
 @dataclass(frozen=True, slots=True)
 class Normaliser:
-    """The settings of one way from texts to words; equal settings give equal words, for ever.
+    """The settings of how texts become words; equal settings always give equal words.
 
-    variant: plain; hashtag (posts: #SunsetBeach is two words); wiki (articles: leftover markup goes).
-    reduce: none; stem (Snowball; "beaches" is "beach", and "beauty" "beauti"); lemma (simplemma's dictionary form).
+    variant: plain; hashtag (posts: #SunsetBeach is two words); wiki (articles: leftover markup is removed).
+    reduce: none; stem (Snowball; "beaches" becomes "beach", and "beauty" "beauti"); lemma (simplemma's dictionary form).
     language: two letters; of the stems and lemmas.
-    accents: keep, or strip ("café" is "cafe").
-    stop_words: words that go, compared before reduction: "english" for the list of `stop_words.py`, or the words themselves, separated by
+    accents: keep, or strip ("café" becomes "cafe").
+    stop_words: words to drop, compared before reduction: "english" for the list in `stop_words.py`, or the words themselves, separated by
     blanks; null for none.
-    min_length: shorter words go. numbers: keep words without a letter, too.
+    min_length: shorter words are dropped. numbers: also keep words without a letter.
     """
 
     variant: Variant = "plain"
@@ -163,20 +164,20 @@ class Normaliser:
     def __post_init__(self) -> None:
         for name, known in (("variant", VARIANTS), ("reduce", REDUCTIONS), ("accents", ("keep", "strip"))):
             if getattr(self, name) not in known:
-                raise InputError(f"normaliser: {name} {getattr(self, name)!r} is none of {', '.join(known)}")
+                raise InputError(f"normaliser: {name} {getattr(self, name)!r} is unknown; it must be one of {', '.join(known)}")
         if self.reduce == "stem" and self.language not in _SNOWBALL:
             raise InputError(f"normaliser: no stemmer for language {self.language!r}; there are {', '.join(sorted(_SNOWBALL))}")
         if self.reduce == "lemma" and self.language not in _lemma_languages():
             raise InputError(f"normaliser: no lemmas for language {self.language!r}; there are {', '.join(_lemma_languages())}")
         if self.min_length < 1:
-            raise InputError(f"normaliser: min_length is {self.min_length}; the shortest word has 1 letter")
+            raise InputError(f"normaliser: min_length={self.min_length} must be at least 1")
 
         if self.stop_words is not None and self.stop_words != "english":  # in one spelling, so that equal settings are equal
             words = sorted(set(self.stop_words.split()))
             object.__setattr__(self, "stop_words", "english" if words == list(ENGLISH) else " ".join(words) or None)
 
     def tokens(self, text: str) -> list[str]:
-        """The words of a text in their order, repetitions included; [] where nothing is left."""
+        """The words of a text in their order, repetitions included; [] if nothing is left."""
         text = unicodedata.normalize("NFKC", VARIANTS[self.variant](text)).lower()
         if self.accents == "strip":
             text = _STROKES.sub("", unicodedata.normalize("NFD", text))
@@ -187,12 +188,12 @@ class Normaliser:
         return [reduce(word, self.language) for word in kept if self.numbers or _LETTER.search(word)]
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values from which `from_json` makes an equal one. Stop words are listed: a later release must not change an old space."""
+        """JSON values from which `from_json` makes an equal one. Stop words are written out: a later release must not change old spaces."""
         return asdict(self) | {"stop_words": sorted(_stopped(self.stop_words))}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Normaliser:
-        """InputError where a setting is not known to this release."""
+        """InputError if this release does not know a setting."""
         known = {field.name for field in fields(cls)}
         if foreign := sorted(set(values) - known):
             raise InputError(f"normaliser: setting {foreign[0]!r} is unknown to this release. Install a newer one")

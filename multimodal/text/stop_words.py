@@ -1,4 +1,4 @@
-"""English words that say nothing of what is in a picture, without apostrophes, as `Normaliser` sees them."""
+"""English words that say nothing about a picture's content, without apostrophes, as `Normaliser` produces them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The words that a space knows, in order, with how many documents of the fitting corpus held each.
+"""The words that a space knows, in order, with the number of documents of the fitting corpus that contain each.
 
 vocabulary = Vocabulary.count([["dog", "beach"], ["dog"]], min_count=1)
-vocabulary.ids(["dog", "zebra"])           # [0]: what is not known is left out
+vocabulary.ids(["dog", "zebra"])           # [0]: unknown words are left out
 vocabulary.near("baech")                   # ["beach"]
 """
 
@@ -19,14 +19,14 @@ from multimodal.errors import InputError
 
 _LETTERS = string.ascii_lowercase + string.digits
 LONGEST_NEAR = 64
-"""Letters of a word that near spellings are looked for of: the work grows with the square of them, and nobody mistypes a longer word."""
+"""Longer words get no near spellings: the work grows with the square of their length."""
 
 
 class Vocabulary:
     """Words by position and positions by word.
 
-    words: (v,) distinct, none empty, most frequent first where `count` made it.
-    document_frequencies: (v,) int64, documents of the fitting corpus with the word; 0 for a word that only the space itself brought.
+    words: (v,) distinct, none empty, most frequent first if made by `count`.
+    document_frequencies: (v,) int64, documents of the fitting corpus with the word; 0 for a word that is only in the space itself.
     num_documents: of that corpus.
     """
 
@@ -37,7 +37,7 @@ class Vocabulary:
         self._positions = dict(zip(self.words, range(len(self.words)), strict=True))
         if len(self._positions) != len(self.words):
             word, times = Counter(self.words).most_common(1)[0]
-            raise InputError(f"a vocabulary holds each word once; {word!r} is there {times} times")
+            raise InputError(f"words must be unique in a vocabulary; {word!r} is in it {times} times")
         if self.document_frequencies.shape != (len(self.words),):
             raise InputError(f"{len(self.words)} words have {self.document_frequencies.shape} document frequencies; give one for each word")
 
@@ -45,10 +45,10 @@ class Vocabulary:
     def count(
         cls, documents: Iterable[Sequence[str]], min_count: int = 1, max_share: float = 1.0, max_words: int | None = None
     ) -> Vocabulary:
-        """The words of a corpus, most frequent first, equal ones by spelling.
+        """The words of a corpus, most frequent first, ties in order of spelling.
 
-        documents: the words of each. min_count: rarer words go (documents, not occurrences). max_share: words in a larger share of the
-        documents go. max_words: of the rest the most frequent so many.
+        documents: the words of each. min_count: rarer words are dropped (by documents, not occurrences). max_share: words in a larger
+        share of documents are dropped. max_words: keep only this many of the rest, the most frequent.
         """
         check_max_words(max_words)
         frequencies: Counter[str] = Counter()
@@ -62,7 +62,7 @@ class Vocabulary:
     def choose(
         cls, frequencies: Mapping[str, int], num_documents: int, min_count: int, max_share: float, max_words: int | None
     ) -> Vocabulary:
-        """As `count`, from document frequencies already counted."""
+        """Like `count`, from given document frequencies."""
         kept = [(word, count) for word, count in frequencies.items() if min_count <= count <= max_share * num_documents]
         kept = sorted(kept, key=lambda item: (-item[1], item[0]))[:max_words]
         if not kept:
@@ -81,7 +81,7 @@ class Vocabulary:
     __hash__ = None  # type: ignore[assignment]
 
     def position(self, word: str) -> int:
-        """Where the word stands; KeyError where it is not known."""
+        """The word's position; KeyError if it is unknown."""
         return self._positions[word]
 
     def ids(self, words: Iterable[str]) -> list[int]:
@@ -91,24 +91,24 @@ class Vocabulary:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the words, their order and their document frequencies."""
+        """A fingerprint of the words, their order and their document frequencies."""
         return fingerprint_bytes(self.to_text(), self.document_frequencies.astype("<i8").tobytes(), str(self.num_documents).encode())
 
     def to_text(self) -> bytes:
-        """UTF-8, one word a line."""
+        """UTF-8, one word per line."""
         return "".join(f"{word}\n" for word in self.words).encode()
 
     @staticmethod
     def words_of(text: bytes) -> list[str]:
         """The words of `to_text`."""
-        return text.decode().split("\n")[:-1]  # not splitlines: a word may hold what Unicode calls a line end
+        return text.decode().split("\n")[:-1]  # not splitlines: a word may contain what Unicode calls a line end
 
     def near(self, word: str, limit: int = 3) -> list[str]:
-        """Known words spelt nearly so, nearest first, of equally near ones the more frequent first; at most `limit`.
+        """Known words with a similar spelling, nearest first, then most frequent first; at most `limit`.
 
-        Nearly means one or two letters left out, put in, changed or swapped with their neighbour; one, in words shorter than five.
-        Two changes are looked for among words with the same first letter only. No index is kept: 400,000 words take some 20 ms. A word of
-        more than 64 letters has none.
+        Similar means one or two letters omitted, inserted, changed or swapped with their neighbour; only one in words shorter than five.
+        Two changes are searched only among words with the same first letter. There is no index: 400,000 words take some 20 ms. A word of
+        more than 64 letters gets none.
         """
         if len(word) > LONGEST_NEAR:
             return []
@@ -124,20 +124,20 @@ class Vocabulary:
 
 
 def check_max_words(max_words: int | None) -> None:
-    """InputError where no word at all could be kept."""
+    """InputError if no word could be kept."""
     if max_words is not None and max_words < 1:
-        raise InputError(f"max_words is {max_words}, and has to be above 0")
+        raise InputError(f"max_words={max_words} must be above 0")
 
 
 def _none_kept(num_words: int, num_documents: int, min_count: int, max_share: float) -> str:
     if not num_words:
-        return f"no word of 0 in {num_documents} documents: their texts are blank, or hold nothing but stop words, numbers and signs"
+        return f"no words in {num_documents} documents: their texts are blank, or contain only stop words, numbers and signs"
     limits = [f"in at least {min_count} of them"] if min_count > 1 else []
     limits += [f"in at most {max_share:.0%} of them"] if max_share < 1 else []
     remedies = ["Lower min_count (--min-count 1)"] if min_count > 1 else []
     remedies += ["raise max_share (--max-share 1)"] if max_share < 1 else []
-    told = ", or ".join(remedies)
-    return f"no word of {num_words} in {num_documents} documents is {' and '.join(limits)}. {told[:1].upper()}{told[1:]}"
+    remedy = ", or ".join(remedies)
+    return f"no word of {num_words} in {num_documents} documents is {' and '.join(limits)}. {remedy[:1].upper()}{remedy[1:]}"
 
 
 def _one_change(word: str) -> Iterator[str]:
@@ -154,7 +154,7 @@ def _one_change(word: str) -> Iterator[str]:
 
 
 def _edit_distances(word: str, others: Sequence[str]) -> np.ndarray:
-    """(n,) optimal string alignment distances between one word and n others: Levenshtein's, with a swap of neighbours as one change."""
+    """(n,) optimal string alignment distances of one word from n others: Levenshtein's, with a swap of adjacent letters as one change."""
     if not others:
         return np.zeros(0, np.int16)
     letters = np.array(others)

@@ -1,15 +1,20 @@
 """Networks that turn one side of a pair into a vector, and where their weights come from."""
 
-import multimodal.torch_pair  # noqa: F401  before timm
+import multimodal.machine.torch_pair  # noqa: F401  before timm
+from multimodal.pictures.preprocessing import Preprocessing
 from multimodal.towers.augment import ColourJitter
+from multimodal.towers.clip import ClipTextTower, ClipTrunk, OpenClipTrunk
 from multimodal.towers.fold import folded
 from multimodal.towers.head import Head, Standardise
 from multimodal.towers.image import ImageTower
 from multimodal.towers.text import FolderEncoder, HubEncoder, PackageEncoder, TextTower
-from multimodal.towers.trunk import Preprocessing, Trunk
+from multimodal.towers.trunk import Trunk
+from multimodal.towers.tuning import Locked, LockedNorms, Lora, Tuning
 from multimodal.towers.weights import FileWeights, HubWeights, NoWeights, PackageWeights, Weights
 
 __all__ = [
+    "ClipTextTower",
+    "ClipTrunk",
     "ColourJitter",
     "FileWeights",
     "FolderEncoder",
@@ -17,13 +22,18 @@ __all__ = [
     "HubEncoder",
     "HubWeights",
     "ImageTower",
+    "Locked",
+    "LockedNorms",
+    "Lora",
     "NoWeights",
+    "OpenClipTrunk",
     "PackageEncoder",
     "PackageWeights",
     "Preprocessing",
     "Standardise",
     "TextTower",
     "Trunk",
+    "Tuning",
     "Weights",
     "folded",
 ]

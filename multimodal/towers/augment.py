@@ -1,8 +1,8 @@
-"""Changes of a batch of pictures that training makes on the device. Geometry is cut while decoding, in `multimodal.data`; colour is here.
+"""Data augmentation on the device, for a batch of pictures. Crops are made while decoding, in `multimodal.data`; colour jitter is here.
 
 tower = ImageTower(trunk, head, augment=ColourJitter(brightness=0.4, contrast=0.4, saturation=0.4))
 
-Any module from (b, 3, h, w) uint8 to the same is an augmentation; the tower calls it in training mode only, and exports leave it out.
+Any module from (b, 3, h, w) uint8 to the same can be an augmentation. The tower calls it in training mode only, and exports leave it out.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from torch import Tensor, nn
 from multimodal.errors import InputError
 
 GREY = (0.2989, 0.587, 0.114)
-"""Red's, green's and blue's share of a grey: ITU-R 601-2, in torchvision's digits."""
+"""The weights of red, green and blue in a grey: ITU-R 601-2, with torchvision's digits."""
 
 
 class ColourJitter(nn.Module):
-    """Brightness, contrast and saturation of each picture changed by factors of its own, as `colour_jitter` does.
+    """Change brightness, contrast and saturation by random factors, drawn for each picture; see `colour_jitter`.
 
-    brightness, contrast, saturation: a factor is drawn evenly from 1 - x (at least 0) to 1 + x, by torch's generator of the batch's device;
-    0 changes nothing. torchvision's ColorJitter draws one set for a whole batch, and an order; here the order is the one above.
-    grey: chance of a picture to lose its colours altogether (saturation 0; SimCLR, arXiv 2002.05709, has 0.2).
+    brightness, contrast, saturation: a factor is drawn uniformly from 1 - x (at least 0) to 1 + x, by torch's generator of the batch's
+    device; 0 changes nothing. torchvision's ColorJitter draws one set of factors for a whole batch, and their order; here the order is
+    fixed, as above.
+    grey: the probability that a picture becomes grey (saturation 0; SimCLR, arXiv 2002.05709, uses 0.2).
     """
 
     def __init__(self, brightness: float = 0.4, contrast: float = 0.4, saturation: float = 0.4, grey: float = 0.0) -> None:
@@ -29,7 +30,7 @@ class ColourJitter(nn.Module):
         self.ranges = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
         self.grey = grey
         if not 0 <= grey <= 1:
-            raise InputError(f"ColourJitter: grey={grey} must be a chance, from 0 to 1")
+            raise InputError(f"ColourJitter: grey={grey} must be a probability, from 0 to 1")
         for name, value in self.ranges.items():
             if value < 0:
                 raise InputError(f"ColourJitter: {name}={value} must not be negative; 0 changes nothing")
@@ -43,10 +44,10 @@ class ColourJitter(nn.Module):
 
 
 def colour_jitter(image: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
-    """image (b, 3, h, w) uint8 and three factors (b,) of its pictures. Returns (b, 3, h, w) uint8.
+    """image (b, 3, h, w) uint8 and three factors (b,), one for each picture. Returns (b, 3, h, w) uint8.
 
-    Each picture is mixed, one after the other, with black, with the mean of its greys, with its greys; factor 1 is the picture and above it
-    lies beyond: torchvision's adjust_brightness, adjust_contrast and adjust_saturation on floats. It is rounded once, at the end.
+    Each picture is blended in turn with black, with its mean grey, and with its greyscale version. A factor of 1 leaves it unchanged, a
+    larger one extrapolates, as in torchvision's adjust_brightness, adjust_contrast and adjust_saturation on floats. Rounded at the end.
     """
     pixels = image.float()
     pixels = (pixels * _each(brightness)).clamp(0, 255)

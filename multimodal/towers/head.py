@@ -12,10 +12,10 @@ from torch import Tensor, nn
 class Standardise(nn.Module):
     """Subtract the mean and divide by the standard deviation of each input dimension, over all rows seen in training so far.
 
-    Unlike batch normalisation it works the same in training and evaluation, is one affine map that folds into the next layer, and
-    leaves a row's output free of the rows beside it but for the statistics they add. With several ranks the statistics are
-    those of all ranks together, so any number of them sees the same map. Meant for features that do not change (a frozen trunk's).
-    Rows that are all zero or not finite count for nothing: that is what a loader puts where a sample could not be read.
+    Unlike batch normalisation it works the same in training and evaluation, is one affine map that folds into the next layer, and a row's
+    output depends on the rest of the batch only through these running statistics. With several ranks the statistics are those of all
+    ranks together, so the map is the same on any number of ranks. Meant for features that do not change (a frozen trunk's).
+    Rows that are all zero or not finite are ignored: loaders put such rows where a sample could not be read.
     """
 
     mean: Tensor
@@ -32,11 +32,11 @@ class Standardise(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """rows (b, d) float. Returns (b, d)."""
         if self.training:
-            self._learn(rows.detach().to(self.mean.dtype))
+            self._update(rows.detach().to(self.mean.dtype))
         return (rows - self.mean) * torch.rsqrt(self.variance + self.eps)
 
     @torch.no_grad()
-    def _learn(self, rows: Tensor) -> None:
+    def _update(self, rows: Tensor) -> None:
         rows = rows[rows.isfinite().all(dim=1) & rows.any(dim=1)]
         # Sums about the mean so far, so that one all-reduce is enough and float32 does not cancel.
         shifted = rows - self.mean
@@ -56,12 +56,12 @@ class Standardise(nn.Module):
 
 
 class Head(nn.Module):
-    """Linear, or with one hidden layer of GELU units: (b, dim_in) -> (b, dim_out).
+    """A linear head, or one with one hidden layer of GELU units: (b, dim_in) -> (b, dim_out).
 
     hidden: units of the hidden layer; None is a linear head.
-    dropout: share of the input (and hidden) values left out while training.
+    dropout: share of the input (and hidden) values dropped in training.
     activation: applied to the output; None leaves logits, which is what the objectives take.
-    standardise: see `Standardise`; features of frozen trunks have dimensions of very different size and train better so.
+    standardise: see `Standardise`; helps with features of frozen trunks whose dimensions have very different scales.
     """
 
     def __init__(
@@ -92,17 +92,17 @@ class Head(nn.Module):
         rows = self.output(rows)
         return rows if self.activation is None else self.activation(rows)
 
-    def as_affine(self) -> tuple[Tensor, Tensor]:
-        """The same map as weight (dim_out, dim_in) and bias (dim_out,), the standardisation folded in.
+    def as_layers(self) -> list[tuple[Tensor, Tensor]]:
+        """The same map as one or two pairs of weight (out, in) and bias (out,), GELU between them, the standardisation folded in.
 
-        Raises ValueError where the head is not affine.
+        Raises ValueError where the head ends in an activation.
         """
-        if self.hidden is not None or self.activation is not None:
-            part = "a hidden layer" if self.hidden is not None else f"the activation {type(self.activation).__name__}"
-            raise ValueError(f"this head has {part}, so it is no single matrix and offset")
-        weight, bias = self.output.weight.detach().double(), self.output.bias.detach().double()
+        if self.activation is not None:
+            raise ValueError(f"this head has the activation {type(self.activation).__name__}, so it is not an affine map")
+        layers = [layer for layer in (self.hidden, self.output) if layer is not None]
+        found = [(layer.weight.detach().double(), layer.bias.detach().double()) for layer in layers]
         if self.standardise is not None:
             scale = torch.rsqrt(self.standardise.variance.double() + self.standardise.eps)
-            bias = bias - weight @ (self.standardise.mean.double() * scale)
-            weight = weight * scale
-        return weight.float(), bias.float()
+            weight, bias = found[0]
+            found[0] = weight * scale, bias - weight @ (self.standardise.mean.double() * scale)
+        return [(weight.float(), bias.float()) for weight, bias in found]

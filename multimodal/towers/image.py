@@ -1,9 +1,9 @@
-"""Pictures to the space that a run learns: a trunk and the head on it.
+"""The image tower: a trunk with a head, from pictures to the space that a run learns.
 
     tower = ImageTower(Trunk("tf_efficientnet_lite0", NoWeights(0), frozen=False), Head(1280, 40))
     tower(pictures)                                             # (b, 3, 224, 224) uint8 -> (b, 40)
 
-Where a run trains on a feature column, its image tower is the head alone: `class_path: multimodal.towers.Head`.
+If a run trains on a feature column, its image tower is just the head: `class_path: multimodal.towers.Head`.
 """
 
 from __future__ import annotations
@@ -18,22 +18,24 @@ from multimodal.towers.trunk import Trunk
 class ImageTower(nn.Module):
     """`head(trunk(image))`; in training mode `head(trunk(augment(image)))`.
 
-    augment: (b, 3, h, w) uint8 -> the same, such as `ColourJitter`; None for none. No part of what is exported.
+    head: None: the trunk's features are the vectors, as those of a CLIP model are.
+    augment: (b, 3, h, w) uint8 -> the same, such as `ColourJitter`; None for none. Not exported.
     """
 
-    def __init__(self, trunk: Trunk, head: Head, augment: nn.Module | None = None) -> None:
+    def __init__(self, trunk: Trunk, head: Head | None = None, augment: nn.Module | None = None) -> None:
         super().__init__()
-        if head.dim_in != trunk.dim:
+        if head is not None and head.dim_in != trunk.dim:
             raise InputError(
-                f"the trunk {trunk.architecture} gives {trunk.dim} dimensions and the head wants {head.dim_in}. "
+                f"the trunk {trunk.architecture} has {trunk.dim} output dimensions, but head.dim_in is {head.dim_in}. "
                 f"Set head.dim_in: {trunk.dim}"
             )
         self.trunk = trunk
-        self.head = head
+        self.head = nn.Identity() if head is None else head
         self.augment = augment
 
     def forward(self, image: Tensor) -> Tensor:
         """image (b, 3, h, w) uint8. Returns (b, dim_out)."""
         if self.augment is not None and self.training:
             image = self.augment(image)
-        return self.head(self.trunk(image))
+        rows: Tensor = self.head(self.trunk(image))
+        return rows

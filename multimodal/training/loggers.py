@@ -1,9 +1,9 @@
-"""Where a run's figures go: always to metrics.csv in its folder, and to Weights & Biases where the config asks for it.
+"""Where a run's figures go: always to metrics.csv in its folder, and to Weights & Biases if the config says so.
 
     trainer:
       logger: {class_path: multimodal.training.WeightsAndBiases, init_args: {project: pairs}}
 
-metrics.csv has one row for each step at which something was logged, `epoch` and `step` first; a figure that was not logged then is empty.
+metrics.csv has one row for each step at which something was logged, `epoch` and `step` first; a figure that was not logged at it is empty.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from multimodal.boxes import atomic_write
+from multimodal.training.offline_wandb import STEP, offline_files, read_offline
 from multimodal.training.panels import Panel, View
 
 METRICS = "metrics.csv"
 WANDB_ID = "wandb-id"
-STEP, PAIRS_SEEN, EPOCH = "trainer/global_step", "trainer/pairs_seen", "epoch"
-BEST = {"val/R@*": "max", "val/loss": "min", "val/median_rank": "min", "train/loss": "min"}
-"""What a table of W&B runs shows of a figure: its best value. Of others the last one."""
+PAIRS_SEEN, EPOCH = "trainer/pairs_seen", "epoch"
+BEST = {"val/R@*": "max", "val/loss": "min", "val/median_rank": "min", "val/trade_off": "max", "train/loss": "min"}
+"""Figures of which a table of W&B runs shows the best value; of others it shows the last."""
 
 
 class MetricsFile(Logger):
-    """`<run>/metrics.csv`. A run that goes on from a checkpoint forgets the rows after it, and appends.
+    """`<run>/metrics.csv`. A run that resumes from a checkpoint drops the rows after it, and appends.
 
-    Figures of one step are one row, whoever logs them and in whatever order; a step that is not given is the last one.
-    Lightning's own CSVLogger deletes the file of a run that goes on, and writes training and validation figures of one step as two rows.
+    Figures of one step are one row, in whatever order they are logged; the default step is the last one.
+    Lightning's own CSVLogger deletes the file of a resumed run, and writes training and validation figures of one step as two rows.
     """
 
     def __init__(self, run: Path) -> None:
@@ -52,9 +53,9 @@ class MetricsFile(Logger):
         self._columns: list[str] = []
         self._rows: list[dict[str, Any]] = []
         self._num_whole = 0
-        """Rows on disk that nothing can be added to."""
+        """Rows on disk that are complete."""
         self._end_of_whole = 0
-        """Where in the file they end."""
+        """The offset in the file at which they end."""
 
     @property
     def name(self) -> str:
@@ -75,7 +76,7 @@ class MetricsFile(Logger):
         if step is None:
             step = self._rows[-1]["step"] if self._rows else 0
         place = bisect.bisect_left(self._rows, step, key=_step_of)
-        if place < self._num_whole:  # the next `save` writes the file anew
+        if place < self._num_whole:  # the next `save` rewrites the file
             self._columns = []
         if place < len(self._rows) and self._rows[place]["step"] == step:
             self._rows[place].update(figures)
@@ -83,10 +84,10 @@ class MetricsFile(Logger):
             self._rows.insert(place, {**figures, "step": step})
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: config.yaml is in the same folder."""
+        """Does nothing: config.yaml is in the same folder."""
 
     def forget_from(self, step: int) -> dict[int, dict[str, Any]]:
-        """Take up the file again where the run goes on with this optimiser step. Returns all that it had: step -> the figures."""
+        """Continue the file from this optimiser step. Returns all that it held: step -> the figures."""
         if not self.path.is_file():
             return {}
         with open(self.path, newline="", encoding="utf-8") as file:
@@ -97,9 +98,9 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Bring what was logged since to disk: appended, or the file written anew where a column is new."""
+        """Write to disk what was logged since: appended, or the whole file if a column is new."""
         new = self._rows[self._num_whole :]
-        if new and not self.path.parent.is_dir():  # never made anew: what is begun in it is a run
+        if new and not self.path.parent.is_dir():  # never recreated: the folder holds the run
             raise FileNotFoundError(errno.ENOENT, "the run's folder is gone", str(self.path.parent))
         if any(key not in self._columns for row in new for key in row):
             self._write_all()
@@ -132,7 +133,7 @@ class MetricsFile(Logger):
 
 
 def _value(text: str) -> Any:
-    """A cell as it was logged: nearly always a number."""
+    """A cell's value as it was logged: nearly always a number."""
     try:
         return float(text)
     except ValueError:
@@ -145,13 +146,13 @@ def _step_of(row: Mapping[str, Any]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How far a run gets with each optimiser step. pairs_per_epoch, pairs_per_step: those of all ranks."""
+    """A run's progress per optimiser step. pairs_per_epoch, pairs_per_step: of all ranks."""
 
     pairs_per_epoch: int
     pairs_per_step: int
 
     def pairs_seen(self, step: int) -> int:
-        """Pairs trained on when this step, counted from 0, is done. The last step of an epoch takes what is left of it."""
+        """Pairs trained on after this step, counted from 0. The last step of an epoch takes the rest of it."""
         epoch, within = divmod(step, self._steps_per_epoch)
         return epoch * self.pairs_per_epoch + min((within + 1) * self.pairs_per_step, self.pairs_per_epoch)
 
@@ -165,19 +166,19 @@ class Pace:
 
 
 class WeightsAndBiases(WandbLogger):
-    """W&B: live where this machine is logged in or has a key, and otherwise offline in the run's folder, which it says.
+    """W&B: live if this machine is logged in or has a key, else offline in the run's folder; a line on stderr says so.
 
-    project, entity, name, group, tags: as W&B has them; the name is by default that of the run's folder. WANDB_MODE wins, where it is set.
+    project, entity, name, group, tags: as in W&B; by default, the name is that of the run's folder. WANDB_MODE, if set, takes precedence.
     panels: name -> what is shown of each validation (`multimodal.training.panels`): a table `<name>/table`, and composed pictures with
-    captions, `<name>/pictures`. Logged under the same two names each time, both have a slider over the validations in the browser.
-    Pictures are no cells of the table: W&B keeps those of an offline run as artifacts alone, and nobody can look at them before it is sent.
+    captions, `<name>/pictures`. Since the two names stay the same, both have a slider over the validations in the browser.
+    Pictures are not cells of the table: for an offline run, W&B keeps those only as artifacts, which cannot be viewed before it is sent.
 
-    Figures are drawn over optimiser steps; `trainer/pairs_seen` and `epoch` come with each of them, to be chosen as axes.
-    A run that goes on from a checkpoint keeps its W&B id, and what it computes again is not logged again: the figures are the same ones.
+    Figures are plotted over optimiser steps; `trainer/pairs_seen` and `epoch` are logged with each, and can be chosen as axes.
+    A resumed run keeps its W&B id, and what it computes again is not logged again: the figures are the same.
     W&B's own process writes an offline run 32 KiB at a time; figures that it lost when it was killed are logged again, from metrics.csv.
     Panels of validations before the checkpoint are not.
-    It is Lightning's WandbLogger (`experiment`, `log_image`, `watch` ...) but for that, and for waiting for a login, which nobody can
-    give a batch job.
+    Otherwise it is Lightning's WandbLogger (`experiment`, `log_image`, `watch` ...), but it never waits for a login, which a batch job
+    cannot give.
     """
 
     def __init__(
@@ -192,20 +193,18 @@ class WeightsAndBiases(WandbLogger):
         super().__init__(project=project, name=name, entity=entity, group=group, tags=tags)
         self.panels: Mapping[str, Panel] = panels or {}
         self.pace: Pace | None = None
-        """Known once the run's loaders are there."""
+        """Known once the run's loaders exist."""
         self._logged_before: Mapping[int, set[str]] = {}
         self._lost: Mapping[int, Mapping[str, Any]] = {}
         self._axes: dict[str, int] = {}
         self._open = ExitStack()
 
     def place(self, run: Path) -> None:
-        """Write into `<run>/wandb`; the door says so before anything is logged."""
+        """Write into `<run>/wandb`; called by the door before anything is logged."""
         self._save_dir = str(run)
 
     def take_up(self, step: int, figures: Mapping[int, Mapping[str, Any]]) -> None:
-        """Go on with a run at this optimiser step; figures: step -> all that metrics.csv had when it was stopped."""
-        from multimodal.training.offline_wandb import offline_files, read_offline
-
+        """Resume a run at this optimiser step; figures: step -> all that metrics.csv held when it was stopped."""
         if not (self._folder / WANDB_ID).is_file():
             return
         if offline_files(self._folder):
@@ -219,27 +218,27 @@ class WeightsAndBiases(WandbLogger):
         self._logged_before = {at: names for at, names in has.items() if at >= step}
 
     def begin(self, pace: Pace) -> None:
-        """Called when the run's loaders are there."""
+        """Called when the run's loaders exist."""
         self.pace = pace
         for step, figures in self._lost.items():
             self.log_metrics(figures, step)
         self._lost = {}
 
     def lacks(self, panel: str) -> bool:
-        """Whether W&B has not had this panel of the validation whose figures came last."""
+        """Whether W&B still lacks this panel of the last validation."""
         return _table(panel) not in self._logged_before.get(self._axes.get(STEP, -1), ())
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """W&B's own run, which begins when it is first asked for."""
+        """W&B's own run, started at first use."""
         if self._experiment is None:
             self._experiment = self._begun()
         return self._experiment
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Log with the axes of that optimiser step; by default that of the figures that came last."""
+        """Log with the axes of that optimiser step; by default that of the last figures."""
         if step is not None:
             self._axes = {STEP: step}
             if self.pace is not None:
@@ -253,7 +252,7 @@ class WeightsAndBiases(WandbLogger):
 
     @rank_zero_only
     def log_views(self, views: Mapping[str, View]) -> None:
-        """Log what panels show, by their names, at the step of the figures that came last."""
+        """Log what panels show, by their names, at the step of the last figures."""
         import wandb
 
         media: dict[str, Any] = {}
@@ -281,8 +280,9 @@ class WeightsAndBiases(WandbLogger):
         self._folder.mkdir(parents=True, exist_ok=True)
         id_file = self._folder / WANDB_ID
         if not id_file.is_file():
+            given = os.environ.get("WANDB_RUN_ID")  # set by the agent of a sweep, which waits for figures of that id
             with atomic_write(id_file) as file:
-                file.write(f"{uuid.uuid4().hex[:12]}\n".encode())
+                file.write(f"{given or uuid.uuid4().hex[:12]}\n".encode())
         self._id = id_file.read_text().strip()
         mode: Any = os.environ.get("WANDB_MODE") or ("online" if _is_logged_in(wandb.setup().settings) else "offline")
         if mode == "offline":
@@ -297,7 +297,7 @@ class WeightsAndBiases(WandbLogger):
             id=self._id,
             resume="allow",
             mode=mode,
-            settings=wandb.Settings(silent=True, disable_git=True),  # the repository of the current folder need not be that of the code
+            settings=wandb.Settings(silent=True, disable_git=True),  # the current folder's repository need not be that of the code
         )
         for axis in (STEP, PAIRS_SEEN, EPOCH):
             run.define_metric(axis)
@@ -314,7 +314,7 @@ def _table(panel: str) -> str:
 
 @contextmanager
 def _staged_in(folder: Path) -> Iterator[None]:
-    """Let W&B keep what it has yet to send of tables in this folder, instead of in the user's home, which a batch job may not write to."""
+    """Make W&B keep tables to be sent in this folder instead of the user's home, which a batch job may not write to."""
     name = "WANDB_DATA_DIR"
     if name in os.environ:
         yield

@@ -2,80 +2,43 @@
 
     module = PairModule(Head(1280, 40), nn.Identity(), SoftCrossEntropy(), AdamWCosine(lr=1e-3))
 
-Where the text is a column of targets the text side is `nn.Identity`; a contrastive run has a head over
+If the text is a column of targets, the text side is `nn.Identity`; a contrastive run has a head over
 an encoder's column, or a text tower over strings.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
 import torch
+from jsonargparse import lazy_instance
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 
 from multimodal.errors import InputError
 from multimodal.metrics import chance_recall_at, ranks, recall_at
 from multimodal.objectives import Objective
+from multimodal.objectives.base import Parts, gather
 from multimodal.pairs import Batch
+from multimodal.training.micro_batches import check_rows_are_independent, encode
+from multimodal.training.optimisers import AdamWCosine, Optimiser, averaged, averages
 
 RECALL_AT = (1, 5, 10)
-
-
-@dataclass(frozen=True)  # without slots, which jsonargparse cannot read a default from
-class AdamWCosine:
-    """AdamW whose rate rises in a straight line and then falls along half a cosine to zero, at the run's last step.
-
-    lr: the highest rate.
-    weight_decay: of matrices and kernels alone; biases, norms and scales (anything of fewer than two dimensions) have none.
-    warmup_steps: optimiser steps until the highest rate.
-    betas: AdamW's.
-    """
-
-    lr: float = 1e-3
-    weight_decay: float = 0.01
-    warmup_steps: int = 20
-    betas: tuple[float, float] = (0.9, 0.999)
-
-    def __post_init__(self) -> None:
-        if not self.lr > 0:
-            raise InputError(f"optimiser.lr={self.lr} must be above 0")
-        if self.weight_decay < 0 or self.warmup_steps < 0:
-            raise InputError(f"optimiser: weight_decay={self.weight_decay} and warmup_steps={self.warmup_steps} must not be negative")
-
-    def groups(self, parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
-        """The parameters that train, in two groups for an optimiser: with weight decay and without."""
-        trained = [parameter for parameter in parameters if parameter.requires_grad]
-        decayed = [parameter for parameter in trained if parameter.ndim >= 2]
-        others = [parameter for parameter in trained if parameter.ndim < 2]
-        groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        return [group for group in groups if group["params"]]
-
-    def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
-        groups = self.groups(parameters)
-        if not groups:
-            raise InputError("no parameter of the towers, the text side or the objective trains: all are frozen")
-        return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas)
-
-
-DEFAULT_OPTIMISER = AdamWCosine()
-
-
-def warmup_cosine(step: int, num_steps: float, warmup_steps: int) -> float:
-    """The share of the highest rate at an optimiser step, counted from 0: (0, 1] while warming up, then down to 0 at step num_steps."""
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    progress = (step - warmup_steps) / max(1.0, num_steps - warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+TRAINED = "trained_weights"
+"""Where a checkpoint holds the weights to resume from if its `state_dict` holds their average."""
+DEFAULT_OPTIMISER: Optimiser = lazy_instance(AdamWCosine)
+"""The default: `optimiser: {lr: 1.0e-3}` needs no class path."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """What a validation made of its pairs, those of all ranks, in the order of their ids. Pairs that could not be read are left out.
+    """The vectors of the validation pairs of all ranks, in the order of their ids. Pairs that could not be read are left out.
 
     ids: (n,) int64, in the shard set. image: (n, d) float32, what the pictures mean (`objective.output`). text: (n, d) float32.
     """
@@ -88,33 +51,65 @@ class HeldOut:
         return len(self.ids)
 
 
+class Encoded(NamedTuple):
+    """A batch's vectors on this rank. id: (b,) int64. image, text: (b, d) float32, as in `HeldOut`. valid: (b,) bool."""
+
+    id: Tensor
+    image: Tensor
+    text: Tensor
+    valid: Tensor
+
+
 class PairModule(L.LightningModule):
-    """Learns from pairs, and tells by retrieval among held-out pairs how well.
+    """Trains on pairs, and reports retrieval among validation pairs.
 
     image_tower: `batch.image` -> (b, d). text_side: `batch.text` -> (b, d). objective: see `multimodal.objectives`.
-    No hyper-parameters are saved: a checkpoint holds tensors and numbers, read with `weights_only=True`. What made it is in config.yaml.
+    optimiser: how the weights move, see `multimodal.training.optimisers`.
+    micro_batch_size: how many rows a rank encodes at a time, if the activations of a whole batch do not fit into memory; loss and gradient
+        stay those of the whole batch, for one more forward pass. None: all at once. See `multimodal.training.micro_batches`.
+    No hyper-parameters are saved: a checkpoint holds tensors and numbers, read with `weights_only=True`. The settings are in config.yaml.
     """
 
     def __init__(
-        self, image_tower: nn.Module, text_side: nn.Module, objective: Objective, optimiser: AdamWCosine = DEFAULT_OPTIMISER
+        self,
+        image_tower: nn.Module,
+        text_side: nn.Module,
+        objective: Objective,
+        optimiser: Optimiser = DEFAULT_OPTIMISER,
+        micro_batch_size: int | None = None,
     ) -> None:
         super().__init__()
+        if micro_batch_size is not None:
+            if micro_batch_size < 1:
+                raise InputError(f"model.micro_batch_size={micro_batch_size} must be at least 1, or null")
+            check_rows_are_independent("image_tower", image_tower)
+            check_rows_are_independent("text_side", text_side)
         self.image_tower = image_tower
         self.text_side = text_side
         self.objective = objective
         self.optimiser = optimiser
+        self.micro_batch_size = micro_batch_size
         self.held_out: HeldOut | None = None
-        """Of the last validation, from its end until the next one begins."""
-        self._validated: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        """The vectors of the last validation, from its end until the next one begins."""
+        self.figures: dict[str, float] = {}
+        """Its retrieval figures, by their names in metrics.csv; as long as `held_out`."""
+        self._validated: list[Encoded] = []
+        self._validating = ExitStack()
+        """Holds the averaged weights in place during validation."""
         self._num_accumulated: Tensor | int = 0
-        """Rows of the batches whose gradients are being accumulated, of all ranks."""
+        """Valid rows, of all ranks, in the batches whose gradients are being accumulated."""
+
+    def setup(self, stage: str) -> None:
+        if self.objective.uses_identity:
+            self.trainer.datamodule.identify = True  # type: ignore[attr-defined]
 
     def forward(self, image: Tensor) -> Tensor:
         """image (b, 3, h, w) uint8 or (b, d) features -> (b, d), what the picture means, as a store holds it."""
         return self.objective.output(self.image_tower(image))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss, parts = self.objective(self.image_tower(batch.image), self.text_side(batch.text), batch.valid)
+        image, text = self._embeddings(batch)
+        loss, parts = loss_of(self.objective, image, text, batch)
         self.log_dict({f"train/{name}": value for name, value in parts.items()}, batch_size=len(batch.image))
         if self.trainer.accumulate_grad_batches == 1:
             return loss
@@ -123,32 +118,73 @@ class PairModule(L.LightningModule):
         self._num_accumulated = self._num_accumulated + parts["rows"]
         return loss * parts["rows"]
 
+    def _embeddings(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Both sides, (b, d) each."""
+        image = encode(self.image_tower, batch.image, self.micro_batch_size)
+        return image, encode(self.text_side, batch.text, self.micro_batch_size)
+
+    def on_train_start(self) -> None:
+        for optimizer in self._averaging():
+            optimizer.train()
+
+    def on_validation_start(self) -> None:
+        for optimizer in self._averaging():
+            self._validating.enter_context(averaged(optimizer))
+
+    def on_validation_end(self) -> None:
+        self._validating.close()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """If the optimiser keeps an average, it becomes the checkpoint's `state_dict`, so that every reader gets it."""
+        for optimizer in self._averaging():
+            checkpoint[TRAINED] = {name: value.clone() for name, value in checkpoint["state_dict"].items()}
+            with averaged(optimizer):
+                checkpoint["state_dict"] = {name: value.clone() for name, value in self.state_dict().items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["state_dict"] = checkpoint.pop(TRAINED, checkpoint["state_dict"])
+
+    def _averaging(self) -> list[Any]:
+        """The run's optimisers that keep an average; at most one, and none outside training."""
+        return [optimizer for optimizer in self.trainer.optimizers if averages(optimizer)]
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        image, text = self.image_tower(batch.image), self.text_side(batch.text)
-        _, parts = self.objective(image, text, batch.valid)
-        # Every rank holds the figures of the whole batch, so nothing is left to reduce. An epoch's mean weighs a batch by its valid rows.
+        image, text = self._embeddings(batch)
+        _, parts = loss_of(self.objective, image, text, batch)
+        # Every rank has the figures of the whole batch, so there is nothing to reduce. An epoch's mean weights a batch by its valid rows.
         self.log("val/loss", parts["loss"], batch_size=int(parts["rows"]))
-        self._validated.append((batch.id, self.objective.output(image).float(), text.float(), batch.valid))
+        self._validated.append(self._encoded(batch, image, text))
+
+    def encode(self, batch: Batch) -> Encoded:
+        """The vectors of a batch, as in validation; in evaluation mode and without gradients if the caller sees to it."""
+        return self._encoded(batch, *self._embeddings(batch))
+
+    def _encoded(self, batch: Batch, image: Tensor, text: Tensor) -> Encoded:
+        return Encoded(batch.id, self.objective.output(image).float(), text.float(), batch.valid)
 
     def on_validation_epoch_start(self) -> None:
-        self.held_out = None
+        self.held_out, self.figures = None, {}
         self._validated.clear()
 
     def on_validation_epoch_end(self) -> None:
-        ids, image, text, valid = (torch.cat(parts) for parts in zip(*self._validated, strict=True))
-        self._validated.clear()
-        if self.trainer.world_size > 1:
-            ids, image, text, valid = (self._of_all_ranks(part) for part in (ids, image, text, valid))
-        ids = ids[valid]
-        order = torch.argsort(ids)  # ranks hold slices of each batch; whoever looks must not see how many there are
-        self.held_out = HeldOut(ids[order].cpu().numpy(), *(rows[valid][order].cpu().numpy() for rows in (image, text)))
-        figures = retrieval_figures(self.held_out)
-        self.log_dict({f"val/{name}": value for name, value in figures.items()}, rank_zero_only=False, sync_dist=False)
+        self.end_validation()
+        self.log_dict(self.figures, rank_zero_only=False, sync_dist=False)
 
-    def _of_all_ranks(self, rows: Tensor) -> Tensor:
-        gathered = self.all_gather(rows)  # (ranks, b, ...); padding keeps b the same on all
-        assert isinstance(gathered, Tensor)
-        return gathered.flatten(0, 1)
+    def end_validation(self) -> dict[str, float]:
+        """The figures of this validation, once all of its batches are encoded. Callbacks, which Lightning asks first, may need them."""
+        if self.held_out is None:
+            self.held_out = self.held_out_of(self._validated)
+            self.figures = {f"val/{name}": value for name, value in retrieval_figures(self.held_out).items()}
+            self._validated.clear()
+        return self.figures
+
+    def held_out_of(self, batches: Sequence[Encoded]) -> HeldOut:
+        """Batches of all ranks as one, the same on every rank; called on all of them with equally many batches of equal size."""
+        ids, image, text, valid = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        ids, image, text, valid = gather(ids), gather(image), gather(text), gather(valid.to(torch.uint8)).bool()
+        ids = ids[valid]
+        order = torch.argsort(ids)  # ranks hold slices of each batch; the result must not depend on their number
+        return HeldOut(ids[order].cpu().numpy(), *(rows[valid][order].cpu().numpy() for rows in (image, text)))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         accumulate: int = self.trainer.accumulate_grad_batches
@@ -160,19 +196,19 @@ class PairModule(L.LightningModule):
             self._num_accumulated = 0
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (self.trainer.global_step + 1) % every == 0:  # each figure costs a third of a millisecond
-            self.log("train/lr", optimizer.param_groups[0]["lr"])
+            self.log("train/lr", max(group["lr"] for group in optimizer.param_groups))
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimiser.optimizer(self.parameters())
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: warmup_cosine(step, self._num_steps(), self.optimiser.warmup_steps)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        optimizer = self.optimiser.optimizer(self)
+        if averages(optimizer) and any(isinstance(callback, WeightAveraging) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
+            raise InputError(f"trainer.callbacks: {type(optimizer).__name__} keeps an average of the weights itself. Remove the other one")
+        schedule = self.optimiser.schedule(optimizer, self._num_steps)
+        return {"optimizer": optimizer, **({"lr_scheduler": schedule} if schedule is not None else {})}
 
     def _num_steps(self) -> float:
-        """Optimiser steps of the whole run; infinite until the loaders are there.
+        """Optimiser steps of the whole run; infinite until the loaders exist.
 
-        Before that the schedule is asked for step 0 alone, which does not depend on it. Lightning's `estimated_stepping_batches` sets the
+        Before that the schedule is evaluated only at step 0, which does not depend on it. Lightning's `estimated_stepping_batches` sets the
         loaders up by itself, too early for a checkpoint's state to reach them (2.6).
         """
         trainer = self.trainer
@@ -182,10 +218,17 @@ class PairModule(L.LightningModule):
         return min(steps, trainer.max_steps) if trainer.max_steps >= 0 else steps
 
 
-def retrieval_figures(held_out: HeldOut) -> dict[str, float]:
-    """How well texts find their own pictures among those of all n pairs, by cosine.
+def loss_of(objective: Any, image: Tensor, text: Tensor, batch: Batch) -> tuple[Tensor, Parts]:
+    """What an objective returns for a batch whose two sides are encoded, (b, d) each."""
+    identity = (batch.identity,) if objective.uses_identity else ()
+    loss, parts = objective(image, text, batch.valid, *identity)
+    return loss, parts
 
-    R@k in per cent and the median rank, each with what chance gives: k of n, and the middle of n. Empty where n is 0.
+
+def retrieval_figures(held_out: HeldOut) -> dict[str, float]:
+    """Retrieval of each text's own picture among those of all n pairs, by cosine.
+
+    R@k in per cent and the median rank, each with its chance level: k of n, and the middle of n. Empty if n is 0.
     """
     num = len(held_out)
     if not num:

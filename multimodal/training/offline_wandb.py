@@ -1,7 +1,7 @@
 """What an offline W&B run would send, read from the run's folder without W&B's server. `scripts/wandb_report.py` prints it.
 
-told = read_offline(Path("runs/topic"))
-told.history()[-1]["val/R@10"], told.config["made_from"], told.table("queries/table", step=439).rows
+sent = read_offline(Path("runs/topic"))
+sent.history()[-1]["val/R@10"], sent.config["made_from"], sent.table("queries/table", step=439).rows
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from multimodal.errors import InputError
-from multimodal.training.loggers import STEP
 
+STEP = "trainer/global_step"
 MAGIC = b":W&B"
 BLOCK, HEADER = 32 * 1024, 7
 FULL, LAST = 1, 4
@@ -32,7 +32,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """What was logged in one call: name -> a figure, or where a table or pictures lie. files: the folder that those paths start from."""
+    """What one call logged: name -> a figure, or the path of a table or of pictures. files: the folder of those paths."""
 
     values: Mapping[str, Any]
     files: Path
@@ -45,10 +45,10 @@ class Logged:
 
 @dataclass(frozen=True, slots=True)
 class OfflineRun:
-    """All that was logged of a run, in the order in which it was, also where it was stopped and went on.
+    """All that a run logged, in order, also across stops and resumes.
 
-    config: nested, as it was at the end. summaries: name, or its beginning and `*` -> "max", "min": which of its values sums a figure up.
-    is_finished: whether the end was written. W&B's own process (0.31) writes the last records a moment after `finish` has returned.
+    config: nested, as it was at the end. summaries: name, or a prefix and `*` -> "max" or "min": which of its values summarises a figure.
+    is_finished: whether the end was written. W&B's own process (0.31) writes the last records a moment after `finish` returns.
     """
 
     config: Mapping[str, Any]
@@ -64,21 +64,21 @@ class OfflineRun:
         return [rows[step] for step in sorted(rows)]
 
     def steps(self, name: str) -> list[int]:
-        """The steps at which something was logged under this name, once for each time."""
+        """The steps at which this name was logged, once for each time."""
         return [call.step for call in self.logged if name in call.values]
 
     def names(self) -> dict[int, set[str]]:
-        """Step -> names of all that was logged at it."""
+        """Step -> the names that were logged at it."""
         return {row[STEP]: {*row} for row in self.history()}
 
     def table(self, name: str, step: int) -> Table:
-        """The table that was logged under this name at a step. KeyError where there is none."""
+        """The table that was logged under this name at a step. KeyError if there is none."""
         call = self._call(name, step)
         content = json.loads((call.files / call.values[name]["path"]).read_text(encoding="utf-8"))
         return Table(content["columns"], content["data"])
 
     def pictures(self, name: str, step: int) -> dict[str, Path]:
-        """Caption -> file of the pictures that were logged under this name at a step. KeyError where there are none."""
+        """Caption -> file of the pictures that were logged under this name at a step. KeyError if there are none."""
         call = self._call(name, step)
         value = call.values[name]
         return {caption: call.files / file for caption, file in zip(value["captions"], value["filenames"], strict=True)}
@@ -91,8 +91,8 @@ class OfflineRun:
 
 
 def read_offline(run: Path) -> OfflineRun:
-    """Read `<run>/wandb/offline-run-*`, one for each time that the run was begun or went on. InputError where there is none."""
-    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # made when it is imported
+    """Read `<run>/wandb/offline-run-*`, one for each time that the run was started or resumed. InputError if there is none."""
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # defined at import time
 
     files = offline_files(run)
     if not files:
@@ -111,7 +111,7 @@ def read_offline(run: Path) -> OfflineRun:
             config.update(_nested(record.run.config.update))
             config.update(_nested(record.config.update))
             if record.HasField("history"):
-                # What somebody logs without a step belongs to the step before it.
+                # A record without a step belongs to the step before it.
                 before = {STEP: logged[-1].step} if logged else {STEP: 0}
                 logged.append(Logged(before | _nested(record.history.item), file.parent / "files"))
             for best in ("max", "min"):
@@ -121,12 +121,12 @@ def read_offline(run: Path) -> OfflineRun:
 
 
 def offline_files(run: Path) -> list[Path]:
-    """What W&B's own process wrote of a run, one file for each time that it was begun or went on; empty where it had a login."""
+    """The files that W&B's own process wrote, one for each time that the run was started or resumed; empty if it was logged in."""
     return sorted(run.glob("wandb/offline-run-*/run-*.wandb"))
 
 
 def _nested(items: Iterable[Any]) -> dict[str, Any]:
-    """Protocol items, each with a key or the path of one, as the nested mapping that they were."""
+    """Protocol items, each with a key or a path of keys, as a nested mapping."""
     nested: dict[str, Any] = {}
     for item in items:
         *outer, name = item.nested_key or [item.key]
@@ -140,14 +140,14 @@ def _nested(items: Iterable[Any]) -> dict[str, Any]:
 def records(path: Path) -> Iterator[bytes]:
     """The records of a run's file: LevelDB's log format, blocks of 32 KiB, crc32, length and type before each fragment.
 
-    A run that was killed leaves a torn record at the end, which is left out. InputError where the file is of another kind or damaged.
+    A run that was killed leaves a torn record at the end, which is skipped. InputError if the file is of another kind or damaged.
     """
     content = path.read_bytes()
     if not content.startswith(MAGIC):
-        raise InputError(f"{path}: is no file of a W&B run: it begins with {content[:4]!r}")
+        raise InputError(f"{path}: is not a file of a W&B run: it begins with {content[:4]!r}")
     position, fragments = HEADER, b""
     while position + HEADER <= len(content):
-        if BLOCK - position % BLOCK < HEADER:  # too little for a header, filled up with zeros
+        if BLOCK - position % BLOCK < HEADER:  # too short for a header, padded with zeros
             position += BLOCK - position % BLOCK
             continue
         checksum, length, kind = struct.unpack_from("<IHB", content, position)
@@ -155,7 +155,7 @@ def records(path: Path) -> Iterator[bytes]:
         if len(fragment) < length:
             return
         if zlib.crc32(fragment, zlib.crc32(bytes([kind]))) != checksum:
-            raise InputError(f"{path}: is damaged at byte {position}: a record's checksum does not fit")
+            raise InputError(f"{path}: is damaged at byte {position}: a record's checksum is wrong")
         position += HEADER + length
         fragments += fragment
         if kind in (FULL, LAST):

@@ -1,20 +1,20 @@
-"""What a person looks at after each validation beside the curves: what fixed queries find, and what the topics of a topic run are.
+"""Panels shown after each validation beside the curves: what fixed queries find, and the topics of a topic run.
 
     trainer:
       logger:
         class_path: multimodal.training.WeightsAndBiases
         init_args: {panels: {queries: {class_path: multimodal.training.panels.Queries}}}
 
-A panel is made of the vectors that validation has computed anyhow and of thumbnails. It knows nothing of W&B, and is asked only where
-somebody listens. To add one, write a `Panel`: settings in `__init__`, and `open`, which gives what is called after each validation.
+A panel is made from thumbnails and the vectors that validation has computed anyway. It does not depend on W&B, and is made only if a logger
+shows it. To add one, derive from `Panel`: settings in `__init__`, and `open`, which returns what is called after each validation.
 """
 
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -25,9 +25,10 @@ from multimodal.data.decode import BadPicture, picture
 from multimodal.data.sides import column_names, open_side
 from multimodal.errors import InputError
 from multimodal.metrics import nearest, ranks
+from multimodal.pictures.thumbnails import thumbnail
 from multimodal.shards import BrokenPair, JoinedShards, ShardSet
 from multimodal.shards.columns import command_of
-from multimodal.shards.reader import Recent
+from multimodal.shards.recent import Recent
 from multimodal.training.datamodule import PairData
 from multimodal.training.module import HeldOut, PairModule
 
@@ -40,7 +41,7 @@ Cell = str | int | float | list[int] | list[float]
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A picture, composed of thumbnails, and the line that stands under it."""
+    """A picture composed of thumbnails, and its caption."""
 
     picture: Image.Image
     caption: str
@@ -58,25 +59,25 @@ class View:
 Show = Callable[[HeldOut], View]
 
 
-class Panel(Protocol):
-    """Settings of a panel."""
+class Panel(ABC):
+    """Settings of a panel. A panel of your own derives from it, so that a recipe may name it; its parameters may have any names."""
 
-    def open(self, module: PairModule, data: PairData) -> Show | None:
-        """What makes a view of a validation of this run; None where the run has nothing of the kind.
+    @abstractmethod
+    def open(self, module: PairModule, data: PairData, /) -> Show | None:
+        """A function that makes the view of a validation of this run; None if the panel does not apply to it.
 
-        InputError where the settings do not fit the run. Called on every rank before the first step; pictures are read by what it gives, on
-        rank zero alone.
+        InputError if the settings do not fit the run. Called on every rank before the first step; the function that it returns reads
+        pictures, and is called only on rank zero.
         """
-        ...
 
 
 @dataclass(frozen=True)
-class Queries:
-    """The texts of some validation pairs, and the pictures that each finds first among those of all validation pairs, with their scores.
+class Queries(Panel):
+    """The texts of some validation pairs, and the top pictures for each among all validation pairs, with their scores.
 
     queries: how many, drawn by data.seed; or the ids of the pairs. k: pictures shown. size_px: of a thumbnail.
     A row has the rank of the text's own picture, by the same rule as val/R@k, and the ids and cosines of the first k. In the composed
-    picture the own one stands apart on the left, and has a frame where it is among the first.
+    picture, the own one is apart on the left, and is framed where it is among the first k.
     """
 
     queries: int | list[int] = 8
@@ -93,26 +94,26 @@ class Queries:
         return _ShowQueries(dict(zip(ids.tolist(), texts, strict=True)), self.k, Thumbnails(data.shards, self.size_px))
 
     def _ids(self, data: PairData) -> np.ndarray:
-        """(q,) int64, ascending where they are drawn and as given where they are named."""
+        """(q,) int64, ascending if they are drawn, else in the given order."""
         ids = data.validation_ids
         if isinstance(self.queries, int):
             return np.sort(ids[Order(data.seed, len(ids)).ids(epoch=0, start=0, stop=min(self.queries, len(ids)))])
         absent = sorted(set(self.queries) - set(ids.tolist()))
         if absent:
             raise InputError(
-                f"panel Queries: queries {absent} are none of the {len(ids)} pairs that this run validates on. "
+                f"panel Queries: queries {absent} are not among the {len(ids)} pairs that this run validates on. "
                 f"Give ids such as {ids[:3].tolist()}, or how many to draw"
             )
         return np.array(self.queries, np.int64)
 
 
 @dataclass(frozen=True)
-class Topics:
-    """What each topic of a topic run is: its words, its share, and the pictures in which the network sees most of it.
+class Topics(Panel):
+    """The topics of a topic run: the words of each, its share, and the pictures in which the network sees most of it.
 
-    k: pictures shown. max_pictured: topics that get a picture, those with the largest share in the texts; rows are there for all.
-    size_px: of a thumbnail. For runs whose targets are rows of a column that names its dimensions (`Column.top_words`); others have none.
-    Shares are of the mass of all validation pairs: how much of it the network predicts for the pictures, and how much the texts have.
+    k: pictures shown. max_pictured: topics that get a picture, those with the largest share in the texts; all topics get a row.
+    size_px: of a thumbnail. Only for runs whose targets are rows of a column that names its dimensions (`Column.top_words`).
+    Shares are of the mass of all validation pairs: how much the network predicts for the pictures, and how much the texts have.
     """
 
     k: int = 8
@@ -127,12 +128,12 @@ class Topics:
         if not names or not isinstance(module.text_side, nn.Identity):
             return None
         joined = JoinedShards.of(data.shards)
-        of, column = next(iter(joined.columns(names[0]).items()))  # they mean the same in all sets
+        of, column = next(iter(joined.columns(names[0]).items()))  # it means the same in all sets
         words = column.top_words()
         if words is None:
             if column.manifest.config.get("family") == "topic":
                 command = command_of(column.path, joined.sets[of])
-                print(f"panel Topics: left out, {column.path} does not say its topics' words. Run: {command}", file=sys.stderr)
+                print(f"panel Topics: left out, because {column.path} does not list its topics' words. Run: {command}", file=sys.stderr)
             return None
         return _ShowTopics([", ".join(of_topic) for of_topic in words], self.k, self.max_pictured, Thumbnails(data.shards, self.size_px))
 
@@ -141,28 +142,26 @@ def _check_settings(panel: Panel, **settings: int) -> None:
     for setting, value in settings.items():
         if value < 1:
             raise InputError(
-                f"panel {type(panel).__name__}: {setting}={value} must be at least 1. To do without the panel, leave it out of `panels`"
+                f"panel {type(panel).__name__}: {setting}={value} must be at least 1. To turn the panel off, leave it out of `panels`"
             )
 
 
 class Thumbnails:
-    """Small pictures of shards, each decoded once; the last `MAX_THUMBNAILS` of them are kept."""
+    """Thumbnails of shards, each decoded once; the last `MAX_THUMBNAILS` of them are kept."""
 
     def __init__(self, shards: ShardSet | JoinedShards, size_px: int) -> None:
         self.shards, self.size_px = shards, size_px
         self._recent: Recent[int, Image.Image] = Recent(MAX_THUMBNAILS)
 
     def of(self, id: int) -> Image.Image:
-        """RGB, at most size_px on its longer side; a grey square where the picture cannot be read."""
+        """RGB, at most size_px on its longer side; a grey square if the picture cannot be read."""
         return self._recent.get(id, self._decode)
 
     def _decode(self, id: int) -> Image.Image:
         try:
-            small = picture(self.shards.image_bytes(id))
+            return thumbnail(picture(self.shards.image_bytes(id)), self.size_px)
         except (BadPicture, BrokenPair):
             return Image.new("RGB", (self.size_px, self.size_px), UNREADABLE)
-        small.thumbnail((self.size_px, self.size_px), Image.Resampling.LANCZOS)
-        return small
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +174,7 @@ class Tile:
 
 
 def compose(tiles: Sequence[Tile | None], size_px: int) -> Image.Image:
-    """Tiles from left to right, each in a square of size_px with its caption below; None leaves a place free."""
+    """Tiles from left to right, each in a square of size_px with its caption below; None leaves a gap."""
     pitch = size_px + 2 * MARGIN_PX
     composed = Image.new("RGB", (pitch * len(tiles), pitch + LINE_PX), BACKGROUND)
     drawing, font = ImageDraw.Draw(composed), ImageFont.load_default(LINE_PX - 3)
@@ -199,7 +198,7 @@ class _ShowQueries:
 
     def __call__(self, held_out: HeldOut) -> View:
         place = {id: row for row, id in enumerate(held_out.ids.tolist())}
-        ids = [id for id in self.texts if id in place]  # a pair that could not be read has no vectors
+        ids = [id for id in self.texts if id in place]  # an unreadable pair has no vectors
         own = np.array([place[id] for id in ids], np.int64)
         first = ranks(held_out.text[own], held_out.image, own)
         found, cosines = nearest(held_out.text[own], held_out.image, self.k)
@@ -250,5 +249,5 @@ def _shares(rows: np.ndarray) -> np.ndarray:
 
 
 def _words_of(side: Side) -> Side:
-    """The texts that a side's rows were made of, dealt out as the side deals its rows."""
+    """The texts that a side's rows were made from, permuted as the side permutes its rows."""
     return Shuffled(_words_of(side.side), side.seed) if isinstance(side, Shuffled) else Captions()

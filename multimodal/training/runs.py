@@ -1,12 +1,14 @@
-"""The folder of a run: what it holds, whether it was finished, and whether a command is the one that began it.
+"""The folder of a run: what it holds, whether it is finished, and whether a command is the one that started it.
 
-    state = look_at(Path("runs/topic"), config, overwrite=False)     # fresh, unfinished or finished; InputError where it is another run's
+    state = look_at(Path("runs/topic"), config, overwrite=False)     # fresh, unfinished or finished; InputError if it is another run's
 
-runs/topic/config.yaml        everything the run was given, resolved: multimodal fit --config runs/topic/config.yaml --run runs/again
-runs/topic/checkpoints/       last.ckpt to go on from, best.ckpt the epoch that validation liked best (none without validation)
+runs/topic/config.yaml        all settings of the run, resolved: multimodal fit --config runs/topic/config.yaml --run runs/again
+runs/topic/checkpoints/       last.ckpt to resume from, best.ckpt of the best epoch by validation (none without validation)
 runs/topic/metrics.csv        one row for each step at which something was logged
-runs/topic/bad.csv            pairs that could not be read, where there are any
-runs/topic/no_words.csv       pairs of whose text the space knows no word, where there are any
+runs/topic/forgetting.html    what it learned and what it forgot, if that is measured
+runs/topic/bad.csv            pairs that could not be read, if there are any
+runs/topic/no_words.csv       pairs whose text has no word that the space knows, if there are any
+runs/topic/models/             what its CLIP models are, without weights, if it has any
 runs/topic/made_from.json     fingerprints of the shards and columns that it learns from
 runs/topic/manifest.json      written last: a run with it is finished
 """
@@ -15,8 +17,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from enum import Enum
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,55 +25,59 @@ import lightning as L
 import yaml
 from lightning.pytorch.callbacks import Callback
 
-from multimodal.boxes import MANIFEST, Manifest, atomic_write, is_unfinished, is_whole, read_manifest
+from multimodal.boxes import MANIFEST, Manifest, State, atomic_write, is_unfinished, is_whole, read_manifest, state_of
 from multimodal.errors import InputError
+from multimodal.export.run import MODELS
 from multimodal.shards.ledger import NO_WORDS_FILE
+from multimodal.towers.pretrained import ClipModel
 from multimodal.training.callbacks import CHECKPOINTS
 from multimodal.training.datamodule import BAD
+from multimodal.training.forgetting import PAGE
 from multimodal.training.loggers import METRICS, WANDB_ID
 from multimodal.urls import url_in
 
 CONFIG = "config.yaml"
 MADE_FROM = "made_from.json"
-NUM_KEYS_TOLD = 5
+REMEDIES = ("choose another --run", "train again with --overwrite")
 
 WHERE_NOT_WHAT = (
     "run",
     "overwrite",
+    "extend",
+    "init_from",  # its weights are compared by fingerprint
     "num_threads",
     "checkpoint_every_n_steps",
     "checkpoint_every_s",
+    "clip",
+    "model.image_tower.init_args.trunk.init_args.model",  # so are the models of open_clip
+    "model.text_side.init_args.model",
     "data.shards",  # their content is compared by fingerprint
     "data.leave_out",
     "data.cache",
     "data.cache_bytes",
     "data.num_workers",
+    "model.micro_batch_size",
     "trainer.accelerator",
     "trainer.devices",
     "trainer.num_nodes",
     "trainer.strategy",
     "trainer.precision",
     "trainer.logger",
+    "trainer.max_time",
     "trainer.enable_progress_bar",
     "preflight",
+    *(f"forgetting.{name}" for name in ("pairs", "classes", "names", "templates", "space")),  # their content is compared by fingerprint
+    "forgetting.min_kept",
 )
-"""Keys that say where a run is computed, who hears of it and what is looked at before, not what is computed: a run may go on with
-others.
+"""Keys that decide where a run is computed, what it reports and what is checked before, but not what is computed: a run may resume with
+other values.
 """
 
 
-class State(Enum):
-    """What a run's folder says of it."""
-
-    FRESH = "fresh"
-    UNFINISHED = "unfinished"
-    FINISHED = "finished"
-
-
 class StaysThere(Callback):
-    """Stops a run whose folder is taken away or replaced, at the next step at which something is logged: no run would be left at its end.
+    """Stops a run whose folder is removed or replaced, at the next step that logs something: otherwise it would end without a run.
 
-    Rank zero, which alone writes, looks.
+    Only rank zero checks, since only it writes.
     """
 
     def __init__(self, run: Path) -> None:
@@ -91,7 +96,7 @@ class StaysThere(Callback):
         self.check()
 
     def check(self) -> None:
-        """InputError where the folder is not the one that the run began in, or has lost its config."""
+        """InputError if the folder is not the one that the run started in, or has lost its config."""
         if self._begun is not None and self._identity() != self._begun:
             raise InputError(
                 f"{self.run}: the run's folder was removed or replaced while it was being trained. Run the same command again to train anew"
@@ -106,14 +111,14 @@ class StaysThere(Callback):
         return folder.st_dev, folder.st_ino
 
 
-def look_at(run: Path, config: Mapping[str, Any], overwrite: bool) -> State:
-    """What to do in this folder; config is the resolved one of the command. InputError where the folder was begun by another command.
+def look_at(run: Path, config: Mapping[str, Any], overwrite: bool, read: Callable[[str], Mapping[str, Any]] = yaml.safe_load) -> State:
+    """What to do in this folder; config: the command's resolved config. InputError if another command started the folder.
 
-    overwrite: train again where a run lies here. Only a run is ever written over.
+    overwrite: train again if there is a run. Only a run is ever overwritten. read: the text of a run's config -> its content.
     """
     if url := url_in(run):
-        raise InputError(f"--run {url}: is a URL, and only a folder on this machine can be given here")
-    # A file on its way to its name is another rank's, which is just beginning the run.
+        raise InputError(f"--run {url}: is a URL; give a folder on this machine")
+    # A temporary file is another rank's, which is just starting the run.
     if not run.exists() or (run.is_dir() and all(is_unfinished(path) for path in run.iterdir())):
         return State.FRESH
     if is_whole(run):
@@ -121,46 +126,25 @@ def look_at(run: Path, config: Mapping[str, Any], overwrite: bool) -> State:
     if not (run / CONFIG).is_file():
         if (run / CHECKPOINTS).is_dir() or (run / MADE_FROM).is_file():
             return State.FRESH  # stopped before its first line was written
-        raise InputError(f"{run}: is there, and is no run: it has no {CONFIG}. Choose another --run")
+        raise InputError(f"{run}: exists but is not a run: it has no {CONFIG}. Choose another --run")
     if overwrite:
         return State.FRESH
-    begun_with = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
-    different = differences(begun_with, config)
-    if different:
-        told = ", ".join(different[:NUM_KEYS_TOLD]) + (
-            f" and {len(different) - NUM_KEYS_TOLD} more" if len(different) > NUM_KEYS_TOLD else ""
-        )
-        raise InputError(f"{run}: holds a run with another config; different: {told}. Choose another --run, or --overwrite to replace it")
-    return State.FINISHED if is_whole(run) else State.UNFINISHED
-
-
-def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """The dotted keys, sorted, whose values differ and that say what is computed."""
-    left, right = dict(flat(one)), dict(flat(other))
-    absent = object()
-    return sorted(key for key in left.keys() | right.keys() if _says_what(key) and left.get(key, absent) != right.get(key, absent))
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of nested mappings, with dotted keys."""
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    return _compare(run, _what(config), _what(read((run / CONFIG).read_text(encoding="utf-8"))))
 
 
 def clear(run: Path) -> None:
-    """Remove what a run has written, its manifest first, and nothing else that lies there."""
-    for name in (MANIFEST, CONFIG, MADE_FROM, METRICS, BAD, NO_WORDS_FILE, WANDB_ID):
+    """Remove what a run has written, its manifest first, and nothing else."""
+    for name in (MANIFEST, CONFIG, MADE_FROM, METRICS, PAGE, BAD, NO_WORDS_FILE, WANDB_ID):
         (run / name).unlink(missing_ok=True)
-    for folder in (CHECKPOINTS, "wandb"):
+    for folder in (CHECKPOINTS, MODELS, "wandb"):
         if (run / folder).is_dir():
             shutil.rmtree(run / folder)
 
 
-def write_beginning(run: Path, config: str, made_from: Mapping[str, str]) -> None:
-    """Write what the run is, the config last: a folder with a config holds a run."""
+def write_beginning(run: Path, config: str, made_from: Mapping[str, str], models: Mapping[str, ClipModel]) -> None:
+    """Write the run's description, the config last: a folder with a config holds a run. models: by the parts of the run's model."""
+    for part, model in models.items():
+        model.write(run / MODELS / part)
     with atomic_write(run / MADE_FROM) as file:
         file.write((json.dumps(made_from, indent=1, sort_keys=True) + "\n").encode())
     with atomic_write(run / CONFIG) as file:
@@ -168,14 +152,14 @@ def write_beginning(run: Path, config: str, made_from: Mapping[str, str]) -> Non
 
 
 def check_made_from(run: Path, made_from: Mapping[str, str]) -> None:
-    """InputError where a run that was begun, or finished, learnt from boxes that have changed since."""
-    then = json.loads((run / MADE_FROM).read_text(encoding="utf-8"))
-    for name in sorted(then.keys() | made_from.keys()):
-        if then.get(name) != made_from.get(name):
-            raise InputError(
-                f"{run}: its {name} was {_short(then.get(name))} when it was begun and is {_short(made_from.get(name))} now. "
-                "Choose another --run, or --overwrite to train again"
-            )
+    """InputError if a started or finished run learned from boxes that have changed since."""
+    _compare(run, made_from, json.loads((run / MADE_FROM).read_text(encoding="utf-8")))
+
+
+def _compare(run: Path, asked: Mapping[str, Any], then: Mapping[str, Any]) -> State:
+    finished, unfinished = (then, None) if is_whole(run) else (None, then)
+    # config.yaml has every setting, so that null is a value like any other.
+    return state_of(run, asked, finished, unfinished, remedies=REMEDIES, null_is_absent=False)
 
 
 def run_manifest(config: Mapping[str, Any], made_from: Mapping[str, str], counts: Mapping[str, int]) -> Manifest:
@@ -190,7 +174,3 @@ def _what(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _says_what(key: str) -> bool:
     return not f"{key}.".startswith(tuple(f"{where}." for where in WHERE_NOT_WHAT))
-
-
-def _short(fingerprint: str | None) -> str:
-    return "not there" if fingerprint is None else f"{fingerprint[:12]}.."

@@ -1,8 +1,8 @@
-"""Lightning's own callbacks, loggers and profilers in a run of ours: where they write, which cannot work, and what went wrong in one.
+"""Lightning's own callbacks, loggers and profilers in a run: where they write, which cannot work, and their errors.
 
-place(config.trainer, run)                                      # what they write lies in the run's folder
-refuse_what_cannot_work(callbacks, objective, accumulate=2)     # InputError with the reason
-reason_of(error)                                                # one line, where such a part is to blame for it
+place(config.trainer, run)                                      # they write into the run's folder
+refuse_what_cannot_work(callbacks, objective, 2, "ddp")     # InputError with the reason
+reason_of(error)                                                # one line, if such a part raised it
 """
 
 from __future__ import annotations
@@ -23,34 +23,48 @@ from lightning.pytorch.callbacks import (
     GradientAccumulationScheduler,
     LearningRateFinder,
     StochasticWeightAveraging,
+    Timer,
 )
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
+from torch import distributed
 
 from multimodal.errors import InputError
 from multimodal.objectives import Objective
 from multimodal.objectives.base import RowObjective
+from multimodal.pairs import Batch
 
 MODEL_CHECKPOINTS = Path("checkpoints", "lightning")
-"""Where ModelCheckpoint writes by default: not beside our `last.ckpt`, which it can be told to write too."""
+"""Where ModelCheckpoint writes by default: not beside our `last.ckpt`, since it can write a file of that name too."""
 PLACES = ("save_dir", "dirpath", "dir", "root_dir")
 """Arguments of Lightning's classes that say where they write."""
 CANNOT_WORK: Mapping[type[Callback], str] = {
-    BatchSizeFinder: "the number of pairs in a step is part of what a run learns from. Set data.batch_size",
-    LearningRateFinder: "the rate rises and falls through the whole run, from model.optimiser. Set model.optimiser.lr; "
-    "the preflight says where it is far too low",
-    StochasticWeightAveraging: "it averages the weights after the last checkpoint was written, so the average would be in no file. "
-    "Use EMAWeightAveraging, whose average is what the checkpoints hold",
+    BatchSizeFinder: "the batch size is part of a run's recipe: a contrastive objective has its pairs as negatives. "
+    "Set data.batch_size, and if memory is too small for it, model.micro_batch_size",
+    LearningRateFinder: "model.optimiser has its own schedule over the whole run. Set model.optimiser.lr; "
+    "the preflight reports a rate that is far too low",
+    StochasticWeightAveraging: "it averages the weights after the last checkpoint is written, so no file would hold the average. "
+    "Use EMAWeightAveraging, whose average the checkpoints hold",
     GradientAccumulationScheduler: "the learning rate and trainer/pairs_seen need steps of one size through the whole run. "
     "Set trainer.accumulate_grad_batches",
-    BackboneFinetuning: "it wants a model.backbone, and the towers are model.image_tower and model.text_side. "
-    "Train from another run's weights, with frozen: false in the tower's trunk",
+    BackboneFinetuning: "it needs a model.backbone, but the towers are model.image_tower and model.text_side. "
+    "Use multimodal.training.Unlock, which locks any part of them for the first steps",
 }
+LOST = re.compile(r"Connection (closed|reset) by peer|remote process exited|Broken pipe")
+"""In the error of a rank whose collective lost another one."""
+SHARDING = ("fsdp", "deepspeed")
+"""Lightning's names of strategies that cut a model's weights into parts for each GPU begin so."""
 THEIRS = re.compile(r"lightning\.pytorch\.(callbacks|loggers|profilers|tuner)(\.|$)")
+
+
+def num_pairs(batch: Batch) -> int:
+    """The pairs of one rank in one step: the `batch_size_fn` of Lightning's ThroughputMonitor, which cannot know it."""
+    return len(batch.id)
 
 
 def place(trainer: Namespace, run: Path) -> None:
     """Make what Lightning's own callbacks, loggers and profilers write start from the run's folder; changes the config.
 
-    An absolute path, or one that leads into the run's folder already, stays. So a config.yaml is good for another run too.
+    An absolute path, or one that is in the run's folder already, is kept. So a config.yaml works for another run too.
     """
     for part in _parts(trainer):
         arguments = part.get("init_args") or Namespace()
@@ -63,7 +77,7 @@ def place(trainer: Namespace, run: Path) -> None:
 
 
 def plain(value: Any) -> Any:
-    """A config's value with plain strings where Lightning has an enum as a default (Timer's interval), which YAML cannot write."""
+    """A config's value with plain strings for Lightning's enum defaults (Timer's interval), which YAML cannot write."""
     if isinstance(value, Namespace):
         return Namespace(**{name: plain(inner) for name, inner in vars(value).items()})
     if isinstance(value, list):
@@ -71,28 +85,48 @@ def plain(value: Any) -> Any:
     return value.value if isinstance(value, str) and isinstance(value, Enum) else value
 
 
-def refuse_what_cannot_work(callbacks: Sequence[Callback], objective: Objective, accumulate: int) -> None:
-    """InputError where a callback cannot do here what it promises, or gradients would be accumulated for another objective.
+def refuse_what_cannot_work(
+    callbacks: Sequence[Callback], objective: Objective, accumulate: int, strategy: str | Strategy = "auto"
+) -> None:
+    """InputError if a callback or a strategy cannot work here, or accumulating gradients would change the objective.
 
-    accumulate: batches of one optimiser step.
+    accumulate: batches of one optimiser step. strategy: the trainer's.
     """
     for callback in callbacks:
+        if isinstance(callback, Timer) and callback.time_remaining() is not None:
+            raise InputError(
+                "trainer.callbacks: Timer's duration ends a run for good, wherever it is. Set trainer.max_time, which pauses it: "
+                "the same command resumes it"
+            )
         for kind, reason in CANNOT_WORK.items():
             if isinstance(callback, kind):
                 raise InputError(f"trainer.callbacks: {type(callback).__name__} cannot work here: {reason}")
+    is_named = isinstance(strategy, str) and strategy.startswith(SHARDING)
+    if is_named or isinstance(strategy, FSDPStrategy | DeepSpeedStrategy | ModelParallelStrategy):
+        raise InputError(
+            f"trainer.strategy={strategy if is_named else type(strategy).__name__}: cannot work here: it gives each rank a part of the "
+            "weights, but the preflight, checkpoints and averages need whole ones, and the scale of Clip and SigLip is a single number, "
+            "which PyTorch does not divide. Use ddp, and if memory is too small, model.micro_batch_size"
+        )
     if accumulate > 1 and not isinstance(objective, RowObjective):
         raise InputError(
-            f"trainer.accumulate_grad_batches={accumulate}: {type(objective).__name__} compares the pairs of a batch with each other, and "
-            f"pairs of {accumulate} batches never meet: it would be another objective than that of one batch {accumulate} times as large. "
-            "Raise data.batch_size instead"
+            f"trainer.accumulate_grad_batches={accumulate}: {type(objective).__name__} compares the pairs of a batch with each other, but "
+            f"not those of {accumulate} batches: the objective would differ from that of one batch {accumulate} times as large. "
+            "Raise data.batch_size instead, and if memory is too small for it, set model.micro_batch_size, the pairs to encode at a time"
         )
 
 
 def reason_of(error: BaseException) -> str | None:
-    """What to say of an error that was raised in one of Lightning's own parts, in one line; None where it was raised elsewhere.
+    """The message for an error raised in one of Lightning's own parts, in one line; None if it was raised elsewhere.
 
-    A missing package, a figure that does not exist, a login that nobody gave: Lightning says it in exceptions of all kinds.
+    A missing package, a figure that does not exist, a missing login: Lightning raises exceptions of all kinds. Also for the error of a rank
+    that waited for one which has ended.
     """
+    if isinstance(error, RuntimeError) and distributed.is_initialized() and LOST.search(str(error)):
+        return (
+            f"rank {distributed.get_rank()}: another rank has ended; if it could say why, it has. The same command resumes the run from "
+            "its last checkpoint"
+        )
     blamed = None
     for module in _modules(error.__traceback__):
         if module.startswith("multimodal."):

@@ -15,13 +15,16 @@ from multimodal.pairs import Pair
 from multimodal.shards import Ledger
 
 BREAKS_AT = "FAULTY_STORAGE_BREAKS_AT"
-"""Variable of the environment: the name of the file whose upload ends half-way, with an error."""
+"""Variable of the environment: the name of the file whose uploads end half-way, with an error."""
+BREAKS = "FAULTY_STORAGE_BREAKS"
+"""How many of them, of one process; all by default."""
 
 
 class FaultyStorage(LocalFileSystem):
     """faulty:///folder: files of this machine."""
 
     protocol = "faulty"
+    num_broken: ClassVar[int] = 0
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
@@ -31,7 +34,8 @@ class FaultyStorage(LocalFileSystem):
         """Upload, or half of it."""
         super().put_file(path1, path2, **kwargs)
         name = os.environ.get(BREAKS_AT)
-        if name and name in Path(path2).name:
+        if name and name in Path(path2).name and FaultyStorage.num_broken < int(os.environ.get(BREAKS, 1000)):
+            FaultyStorage.num_broken += 1
             os.truncate(path2, os.path.getsize(path2) // 2)
             raise ConnectionResetError("the line went down")
 

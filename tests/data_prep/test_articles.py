@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from data_prep.conformance import check_broken_items, check_parts, check_source, read_all
-from data_prep.make_shards import make_shards
+from data_prep.shards.job import make_shards
 from data_prep.sources.articles import articles, holds_articles
 from multimodal.errors import InputError
 from multimodal.shards import Ledger, Split
@@ -136,11 +136,11 @@ def test_articles_may_be_gzipped_and_their_pictures_lie_in_tars_elsewhere(tmp_pa
     [
         ({"text": " \n "}, "its article has no text"),
         ({"text": None}, "its article has no text"),
-        ({"text": 7}, "its `text` is a int; a string is wanted"),
-        ({"title": ["Tides"]}, "its `title` is a list; a string is wanted"),
+        ({"text": 7}, "its `text`: expected a string, got a int"),
+        ({"title": ["Tides"]}, "its `title`: expected a string, got a list"),
         ({"id": ""}, "its article has no `id`, a string or a number"),
         ({"id": None}, "its article has no `id`, a string or a number"),
-        ({"split": 1}, "its `split` is a int; a string is wanted"),
+        ({"split": 1}, "its `split`: expected a string, got a int"),
     ],
 )
 def test_a_broken_article_costs_only_its_pictures_and_each_is_named(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
@@ -155,7 +155,7 @@ def test_a_broken_article_costs_only_its_pictures_and_each_is_named(tmp_path: Pa
     ("line", "reason"),
     [
         (b'{"id": "tides", "te', "is not JSON: Unterminated string"),
-        (b"[1, 2]", "holds a list; one JSON object a line is wanted"),
+        (b"[1, 2]", "expected one JSON object per line, got a list"),
         (b'{"id": "caf\xe9 \xc3\xa9\xc3\xa9"}', "is not UTF-8"),
         (b"[" * 100_000, "is JSON that is nested too deeply"),
         (b'{"id": "a", "text": "b", "images": "tide-1.png"}', "has no list `images`; its fields are id, text, images"),
@@ -215,7 +215,7 @@ def test_shards_of_articles_are_whole_until_a_picture_or_a_word_changes(tmp_path
         make_shards(articles, settings, tmp_path / "data" / "set")
 
 
-def test_lines_of_articles_and_of_captions_are_told_apart(tmp_path: Path) -> None:
+def test_lines_of_articles_and_of_captions_are_distinguished(tmp_path: Path) -> None:
     assert holds_articles(write(tmp_path / "one", [b"{broken", *whole_articles()])["input"])
     assert not holds_articles(write(tmp_path / "other", [{"file": "a.png", "caption": "one"}])["input"])
     assert not holds_articles(write(tmp_path / "none", [b"nothing"])["input"])

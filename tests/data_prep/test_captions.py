@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from data_prep.conformance import check_broken_items, check_parts, check_source, read_all
-from data_prep.make_shards import make_shards
+from data_prep.shards.job import make_shards
 from data_prep.sources.captions import SUFFIXES, captions
 from data_prep.sources.captions import plan as captions_plan
 from multimodal.errors import InputError
@@ -76,7 +76,7 @@ def test_a_table_that_changes_under_a_plan_is_noticed(tmp_path: Path) -> None:
     table = write_files(tmp_path, {"t.csv": "file,caption\na.jpg,a cat\n", "a.jpg": picture(1)}) / "t.csv"
     [part] = captions_plan(100, table, None, "file", "caption", None)
     table.write_text("file,caption\na.jpg,a hat\n")
-    with pytest.raises(InputError, match="has changed since this job was begun"):
+    with pytest.raises(InputError, match="has changed since this job was started"):
         read_all(captions, {"input": table, "part": part})
 
 
@@ -113,9 +113,9 @@ def test_rows_and_pictures_that_are_broken_cost_only_themselves(tmp_path: Path) 
         (b"", "is empty"),
         (
             b"bild\ttext\na.jpg\ta\n",
-            "line 1: has no column 'file' of pictures.*; the columns are bild, text. Name yours with --file-column",
+            "line 1: has no column 'file' of pictures.*; the columns are bild, text. Give its name with --file-column",
         ),
-        (b"file\tcaption\na.jpg\t\xcc\xee\xf0\xe5\n", r"line 2: is not UTF-8 \(byte 0xcc\).*--encoding"),
+        (b"file\tcaption\na.jpg\t\xcc\xee\xf0\xe5\n", r"line 2: is neither UTF-8 \(byte 0xcc\).*--encoding"),
         (b"file,caption,split\na.jpg,x,train\na.jpg,y,test\n", "line 3: a.jpg is in split 'test' here and in 'train' at line 2"),
     ],
 )
@@ -231,11 +231,11 @@ def test_columns_of_other_names_are_named(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize("name", ["captions_train2017.json", "karpathy.json", "Flickr8k.token.txt"])
 def test_columns_named_for_a_format_that_has_its_own_names_are_refused(tmp_path: Path, name: str) -> None:
     table = write_files(tmp_path, {name: (WITH_SPLIT | WITHOUT_SPLIT)[name]}) / name
-    with pytest.raises(InputError, match="whose fields have their own names; leave out --file-column"):
+    with pytest.raises(InputError, match="whose field names are fixed; leave out --file-column"):
         read_all(captions, {"input": table, "caption_column": "text"})
 
 
-def test_cocos_pictures_lie_in_a_folder_of_their_own_and_karpathys_in_one_for_each_part(tmp_path: Path) -> None:
+def test_cocos_pictures_are_in_one_folder_and_karpathys_in_one_for_each_split(tmp_path: Path) -> None:
     two_parts = karpathy("train", "val")
     for image, part in zip(two_parts["images"], ("train2014", "val2014"), strict=True):
         image["filepath"] = part
@@ -283,12 +283,12 @@ def test_a_blank_caption_costs_only_itself_and_is_named_by_its_place(tmp_path: P
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ('{"file": "b.jpg", "caption": 7}', "its captions are 7; a string or a list of strings is wanted"),
-        ('{"file": "b.jpg", "caption": ["one", 7]}', "its captions are ['one', 7]; a string or a list of strings is wanted"),
+        ('{"file": "b.jpg", "caption": 7}', "its captions: expected a string or a list of strings, got 7"),
+        ('{"file": "b.jpg", "caption": ["one", 7]}', "its captions: expected a string or a list of strings, got ['one', 7]"),
         ('{"file": "b.jpg", "caption": [null]}', "has no text"),
         ('{"file": "b.jpg", "caption": NaN}', "has no text"),
         ('{"file": "b.jpg", "caption": []}', "has no text"),
-        ('{"file": "b.jpg", "caption": "x", "split": [3]}', "its split is [3]; a string or a number is wanted"),
+        ('{"file": "b.jpg", "caption": "x", "split": [3]}', "its split: expected a string or a number, got [3]"),
         ('{"file": "b.jpg", "text": "x"}', "has no field 'caption' (--caption-column names another); its fields are file, text"),
         ('{"file": "gone/b.jpg", "caption": "x"}', "no such picture in"),
     ],
@@ -307,7 +307,7 @@ def test_an_object_that_cannot_be_used_costs_only_its_picture(tmp_path: Path, li
     ("line", "reason"),
     [
         (b'{"file": "b.jpg", ', "is not JSON: Expecting property name enclosed in double quotes at character 18"),
-        (b'["b.jpg", "two"]', "holds a list; one JSON object a line is wanted"),
+        (b'["b.jpg", "two"]', "expected one JSON object per line, got a list"),
         (b'{"file": "b.jpg", "caption": "caf\xe9"}', "is not UTF-8 (byte 0xe9 at place 34)"),
         (b"[" * 100_000, "is JSON that is nested too deeply"),
         (b'{"file": "b.jpg", "caption": "two", "n": ' + b"1" * 5000 + b"}", "is JSON that cannot be read: Exceeds the limit"),
@@ -339,27 +339,27 @@ def test_coco_names_what_does_not_belong_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("t.xml", "<captions/>", "is no file of captions by its name. They end in .tsv, .csv, .txt"),
+        ("t.xml", "<captions/>", "is not a file of captions, by its name. They end in .tsv, .csv, .txt"),
         ("t.txt", "It was a dark night.\n", "t.txt line 1: has no column 'file' of pictures.*; the columns are It was a dark night."),
         ("t.json", "{", "t.json line 1: is not JSON"),
-        ("t.json", '{"file": "a.jpg"}\n{"file": "b.jpg"}\n', "line 2: is not JSON: Extra data. .* Then let its name end in .jsonl"),
-        ("t.json", '["a.jpg"]', "holds a list; wanted are COCO's captions .*, Karpathy's"),
-        ("t.json", '{"images": [{"id": 1}], "info": {}}', "holds an object with images, info; wanted are COCO's captions"),
+        ("t.json", '{"file": "a.jpg"}\n{"file": "b.jpg"}\n', "line 2: is not JSON: Extra data. .* rename it to end in .jsonl"),
+        ("t.json", '["a.jpg"]', "holds a list; expected COCO's captions .*, Karpathy's"),
+        ("t.json", '{"images": [{"id": 1}], "info": {}}', "holds an object with images, info; expected COCO's captions"),
         ("instances.json", '{"images": [], "annotations": [{"bbox": []}]}', "none of its annotations has a `caption`"),
         ("t.json", '{"images": [], "annotations": []}', "t.json: holds no caption"),
         ("t.jsonl", "\n", "t.jsonl: holds no caption"),
         ("t.jsonl.gz", gzip.compress(b'{"file": "a.jpg", "caption": "a"}\n' * 9)[:-20], "its gzip is damaged"),
-        ("t.parquet", b"PAR1 and nothing more", "is not a whole Parquet file"),
+        ("t.parquet", b"PAR1 and nothing more", "is not a valid Parquet file"),
         (
             "t.parquet",
             parquet([{"image": "a.jpg"}]),
-            "has no column 'caption' of captions.*; the columns are image. Name yours with --caption-column",
+            "has no column 'caption' of captions.*; the columns are image. Give its name with --caption-column",
         ),
-        ("t.parquet", parquet(of_rows("file", "caption"))[:-30], "is not a whole Parquet file"),
+        ("t.parquet", parquet(of_rows("file", "caption"))[:-30], "is not a valid Parquet file"),
         ("t.jsonl", json_lines([LISTS[0], LISTS[0] | {"split": "test"}]), "line 2: b.jpg is in split 'test' here and in 'train' at line 1"),
     ],
 )
-def test_a_file_that_is_none_of_them_is_an_error_that_says_so(tmp_path: Path, name: str, content: bytes | str, message: str) -> None:
+def test_a_file_of_no_known_format_is_an_error_that_says_so(tmp_path: Path, name: str, content: bytes | str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_all(captions, {"input": write_files(tmp_path, {name: content}) / name})
 
@@ -391,7 +391,7 @@ def test_a_tar_without_an_end_mark_serves_and_is_mentioned_once(tmp_path: Path, 
     size = len(picture(2))
     (tmp_path / "images" / "0.tar").write_bytes(content[: last + size + -size % 512])
     assert len(make_shards(captions, settings, tmp_path / "set")) == 2
-    assert capsys.readouterr().err.count("0.tar: is not whole, what is found in it is used: ends without an end mark") == 1
+    assert capsys.readouterr().err.count("0.tar: is damaged; its readable files are used: ends without an end mark") == 1
 
 
 def test_a_member_that_a_tar_cuts_off_costs_only_itself(tmp_path: Path) -> None:
@@ -407,7 +407,7 @@ def test_a_member_that_a_tar_cuts_off_costs_only_itself(tmp_path: Path) -> None:
 def test_what_is_no_tar_at_all_is_an_error(tmp_path: Path) -> None:
     settings, content, _ = pictures_in_a_tar(tmp_path)
     (tmp_path / "images" / "0.tar").write_bytes(gzip.compress(content))
-    with pytest.raises(InputError, match="0.tar: is not an uncompressed tar: .*Unpack it, or get it again"):
+    with pytest.raises(InputError, match="0.tar: is not an uncompressed tar: .*Unpack it, or download it again"):
         read_all(captions, settings)
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance
 
 from data_prep.__main__ import main
-from data_prep.dedup import Pictures, dedup, find_duplicates, part_counts
+from data_prep.dedup.job import Pictures, dedup, find_duplicates, part_counts
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import ShardSet, ShardWriter, read_leave_out
@@ -116,6 +116,16 @@ def test_the_report_counts_pairs_by_part(report: Path) -> None:
     assert told["groups"] == 6 and told["blank"] == 1 and told["unread"] == 0 and told["leaks"] == {"first": 2, "second": 1}
 
 
+def test_texts_and_names_of_sets_cannot_write_into_the_page(tmp_path: Path) -> None:
+    hostile = '<script>alert("x")</script>'
+    with ShardWriter(tmp_path / "<i>set", pairs_per_shard=10) as writer:
+        for number in range(2):
+            writer.write(Pair(str(number), encoded(scene(1), quality=80 + number), "jpg", (hostile,), str(number), "train"))
+    page = (dedup([tmp_path / "<i>set"], tmp_path / "report", page=True) / "report.html").read_text()
+    assert page.count("&lt;script&gt;") == 4 and "&lt;i&gt;set" in page
+    assert "<script" not in page and "<i>" not in page
+
+
 def test_the_page_shows_every_picture_of_a_group_with_those_that_leak_first(report: Path) -> None:
     page = (report / "report.html").read_text()
     assert page.count("<img ") == 13 and page.count("data:image/jpeg;base64,") == 13
@@ -178,20 +188,20 @@ def test_a_picture_that_cannot_be_read_is_named_and_the_others_are_compared(tmp_
 
 
 @pytest.mark.parametrize("radius", [-1, 128])
-def test_a_radius_that_tells_nothing_apart_is_refused(sets: dict[str, ShardSet], tmp_path: Path, radius: int) -> None:
-    with pytest.raises(InputError, match=f"radius is {radius}; of 256 bits it is from 0 to 127"):
+def test_a_radius_out_of_range_is_refused(sets: dict[str, ShardSet], tmp_path: Path, radius: int) -> None:
+    with pytest.raises(InputError, match=f"radius is {radius}; with 256 bits give 0 to 127"):
         dedup([sets["first"].path], tmp_path / "report", radius=radius)
 
 
 def test_two_sets_of_one_name_are_refused(sets: dict[str, ShardSet], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="two of the sets are called first"):
+    with pytest.raises(InputError, match="two sets are called first"):
         dedup([sets["first"].path, sets["first"].path], tmp_path / "report")
 
 
 def test_the_command_prints_the_counts(sets: dict[str, ShardSet], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dedup", str(sets["first"].path), str(sets["second"].path), "--output", str(tmp_path / "report")]) == 0
     told = capsys.readouterr()
-    assert "first test and second train" in told.out and "3 pairs to learn from are near to one that is held out" in told.err
+    assert "first test and second train" in told.out and "3 training pairs are near a held-out one" in told.err
     assert not (tmp_path / "report" / "report.html").exists()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.extra_texts import documents, text_files, texts_fingerprint
+from data_prep.spaces.extra_texts import documents, text_files, texts_fingerprint
 from multimodal.errors import InputError
 
 TEXTS = ["Albedo\nLight that comes back.", "No title here.", "A title\nwith\nlines"]
@@ -59,9 +59,9 @@ def test_no_more_is_read_than_is_asked_for(tmp_path: Path) -> None:
     ("name", "line", "message"),
     [
         ("a.jsonl", b'{"text": "b"', "line 2: is not JSON: Expecting ',' delimiter at character 13"),
-        ("a.jsonl", b'"b"', "line 2: holds a str; one JSON object a line is wanted"),
+        ("a.jsonl", b'"b"', "line 2: expected one JSON object per line, got a str"),
         ("a.jsonl", b'{"title": "b"}', "line 2: has no `text`; its fields are title"),
-        ("a.jsonl", b'{"text": ["b"]}', "line 2: its `text` is a list; a string is wanted"),
+        ("a.jsonl", b'{"text": ["b"]}', "line 2: its `text`: expected a string, got a list"),
         ("a.txt", b"caf\xe9", "line 2: is not UTF-8 .byte 0xe9 at place 4"),
     ],
 )
@@ -80,15 +80,15 @@ def test_a_gzip_cut_off_is_an_error(tmp_path: Path) -> None:
 def test_what_is_no_file_of_texts_is_an_error_that_says_what_is(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("a")
     for path, problem in {
-        tmp_path: "no such file lies in it",
-        tmp_path / "a.csv": "is no such file",
+        tmp_path: "holds no such file",
+        tmp_path / "a.csv": "is not such a file",
         tmp_path / "b": "does not exist",
     }.items():
         with pytest.raises(InputError, match=f"{path}: {problem}; extra texts are files that end in .jsonl, .jsonl.gz, .txt, .txt.gz"):
             text_files(path)
 
 
-def test_the_fingerprint_is_of_the_content_in_its_order_whatever_the_files_are_called(tmp_path: Path) -> None:
+def test_the_fingerprint_is_of_the_content_in_order_and_not_of_the_names(tmp_path: Path) -> None:
     for folder, names in {"one": ("a.txt", "b.txt"), "other": ("c.txt", "d.txt"), "turned": ("b.txt", "a.txt")}.items():
         (tmp_path / folder).mkdir()
         for name, text in zip(names, ("first", "second"), strict=True):

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep import hamming
-from data_prep.hamming import Band, choose_bands, near_pairs
+from data_prep.dedup.hamming import NearPairs, near_pairs
 
 
 def some_hashes(num: int, num_words: int, seed: int, most_flipped: int) -> np.ndarray:
@@ -29,39 +28,34 @@ def each_with_each(hashes: np.ndarray, radius: int) -> list[tuple[int, int, int]
     return [found for found in distances if found[2] <= radius]
 
 
-def as_rows(hashes: np.ndarray, radius: int) -> list[tuple[int, int, int]]:
-    found = near_pairs(hashes, radius)
+def as_rows(found: NearPairs) -> list[tuple[int, int, int]]:
     return list(zip(found.first.tolist(), found.second.tolist(), found.distance.tolist(), strict=True))
 
 
 @settings(deadline=None, max_examples=40)
-@given(num=st.integers(0, 60), num_words=st.sampled_from([1, 4]), radius=st.integers(0, 40), seed=st.integers(0, 99))
-def test_the_pairs_are_those_of_comparing_each_with_each(num: int, num_words: int, radius: int, seed: int) -> None:
+@given(
+    num=st.integers(0, 60),
+    num_words=st.sampled_from([1, 4]),
+    radius=st.integers(0, 40),
+    seed=st.integers(0, 99),
+    rows_at_once=st.sampled_from([1, 7, 4096]),
+)
+def test_the_pairs_are_those_of_comparing_each_with_each(num: int, num_words: int, radius: int, seed: int, rows_at_once: int) -> None:
     hashes = some_hashes(num, num_words, seed, most_flipped=30)
-    assert as_rows(hashes, radius) == each_with_each(hashes, radius)
+    assert as_rows(near_pairs(hashes, radius, rows_at_once)) == each_with_each(hashes, radius)
 
 
-@pytest.mark.parametrize(("num_words", "radius"), [(1, 0), (1, 5), (1, 12), (4, 3), (4, 20)])
-def test_however_many_bands_there_are_no_pair_is_missed_or_told_twice(monkeypatch: pytest.MonkeyPatch, num_words: int, radius: int) -> None:
-    hashes = some_hashes(120, num_words, seed=1, most_flipped=20)
-    wanted = each_with_each(hashes, radius)
-    assert wanted
-    for num_bands in {-(-64 * num_words // 12), 7 * num_words, 11 * num_words, 64}:
-        bands = hamming._cut(64 * num_words, radius, num_bands)
-        if sum(band.num_masks for band in bands) < 10_000:
-            monkeypatch.setattr(hamming, "choose_bands", lambda *_, bands=bands: bands)
-            assert as_rows(hashes, radius) == wanted
+@pytest.mark.parametrize("radius", [0, 5, 12, 48])
+def test_pairs_at_the_radius_are_near_and_one_bit_beyond_it_are_not(radius: int) -> None:
+    hashes = np.zeros((3, 4), np.uint64)
+    for row, num in ((1, radius), (2, 2 * radius + 1)):  # so many bits from the first; the two are radius + 1 apart
+        for bit in range(num):
+            hashes[row, bit // 64] |= np.uint64(1) << np.uint64(bit % 64)
+    assert as_rows(near_pairs(hashes, radius)) == [(0, 1, radius)]
 
 
-def test_pairs_are_the_same_in_small_portions(monkeypatch: pytest.MonkeyPatch) -> None:
-    hashes = some_hashes(100, 1, seed=2, most_flipped=8)
-    wanted = as_rows(hashes, 8)
-    monkeypatch.setattr(hamming, "AT_ONCE", 7)
-    assert as_rows(hashes, 8) == wanted
-
-
-def test_few_hashes_are_compared_each_with_each_and_many_are_not() -> None:
-    assert choose_bands(100, 256, 48) == [Band(0, 0, 0)]
-    many = choose_bands(1_000_000, 256, 32)
-    asked = sum(band.num_masks * 1_000_000 * (1 + 1_000_000 / 2 ** (band.stop - band.start)) for band in many)
-    assert asked < 1e12 / 50
+def test_rows_are_numbered_the_same_however_many_are_looked_up_in_one_go() -> None:
+    hashes = some_hashes(300, 4, seed=1, most_flipped=20)
+    wanted = each_with_each(hashes, 20)
+    assert len(wanted) > 100
+    assert all(as_rows(near_pairs(hashes, 20, rows_at_once)) == wanted for rows_at_once in (1, 50, 299, 300, 301))

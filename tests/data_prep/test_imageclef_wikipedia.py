@@ -85,7 +85,7 @@ def test_pictures_come_folder_by_folder_with_the_article_that_their_english_capt
         assert check_parts(imageclef_wikipedia, settings(tmp_path), pairs_per_shard)
 
 
-def test_small_pictures_are_passed_over_by_the_papers_measure_unless_told_otherwise(tmp_path: Path) -> None:
+def test_small_pictures_are_skipped_by_the_papers_measure_by_default(tmp_path: Path) -> None:
     data_set(tmp_path)
     (tmp_path / "images/10/3.jpg").write_bytes(picture(1, 256, 300))
     (tmp_path / "images/2/10.jpg").write_bytes(picture(1, 255, 300))
@@ -135,15 +135,15 @@ def test_what_is_broken_costs_the_pictures_it_speaks_of(
     assert all(bad.reason.startswith(reason) for bad in ledger.entries), ledger.entries
 
 
-def test_a_wrong_folder_says_what_was_looked_for_and_what_lies_there(tmp_path: Path) -> None:
+def test_a_wrong_folder_says_what_was_expected_and_what_was_found(tmp_path: Path) -> None:
     root = data_set(tmp_path / "data" / "ImageCLEF")
-    with pytest.raises(InputError, match=rf"looked for images, metadata, and found ImageCLEF/. They lie in {root}"):
+    with pytest.raises(InputError, match=rf"expected images, metadata, and found ImageCLEF/. They are in {root}"):
         plan(10, tmp_path / "data")
-    with pytest.raises(InputError, match=rf"found 10/, 2/. They lie in {root}"):
+    with pytest.raises(InputError, match=rf"found 10/, 2/. They are in {root}"):
         plan(10, root / "images")
     for folder in ("images", "metadata"):
         (tmp_path / "empty" / folder).mkdir(parents=True)
-    with pytest.raises(InputError, match=r"no picture \(.jpg, .jpeg\) lies in the folders of images, which holds nothing"):
+    with pytest.raises(InputError, match=r"no picture \(.jpg, .jpeg\) in the folders of images, which holds nothing"):
         plan(10, tmp_path / "empty")
 
 

@@ -105,13 +105,11 @@ def test_broken_posts_cost_themselves_and_move_no_other_into_another_split(tmp_p
     assert reasons["miami/0.jpg"] == "has no text"
 
 
-def test_a_folder_that_is_another_says_what_was_looked_for_and_what_lies_there(tmp_path: Path) -> None:
+def test_a_wrong_folder_says_what_was_expected_and_what_was_found(tmp_path: Path) -> None:
     root = data_set(tmp_path / "data" / "InstaCities1M")
-    with pytest.raises(
-        InputError, match=rf"looked for {IMAGES}, {CAPTIONS}, and found InstaCities1M/. They lie in {root}: give that folder"
-    ):
+    with pytest.raises(InputError, match=rf"expected {IMAGES}, {CAPTIONS}, and found InstaCities1M/. They are in {root}: give that folder"):
         plan(10, tmp_path / "data")
-    with pytest.raises(InputError, match=rf"and found london/, miami/. They lie in {root}"):
+    with pytest.raises(InputError, match=rf"and found london/, miami/. They are in {root}"):
         plan(10, root / CAPTIONS)
     (tmp_path / "other").mkdir()
     with pytest.raises(InputError, match="and found nothing. Give the folder of InstaCities1M that holds"):
@@ -122,14 +120,14 @@ def test_a_folder_that_is_another_says_what_was_looked_for_and_what_lies_there(t
 
 def test_a_city_of_which_half_was_unpacked_is_an_error(tmp_path: Path) -> None:
     (data_set(tmp_path) / IMAGES / "sydney").mkdir()
-    with pytest.raises(InputError, match="sydney has pictures and no captions. Unpack both archives"):
+    with pytest.raises(InputError, match="sydney has pictures but no captions. Unpack both archives"):
         plan(10, tmp_path)
 
 
 def test_a_part_of_a_folder_that_changed_since_the_plan_is_an_error(tmp_path: Path) -> None:
     part = plan(2, data_set(tmp_path), **SMALL)[1]
     (tmp_path / IMAGES / "london" / "8.jpg").write_bytes(picture(8))
-    with pytest.raises(InputError, match="has changed since this job was begun"):
+    with pytest.raises(InputError, match="has changed since this job was started"):
         read_all(instacities, {"input": tmp_path, **SMALL, "part": part})
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from data_prep.__main__ import main
-from data_prep.make_columns import make_columns
+from data_prep.spaces.columns import make_columns
 from multimodal.boxes import fingerprint_file
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
@@ -131,7 +131,7 @@ def test_where_no_text_is_known_the_remedy_is_one_for_that_kind_of_space(space, 
         capsys.readouterr()
         assert main(["make-columns", "--space", str(tmp_path / name), "--shards", str(shards.path), "--name", "words"]) == 2
         said[name] = capsys.readouterr().err.strip()
-    assert said["space"].endswith("Take another text space, of the language of these texts")
+    assert said["space"].endswith("Use a text space for the language of these texts")
     remedy = shlex.split(said["vectors"].split("language of these texts: data-prep ")[1])
     places = {"FILE": str(tmp_path / "greek.txt"), "SPACE": str(tmp_path / "fitted")}
     assert main([places.get(word, word) for word in remedy]) == 0
@@ -218,7 +218,7 @@ def test_the_rows_of_topics_are_those_that_a_query_of_the_same_words_has(tmp_pat
 
 def test_a_folder_that_is_no_text_space_is_an_error(space, tmp_path):
     shards = write_shards(tmp_path / "shards", 5)
-    with pytest.raises(InputError, match="wanted a text space here"):
+    with pytest.raises(InputError, match="expected a text space here"):
         make_columns(shards.path, shards.path, "words")
 
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from data_prep.__main__ import main
-from data_prep.make_shards import make_shards
+from data_prep.shards.job import make_shards
 from data_prep.sources.folder import folder
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
@@ -112,8 +112,8 @@ def test_a_set_made_from_something_else_is_replaced_only_when_asked(tmp_path: Pa
         (source / "cat.txt").write_text("a hat")  # of the same length
     else:
         pairs_per_shard = 5
-    wanted = "pairs_per_shard 1000 there, 5 wanted" if change == "another setting" else r"inputs.input \w{8}.. there, \w{8}.. wanted"
-    with pytest.raises(InputError, match=f"holds shards made otherwise: {wanted}"):
+    wanted = "pairs_per_shard was 1000 and is 5 now" if change == "another setting" else r"inputs.input was \w{12}.. and is \w{12}.. now"
+    with pytest.raises(InputError, match=f"was made with other settings or inputs: {wanted}"):
         make_shards(folder, {"input": source}, output, pairs_per_shard)
     assert tars(output) == before
     assert len(make_shards(folder, {"input": source}, output, pairs_per_shard, overwrite=True)) == len(list(source.glob("*.png")))
@@ -121,7 +121,7 @@ def test_a_set_made_from_something_else_is_replaced_only_when_asked(tmp_path: Pa
 
 
 @pytest.mark.parametrize("source", ["folder", "captions", "img2dataset"])
-def test_shards_written_into_the_folder_of_the_photos_are_told_as_whole_by_the_second_command(
+def test_shards_written_into_the_folder_of_the_photos_are_recognised_by_the_second_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], source: str
 ) -> None:
     given = photos(tmp_path / "photos")
@@ -138,16 +138,16 @@ def test_shards_written_into_the_folder_of_the_photos_are_told_as_whole_by_the_s
     assert told(capsys, *command) == (0, f"{output}: is there already, 10 pairs\n")
 
 
-def test_a_number_that_is_none_is_told_in_plain_words(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_number_is_reported_in_plain_words(capsys: pytest.CaptureFixture[str]) -> None:
     status, said = told(capsys, "make-shards", "folder", "photos", "--output", "set", "--max-pairs", "ten")
-    assert (status, said) == (2, "error: --max-pairs: wanted int and got ten. See: data-prep make-shards folder --help\n")
+    assert (status, said) == (2, "error: --max-pairs: expected int, got ten. See: data-prep make-shards folder --help\n")
 
 
 def test_only_the_first_pairs_are_taken_where_so_many_are_asked_for(tmp_path: Path) -> None:
     source = photos(tmp_path / "photos")
     shards = make_shards(folder, {"input": source}, tmp_path / "set", max_pairs=3)
     assert list(shards.names) == ["apple.png", "bear.png", "cat.png"]
-    with pytest.raises(InputError, match="max_pairs 3 there, None wanted"):
+    with pytest.raises(InputError, match="max_pairs was 3 and is not set now"):
         make_shards(folder, {"input": source}, tmp_path / "set")
     with pytest.raises(InputError, match="max_pairs is 0"):
         make_shards(folder, {"input": source}, tmp_path / "none", max_pairs=0)
@@ -162,7 +162,7 @@ def test_an_empty_folder_is_a_clear_error(tmp_path: Path, capsys: pytest.Capture
     assert status == 2
     assert (
         message.splitlines()[-1]
-        == f"error: {tmp_path / 'photos'}: no picture (jpg, png, webp, avif) lies in it or below it. Give the folder that holds them"
+        == f"error: {tmp_path / 'photos'}: no picture (jpg, png, webp, avif) in it or its subfolders. Give the folder that holds them"
     )
 
 
@@ -183,10 +183,10 @@ def test_pictures_without_any_text_are_an_error_that_says_what_to_add(tmp_path: 
     assert "IMG_0001.png: has no text: no words in its name, and no IMG_0001.txt" in message
 
 
-def test_unknown_sources_and_settings_are_told_with_near_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_sources_and_settings_are_reported_with_similar_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert told(capsys, "make-shards", "foldr") == (
         2,
-        "error: there is no source 'foldr'. Did you mean folder? (a source of your own is named as package.module:function)\n",
+        "error: there is no source 'foldr'. Did you mean folder? (name your own source as package.module:function)\n",
     )
     assert told(capsys, "make-shards", "folder", tmp_path, "--outptu", "x") == (
         2,

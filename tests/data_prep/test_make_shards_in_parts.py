@@ -11,17 +11,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import made_source
 import pytest
 from made_source import made
 
 from data_prep.__main__ import main
-from data_prep.engine import LocalEngine
-from data_prep.make_shards import make_shards
-from data_prep.plan import Part, ShardJob, make_part, read_plan, repeated_names
+from data_prep.shards.job import make_shards
+from data_prep.shards.plan import Piece, ShardJob, make_piece, read_plan, repeated_names
+from data_prep.shards.workers import LocalWorkers
 from multimodal.boxes import is_whole
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
@@ -46,7 +47,7 @@ def bad_rows(folder: Path) -> list[list[str]]:
 
 
 def make(output: Path, num: int = 40, processes: int = 2, max_bad_share: float = 0.5, **settings: object) -> ShardSet:
-    return make_shards(made, {"num": num, **settings}, output, 4, max_bad_share, workers=LocalEngine(processes))
+    return make_shards(made, {"num": num, **settings}, output, 4, max_bad_share, workers=LocalWorkers(processes))
 
 
 def start(output: Path, *more: str) -> subprocess.Popen[str]:
@@ -131,6 +132,24 @@ def test_a_shard_that_kills_two_workers_is_left_out_and_named(tmp_path: Path, wh
     assert len(shards) == 40 - 6 - 3
 
 
+class LosesAWorker:
+    """Workers of which the first is killed while it writes its shard, and no process that starts later tidies up after it."""
+
+    def __init__(self, output: Path) -> None:
+        self._output = output
+
+    def run(self, task: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        killed = "import os; from multimodal.boxes import atomic_write\nwith atomic_write('000002.tar'): os.kill(os.getpid(), 9)"
+        assert subprocess.run([sys.executable, "-c", killed], cwd=self._output).returncode == -signal.SIGKILL
+        assert list(self._output.glob(".000002.tar.*.part"))
+        yield from ((position, task(item)) for position, item in enumerate(items))
+
+
+def test_the_unfinished_file_of_a_dead_worker_is_not_left_in_the_set(tmp_path: Path, whole: Path) -> None:
+    make_shards(made, {"num": 40}, tmp_path / "set", 4, 0.5, workers=LosesAWorker(tmp_path / "set"))
+    assert files(tmp_path / "set") == files(whole)
+
+
 def test_a_shard_given_up_counts_in_full_and_is_tried_again_by_the_same_command(
     tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,8 +174,8 @@ def test_the_number_of_processes_changes_nothing(tmp_path: Path) -> None:
 
 def test_a_part_made_alone_elsewhere_is_the_shard_of_the_set(tmp_path: Path) -> None:
     make(tmp_path / "set")
-    done = make_part(
-        ShardJob("made_source:made", {"num": 40, "delay_s": 0.0, "repeat": 0}, tmp_path / "alone", 4), Part(7, {"start": 28, "stop": 32})
+    done = make_piece(
+        ShardJob("made_source:made", {"num": 40, "delay_s": 0.0, "repeat": 0}, tmp_path / "alone", 4), Piece(7, {"start": 28, "stop": 32})
     )
     assert tars(tmp_path / "alone") == {"000007.tar": tars(tmp_path / "set")["000007.tar"]}
     assert (done.num_pairs, [bad.key for bad in done.bad]) == (3, ["31.png"])
@@ -208,7 +227,7 @@ def test_a_part_with_more_pairs_than_planned_has_keys_of_its_own(tmp_path: Path)
 def test_memory_does_not_grow_with_the_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     peaks = []
     for num in (1_000, 10_000):
-        make_shards(made, {"num": num}, tmp_path / str(num), 500, 0.5, json=True, workers=LocalEngine(1))
+        make_shards(made, {"num": num}, tmp_path / str(num), 500, 0.5, json=True, workers=LocalWorkers(1))
         peaks.append(json.loads(capsys.readouterr().out)["peak_rss_bytes"])
     few, many = peaks
     assert many - few < 10e6  # the pictures of the larger one are 50 MB
@@ -246,7 +265,7 @@ def test_the_unfinished_shards_of_another_job_are_replaced_only_when_asked(tmp_p
     output = tmp_path / "set"
     interrupted(output, monkeypatch)
     before = files(output)
-    wanted = r"unfinished shards of another job: settings.num 40 there, 20 wanted. Finish that .* --overwrite"
+    wanted = r"is not finished, and was begun with other settings or inputs: settings.num was 40 and is 20 now. Finish it .* --overwrite"
     with pytest.raises(InputError, match=wanted):
         make(output, num=20)
     assert files(output) == before

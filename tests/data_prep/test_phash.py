@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from data_prep.phash import low_frequencies, perceptual_hash
-from multimodal.pictures import BadPicture, picture
+from data_prep.dedup.phash import low_frequencies, perceptual_hash
+from multimodal.pictures.decode import BadPicture, picture
 
 
 def scene(seed: int, width: int = 320, height: int = 240) -> Image.Image:

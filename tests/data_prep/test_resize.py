@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data_prep.__main__ import main
-from data_prep.make_shards import make_shards
-from data_prep.resize import Resize, smaller, target_size
+from data_prep.pictures.resize import Resize, smaller, target_size
+from data_prep.shards.job import make_shards
 from data_prep.sources.folder import folder
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
-from multimodal.pictures import BadPicture, picture, plain_jpeg_size
+from multimodal.pictures.decode import BadPicture, picture, plain_jpeg_size
 from multimodal.shards import ShardSet
 
 pytest.importorskip("torch", reason="torch is not installed (extra resize)")
@@ -166,14 +166,14 @@ def test_the_same_pictures_make_the_same_tar(photos: Path, tmp_path: Path) -> No
 def test_a_set_of_another_size_or_quality_is_not_taken_for_this_one(photos: Path, tmp_path: Path) -> None:
     make_shards(folder, {"input": photos}, tmp_path / "set", max_bad_share=0.5, resize=128)
     make_shards(folder, {"input": photos}, tmp_path / "set", max_bad_share=0.5, resize=128)  # used as it is
-    for resize, quality, told in ((64, 95, "resize.shortest_px 128 there, 64 wanted"), (128, 80, "resize.quality 95 there, 80 wanted")):
+    for resize, quality, told in ((64, 95, "resize.shortest_px was 128 and is 64 now"), (128, 80, "resize.quality was 95 and is 80 now")):
         with pytest.raises(InputError, match=told):
             make_shards(folder, {"input": photos}, tmp_path / "set", max_bad_share=0.5, resize=resize, quality=quality)
-    with pytest.raises(InputError, match="resize.shortest_px 128 there, None wanted"):
+    with pytest.raises(InputError, match="resize.shortest_px was 128 and is not set now"):
         make_shards(folder, {"input": photos}, tmp_path / "set", max_bad_share=0.5)
 
 
 def test_a_quality_for_pictures_that_keep_their_bytes_is_refused(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--quality is of the JPEGs that --resize makes"):
+    with pytest.raises(InputError, match="--quality applies to the JPEGs that --resize makes"):
         make_shards(folder, {"input": photos}, tmp_path / "set", quality=80)
     assert not (tmp_path / "set").exists()

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from data_prep.__main__ import main
-from data_prep.scene_text import add_scene_text, find_reader
+from data_prep.pictures.scene_text import add_scene_text, find_reader
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 from multimodal.shards import ShardSet
@@ -48,11 +48,11 @@ def test_a_picture_in_which_nothing_is_read_keeps_its_pair(lines: Sequence[str])
     assert list(add_scene_text([whole], lambda _: list(lines))) == [whole]
 
 
-def test_a_reader_that_is_none_is_an_error() -> None:
-    with pytest.raises(InputError, match="--ocr tesseract: there is rapidocr, and a reader of your own is named"):
+def test_an_unknown_reader_is_an_error() -> None:
+    with pytest.raises(InputError, match="--ocr tesseract: unknown reader. Use rapidocr, or name your own"):
         find_reader("tesseract")
     with pytest.raises(InputError, match="has no function 'nothing'"):
-        find_reader("data_prep.scene_text:nothing")
+        find_reader("data_prep.pictures.scene_text:nothing")
 
 
 def test_without_its_package_the_error_says_what_to_install() -> None:

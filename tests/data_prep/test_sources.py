@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from data_prep.conformance import check_broken_items, check_parts, check_source, read_all
-from data_prep.emoji import DrawnThings, drawing_key, thing_key, things_of
-from data_prep.npm import Package, fetch, read_members
-from data_prep.pictures import picture_extension
+from data_prep.pictures.formats import picture_extension
 from data_prep.sources import cut, find_source, source_names
+from data_prep.sources._emoji import DrawnThings, drawing_key, thing_key, things_of
+from data_prep.sources._npm import Package, fetch, read_members
 from data_prep.sources.fluent_emoji import DRAWINGS as FLUENT
 from data_prep.sources.fluent_emoji import fluent_emoji
 from data_prep.sources.folder import folder, text_of_name
@@ -28,7 +28,7 @@ from data_prep.sources.img2dataset import img2dataset
 from data_prep.sources.noto_emoji import DRAWINGS as NOTO
 from data_prep.sources.noto_emoji import noto_emoji
 from multimodal.errors import InputError
-from multimodal.pictures import BadPicture, check_decodes
+from multimodal.pictures.decode import BadPicture, check_decodes
 from multimodal.shards import Ledger
 from multimodal.urls import user_cache
 
@@ -91,7 +91,7 @@ def test_reasons_hold_nothing_that_changes_from_run_to_run() -> None:
     assert "0x" not in str(error.value)
 
 
-def test_no_bytes_and_no_picture_are_told_apart() -> None:
+def test_an_empty_file_and_a_file_that_is_no_picture_have_different_reasons() -> None:
     with pytest.raises(BadPicture, match="empty"):
         picture_extension(b"")
     with pytest.raises(BadPicture, match="not a picture"):
@@ -215,7 +215,7 @@ def test_what_a_nas_or_a_system_left_beside_the_photos_is_passed_over_and_counte
     write_files(root, {**dict.fromkeys(LEFT_BEHIND, picture(50)), "System Volume Information/x.jpg": picture(51), "Thumbs.db": b"x"})
     assert check_source(folder, {"input": root}) == before
     folder_plan(10, root)
-    assert f"{len(LEFT_BEHIND) + 2} pictures are passed over" in capsys.readouterr().err  # and the one in .thumbnails that was there
+    assert f"{len(LEFT_BEHIND) + 2} pictures are skipped" in capsys.readouterr().err  # and the one in .thumbnails that was there
 
 
 @pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl", "captions.txt", "results.csv", "train.parquet", "labels.tsv"])
@@ -262,7 +262,7 @@ def test_a_link_that_leads_nowhere_costs_only_itself(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_pictures_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no picture .* lies in it"):
+    with pytest.raises(InputError, match="no picture .* in it or its subfolders"):
         read_all(folder, {"input": tmp_path})
     write_tar(tmp_path / "0.tar", {"a.txt": "a"})
     with pytest.raises(InputError, match="use the source img2dataset"):
@@ -301,7 +301,7 @@ def test_ranges_of_a_folder_make_what_the_folder_makes(tmp_path: Path, size: int
 def test_a_folder_that_changes_under_a_plan_is_noticed(tmp_path: Path) -> None:
     [part] = folder_plan(100, photos(tmp_path))
     (tmp_path / "another cat.png").write_bytes(picture(8))
-    with pytest.raises(InputError, match="has changed since this job was begun. Begin again with --overwrite"):
+    with pytest.raises(InputError, match="has changed since this job was started. Start again with --overwrite"):
         read_all(folder, {"input": tmp_path, "part": part})
 
 
@@ -493,7 +493,7 @@ def npm_bin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "bin"
 
 
-def test_archives_that_lie_in_a_folder_are_read_without_npm(tmp_path: Path) -> None:
+def test_archives_in_a_folder_are_read_without_npm(tmp_path: Path) -> None:
     package = archive(tmp_path / "scope-thing-1.0.0.tgz")
     path = fetch(package, tmp_path)
     assert read_members(path, lambda name: name.endswith(".webp")) == {"package/assets/a.webp": b"picture"}
@@ -503,12 +503,12 @@ def test_an_archive_that_is_another_release_is_refused(tmp_path: Path) -> None:
     package = archive(tmp_path / "scope-thing-1.0.0.tgz")
     with open(tmp_path / "scope-thing-1.0.0.tgz", "ab") as file:
         file.write(b"\0")
-    with pytest.raises(InputError, match="is not the release of @scope/thing@1.0.0 that was tried"):
+    with pytest.raises(InputError, match="is not the pinned release of @scope/thing@1.0.0"):
         fetch(package, tmp_path)
 
 
 def test_a_folder_without_the_archive_says_how_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="Fetch it into that folder with: npm pack thing@1.0.0"):
+    with pytest.raises(InputError, match="Download it into that folder with: npm pack thing@1.0.0"):
         fetch(Package("thing", "1.0.0", "sha512-"), tmp_path)
 
 
@@ -525,7 +525,7 @@ def test_npm_fetches_once_and_the_cache_serves_after_that(tmp_path: Path, npm_bi
     assert fetch(package, None).read_bytes() == (tmp_path / "scope-thing-1.0.0.tgz").read_bytes()
 
 
-def test_what_npm_says_of_its_failure_is_told_and_nothing_is_left(tmp_path: Path, npm_bin: Path) -> None:
+def test_npms_error_is_reported_and_nothing_is_left(tmp_path: Path, npm_bin: Path) -> None:
     program(npm_bin, "npm", "echo 'npm error network ENOTFOUND' >&2; exit 1")
     with pytest.raises(InputError, match="npm pack thing@1.0.0 failed with status 1: npm error network ENOTFOUND"):
         fetch(Package("thing", "1.0.0", "sha512-"), None)

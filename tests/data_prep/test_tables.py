@@ -21,14 +21,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_prep import text_files
-from data_prep.columns import CAPTIONS, FILES, Column
 from data_prep.conformance import check_parts, read_all
-from data_prep.lines import BadLine, json_object, lines_from, text_of_line
-from data_prep.make_shards import make_shards
+from data_prep.files import text_files
+from data_prep.files.columns import CAPTIONS, FILES, Column
+from data_prep.files.lines import BadLine, json_object, lines_from, text_of_line
+from data_prep.files.tables import layout_of, rows
+from data_prep.shards.job import make_shards
 from data_prep.sources.articles import articles
 from data_prep.sources.captions import captions, inputs
-from data_prep.tables import layout_of, rows
 from multimodal.errors import InputError
 from multimodal.shards import ShardSet
 from multimodal.shards.index import index_tars
@@ -79,9 +79,7 @@ def written(table: Sequence[Sequence[str]], separator: str, end: str = "\r\n") -
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252", "mac_roman"])
-def test_a_table_is_read_whatever_separates_its_fields_and_encodes_its_text(
-    tmp_path: Path, separator: str, encoding: str, end: str
-) -> None:
+def test_a_table_is_read_with_any_separator_and_encoding(tmp_path: Path, separator: str, encoding: str, end: str) -> None:
     table = [("file", "caption"), *((f"{n}.png", text) for n, text in enumerate(TEXTS))]
     content = written(table, separator, end).encode(encoding)
     path = tmp_path / "t.csv"
@@ -172,7 +170,7 @@ def test_text_in_another_encoding_is_refused_until_the_encoding_is_named(tmp_pat
     folder(tmp_path, "a.png")
     text = {"shift_jis": "湖の青い船", "cp1250": "łódka na jeziorze, późną nocą, ławka żółta"}.get(encoding, "синяя лодка на озере")
     content = f"file;caption\na.png;{text}\n".encode(encoding)
-    with pytest.raises(InputError, match=r"t.csv line 2: is not UTF-8 \(byte 0x..\).*--encoding"):
+    with pytest.raises(InputError, match=r"t.csv line 2: is neither UTF-8 \(byte 0x..\).*--encoding"):
         told(tmp_path, "t.csv", content)
     assert told(tmp_path, "t.csv", content, encoding=encoding) == ([("a.png", (text,))], [])
     with pytest.raises(InputError, match="--encoding klingon: unknown text encoding"):
@@ -220,10 +218,10 @@ def test_an_option_wins_over_usual_names_and_the_order_of_columns_is_no_matter(t
     ("content", "message"),
     [
         ("file,caption,caption\na.png,x,y\n", "more than one column 'caption'.*Rename all but one"),
-        ("caption\na cat\n", "t.csv line 1: has no column 'file' of pictures.* are caption. Name yours with --file-column"),
+        ("caption\na cat\n", "t.csv line 1: has no column 'file' of pictures.* are caption. Give its name with --file-column"),
         ("file;caption\n", "has a header line and no row below it"),
-        ("bild;satz\na.png;x\n", "the columns are bild, satz. Name yours with --file-column"),
-        ("a.png,a cat,7\n", "line 1: is a row and no header: a.png,a cat,7. Name its columns, in their order: --columns file caption"),
+        ("bild;satz\na.png;x\n", "the columns are bild, satz. Give its name with --file-column"),
+        ("a.png,a cat,7\n", "line 1: is a row, not a header: a.png,a cat,7. Name its columns, in order: --columns file caption"),
         (" \n\n", "is empty"),
     ],
 )
@@ -232,7 +230,7 @@ def test_a_header_that_lacks_what_is_needed_is_an_error_that_names_the_remedy(tm
         told(tmp_path, "t.csv", content)
 
 
-def test_a_table_without_a_header_is_told_by_what_it_holds_or_by_the_names_given(tmp_path: Path) -> None:
+def test_a_table_without_a_header_is_recognised_by_its_content_or_the_names_given(tmp_path: Path) -> None:
     folder(tmp_path, "a.png")
     assert told(tmp_path, "t.csv", "a.png,a cat\n") == ([("a.png", ("a cat",))], [])
     assert told(tmp_path, "t.tsv", "a cat; at noon\ta.png\n") == ([("a.png", ("a cat; at noon",))], [])
@@ -280,7 +278,7 @@ def test_a_long_field_is_read_and_the_csv_modules_own_limit_stays_as_it_was(tmp_
 
 
 def test_a_line_beyond_the_bound_costs_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("data_prep.lines", "data_prep.tables", "data_prep.text_files"):
+    for module in ("data_prep.files.lines", "data_prep.files.tables", "data_prep.files.text_files"):
         monkeypatch.setattr(f"{module}.MAX_LINE_BYTES", 100)
     folder(tmp_path, "a.png", "b.png")
     long = "x" * 1000
@@ -300,7 +298,7 @@ def test_a_line_beyond_the_bound_costs_itself_alone(tmp_path: Path, monkeypatch:
 
 
 def test_a_packed_line_of_many_times_the_bound_is_not_held_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("data_prep.lines", "data_prep.text_files"):
+    for module in ("data_prep.files.lines", "data_prep.files.text_files"):
         monkeypatch.setattr(f"{module}.MAX_LINE_BYTES", 1000)
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b"x" * 10_000_000 + b"\nshort\n"))
     assert [len(line.content) for line in lines_from(tmp_path / "a.jsonl.gz")] == [1001, 6]
@@ -333,7 +331,7 @@ def test_nulls_and_numbers_in_parquet_are_taken_as_in_a_table(tmp_path: Path, co
         "t.parquet row 1: names no picture" if column == "file" else "t.parquet row 1 a.png: has no text",
         "t.parquet row 2 b.png: has no text",
     ]
-    with pytest.raises(InputError, match="its column 'image' holds struct.* and no file names. Name another with --file-column"):
+    with pytest.raises(InputError, match="its column 'image' holds struct.*, not file names. Name another with --file-column"):
         read_all(captions, {"input": tmp_path / "t.parquet", "file_column": "image"})
 
 
@@ -410,7 +408,7 @@ def test_a_picture_is_found_by_its_name_however_another_system_spells_it(tmp_pat
     if not is_tar:  # a set is told to have changed where such a picture has
         before = make_shards(captions, settings, tmp_path / "set").manifest.config["inputs"]
         (tmp_path / "photos" / there).write_bytes(picture(0) + b"longer")
-        with pytest.raises(InputError, match="made otherwise: inputs.images"):
+        with pytest.raises(InputError, match="was made with other settings or inputs: inputs.images"):
             make_shards(captions, settings, tmp_path / "set")
         assert set(before) == {"input", "images"}
 
@@ -456,7 +454,7 @@ def test_a_picture_outside_the_folder_is_read_only_where_that_is_allowed(tmp_pat
     assert len(pairs) == 2 and not bad
 
 
-def test_an_absolute_path_into_the_folder_and_a_link_that_lies_in_it_are_followed(tmp_path: Path) -> None:
+def test_an_absolute_path_into_the_folder_and_a_link_in_it_are_followed(tmp_path: Path) -> None:
     folder(tmp_path, "elsewhere/b.png", "photos/a.png")
     os.symlink(tmp_path / "elsewhere/b.png", tmp_path / "photos/link.png")
     os.symlink(tmp_path / "photos", tmp_path / "way")

@@ -79,7 +79,7 @@ def test_a_broken_document_costs_only_itself(tmp_path: Path, file: str, content:
 
 
 @pytest.mark.parametrize("line", ["bb-3 p2 1", "bb-3\tp2", "bb-3\tp2\t11", "bb-3\tp2\t0", "../bb-3\tp2\t1", "bb-3\tp2\tart"])
-def test_a_line_that_is_none_costs_only_itself(tmp_path: Path, line: str) -> None:
+def test_an_invalid_line_costs_only_itself(tmp_path: Path, line: str) -> None:
     path = data_set(tmp_path) / LISTS["train"]
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], line, lines[2]]))
@@ -98,12 +98,12 @@ def test_a_text_that_is_not_well_formed_is_read_from_tag_to_tag(tmp_path: Path) 
     assert check_source(ucsd_wikipedia, {"input": tmp_path})[1].texts == ("R&B, caf\u00e9 & 3 < 4",)
 
 
-def test_a_wrong_folder_says_what_was_looked_for_and_what_lies_there(tmp_path: Path) -> None:
+def test_a_wrong_folder_says_what_was_expected_and_what_was_found(tmp_path: Path) -> None:
     root = data_set(tmp_path / "archive" / "wikipedia_dataset")
-    with pytest.raises(InputError, match=rf"looked for .*, and found wikipedia_dataset/. They lie in {root}"):
+    with pytest.raises(InputError, match=rf"expected .*, and found wikipedia_dataset/. They are in {root}"):
         plan(10, tmp_path / "archive")
     (root / "images_wd_256").rename(root / "pictures")
-    with pytest.raises(InputError, match="looked for the folder images_wd_256 or images_wd or images, and found pictures/, testset"):
+    with pytest.raises(InputError, match="expected the folder images_wd_256 or images_wd or images, and found pictures/, testset"):
         read_all(ucsd_wikipedia, {"input": root})
     for name in LISTS.values():
         (root / name).write_text("\n")
@@ -147,5 +147,5 @@ def test_xml_that_declares_entities_or_is_broken_is_refused(content: str, reason
         parse_xml(content.encode())
 
 
-def test_a_dtd_that_lies_elsewhere_is_not_fetched() -> None:
+def test_an_external_dtd_is_not_loaded() -> None:
     assert parse_xml(b'<!DOCTYPE x SYSTEM "http://127.0.0.1:9/never.dtd"><x>words</x>').text == "words"

@@ -23,7 +23,7 @@ from PIL import Image
 
 from data_prep.__main__ import main
 from data_prep.conformance import check_parts, check_source, read_all
-from data_prep.img2dataset_program import LOCK, FetchSettings, find_program
+from data_prep.sources._img2dataset_program import LOCK, FetchSettings, find_program
 from data_prep.sources.urls import LIST, plan, urls
 from multimodal.errors import InputError
 from multimodal.shards import ShardSet
@@ -141,9 +141,9 @@ def check_parts_of(root: Path, program: Path, pairs_per_shard: int) -> list[dict
 
 def test_downloads_that_were_stopped_go_on_with_the_tars_that_are_missing(tmp_path: Path, stand_in: Path) -> None:
     (stand_in.parent / "fail").touch()
-    with pytest.raises(InputError, match=r"ended with status 3, and 3 of 4 tars are not done. Run the same command again to go on"):
+    with pytest.raises(InputError, match=r"ended with status 3, and 3 of 4 tars are not done. Run the same command again to continue"):
         plan(2, **settings(tmp_path, stand_in))
-    with pytest.raises(InputError, match=r"2 of 4 tars are not done.* It said, in .*img2dataset.log: the disk is full"):
+    with pytest.raises(InputError, match=r"2 of 4 tars are not done.* The end of .*img2dataset.log: the disk is full"):
         plan(2, **settings(tmp_path, stand_in))
     first = (tmp_path / "downloads/tars/00000.tar").stat().st_mtime_ns
     (stand_in.parent / "fail").unlink()
@@ -156,7 +156,7 @@ def test_a_folder_that_is_being_fetched_into_is_left_alone(tmp_path: Path, stand
         plan(2, **settings(tmp_path, stand_in))
     with open(tmp_path / "downloads" / LOCK, "w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match="is fetching into this folder already"):
+        with pytest.raises(InputError, match="is downloading into this folder"):
             plan(2, **settings(tmp_path, stand_in))
 
 
@@ -173,7 +173,7 @@ def test_an_interrupt_ends_the_program_and_a_kill_leaves_the_folder_to_it(tmp_pa
     assert ours.wait() == (130 if how == signal.SIGINT else -signal.SIGKILL)
     program, worker = map(int, numbers)
     if how == signal.SIGKILL:
-        with pytest.raises(InputError, match="is fetching into this folder already"):
+        with pytest.raises(InputError, match="is downloading into this folder"):
             plan(2, **given)
         os.killpg(program, signal.SIGKILL)
     assert not stays(program) and not stays(worker)
@@ -201,20 +201,20 @@ def test_downloads_that_are_finished_need_no_program(tmp_path: Path, stand_in: P
 
 def test_downloads_of_another_list_or_size_are_refused(tmp_path: Path, stand_in: Path) -> None:
     plan(2, **settings(tmp_path, stand_in))
-    with pytest.raises(InputError, match=r"holds the downloads of another job \(side_px was another\)"):
+    with pytest.raises(InputError, match="side_px was 256 and is not set now. Give the same settings"):
         plan(2, **settings(tmp_path, stand_in, side_px=None))
     changed = settings(tmp_path, stand_in)
     changed["input"].write_text(TSV + "http://h/ok/8\teight\n")
-    with pytest.raises(InputError, match=r"\(input was another\)"):
+    with pytest.raises(InputError, match=r"inputs: input was \w{12}.. and is \w{12}.. now"):
         plan(2, **changed)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "00000.tar").write_bytes(b"")
-    with pytest.raises(InputError, match="is not a folder of downloads that was begun here.*make-shards img2dataset"):
+    with pytest.raises(InputError, match="is not a folder of downloads of this source.*make-shards img2dataset"):
         plan(2, **settings(tmp_path, stand_in, downloads=tmp_path / "other"))
 
 
 def test_only_so_many_addresses_are_fetched_to_try_something_out(tmp_path: Path, stand_in: Path) -> None:
-    assert len(check_source(urls, settings(tmp_path, stand_in, max_urls=1))) == 1
+    assert len(check_source(urls, settings(tmp_path, stand_in, max_urls=1), keeps=["downloads"])) == 1
 
 
 def test_the_command_makes_shards_of_a_list_and_uses_them_again(tmp_path: Path, stand_in: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -252,7 +252,9 @@ def test_equal_lists_in_any_format_are_equal_pairs(
     tmp_path: Path, stand_in: Path, name: str, content: str | bytes, others: dict[str, Any]
 ) -> None:
     (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
-    pairs = check_source(urls, {"input": tmp_path / name, "downloads": tmp_path / "d", "img2dataset": stand_in, **others})
+    pairs = check_source(
+        urls, {"input": tmp_path / name, "downloads": tmp_path / "d", "img2dataset": stand_in, **others}, keeps=["downloads"]
+    )
     assert sorted((pair.group, *pair.texts) for pair in pairs) == [("http://h/ok/1", 'a "b'), ("http://h/ok/2", "c, d")]
 
 
@@ -272,14 +274,14 @@ def test_a_row_that_is_broken_costs_only_itself(tmp_path: Path, stand_in: Path) 
 @pytest.mark.parametrize(
     ("name", "content", "others", "message"),
     [
-        ("l.txt", b"", {}, "is no list of addresses by its name. They end in .parquet, .tsv, .csv"),
-        ("l.tsv", b"http://h/1\tone\t1\n", {}, "line 1: is a row and no header.*Name its columns, in their order: --columns url text"),
+        ("l.txt", b"", {}, "is not a list of URLs, by its name. They end in .parquet, .tsv, .csv"),
+        ("l.tsv", b"http://h/1\tone\t1\n", {}, "line 1: is a row, not a header.*Name its columns, in order: --columns url text"),
         ("l.csv", b"adresse,text\n", {}, "has no column 'url'.*; the columns are adresse, text.*name the columns with --columns"),
         ("l.csv", b"url,url,text\n", {}, "has more than one column 'url'"),
-        ("l.csv", b"url,worte\n", {}, "has no column 'text'.*Name yours with --text-column"),
-        ("l.tsv", b"url\ttext\n", {}, "names no address"),
-        ("l.tsv", b"url\ttext\nhttp://h/1\t\xe4\xee\xec\n", {}, r"is not UTF-8 .*byte 0xe4"),
-        ("l.parquet", b"no parquet", {}, "is not a whole Parquet file"),
+        ("l.csv", b"url,worte\n", {}, "has no column 'text'.*Give its name with --text-column"),
+        ("l.tsv", b"url\ttext\n", {}, "has no URL"),
+        ("l.tsv", b"url\ttext\nhttp://h/1\t\xe4\xee\xec\n", {}, r"is neither UTF-8 .*byte 0xe4"),
+        ("l.parquet", b"no parquet", {}, "is not a valid Parquet file"),
         ("l.parquet", parquet({"url": ["http://h/1"], "text": ["a"]}), {"columns": ["url", "text"]}, "leave out --columns"),
     ],
 )
@@ -300,7 +302,7 @@ def test_a_program_that_is_not_there_is_an_error_that_says_how_to_get_it(tmp_pat
         find_program(None, None)
     with pytest.raises(InputError, match=r"--create-environment.*uv venv .*/i2d && uv pip install --python .*img2dataset==1"):
         find_program(None, tmp_path / "i2d")
-    with pytest.raises(InputError, match="there is no such program"):
+    with pytest.raises(InputError, match="no such program"):
         find_program(tmp_path / "img2dataset", None)
     with pytest.raises(InputError, match="threads is 0"):
         FetchSettings(threads=0)

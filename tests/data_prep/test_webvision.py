@@ -105,7 +105,7 @@ def test_pictures_of_val_are_paired_with_the_name_of_their_class(tmp_path: Path)
     for pairs_per_shard in (1, 2, 1000):
         assert check_parts(webvision, settings, pairs_per_shard)
     (tmp_path / "info/synsets.txt").unlink()
-    with pytest.raises(InputError, match="looked for info/synsets.txt, and found"):
+    with pytest.raises(InputError, match="expected info/synsets.txt, and found"):
         plan(10, **settings)
 
 
@@ -133,18 +133,23 @@ def test_parts_end_where_a_json_file_does_unless_it_has_more_rows_than_a_shard(t
     ("path", "content", "lost", "reason"),
     [
         ("google_json/q0001.json", "[{}", 2, "its text is in google/q0001.json, which is not JSON"),
-        ("google_json/q0001.json", '{"rows": []}', 2, "its text is in google/q0001.json, which holds a dict; a list is wanted"),
+        ("google_json/q0001.json", '{"rows": []}', 2, "its text is in google/q0001.json: expected a list, got a dict"),
         (
             "google_json/q0001.json",
             '[{"title": "A tench", "description": "Caught in May."}]',
             1,
             "its text is in row 3 of google/q0001.json",
         ),
-        ("google_json/q0002.json", '["Shark"]', 1, "row 1 of google/q0002.json is a str; an object is wanted"),
-        ("google_json/q0002.json", '[{"title": 7}]', 1, "its `title` is a int; a string is wanted"),
+        ("google_json/q0002.json", '["Shark"]', 1, "row 1 of google/q0002.json: expected an object, got a str"),
+        ("google_json/q0002.json", '[{"title": 7}]', 1, "its `title`: expected a string, got a int"),
         ("google_json/q0002.json", '[{"tags": "sea"}]', 1, "`tags` in row 1 of google/q0002.json is no list of strings"),
         ("google_json/q0002.json", '[{"title": "", "tags": []}]', 1, "has no text"),
-        ("google_json/q0002.json", None, 1, "its text is in google/q0002.json, and there is none of google_json/q0002.json, meta/google"),
+        (
+            "google_json/q0002.json",
+            None,
+            1,
+            "its text is in google/q0002.json, and none of these files exists: google_json/q0002.json, meta/google",
+        ),
         ("google/q0002/a.jpg", None, 1, "no such picture in"),
         ("google/q0002/a.jpg", "no picture", 1, "not a picture"),
         ("info/synsets.txt", "n01 tench, Tinca tinca\nn02 goldfish\n", 1, "its class is 2, and info/synsets.txt has 0 to 1"),
@@ -168,11 +173,11 @@ def test_what_is_broken_costs_the_pictures_it_speaks_of(tmp_path: Path, path: st
 @pytest.mark.parametrize(
     ("file", "text", "reason"),
     [
-        ("google/q0002/a.jpg", "google/q0002.json 1", "is b'google/q0002/a.jpg'; wanted is path and class"),
-        ("google/q0002/a.jpg x", "google/q0002.json 1", "is b'google/q0002/a.jpg x'; wanted is path and class"),
-        ("google/q0002/a.jpg 2", "google/q0002.json", "is b'google/q0002.json'; wanted is JSON file and row"),
+        ("google/q0002/a.jpg", "google/q0002.json 1", "expected path and class, `google/q0001/a.jpg 0`, got b'google/q0002/a.jpg'"),
+        ("google/q0002/a.jpg x", "google/q0002.json 1", "expected path and class, `google/q0001/a.jpg 0`, got b'google/q0002/a.jpg x'"),
+        ("google/q0002/a.jpg 2", "google/q0002.json", "expected JSON file and row, `google/q0001.json 1`, got b'google/q0002.json'"),
         ("google/q0002/a.jpg 2", "google/q0002.json 0", "its text is in row 0 of google/q0002.json, which has 1"),
-        ("google/q0002/a.jpg 2", "../google_json/q0002.json 1", "its text is in ../google_json/q0002.json, and there is none of"),
+        ("google/q0002/a.jpg 2", "../google_json/q0002.json 1", "its text is in ../google_json/q0002.json, and none of these files exists"),
         ("../google/q0002/a.jpg 2", "google/q0002.json 1", "its path leads out of the data set"),
     ],
 )
@@ -193,24 +198,22 @@ def test_a_line_that_cannot_be_used_is_named_by_its_number(tmp_path: Path, file:
 def test_lists_of_different_length_are_an_error(tmp_path: Path, name: str, other: str) -> None:
     path = data_set(tmp_path) / f"info/{name}.txt"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
-    with pytest.raises(InputError, match=rf"{name}.txt: ends after 2 lines, and {other}.txt goes on"):
+    with pytest.raises(InputError, match=rf"{name}.txt: ends after 2 lines, before {other}.txt"):
         plan(10, tmp_path, "google")
 
 
-def test_a_wrong_folder_a_missing_archive_and_an_empty_list_are_told(tmp_path: Path) -> None:
+def test_a_wrong_folder_a_missing_archive_and_an_empty_list_are_reported(tmp_path: Path) -> None:
     root = data_set(tmp_path / "data" / "WebVision")
-    with pytest.raises(InputError, match=rf"found WebVision/. They lie in {root}: give that folder"):
+    with pytest.raises(InputError, match=rf"found WebVision/. They are in {root}: give that folder"):
         plan(10, tmp_path / "data")
     (root / "google_json").rename(root / "elsewhere")
     with pytest.raises(
-        InputError, match=r"looked for google_json/q0001.json, meta/google/q0001.json, google/q0001.json, and found elsewhere/"
+        InputError, match=r"expected google_json/q0001.json, meta/google/q0001.json, google/q0001.json, and found elsewhere/"
     ):
         plan(10, root, "google")
     (root / "elsewhere").rename(root / "google_json")
     (root / "google").rename(root / "pictures")
-    with pytest.raises(
-        InputError, match=r"the first picture is google/q0001/a.jpg; looked for google/q0001, train_images_256/google/q0001"
-    ):
+    with pytest.raises(InputError, match=r"the first picture is google/q0001/a.jpg; expected google/q0001, train_images_256/google/q0001"):
         plan(10, root, "google")
     (root / "info/val_filelist.txt").write_text("")
     with pytest.raises(InputError, match="val_filelist.txt: is empty"):

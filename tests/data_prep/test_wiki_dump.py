@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.bzip2 import Damage, block_starts, read_blocks
-from data_prep.wiki_dump import Dump, Page, extracted_articles, extracted_files, is_dump
+from data_prep.wiki.bzip2 import Damage, block_starts, read_blocks
+from data_prep.wiki.dump import Dump, Page, extracted_articles, extracted_files, is_dump
 from multimodal.errors import InputError
 
 Bad = list[tuple[str, str, str]]
@@ -162,7 +162,7 @@ def test_a_damaged_stream_costs_its_pages_and_is_named(multistream: Path, tmp_pa
     assert len(bad) == 1 and bad[0][0].startswith(f"{damaged.name} at bit ") and bad[0][2] == "its bzip2 is damaged: Invalid data stream"
 
 
-def test_a_damaged_block_costs_the_pages_that_lie_in_it_wherever_the_file_is_cut(english: Path, tmp_path: Path) -> None:
+def test_a_damaged_block_costs_its_pages_wherever_the_file_is_cut(english: Path, tmp_path: Path) -> None:
     content = bytearray(english.read_bytes())
     cuts = Dump(english).cuts()
     content[(cuts[3] + cuts[4]) // 16] ^= 255
@@ -250,7 +250,7 @@ def test_redirects_and_other_namespaces_are_passed_over(tmp_path: Path) -> None:
 
 def test_what_is_no_dump_or_not_its_index_is_an_error(tmp_path: Path, multistream: Path) -> None:
     (tmp_path / "a.xml").write_text("<html>")
-    with pytest.raises(InputError, match=r"a.xml: is no MediaWiki dump: it does not begin with <mediawiki>"):
+    with pytest.raises(InputError, match=r"a.xml: is not a MediaWiki dump: it does not begin with <mediawiki>"):
         read(Dump(tmp_path / "a.xml"))
     (tmp_path / "b.xml").write_text('<?xml version="1.0" encoding="ISO-8859-1"?><mediawiki>')
     with pytest.raises(InputError, match="b.xml: its XML is in ISO-8859-1"):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from data_prep.wiki_html import read_html
-from data_prep.wikitext import read_wikitext
+from data_prep.wiki.html import read_html
+from data_prep.wiki.wikitext import read_wikitext
 
 
 def captions(html: str) -> dict[str, str]:

@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 
 from data_prep.conformance import check_broken_items, check_source, read_all
-from data_prep.make_shards import make_shards
+from data_prep.shards.job import make_shards
 from data_prep.sources.wikipedia import plan, wikipedia
-from data_prep.wiki_dump import Dump
-from data_prep.wikitext import hashed_path, read_wikitext, words_of
+from data_prep.wiki.dump import Dump
+from data_prep.wiki.wikitext import hashed_path, read_wikitext, words_of
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
 
@@ -123,7 +123,7 @@ def test_parts_one_after_the_other_are_the_whole(tmp_path: Path, pairs_per_shard
     assert plan(pairs_per_shard, **settings) == plan(pairs_per_shard, **settings)
 
 
-def test_pictures_may_lie_in_mediawikis_hashed_folders_or_in_tars(tmp_path: Path) -> None:
+def test_pictures_may_be_in_mediawikis_hashed_folders_or_in_tars(tmp_path: Path) -> None:
     plain = check_source(wikipedia, write(tmp_path))
     for name, content in PICTURES.items():
         path = tmp_path / "hashed" / hashed_path(name.replace(" ", "_"))
@@ -182,7 +182,7 @@ def test_text_of_wikiextractor_needs_such_a_table(tmp_path: Path) -> None:
         lines = f'<doc id="{page.id}" url="{url}" title="{page.title}">\n{page.title}\n\n{WORDS}\n</doc>\n'
         (tmp_path / "text" / folder / "wiki_00").write_text(lines)
     settings |= {"input": tmp_path / "text"}
-    with pytest.raises(InputError, match="does not say which pictures it had: give a table, --wit"):
+    with pytest.raises(InputError, match="do not say which pictures an article has: give a table with --wit"):
         read_all(wikipedia, settings)
     settings |= {"wit": write_wit(tmp_path / "wit.tsv")}
     pairs = check_source(wikipedia, settings)
@@ -202,31 +202,31 @@ def test_what_is_no_table_of_wit_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("last", "reason"),
-    [("en\tTid", r"row 2: has 2 fields, where there are 3 columns"), ("en\tTi\rdes\ta.jpg", "is no table of WIT: new-line")],
+    [("en\tTid", r"row 2: has 2 fields for 3 columns"), ("en\tTi\rdes\ta.jpg", "is not a table of WIT: new-line")],
 )
 def test_a_table_of_wit_that_is_cut_off_or_damaged_is_an_error_and_no_smaller_set(tmp_path: Path, last: str, reason: str) -> None:
     settings = write(tmp_path)
     (tmp_path / "cut.tsv").write_bytes(f"language\tpage_title\timage_url\nen\tTides\tMoss.jpg\n{last}".encode())
-    with pytest.raises(InputError, match=rf"cut.tsv.*{reason}.*Get the table again"):
+    with pytest.raises(InputError, match=rf"cut.tsv.*{reason}.*Download the table again"):
         read_all(wikipedia, settings | {"wit": tmp_path / "cut.tsv"})
 
 
-def test_a_folder_of_dumps_and_an_index_of_no_dump_are_told(tmp_path: Path) -> None:
+def test_a_folder_of_dumps_and_an_index_of_no_dump_are_reported(tmp_path: Path) -> None:
     settings = write(tmp_path)
     with pytest.raises(InputError, match=r"is a folder without WikiExtractor's files .* or a dump: one file"):
         read_all(wikipedia, settings | {"input": tmp_path})
     (tmp_path / "text" / "AA").mkdir(parents=True)
     (tmp_path / "text" / "AA" / "wiki_00").write_text("")
-    with pytest.raises(InputError, match="--index is of a multistream dump. Leave it out"):
+    with pytest.raises(InputError, match="--index is for a multistream dump. Leave it out"):
         read_all(
             wikipedia,
             settings | {"input": tmp_path / "text", "wit": write_wit(tmp_path / "wit.tsv"), "index": tmp_path / "index.txt"},
         )
 
 
-def test_a_dump_without_its_pictures_and_a_zim_file_without_libzim_are_told(tmp_path: Path) -> None:
+def test_a_dump_without_its_pictures_and_a_zim_file_without_libzim_are_reported(tmp_path: Path) -> None:
     settings = write(tmp_path)
-    with pytest.raises(InputError, match=r"wiki.xml.bz2: has no pictures in it, as a ZIM file does; give the folder .*, --images"):
+    with pytest.raises(InputError, match=r"wiki.xml.bz2: contains no pictures \(only ZIM files do\); give the folder .* with --images"):
         make_shards(wikipedia, {"input": settings["input"]}, tmp_path / "set")
     try:
         import libzim  # noqa: F401
@@ -236,7 +236,7 @@ def test_a_dump_without_its_pictures_and_a_zim_file_without_libzim_are_told(tmp_
             make_shards(wikipedia, {"input": tmp_path / "wiki.zim"}, tmp_path / "set")
 
 
-def test_shards_that_lie_in_the_folder_of_the_pictures_are_found_to_be_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shards_in_the_folder_of_the_pictures_are_recognised_as_made_already(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = write(tmp_path)
     for _ in range(2):
         make_shards(wikipedia, settings, settings["images"] / "shards")

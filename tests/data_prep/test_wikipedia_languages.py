@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from data_prep.__main__ import main
-from data_prep.wiki_dump import Dump
-from data_prep.wiki_words import words_of_language
-from data_prep.wikitext import read_wikitext
+from data_prep.wiki.dump import Dump
+from data_prep.wiki.wikitext import read_wikitext
+from data_prep.wiki.words import words_of_language
 from multimodal.shards import open_set
 
 WORDS = " ".join(["marea"] * 60)

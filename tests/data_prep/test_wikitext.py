@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.wiki_words import words_of_language
-from data_prep.wikitext import _SLOW_WORD, Illustration, _quick_word, file_name, hashed_path, read_wikitext, words_of
+from data_prep.wiki.wikitext import _SLOW_WORD, Illustration, _quick_word, file_name, hashed_path, read_wikitext, words_of
+from data_prep.wiki.words import words_of_language
 
 AssertLinear = Callable[[Callable[[str], object], Callable[[int], str]], None]
 

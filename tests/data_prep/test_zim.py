@@ -15,7 +15,7 @@ from PIL import Image
 from data_prep.__main__ import main
 from data_prep.conformance import check_parts, check_source, read_all
 from data_prep.sources.wikipedia import wikipedia
-from data_prep.zim import Zim, picture_path
+from data_prep.wiki.zim import Zim, picture_path
 from multimodal.errors import InputError
 from multimodal.shards import ShardSet
 
@@ -149,7 +149,7 @@ def test_a_picture_that_is_missing_or_broken_is_named_and_the_others_stay(tmp_pa
     assert [pair.name for pair in pairs] == ["Élan/moved.jpg"]
     told = {bad.key: (bad.where, bad.reason) for bad in ledger.entries}
     assert told.pop("Moon/Phases/Moss.png")[1].startswith("does not decode")
-    missing = f"wiki.zim holds no {COMMONS}/Low tide.jpg"
+    missing = f"wiki.zim has no entry {COMMONS}/Low tide.jpg"
     assert told == {f"{id}/Low tide.jpg": (f"wiki.zim article {id}", missing) for id in ("Moon/Phases", "Tides")}
 
 
@@ -161,7 +161,7 @@ def test_parts_one_after_the_other_are_the_whole(tmp_path: Path, pairs_per_shard
     assert parts[-1]["stop"] == Zim(settings["input"]).num_entries
 
 
-def test_a_damaged_piece_of_the_file_costs_what_lies_in_it_and_parts_agree_on_that(tmp_path: Path) -> None:
+def test_a_damaged_piece_of_the_file_costs_its_content_and_parts_agree_on_that(tmp_path: Path) -> None:
     noise = (" ".join(map(str, row)) for row in np.random.default_rng(0).integers(0, 10**9, (140, 3000)))  # several pieces of the file
     articles = [replace(one, body=f"{one.body}<p>{numbers}</p>") for one, numbers in zip(many(20), noise, strict=True)]
     settings = write(tmp_path / "wiki.zim", articles)
@@ -228,14 +228,14 @@ def test_the_address_of_a_picture_leads_from_its_page(page: str, src: str, wante
     assert picture_path(page, src) == wanted
 
 
-def test_what_is_no_zim_file_and_what_is_given_beside_one_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_zim_and_needless_options_are_reported(tmp_path: Path) -> None:
     settings = write(tmp_path / "wiki.zim")
     (tmp_path / "cut.zim").write_bytes(settings["input"].read_bytes()[:-500])
     (tmp_path / "text.zim").write_text("no ZIM file" * 100)
     for name in ("cut", "text"):
-        with pytest.raises(InputError, match=rf"{name}.zim: is no whole ZIM file: .*\. Get it again"):
+        with pytest.raises(InputError, match=rf"{name}.zim: is not a complete ZIM file: .*\. Download it again"):
             read_all(wikipedia, {"input": tmp_path / f"{name}.zim"})
     with pytest.raises(InputError, match="none.zim: does not exist"):
         read_all(wikipedia, {"input": tmp_path / "none.zim"})
-    with pytest.raises(InputError, match="holds its pictures, .* leave --images, --wit out"):
+    with pytest.raises(InputError, match="contains its pictures, .* leave out --images, --wit"):
         read_all(wikipedia, settings | {"images": tmp_path, "wit": tmp_path / "wit.tsv"})

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from multimodal.data import BlockShuffle, Captions, FullShuffle, PairLoader, Reader, Rows, Shuffle
+from multimodal.data import BlockShuffle, Captions, FullShuffle, PairLoader, Reader, Rows, Shuffle, Side
 from multimodal.data.ahead import Ahead
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
@@ -39,6 +39,10 @@ def remote(local: ShardSet, num_shards_cached: int = NUM_SHARDS) -> ShardSet:
 def fetched(shards: ShardSet) -> list[int]:
     """The numbers of the shards in the cache."""
     return [number for number, shard in enumerate(shards.shards) if (shards.path.parent / f"{shard.fingerprint}.tar").exists()]
+
+
+def fetchers() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "fetch ahead"}
 
 
 def until(holds: Callable[[], bool]) -> None:
@@ -78,26 +82,28 @@ def test_a_loader_fetches_the_epochs_next_tars_while_a_batch_is_used(local: Shar
     shards = remote(local)
     order = BlockShuffle(shards=1, lanes=1)
     loader = PairLoader(shards, np.arange(len(shards)), Pixel(), Captions(), batch_size=PER_SHARD, seed=0, order=order)
-    batches = iter(loader)
+    before, batches = fetchers(), iter(loader)
     first = next(batches)
+    assert fetchers() - before
     coming = order.open(0, np.full(NUM_SHARDS, PER_SHARD)).ids(0, 0, 4 * PER_SHARD) // PER_SHARD
     assert set(shards.shard_numbers(first.id.numpy()).tolist()) == {coming[0]}
     until(lambda: set(fetched(shards)) >= set(coming.tolist()))  # half the cache: four tars
     batches.close()
-    until(lambda: "fetch ahead" not in [thread.name for thread in threading.enumerate()])
+    until(lambda: fetchers() <= before)
 
 
 def test_a_tar_that_cannot_be_fetched_ahead_ends_the_epoch_with_the_reason(local: ShardSet) -> None:
     shards = remote(local)
     assert shards.remote is not None
     (local.path / "000003.tar").unlink()
+    before = fetchers()
     with Ahead(shards, shards.remote, [np.array([15])], window_bytes=10**6) as ahead:
-        until(lambda: "fetch ahead" not in [thread.name for thread in threading.enumerate()])
+        until(lambda: fetchers() <= before)
         with pytest.raises(InputError, match="000003.tar: is not there"):
             ahead.reached(0)
 
 
-class Pixel:
+class Pixel(Side):
     """A side that reads the tar and decodes nothing."""
 
     def open(self, shards: ShardSet, ids: np.ndarray) -> Reader:

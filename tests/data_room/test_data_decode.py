@@ -25,7 +25,7 @@ from multimodal.data.decode import (
     random_crop,
 )
 from multimodal.data.order import random_words
-from multimodal.pictures import MAX_JPEG_PIXELS, MAX_PIXELS, BadPicture, picture, plain_jpeg_size
+from multimodal.pictures.decode import MAX_JPEG_PIXELS, MAX_PIXELS, BadPicture, picture, plain_jpeg_size
 
 QUADRANTS = np.array([[[250, 0, 0], [0, 250, 0]], [[0, 0, 250], [250, 250, 0]]], np.uint8)
 
@@ -254,7 +254,7 @@ def test_a_mirrored_crop_is_the_crop_seen_from_behind(format: str, size: int, ex
 
 
 @pytest.mark.parametrize("exact", [True, False])
-def test_a_crop_goes_where_it_is_told(exact: bool) -> None:
+def test_a_crop_is_written_to_the_given_buffer(exact: bool) -> None:
     file = encoded(scenery(150, 101), "JPEG")
     channels_last, planes = np.zeros((2, 32, 32, 3), np.uint8).transpose(0, 3, 1, 2), np.zeros((2, 3, 32, 32), np.uint8)
     for out in (channels_last, planes):

@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from multimodal.cores import map_in_threads
 from multimodal.data import BlockShuffle, Captions, ColumnRows, PairLoader, Pixels, Shuffle, Shuffled, Side
 from multimodal.data.conformance import MakeLoader, assert_exact_epoch, assert_exact_resume
 from multimodal.errors import InputError
+from multimodal.machine.cores import map_in_threads
 from multimodal.pairs import Batch, Pair
 from multimodal.shards import Ledger, ShardSet, ShardWriter
 from multimodal.shards.columns import ColumnWriter
@@ -196,7 +196,7 @@ def test_a_loop_that_goes_on_after_another_was_begun_is_refused(shards: ShardSet
     next(left)
     begun = iter(one)
     first = next(begun)
-    with pytest.raises(InputError, match="after another one over the same loader was begun. Make a loader for each"):
+    with pytest.raises(InputError, match="after another one over the same loader was started. Make a loader for each"):
         next(left)
     assert one.state_dict()["offset"] == 5
     assert equal([first, *begun], list(rest)) and one.epoch == 1
@@ -266,7 +266,7 @@ def test_a_tar_that_was_cut_since_costs_its_pairs_behind_the_cut(shards: ShardSe
         assert all(one == other for one, other in kept)
     told = {(bad.where, bad.key) for bad in ledger.entries}
     assert told == {("cut/000001", copy.key(id)) for id in range(14, 17)} and ledger.num_good == 5
-    assert all("lies behind the end of the tar" in bad.reason for bad in ledger.entries)
+    assert all("is beyond the end of the tar" in bad.reason for bad in ledger.entries)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -287,7 +287,7 @@ def test_dropping_the_tail_leaves_out_less_than_a_batch_and_pads_nothing(shards:
     seen = [batch.id for rank in ranks for batch in rank]
     assert [len(rank) for rank in ranks] == [2, 2]
     assert len(set(torch.cat(seen).tolist())) == 20 and (torch.cat(seen) >= 0).all()
-    with pytest.raises(InputError, match="drop_tail leaves nothing: 23 pairs are fewer than 24 x 1 ranks"):
+    with pytest.raises(InputError, match="drop_tail=True leaves no batch: 23 pairs are fewer than batch_size 24 x 1 ranks"):
         loader(shards, batch_size=24, drop_tail=True)
 
 
@@ -314,7 +314,7 @@ def test_a_checkpoint_of_another_order_is_refused(shards: ShardSet) -> None:
         loader(shards, order=BlockShuffle(shards=2)).load_state_dict(state)
     with pytest.raises(InputError, match="other pairs than these 22"):
         PairLoader(shards, np.arange(22), *COLUMNS, 5, 0).load_state_dict(state)
-    with pytest.raises(InputError, match=r"global batches of 5, and this run has 4 x 2 ranks = 8. Choose batch_size x ranks = 5"):
+    with pytest.raises(InputError, match=r"a global batch of 5, and this run has 4 x 2 ranks = 8. Choose batch_size x ranks = 5"):
         loader(shards, batch_size=4, world_size=2).load_state_dict(state)
     loader(shards, batch_size=4, world_size=2).load_state_dict({**state, "offset": 0})  # between epochs any batch will do
 
@@ -333,7 +333,7 @@ def test_settings_that_make_no_sense_are_refused(shards: ShardSet) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to pin for")
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_page_locked_batches_are_refused_where_there_is_no_gpu(shards: ShardSet, num_workers: int) -> None:
-    with pytest.raises(InputError, match="pin=True: .*torch finds none here"):
+    with pytest.raises(InputError, match="pin=True: .*torch finds no GPU here"):
         loader(shards, PICTURES, pin=True, num_workers=num_workers)
 
 
@@ -342,8 +342,9 @@ def one_ahead(batches: PairLoader, work: Callable[[Batch], Any]) -> Iterator[Any
     return map_in_threads(work, batches, num_threads=1, ahead=2)
 
 
-def is_running() -> bool:
-    return any(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate())
+def running(others: Iterable[threading.Thread] = ()) -> set[threading.Thread]:
+    """The threads of pools, without `others`: those that ran before, of whatever came earlier in this process."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")} - set(others)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -359,27 +360,30 @@ def test_buffers_of_workers_hold_their_batches_until_a_slow_copy_ahead_is_made(s
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("taken", [iter, lambda batches: one_ahead(batches, lambda batch: batch)], ids=["as it comes", "one ahead"])
-def test_a_tar_that_is_gone_is_told_as_it_is_and_once_it_is_back_the_same_loader_goes_on(
+def test_a_missing_tar_is_reported_and_once_it_is_back_the_same_loader_continues(
     shards: ShardSet, tmp_path: Path, num_workers: int, taken: Callable[[PairLoader], Iterator[Batch]]
 ) -> None:
     path = Path(shutil.copytree(shards.path, tmp_path / "set"))
     tar, away = path / "000001.tar", path / "away"
     one = loader(ShardSet(path), PICTURES, num_workers=num_workers)
     tar.rename(away)
-    with pytest.raises(InputError, match=f"^{tar}: the shard is missing; the manifest in {path} lists it. Bring it back, or index again$"):
+    before = running()
+    with pytest.raises(
+        InputError, match=f"^{tar}: the shard is missing; the manifest in {path} lists it. Restore it, or index the set again$"
+    ):
         list(taken(one))
-    assert not is_running()
+    assert not running(before)
     away.rename(tar)
     assert equal(list(taken(one)), list(loader(shards, PICTURES)))
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_loop_over_results_that_is_left_early_leaves_no_thread(shards: ShardSet, num_workers: int) -> None:
-    one = loader(shards, PICTURES, num_workers=num_workers)
+    one, before = loader(shards, PICTURES, num_workers=num_workers), running()
     for _ in one_ahead(one, lambda batch: batch.id):
-        assert is_running()
+        assert running(before)
         break
-    assert not is_running()
+    assert not running(before)
     assert equal(list(one), list(loader(shards, PICTURES))), "the epoch that was left starts again"
 
 

@@ -202,8 +202,8 @@ def test_the_first_ids_are_those_of_every_release() -> None:
 @pytest.mark.parametrize(
     ("mixture", "nums", "told"),
     [
-        (dict(weights={"a": 1, "c": 1}), {"a": 5, "b": 5}, "weights are of a, c, and the sets are a, b. Give one to each"),
-        (dict(weights={"a": 0, "b": 1}), {"a": 5, "b": 5}, "weights.a=0 must be above 0. To do without a set, leave it out"),
+        (dict(weights={"a": 1, "c": 1}), {"a": 5, "b": 5}, "there are weights for a, c, and the sets are a, b. Give each set a weight"),
+        (dict(weights={"a": 0, "b": 1}), {"a": 5, "b": 5}, "weights.a=0 must be above 0. To leave out a set, remove it from data.shards"),
         (dict(weights={"a": math.nan, "b": 1}), {"a": 5, "b": 5}, "weights.a=nan must be above 0"),
         (dict(num_pairs=0), {"a": 5}, "num_pairs=0 must be at least 1, or null"),
         (
@@ -211,7 +211,7 @@ def test_the_first_ids_are_those_of_every_release() -> None:
             {"a": 5, "b": 5},
             "an epoch of 10 pairs holds none of set a. Raise its weight of 1, or num_pairs",
         ),
-        (dict(), {"a": 5, "b": 0}, "set b has no pair to train on. Leave it out"),
+        (dict(), {"a": 5, "b": 0}, "set b has no pair to train on. Remove it from data.shards"),
         (dict(num_pairs=2**32), {"a": 5}, "an epoch of 4294967296 pairs is too long. Set num_pairs to at most 2147483648"),
     ],
 )
@@ -220,7 +220,7 @@ def test_a_mixture_that_cannot_be_is_refused(mixture: dict[str, object], nums: d
         Mixture(**mixture).counts(nums)
 
 
-def test_an_epoch_of_two_thousand_million_pairs_is_still_dealt_exactly() -> None:
+def test_an_epoch_of_two_thousand_million_pairs_still_has_exact_shares() -> None:
     counts = np.array([3, 2**31 - 3 - 2**20, 2**20])
     sets, ranks = interleaved(counts, np.arange(2**31 - 5, 2**31))
     assert all(ranks[sets == number].max(initial=-1) in (-1, counts[number] - 1) for number in range(3))
@@ -228,7 +228,7 @@ def test_an_epoch_of_two_thousand_million_pairs_is_still_dealt_exactly() -> None
 
 
 @dataclass(frozen=True)
-class Bytes:
+class Bytes(Side):
     """A side that reads each picture, and shows its length."""
 
     def open(self, shards: ShardSet, ids: np.ndarray) -> Reader:
@@ -364,7 +364,7 @@ def test_pictures_of_several_sets_are_those_of_each_with_their_channels_last_in_
 
 
 @pytest.mark.parametrize("side", [ColumnRows("targets"), Captions()], ids=repr)
-def test_the_control_deals_the_rows_of_each_set_among_its_own_pairs(joined: JoinedShards, side: Side) -> None:
+def test_the_control_permutes_the_rows_of_each_set_within_the_set(joined: JoinedShards, side: Side) -> None:
     ids = np.arange(1, 29)
     values = open_side(Shuffled(side), joined, ids)(ids, None).values
     dealt = [int(str(value).split()[-1]) if isinstance(value, str) else int(value[0]) for value in values]

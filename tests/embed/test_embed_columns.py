@@ -15,7 +15,7 @@ from multimodal.embed.columns import embed
 from multimodal.embed.pictures import as_batches, embed_pictures, pick_device
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
-from multimodal.pictures import picture
+from multimodal.pictures.decode import picture
 from multimodal.shards.columns import Column, ColumnWriter
 from multimodal.shards.reader import ShardSet
 from multimodal.shards.remote import RemoteShards
@@ -156,6 +156,6 @@ def test_fast_views_are_other_rows_of_nearly_the_same_pictures(shards: ShardSet,
 
 @pytest.mark.parametrize("name", ["cuda:97", "gpu", "meta:x"])
 def test_a_device_that_this_machine_lacks_is_named_beside_those_it_has(name: str) -> None:
-    with pytest.raises(InputError, match=rf"--device {name}: cannot be used here \(.+\)\. There are: cpu"):
+    with pytest.raises(InputError, match=rf"--device {name}: cannot be used here \(.+\)\. Available: cpu"):
         pick_device(name)
     assert pick_device("cpu") == torch.device("cpu")

@@ -14,13 +14,14 @@ from torch import nn
 
 from multimodal.data.decode import Decoded
 from multimodal.embed.columns import embed
+from multimodal.embed.metadata import MAX_COLUMNS, MetadataColumns
 from multimodal.embed.stores import THUMBNAIL_PX, index, thumbnail
 from multimodal.errors import InputError
 from multimodal.export.model import export, load_export
 from multimodal.objectives import Cosine
 from multimodal.pairs import Pair
 from multimodal.search.query import search
-from multimodal.search.store import Store
+from multimodal.search.store import Store, StoreWriter
 from multimodal.shards.columns import Column, ColumnWriter
 from multimodal.shards.reader import ShardSet
 from multimodal.shards.split import Split
@@ -45,6 +46,9 @@ def encoded(number: int) -> bytes:
 def pair(number: int) -> Pair:
     texts, metadata = (f"{WORDS[number % 5]} {WORDS[number % 3]}", "more"), {"caption": "Snow. (credit: someone)"} if number == 4 else {}
     return Pair(f"{number}.png", encoded(number), "png", texts, f"group {number}", metadata=metadata)
+
+
+METADATA = {"camera": "X100", "year": 1999, "indoors": True, "share": 0.5, "nothing": None, "name": "a name of its own"}
 
 
 def make_shards(path: Path) -> ShardSet:
@@ -101,6 +105,31 @@ def test_a_store_equals_its_export(tmp_path: Path, world: Path, column: str | No
     assert cosines(store.rows, np.roll(by_hand, 1, axis=0)).min() < 0.9
 
 
+@pytest.mark.parametrize("column", [None, "crops"])
+def test_with_views_a_vector_is_the_mean_over_the_views_of_its_picture(tmp_path: Path, world: Path, column: str | None) -> None:
+    embed(world / "set", "crops", Trunk("test_efficientnet", NoWeights(1), size=32), views=4, device="cpu")
+    settings = {"column": column, "device": "cpu", "thumbnails": False}
+    store = Store(index(world / "export", world / "set", tmp_path / "store", views=3, **settings))
+    exported, crops = load_export(world / "export"), Column.of(ShardSet(world / "set"), "crops")
+    slow = np.stack(
+        [np.mean([exported.embed_features(row[None])[0] for row in np.array(crops.rows(id)[:3])], axis=0) for id in store.ids.tolist()]
+    )
+    assert store.ids.tolist() == [id for id in range(NUM) if id != BAD]
+    assert cosines(store.rows, slow).min() >= 0.999
+    centre = exported.embed_features(crops.take(store.ids))
+    assert cosines(store.rows, centre).min() < 0.999, "the views differ, so that the line above says something"
+    for views in (1, 2):
+        with pytest.raises(InputError, match="its pictures have --views 3, so others need that too"):
+            index(world / "export", world / "set", tmp_path / "store", views=views, **settings)
+
+
+def test_more_views_than_a_column_has_are_refused(tmp_path: Path, world: Path) -> None:
+    with pytest.raises(InputError, match=r"tiny: has 1 views of each picture, and --views 2 needs as many"):
+        index(world / "export", world / "set", tmp_path / "store", column="tiny", views=2, device="cpu")
+    with pytest.raises(InputError, match="views=0 must be at least 1"):
+        index(world / "export", world / "set", tmp_path / "store", views=0, device="cpu")
+
+
 def test_ids_names_and_texts_are_those_of_the_shards_and_the_bad_picture_is_left_out(tmp_path: Path, world: Path) -> None:
     store = Store(index(world / "export", world / "set", tmp_path / "store", device="cpu"))
     assert store.ids.tolist() == [id for id in range(NUM) if id != BAD]
@@ -149,6 +178,44 @@ def test_run_again_nothing_is_done_again(tmp_path: Path, world: Path) -> None:
     assert (tmp_path / "store" / "bad.csv").read_text() == ledger
 
 
+def test_a_job_that_was_stopped_before_it_calibrated_is_finished_by_the_same_command(
+    tmp_path: Path, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Store(index(world / "export", world / "set", tmp_path / "whole", column="tiny", device="cpu"))
+    assert whole.fitted is not None and whole.fitted["rows"] == len(whole) == NUM - 1
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(StoreWriter, "calibrate", stop)
+        index(world / "export", world / "set", tmp_path / "store", column="tiny", device="cpu")
+    assert len(Store(tmp_path / "store")) == NUM - 1 and Store(tmp_path / "store").fitted is None
+    segments = {path: path.stat().st_ino for path in (tmp_path / "store/segments").rglob("*.npy")}
+    index(world / "export", world / "set", tmp_path / "store", column="tiny", device="cpu")
+    assert {path: path.stat().st_ino for path in segments} == segments, "no picture is embedded again"
+    assert Store(tmp_path / "store").fitted == whole.fitted
+    manifest = (tmp_path / "store/manifest.json").read_bytes()
+    index(world / "export", world / "set", tmp_path / "store", column="tiny", device="cpu")
+    assert (tmp_path / "store/manifest.json").read_bytes() == manifest, "and then there is nothing left to do"
+
+
+def test_a_template_is_kept_until_another_is_given_and_new_shards_are_calibrated_with_it(tmp_path: Path, world: Path) -> None:
+    make_shards(tmp_path / "set")
+    index(world / "export", tmp_path / "set", tmp_path / "store", device="cpu", template="dog or {}")
+    assert Store(tmp_path / "store").calibration.template == "dog or {}"
+    write_shard(tmp_path / "set", 3, (pair(number) for number in range(NUM, NUM + 4)), first_key=NUM)
+    finish(tmp_path / "set", {})
+    index(world / "export", tmp_path / "set", tmp_path / "store", device="cpu")
+    fitted = Store(tmp_path / "store").fitted
+    assert fitted is not None and (fitted["template"], fitted["rows"]) == ("dog or {}", NUM + 3)
+    index(world / "export", tmp_path / "set", tmp_path / "store", device="cpu", template="{}")
+    fitted = Store(tmp_path / "store").fitted
+    assert fitted is not None and fitted["template"] == "{}"
+    with pytest.raises(InputError, match=r"template 'dog': expected a text with one \{\}"):
+        index(world / "export", tmp_path / "set", tmp_path / "store", device="cpu", template="dog")
+
+
 def test_shards_that_were_added_are_added(tmp_path: Path, world: Path) -> None:
     make_shards(tmp_path / "set")
     index(world / "export", tmp_path / "set", tmp_path / "store", device="cpu")
@@ -165,7 +232,7 @@ def test_shards_that_changed_under_a_store_are_refused(tmp_path: Path, world: Pa
     index(world / "export", tmp_path / "set", tmp_path / "store", device="cpu")
     write_shard(tmp_path / "set", 2, (pair(number) for number in range(40, 45)), first_key=40)
     finish(tmp_path / "set", {})
-    with pytest.raises(InputError, match="set/000002 as it was"):
+    with pytest.raises(InputError, match="set/000002 was .* and is .* now"):
         index(world / "export", tmp_path / "set", tmp_path / "store", device="cpu")
 
 
@@ -175,7 +242,7 @@ def test_shards_that_changed_places_under_a_store_are_refused(tmp_path: Path, wo
     for suffix in (".tar", ".arrow"):
         (tmp_path / "set" / f"{shards.shards[0].name}{suffix}").unlink()
     finish(tmp_path / "set", {})
-    with pytest.raises(InputError, match="picture 0 is 0.png there and 8.png in .*set, whose shards have changed places"):
+    with pytest.raises(InputError, match="picture 0 is 0.png in the store and 8.png in .*set: the shards have been removed or reordered"):
         index(world / "export", tmp_path / "set", tmp_path / "store", device="cpu")
 
 
@@ -192,3 +259,51 @@ def test_a_column_of_another_trunk_is_refused_by_both_names(tmp_path: Path, worl
 def test_too_many_bad_pictures_fail_the_job(tmp_path: Path, world: Path) -> None:
     with pytest.raises(InputError, match="1 of 23 are bad"):
         index(world / "export", world / "set", tmp_path / "store", max_bad_share=0.01, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def told_of(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six pictures in two shards with metadata of every kind, of which two keys have another type in the second shard."""
+    path = tmp_path_factory.mktemp("told")
+    with ShardWriter(path / "set", pairs_per_shard=3) as writer:
+        for number in range(6):
+            metadata = METADATA | ({"camera": 100, "tags": ["a", "b"], "page": "x" * 5000} if number > 2 else {})
+            writer.write(
+                Pair(f"{number}.png", encoded(number), "png", ("dog",), f"g{number}", split="dev" if number % 2 else "", metadata=metadata)
+            )
+    return path / "set"
+
+
+def test_what_came_with_pictures_is_kept_as_text_and_what_is_no_scalar_is_named_once(
+    world: Path, told_of: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index(world / "export", told_of, tmp_path / "store", device="cpu")
+    left_out = "of the metadata, these are no columns: page (longer than 1,000 characters: 3 pictures), tags (a list or object: 3 pictures)"
+    assert capsys.readouterr().err.count(left_out) == 1
+    store = Store(tmp_path / "store")
+    assert store.column("camera") == ["X100"] * 3 + ["100"] * 3
+    assert [store.column(name)[0] for name in ("year", "indoors", "share", "metadata.name")] == ["1999", "true", "0.5", "a name of its own"]
+    assert store.column("split") == [None, "dev"] * 3 and "nothing" not in store.columns and "tags" not in store.columns
+    assert store.select({"camera": "100", "split": "dev"}).tolist() == [3, 5]
+
+
+def test_a_store_that_was_begun_without_metadata_goes_on_without_it(
+    world: Path, told_of: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stores of before there were such columns are of this kind: the same command says that nothing is left to do."""
+    index(world / "export", told_of, tmp_path / "store", device="cpu", metadata=False)
+    manifest = (tmp_path / "store" / "manifest.json").read_bytes()
+    assert b"metadata" not in manifest and Store(tmp_path / "store").columns == ["group", "key", "name", "set", "text"]
+    capsys.readouterr()
+    index(world / "export", told_of, tmp_path / "store", device="cpu")
+    assert "is there already" in capsys.readouterr().err
+    assert (tmp_path / "store" / "manifest.json").read_bytes() == manifest
+    with pytest.raises(InputError, match="was begun without metadata, and goes on so"):
+        index(world / "export", told_of, tmp_path / "store", device="cpu", metadata=True)
+
+
+def test_keys_that_are_data_themselves_make_no_more_than_a_hundred_columns() -> None:
+    columns = MetadataColumns()
+    found = columns.of([{"split": "", "metadata": {f"id{number}": 1}} for number in range(150)])
+    assert len(found) == MAX_COLUMNS and columns.left_out.startswith("id100 (more than 100 columns: 1 pictures), ")
+    assert columns.left_out.endswith(" and 45 more")

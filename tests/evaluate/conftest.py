@@ -90,7 +90,7 @@ def make_store(tmp_path: Path, shards: ShardSet, spaces: dict[str, BoxedSpace]) 
             for shard in of.shards:
                 ids = [id for id in shard.ids if id not in without]
                 texts = [of.texts(id)[0] for id in ids]
-                thumbnails = [b"\xff\xd8\xff" + bytes([id]) for id in ids]
+                thumbnails = [b"\xff\xd8\xff" + bytes([id % 256]) for id in ids]
                 names = {"name": [of.names[id] for id in ids], "text": texts}
                 writer.append(Segment(np.array(ids), rows[ids], names, thumbnails), made_from={f"set/{shard.name}": shard.fingerprint})
         return Store(tmp_path / name)

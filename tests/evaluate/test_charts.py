@@ -6,8 +6,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from multimodal.evaluate.charts import learning_chart, part_of_all, shorten, spaced, training_chart
+from multimodal.evaluate.charts import learning_chart, part_of_all, training_chart
 from multimodal.evaluate.report import Curve, LearningCurve
+from multimodal.pages import shorten
+from multimodal.pages.svg import spaced
 
 
 def assert_inside(chart: str, num_points: int) -> None:

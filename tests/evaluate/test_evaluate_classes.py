@@ -89,9 +89,7 @@ def test_kl_and_cosine_are_two_ways_to_be_near(make_store: MakeStore, articles: 
 
 
 @pytest.mark.parametrize(("family", "distance"), [("wordvec", "cosine"), ("topic", "cosine"), ("topic", "kl")])
-def test_pictures_that_lie_on_articles_of_their_class_are_perfect(
-    make_store: MakeStore, tmp_path: Path, family: str, distance: str
-) -> None:
+def test_pictures_at_the_articles_of_their_class_are_perfect(make_store: MakeStore, tmp_path: Path, family: str, distance: str) -> None:
     words = {"animals": ("dog", "cat"), "nature": ("tree", "river")}
     with ShardWriter(tmp_path / "plain") as writer:
         for number in range(12):
@@ -104,20 +102,20 @@ def test_pictures_that_lie_on_articles_of_their_class_are_perfect(
 
 
 @pytest.mark.parametrize("distance", ["cosine", "kl"])
-def test_pictures_that_know_nothing_of_their_article_are_where_the_same_rankings_dealt_at_random_are(
+def test_pictures_unrelated_to_their_article_score_as_the_same_rankings_permuted(
     make_store: MakeStore, articles: ShardSet, distance: str
 ) -> None:
-    means, dealt, chances = [], [], []
+    means, permuted, chances = [], [], []
     for seed in range(12):
         rows = np.random.default_rng(seed).dirichlet(np.ones(NUM_TOPICS), size=NUM)
         store = make_store(f"store {seed}", family="topic", of=articles, rows=rows)
         judged = retrieve_classes(store, articles, IDS, "subject", distance=distance)  # type: ignore[arg-type]
         means.append([one.found.precision.mean() for one in judged])
-        dealt.append([one.dealt for one in judged])
+        permuted.append([one.permuted for one in judged])
         chances.append([chance_average_precision(one.found.num_gallery, one.found.num_relevant) for one in judged])
-    assert np.mean(means, axis=0) == pytest.approx(np.mean(dealt, axis=0), abs=0.015)
-    assert np.mean(dealt, axis=0)[0] > np.mean(chances, axis=0)[0] + 0.02  # articles of a class lie together
-    assert np.mean(dealt, axis=0)[1] == pytest.approx(np.mean(chances, axis=0)[1], abs=0.02)  # these pictures lie anywhere
+    assert np.mean(means, axis=0) == pytest.approx(np.mean(permuted, axis=0), abs=0.015)
+    assert np.mean(permuted, axis=0)[0] > np.mean(chances, axis=0)[0] + 0.02  # articles of a class are near each other
+    assert np.mean(permuted, axis=0)[1] == pytest.approx(np.mean(chances, axis=0)[1], abs=0.02)  # these pictures are random
 
 
 def test_the_order_of_the_ids_does_not_matter(make_store: MakeStore, articles: ShardSet, mixtures: np.ndarray) -> None:
@@ -171,9 +169,9 @@ def test_evaluate_prints_the_table_and_writes_the_rows_and_what_each_query_found
     split = Split(seed=5, held_out=0.4)
     named = {"gallery": "unseen", "recipe": "mine", "trunk": "random", "control": True}
     rows = evaluate(store.path, articles.path, "subject", "all", split, distance="kl", output=output, **named)  # type: ignore[arg-type]
-    found, told = read_found(output), capsys.readouterr()
-    assert told.out == as_table(rows, found) + "\n"
-    assert "1 of 72 pictures are not in it" in told.err
+    found, printed = read_found(output), capsys.readouterr()
+    assert printed.out == as_table(rows, found) + "\n"
+    assert "lacks 1 of 72 pictures" in printed.err
     assert [ClassRow.from_json(values) for values in json.loads(output.read_text())] == rows
     assert [row.direction for row in rows] == [one.direction for one in found] == ["image->article", "article->image"]
     judged = retrieve_classes(store, articles, np.delete(IDS, 3), "subject", distance="kl")
@@ -183,7 +181,7 @@ def test_evaluate_prints_the_table_and_writes_the_rows_and_what_each_query_found
         assert (row.num_queries, row.num_gallery) == (len(one), one.num_gallery)
         assert row.mean_average_precision == round(100 * one.precision.mean(), 2)
         assert row.chance_average_precision == round(100 * chance_average_precision(one.num_gallery, one.num_relevant), 2)
-        assert row.dealt_average_precision == round(100 * again.dealt, 2)
+        assert row.permuted_average_precision == round(100 * again.permuted, 2)
         assert row.low < row.mean_average_precision < row.high
         assert {"mAP", "chance_mAP", "dealt_mAP", "mAP_low", "mAP_high"} < set(row.as_json())
         assert all(type(value) in (str, int, float, bool) for value in row.as_json().values())
@@ -207,7 +205,7 @@ def test_the_table_joins_seeds_and_keeps_distances_apart() -> None:
     rows = [ClassRow.of(ByClass(one, 4, 0.3), "topic", "topic", "unseen", "subject", seed=seed) for seed, one in enumerate(found)]
     rows[2] = replace(rows[2], distance="kl")
     header, joined, kl = as_table(rows, found).splitlines()
-    assert header.split() == "recipe trunk gallery direction distance classes queries among mAP 95 % interval seeds dealt chance".split()
+    assert header.split() == "recipe trunk gallery direction distance classes queries among mAP 95 % interval seeds permuted chance".split()
     means = sorted(row.mean_average_precision for row in rows[:2])
     assert f"{np.mean(means):.1f}" in joined and f"{means[0]:.1f}..{means[1]:.1f} of 2" in joined
     assert kl.split()[4] == "kl" and ".." not in kl
@@ -231,7 +229,7 @@ def test_confusion_counts_the_classes_among_the_first_hits(make_store: MakeStore
 
 
 def test_a_confusion_is_square() -> None:
-    with pytest.raises(ValueError, match=r"shares of 2 classes are \(2, 2\), not \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"shares of 2 classes must have shape \(2, 2\), not \(2, 3\)"):
         Confusion(("a", "b"), np.zeros((2, 3)))
 
 
@@ -241,24 +239,24 @@ def test_a_confusion_is_square() -> None:
 def test_a_label_that_no_class_can_be_read_from_is_refused(make_store: MakeStore, articles: ShardSet) -> None:
     store = make_store("store", of=articles)
     with pytest.raises(
-        InputError, match=r"pair 0, 0\.png, has no topic in its metadata, which holds book, chapter, page, subject, weight\. Cho"
+        InputError, match=r"pair 0, 0\.png, has no topic in its metadata, which has book, chapter, page, subject, weight\. Cho"
     ):
         retrieve_classes(store, articles, IDS, "topic")
-    with pytest.raises(InputError, match=r"articles: book is 'one' for all 72 pairs of this part; at least 2 classes are needed"):
+    with pytest.raises(InputError, match=r"articles: book is 'one' for all 72 pairs of this split, and at least 2 classes are needed"):
         retrieve_classes(store, articles, IDS, "book")
-    with pytest.raises(InputError, match=r"0\.png: weight is 0\.5; a class is a word or a whole number"):
+    with pytest.raises(InputError, match=r"0\.png: weight is 0\.5; a class must be a word or a whole number"):
         retrieve_classes(store, articles, IDS, "weight")
-    with pytest.raises(InputError, match=r"pair 24 are of one group, and page is '0' and '24'\. An article has one class"):
+    with pytest.raises(InputError, match=r"pair 24 are in one group, but page is '0' and '24'\. An article has one class"):
         retrieve_classes(store, articles, IDS, "page")
     assert retrieve_classes(store, articles, IDS, "chapter")[0].num_classes == NUM_ARTICLES  # numbers are names too
 
 
 def test_a_text_that_a_group_does_not_share_is_no_article(make_store: MakeStore, articles: ShardSet) -> None:
     store = make_store("store", of=articles)
-    with pytest.raises(InputError, match=r"pair 0, 0\.png, and pair 24 are of one group and came with different texts.*--text-index"):
+    with pytest.raises(InputError, match=r"pair 0, 0\.png, and pair 24 are in one group but have different texts.*--text-index"):
         retrieve_classes(store, articles, IDS, "subject", text_index=1)
     for text_index in (2, -3):
-        with pytest.raises(InputError, match=rf"pair 0, 0\.png, came with 2 texts, and --text-index {text_index} is none of them"):
+        with pytest.raises(InputError, match=rf"pair 0, 0\.png, has 2 texts, and --text-index {text_index} is out of range"):
             retrieve_classes(store, articles, IDS, "subject", text_index=text_index)
     by_place = [
         retrieve_classes(store, articles, IDS, "subject", text_index=text_index)[0].found.precision.tolist() for text_index in (0, -2)
@@ -267,8 +265,8 @@ def test_a_text_that_a_group_does_not_share_is_no_article(make_store: MakeStore,
 
 
 def test_kl_wants_mixtures_of_topics(make_store: MakeStore, articles: ShardSet) -> None:
-    with pytest.raises(InputError, match="words: is a wordvec store, and kl is a divergence between mixtures of topics"):
+    with pytest.raises(InputError, match="words: is a wordvec store, and --distance kl needs topics"):
         retrieve_classes(make_store("words", of=articles), articles, IDS, "subject", distance="kl")
     rows = np.random.default_rng(5).normal(size=(NUM, NUM_TOPICS))
-    with pytest.raises(InputError, match="negative: some of its rows have negative numbers and are no mixtures of topics"):
+    with pytest.raises(InputError, match="negative: some of its rows have negative numbers, so they are not mixtures of topics"):
         retrieve_classes(make_store("negative", family="topic", of=articles, rows=rows), articles, IDS, "subject", distance="kl")

@@ -139,7 +139,7 @@ def test_equal_texts_of_two_pictures_count_against_both(make_store: MakeStore, c
     assert [rank for rank, text in zip(to_image.first.tolist(), texts, strict=True) if text == "dog snow"] == [3, 3, 3]
 
 
-def test_a_picture_that_is_missing_costs_itself_alone_and_is_told(
+def test_a_missing_picture_costs_only_itself_and_is_reported(
     make_store: MakeStore, shards: ShardSet, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = make_store("store", without=(0, 71, 199))
@@ -147,14 +147,14 @@ def test_a_picture_that_is_missing_costs_itself_alone_and_is_told(
     for row in evaluate(store.path, shards.path, part="all"):
         assert row.num_pairs == NUM - 3 and row.recall_1 == 100
         assert row.chance_recall_10 == pytest.approx(100 * 10 / (NUM - 3), abs=0.01)
-    assert "3 of 200 pictures are not in it" in capsys.readouterr().err
+    assert "lacks 3 of 200 pictures" in capsys.readouterr().err
 
 
 def test_a_store_of_other_shards_is_refused(make_store: MakeStore, tmp_path: Path) -> None:
     with ShardWriter(tmp_path / "other") as writer:
         for number in range(3):
             writer.write(Pair(f"{number}.png", b"other", "png", ("beach",), f"group {number}"))
-    with pytest.raises(InputError, match=r"store: has no pictures of .*other's shard 000000\. Run: multimodal index"):
+    with pytest.raises(InputError, match=r"store: has no pictures from .*other's shard 000000\. Run: multimodal index"):
         text_to_image(make_store("store"), ShardSet(tmp_path / "other"), np.arange(3))
 
 
@@ -163,14 +163,14 @@ def test_a_store_of_another_part_is_refused(make_store: MakeStore, shards: Shard
     train, test = (Split().ids(shards, part) for part in ("train", "test"))
     with StoreWriter(store.path) as writer:
         writer.delete(test)
-    with pytest.raises(InputError, match=rf"holds 0 of the {len(test)} pictures of this part of .*\. Index that part"):
+    with pytest.raises(InputError, match=rf"holds 0 of the {len(test)} pictures of this split of .*\. Index that split"):
         evaluate(store.path, shards.path, part="test")
     assert evaluate(store.path, shards.path, part="train")[0].num_pairs == len(train)
 
 
 @pytest.mark.parametrize("num", [0, 1])
 def test_fewer_than_two_pairs_are_no_retrieval(make_store: MakeStore, shards: ShardSet, num: int) -> None:
-    with pytest.raises(InputError, match=f"{num} pairs in this part; retrieval needs at least 2"):
+    with pytest.raises(InputError, match=f"{num} pairs in this split; retrieval needs at least 2"):
         text_to_image(make_store("store"), shards, np.arange(num))
 
 
@@ -179,7 +179,7 @@ def test_pairs_that_are_all_of_one_group_are_one_observation(make_store: MakeSto
         for number in range(3):
             writer.write(Pair(f"{number}.png", b"unread", "png", (f"dog {WORDS[number]}",), "holiday"))
     one = ShardSet(tmp_path / "one")
-    with pytest.raises(InputError, match="one: the 3 pairs of this part are all of one group, 'holiday'"):
+    with pytest.raises(InputError, match="one: all 3 pairs of this split are in one group, 'holiday'"):
         retrieve(make_store("store", of=one), one, np.arange(3))
 
 
@@ -253,7 +253,7 @@ def test_the_table_of_one_seed_has_no_column_of_seeds_and_its_interval_is_the_ro
 
 
 def test_a_table_wants_what_the_queries_of_every_row_found() -> None:
-    with pytest.raises(ValueError, match="2 rows and what 1 rows found"):
+    with pytest.raises(ValueError, match="2 rows and query results of 1"):
         as_table([ROW, ROW], [found_of([1, 2])])
 
 
@@ -265,5 +265,5 @@ def test_a_store_whose_ids_are_those_of_other_pairs_by_now_is_refused(make_store
         for suffix in (".tar", ".arrow"):
             shutil.copy(shards.path / f"{shard.name}{suffix}", later)
     finish(later, {})
-    with pytest.raises(InputError, match="picture 0 is 0.png there and 70.png in"):
+    with pytest.raises(InputError, match="picture 0 is 0.png in the store and 70.png in"):
         text_to_image(store, ShardSet(later), np.arange(20))

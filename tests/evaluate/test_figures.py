@@ -47,10 +47,10 @@ def test_equal_figures_are_equal_files(tmp_path: Path) -> None:
     assert (tmp_path / "a.queries.parquet").read_bytes() == (tmp_path / "b.queries.parquet").read_bytes()
 
 
-def test_rows_without_their_queries_are_told(tmp_path: Path) -> None:
+def test_rows_without_their_queries_are_reported(tmp_path: Path) -> None:
     (tmp_path / "old.json").write_text("[]")
     with pytest.raises(
-        InputError, match=r"old\.queries\.parquet: is not there, and holds what each query of .*old\.json found\. Run again"
+        InputError, match=r"old\.queries\.parquet: is missing; it holds the results of each query of .*old\.json\. Run again"
     ):
         read_found(tmp_path / "old.json")
 
@@ -83,5 +83,5 @@ def test_a_table_is_aligned_and_leaves_out_what_is_empty_throughout() -> None:
 
 def test_arrays_of_several_lengths_are_no_result() -> None:
     one, two = np.ones(1, np.int64), np.ones(2, np.int64)
-    with pytest.raises(ValueError, match="one entry a query is wanted"):
+    with pytest.raises(ValueError, match="every array needs one entry per query"):
         Found("a->b", 3, one, two, one, one, one)

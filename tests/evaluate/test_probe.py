@@ -15,9 +15,9 @@ from sklearn.model_selection import PredefinedSplit, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from multimodal.embed.labelled import open_labelled
 from multimodal.errors import InputError
-from multimodal.evaluate.labelled import open_labelled
-from multimodal.evaluate.probe import STRENGTHS, as_table, dealt_folds, linear_probe, probe
+from multimodal.evaluate.probe import STRENGTHS, as_table, linear_probe, probe, stratified_folds
 from multimodal.shards import Split
 from multimodal.towers import NoWeights, PackageWeights, Trunk
 
@@ -71,9 +71,9 @@ def blobs(num: int, dim: int, spread: float, seed: int = 0, num_classes: int = 4
 # -- the classifier, on arrays -------------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_separable_is_told_apart_without_error() -> None:
+def test_separable_classes_are_predicted_without_error() -> None:
     rows, labels = blobs(200, 10, spread=0.05)
-    found = linear_probe(rows[:120], labels[:120], rows[120:], dealt_folds(labels[:120]))
+    found = linear_probe(rows[:120], labels[:120], rows[120:], stratified_folds(labels[:120]))
     assert (found.predicted == labels[120:]).all()
     assert found.cv_accuracy == 1 and found.converged and not found.unconverged
 
@@ -81,7 +81,7 @@ def test_what_is_separable_is_told_apart_without_error() -> None:
 def test_shuffled_labels_stay_at_chance() -> None:
     rows, labels = blobs(800, 10, spread=0.05)
     shuffled = np.random.default_rng(1).permutation(labels)
-    found = linear_probe(rows[:400], shuffled[:400], rows[400:], dealt_folds(shuffled[:400]))
+    found = linear_probe(rows[:400], shuffled[:400], rows[400:], stratified_folds(shuffled[:400]))
     assert abs((found.predicted == shuffled[400:]).mean() - 0.25) < 0.08  # 400 pictures: a standard deviation of 2 %
     assert abs(found.cv_accuracy - 0.25) < 0.1
 
@@ -90,7 +90,7 @@ def test_it_is_what_scikit_learn_finds_by_a_pipeline_and_its_own_cross_validatio
     rows, labels = blobs(300, 12, spread=0.6)
     rows[:, 5] = 3.0  # never varies
     rows[:, 7] *= 1000
-    train, folds = slice(0, 200), dealt_folds(labels[:200])
+    train, folds = slice(0, 200), stratified_folds(labels[:200])
 
     def peer(C: float) -> Any:
         return make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=2000, tol=1e-6))
@@ -106,7 +106,7 @@ def test_it_is_what_scikit_learn_finds_by_a_pipeline_and_its_own_cross_validatio
 
 def test_the_order_of_rows_and_queries_does_not_matter() -> None:
     rows, labels = blobs(300, 12, spread=0.5)
-    folds, random = dealt_folds(labels[:200]), np.random.default_rng(3)
+    folds, random = stratified_folds(labels[:200]), np.random.default_rng(3)
     order, place = random.permutation(200), random.permutation(100)
     found = linear_probe(rows[:200], labels[:200], rows[200:], folds)
     again = linear_probe(rows[:200][order], labels[:200][order], rows[200:][place], folds[order])
@@ -114,16 +114,16 @@ def test_the_order_of_rows_and_queries_does_not_matter() -> None:
     assert (again.predicted == found.predicted[place]).all()
 
 
-def test_a_fit_that_ends_before_it_converges_is_told() -> None:
+def test_a_fit_that_ends_before_it_converges_is_reported() -> None:
     rows, labels = blobs(200, 12, spread=0.5)
-    found = linear_probe(rows, labels, rows, dealt_folds(labels), strengths=(1.0, 10.0), max_steps=2)
+    found = linear_probe(rows, labels, rows, stratified_folds(labels), strengths=(1.0, 10.0), max_steps=2)
     assert not found.converged
     assert found.unconverged == {1.0: 5, 10.0: 5}
 
 
 def test_every_fold_has_its_share_of_every_class() -> None:
     labels = np.array([0] * 10 + [1] * 7 + [2] * 5)[np.random.default_rng(0).permutation(22)]
-    folds = dealt_folds(labels)
+    folds = stratified_folds(labels)
     for label in range(3):
         counts = np.bincount(folds[labels == label], minlength=5)
         assert counts.min() >= 1 and np.ptp(counts) <= 1
@@ -132,7 +132,7 @@ def test_every_fold_has_its_share_of_every_class() -> None:
 # -- the verb, on pictures -----------------------------------------------------------------------------------------------------------------
 
 
-def test_colours_are_told_apart_by_a_random_trunk_and_the_row_says_how(
+def test_a_random_trunk_predicts_colours_and_the_row_says_how(
     npz: Path, trunk: Trunk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "new" / "rows.json"
@@ -198,11 +198,11 @@ def test_the_trunk_of_an_export_gives_the_figures_of_the_trunk_itself(road: Road
 def test_it_runs_by_its_door(own_road: Road, npz: Path) -> None:
     shutil.copy(npz, own_road.folder)
     command = "multimodal evaluate probe --data colours.npz --device cpu --size 32 48"
-    told = own_road.run(f"{command} --trunk.architecture test_efficientnet --trunk.weights multimodal.towers.NoWeights --output rows.json")
-    assert told.status == 0, told.err
+    ran = own_road.run(f"{command} --trunk.architecture test_efficientnet --trunk.weights multimodal.towers.NoWeights --output rows.json")
+    assert ran.status == 0, ran.err
     assert [row["size"] for row in json.loads((own_road.folder / "rows.json").read_text())] == [32, 48]
     refused = own_road.run(command)
-    assert refused.status == 2 and "what is probed? Give either an export" in refused.err
+    assert refused.status == 2 and "nothing to probe: give either an export" in refused.err
 
 
 # -- wrong input ---------------------------------------------------------------------------------------------------------------------------
@@ -215,16 +215,16 @@ def only(values: dict[str, Any], **others: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"y_test": None, "names": None}, "holds no y_test and no names. Wanted are x_train"),
-        ({"x_train": np.zeros((45, 16, 16), np.uint8)}, r"x_train is \(45, 16, 16\) uint8; wanted pictures \(n, h, w, 3\) uint8"),
-        ({"x_test": np.zeros((24, 16, 16, 3))}, "x_test is .* float64; wanted pictures"),
-        ({"y_train": np.zeros(44, int)}, r"y_train is \(44,\) int64; wanted one integer for each of the 45 pictures"),
-        ({"y_train": np.arange(45) % 4}, "y_train goes from 0 to 3, and there are names for 0 to 2"),
-        ({"names": np.array([1, 2, 3])}, "names is .* wanted one string a class"),
+        ({"y_test": None, "names": None}, "has no y_test and no names. Needed are x_train"),
+        ({"x_train": np.zeros((45, 16, 16), np.uint8)}, r"x_train is \(45, 16, 16\) uint8; expected pictures \(n, h, w, 3\) uint8"),
+        ({"x_test": np.zeros((24, 16, 16, 3))}, "x_test is .* float64; expected pictures"),
+        ({"y_train": np.zeros(44, int)}, r"y_train is \(44,\) int64; expected one integer for each of the 45 pictures"),
+        ({"y_train": np.arange(45) % 4}, "y_train ranges from 0 to 3, but there are names for 0 to 2"),
+        ({"names": np.array([1, 2, 3])}, "names is .* expected one string per class"),
         ({"names": np.array(NAMES, dtype=object)}, "cannot be read as a .npz of plain arrays"),
-        ({"y_train": np.zeros(45, int)}, "train has pictures of 1 class; a probe tells at least 2 apart"),
-        ({"y_train": np.arange(45) % 2}, "test has pictures of 'red' and train has none to learn that class from"),
-        ({"y_train": np.array([0] * 20 + [1] * 21 + [2] * 4)}, "train has 4 pictures of 'red'; cross-validation needs at least 5"),
+        ({"y_train": np.zeros(45, int)}, "train has pictures of 1 class; a probe needs at least 2 classes"),
+        ({"y_train": np.arange(45) % 2}, "test has pictures of class 'red' and train has none"),
+        ({"y_train": np.array([0] * 20 + [1] * 21 + [2] * 4)}, "train has 4 pictures of class 'red'; cross-validation needs at least 5"),
         ({"x_test": np.zeros((0, 16, 16, 3), np.uint8), "y_test": np.zeros(0, int)}, "no picture is in test"),
     ],
 )
@@ -255,7 +255,7 @@ def write_part_of_one(path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (write_nothing, "is not there. Wanted a .npz"),
+        (write_nothing, "does not exist. Give a .npz"),
         (write_text, "cannot be read as a .npz"),
         (write_one_array, "cannot be read as a .npz"),
         (write_part_of_one, "cannot be read as a .npz"),
@@ -270,7 +270,7 @@ def test_a_file_that_is_no_npz_is_refused(tmp_path: Path, write: Callable[[Path]
 def test_a_class_without_pictures_is_refused(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "colours", arrays())
     (folder / "train" / "yellow").mkdir()
-    with pytest.raises(InputError, match=r"train/yellow: no picture .* lies in it, so it is no class\. Wanted .*colours/<class>/<picture>"):
+    with pytest.raises(InputError, match=r"train/yellow: holds no picture .*\. Expected .*colours/<class>/<picture>"):
         open_labelled(folder, Split())
 
 
@@ -280,10 +280,10 @@ def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_size_that_the_trunk_cannot_take_is_refused(npz: Path, trunk: Trunk) -> None:
-    with pytest.raises(InputError, match="size=0: a picture has at least one pixel"):
+    with pytest.raises(InputError, match="size=0 must be at least 1"):
         probe(npz, trunk=trunk, size=[0], device="cpu")
     vit = Trunk("test_vit", NoWeights(), size=64)
-    with pytest.raises(InputError, match="size=32: test_vit was made for 64 pixels and takes no other size"):
+    with pytest.raises(InputError, match="size=32: test_vit takes pictures of 64 pixels only"):
         probe(npz, trunk=vit, size=[32], device="cpu")
 
 

@@ -53,7 +53,7 @@ def test_topics_come_with_their_words_share_and_pictures(make_store: MakeStore) 
 
 
 def test_a_store_without_topics_says_so(make_store: MakeStore) -> None:
-    with pytest.raises(InputError, match="is a wordvec store and has no topics"):
+    with pytest.raises(InputError, match="is a wordvec store, which has no topics"):
         topics_of(make_store("store"))
 
 
@@ -196,10 +196,10 @@ def test_learning_curves_of_several_galleries_or_directions_are_refused() -> Non
 
 
 def test_what_does_not_fit_together_is_refused_where_it_is_made() -> None:
-    with pytest.raises(ValueError, match="table mAP: 2 columns .* and a row of 1"):
+    with pytest.raises(ValueError, match="table mAP: 2 columns .* but a row of 1 cells"):
         Table("mAP", "", ["recipe", "mAP"], [["topic"]])
     with pytest.raises(ValueError, match=r"heat map topic: 2 names, shares of shape \(2, 2\), chance of \(3,\)"):
         HeatMap("topic", Confusion(["a", "b"], np.eye(2)), "", "", np.ones(3))
     for nums in ([2, 1], [1, 1], [1, 2, 3], []):
-        with pytest.raises(ValueError, match="learning curve topic: wanted ascending num_pairs"):
+        with pytest.raises(ValueError, match="learning curve topic: needs ascending num_pairs"):
             LearningCurve("topic", nums, [1.0, 2.0], [1.0, 2.0], [1.0, 2.0], 1.0)

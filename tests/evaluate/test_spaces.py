@@ -118,4 +118,4 @@ def test_a_column_of_another_space_and_a_column_without_shards_are_errors(column
         assert main(["text-space", "show", str(tmp_path / space), "--shards", str(shards.path), "--column", "lda"]) == 2
         assert message in capsys.readouterr().err
     assert main(["text-space", "show", str(tmp_path / "topics"), "--column", "lda"]) == 2
-    assert "go together" in capsys.readouterr().err
+    assert "need each other" in capsys.readouterr().err

@@ -72,13 +72,13 @@ def test_an_architecture_without_a_head_is_refused():
 
 
 def test_a_part_that_is_no_class_path_with_arguments_is_refused():
-    with pytest.raises(ValueError, match="head wants class_path and init_args"):
+    with pytest.raises(ValueError, match="head must have class_path and init_args"):
         replace(CARD, architecture={**CARD.architecture, "head": {"class_path": "x"}})
 
 
 @pytest.mark.parametrize("value", [(0.5, 0.5), {1: "a"}, Path("a")])
 def test_values_that_json_would_change_are_refused(value):
-    with pytest.raises(ValueError, match="JSON values only"):
+    with pytest.raises(ValueError, match="only JSON values"):
         replace(CARD, preprocessing={"mean": value})
 
 
@@ -93,14 +93,16 @@ def test_reading_a_card_loads_neither_torch_nor_numpy(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"architecture": [1]}, r"config.architecture is \[1\], and dict is wanted"),
-        ({"architecture": {"trunk": [1]}}, r"config.architecture.trunk is \[1\], and dict is wanted"),
+        ({"architecture": [1]}, r"config.architecture is \[1\]; expected dict"),
+        ({"architecture": {"trunk": [1]}}, r"config.architecture.trunk is \[1\]; expected dict"),
         ({"architecture": {**CARD.architecture, "objective": {}}}, "config.architecture.objective.class_path is missing"),
-        ({"query_fingerprint": 5}, "config.query_fingerprint is 5, and str is wanted"),
-        ({"preprocessing": [1]}, r"config.preprocessing is \[1\], and dict is wanted"),
-        ({"figures": 5}, "config.figures is 5, and dict is wanted"),
-        ({"dim": "4"}, "config.dim is '4', and int is wanted"),
-        ({"dim": 0}, "dim 0, wanted at least 1"),
+        ({"query_fingerprint": 5}, "config.query_fingerprint is 5; expected str"),
+        ({"preprocessing": [1]}, r"config.preprocessing is \[1\]; expected dict"),
+        ({"figures": 5}, "config.figures is 5; expected dict"),
+        ({"interpolation": 5}, "config.interpolation is 5; expected dict"),
+        ({"interpolation": {"base": "3f9c"}}, "config.interpolation.alpha is missing"),
+        ({"dim": "4"}, "config.dim is '4'; expected int"),
+        ({"dim": 0}, "dim 0 must be at least 1"),
     ],
 )
 def test_a_value_of_another_type_in_a_card_is_named(tmp_path, change, message):

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import nn
 
 from multimodal.boxes import fingerprint_file, read_manifest
+from multimodal.boxes.trust import Builder
 from multimodal.data.decode import centre
 from multimodal.embed.columns import embed
 from multimodal.errors import InputError
@@ -29,10 +30,11 @@ from multimodal.shards.columns import ColumnWriter
 from multimodal.shards.reader import ShardSet
 from multimodal.shards.writer import ShardWriter
 from multimodal.text import Normaliser, Vocabulary
+from multimodal.text.conformance import check_space
 from multimodal.text.encoder import EncoderSpace
 from multimodal.text.words import WordSpace
-from multimodal.towers import FolderEncoder, Head, ImageTower, NoWeights, TextTower, Trunk
-from multimodal.trust import Builder
+from multimodal.towers import FolderEncoder, Head, ImageTower, NoWeights, TextTower, Trunk, Weights
+from multimodal.verify import problems_of
 
 NUM, DIM = 9, 4
 WORDS = ("dog", "cat", "beach", "snow", "woman")
@@ -167,7 +169,7 @@ def test_weights_of_another_export_are_refused(tmp_path: Path, world: Path) -> N
         run = write_run(tmp_path / f"run{seed}", world, trained_head(seed=seed), Cosine())
         export(run, tmp_path / f"export{seed}", world / "space")
     (tmp_path / "export0" / "weights.safetensors").write_bytes((tmp_path / "export1" / "weights.safetensors").read_bytes())
-    with pytest.raises(InputError, match="weights.safetensors: is .*, and the export was made with"):
+    with pytest.raises(InputError, match="weights.safetensors: is .*, but the export was made with"):
         load_export(tmp_path / "export0")
 
 
@@ -200,7 +202,7 @@ def test_a_column_that_has_changed_since_an_unfinished_run_began_is_refused(tmp_
         if fingerprint == now:
             assert export(run, tmp_path / "export", world / "space").is_dir()
         else:
-            with pytest.raises(InputError, match=f"words: is {now[:12]} now, and .*run was trained on 000000000000. Train again"):
+            with pytest.raises(InputError, match=f"words: is {now[:12]} now, but .*run was trained on 000000000000. Train again"):
                 export(run, tmp_path / "other", world / "space")
 
 
@@ -210,27 +212,11 @@ def test_the_last_checkpoint_is_taken_where_the_run_chose_none(tmp_path: Path, w
     assert export(run, tmp_path / "export", world / "space").is_dir()
 
 
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of two tiny layers with a vocabulary of letters, as save_pretrained writes it."""
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    path = tmp_path_factory.mktemp("encoder")
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
-    (path / "vocab.txt").write_text("\n".join(words))
-    torch.manual_seed(0)
-    config = BertConfig(vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
-    BertModel(config).save_pretrained(path)
-    BertTokenizerFast(str(path / "vocab.txt")).save_pretrained(path)
-    return path
-
-
 QUERIES = ["dog on the beach", "a woman", "snow"]
 
 
-def test_a_text_head_goes_into_the_query_side(tmp_path: Path, world: Path, encoder: Path) -> None:
-    space = EncoderSpace(encoder, device="cpu")
+def test_a_text_head_goes_into_the_query_side(tmp_path: Path, world: Path, tiny_bert: Path) -> None:
+    space = EncoderSpace(tiny_bert, device="cpu")
     space.save(tmp_path / "space")
     shards = ShardSet(world / "set")
     with ColumnWriter(shards, "encoded", 16, "pair", "float32", {}, {"text-space": space.fingerprint}) as column:
@@ -249,37 +235,117 @@ def test_a_text_head_goes_into_the_query_side(tmp_path: Path, world: Path, encod
 
     bent = {**side, "init_args": {**side["init_args"], "hidden": 8}}
     torch.manual_seed(0)
+    hidden = Head(16, DIM, hidden=8, standardise=True)
     run = write_run(
         tmp_path / "bent",
         world,
         trained_head(),
         Clip(),
-        text_side=Head(16, DIM, hidden=8, standardise=True),
+        text_side=hidden,
         config_text_side=bent,
         text=text,
     )
-    with pytest.raises(InputError, match="has a hidden layer.*Train it with hidden: null"):
-        export(run, tmp_path / "bent-export", tmp_path / "space")
+    export(run, tmp_path / "bent-export", tmp_path / "space")
+    opened = load_export(tmp_path / "bent-export")
+    with torch.inference_mode():
+        expected = nn.functional.normalize(hidden.eval()(torch.from_numpy(space.embed(QUERIES)))).numpy()
+    np.testing.assert_allclose(opened.query.embed(QUERIES), expected, atol=1e-5)
 
 
-def test_a_text_tower_that_trained_becomes_the_query_side(tmp_path: Path, world: Path, encoder: Path) -> None:
-    tower = TextTower(FolderEncoder(encoder), trained_head(dim_in=16, seed=1), frozen=False, max_tokens=20).eval()
+class Squared(Head):
+    """A head of one's own that is no affine map."""
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return super().forward(rows).square()
+
+
+class Soft(nn.Softmax):
+    def __init__(self) -> None:
+        super().__init__(dim=1)
+
+
+@pytest.mark.parametrize(
+    ("text_side", "class_path"),
+    [
+        (nn.Linear(DIM, DIM), "torch.nn.Linear"),
+        (Head(DIM, DIM, hidden=6), "multimodal.towers.Head"),
+        (Head(DIM, DIM), "multimodal.towers.Head"),
+    ],
+    ids=["linear", "hidden", "head"],
+)
+def test_a_text_head_goes_on_top_of_any_space(tmp_path: Path, world: Path, text_side: nn.Module, class_path: str) -> None:
+    arguments = {"in_features": DIM, "out_features": DIM} if isinstance(text_side, nn.Linear) else {"dim_in": DIM, "dim_out": DIM}
+    hidden = getattr(text_side, "hidden", None)
+    side = described(class_path, **arguments, **({"hidden": hidden.out_features} if hidden is not None else {}))
+    run = write_run(tmp_path / "run", world, trained_head(), Clip(), text_side=text_side, config_text_side=side)
+    export(run, tmp_path / "export", world / "space")
+    query = load_export(tmp_path / "export").query
+    with torch.inference_mode():
+        expected = nn.functional.normalize(text_side.eval()(torch.from_numpy(word_space().embed(QUERIES)))).numpy()
+    np.testing.assert_allclose(query.embed(QUERIES), expected, atol=1e-6)
+    assert query.family == "contrastive" and query.unknown_words("dog zebra") == {"zebra": []}
+    assert not query.embed(["zebra"]).any()
+    assert not list(problems_of(tmp_path / "export"))
+    check_space(query, QUERIES, tmp_path / "checked", without=["torch", "gensim"])
+
+
+def test_a_text_side_that_queries_cannot_go_through_is_refused_with_what_can(tmp_path: Path, world: Path) -> None:
+    soft = described(f"{__name__}.Soft")
+    squared = described(f"{__name__}.Squared", dim_in=DIM, dim_out=DIM)
+    runs = [
+        write_run(tmp_path / "soft", world, trained_head(), Clip(), text_side=Soft(), config_text_side=soft),
+        write_run(tmp_path / "squared", world, trained_head(), Clip(), text_side=Squared(DIM, DIM), config_text_side=squared),
+    ]
+    for run in runs:
+        with pytest.raises(InputError, match=rf"{run}: its text side is a .*, which cannot embed queries. Use torch.nn.Linear"):
+            export(run, tmp_path / "export", world / "space", trust=[__name__.partition(".")[0]])
+
+
+def test_a_text_tower_that_trained_becomes_the_query_side(tmp_path: Path, world: Path, tiny_bert: Path) -> None:
+    tower = TextTower(FolderEncoder(tiny_bert), trained_head(dim_in=16, seed=1), frozen=False, max_tokens=20).eval()
     with torch.no_grad():
         for parameter in tower.encoder.parameters():
             parameter.mul_(1.1)  # trained: not what lies in the folder
     head = described("multimodal.towers.Head", dim_in=16, dim_out=DIM, standardise=True)
-    folder = described("multimodal.towers.FolderEncoder", path=str(encoder))
+    folder = described("multimodal.towers.FolderEncoder", path=str(tiny_bert))
     side = described("multimodal.towers.TextTower", encoder=folder, head=head, frozen=False, max_tokens=20)
     captions = described("multimodal.data.Captions")
     run = write_run(tmp_path / "run", world, trained_head(), Clip(), text_side=tower, config_text_side=side, text=captions)
     with pytest.raises(InputError, match="add: --encoder multimodal.towers.FolderEncoder --encoder.path"):
         export(run, tmp_path / "export")  # a run is somebody's, too: no folder is opened because it says so
-    export(run, tmp_path / "export", encoder=FolderEncoder(encoder))
+    export(run, tmp_path / "export", encoder=FolderEncoder(tiny_bert))
     opened = load_export(tmp_path / "export")
     with torch.inference_mode():
         expected = nn.functional.normalize(tower(QUERIES)).numpy()
     np.testing.assert_allclose(opened.query.embed(QUERIES), expected, atol=1e-5)
-    export(run, tmp_path / "export", encoder=FolderEncoder(encoder))  # again: the same export, and kept
+    export(run, tmp_path / "export", encoder=FolderEncoder(tiny_bert))  # again: the same export, and kept
+
+
+def test_an_export_pools_as_its_tower_did_and_takes_the_mean_for_a_run_that_does_not_say(
+    tmp_path: Path, world: Path, tiny_bert: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_bert, tmp_path / "encoder"))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling/config.json").write_text(json.dumps({"pooling_mode": "cls"}))
+    given = FolderEncoder(folder)
+    for name, said, pooling in (
+        ("null", {"pooling": None, "prompt": "query: "}, "cls"),
+        ("last", {"pooling": "last"}, "last"),
+        ("old", {}, "mean"),
+    ):
+        tower = TextTower(given, trained_head(dim_in=16, seed=1), pooling=pooling, prompt=said.get("prompt")).eval()
+        head = described("multimodal.towers.Head", dim_in=16, dim_out=DIM, standardise=True)
+        side = described(
+            "multimodal.towers.TextTower", encoder=described("multimodal.towers.FolderEncoder", path=str(folder)), head=head, **said
+        )
+        captions = described("multimodal.data.Captions")
+        run = write_run(tmp_path / name, world, trained_head(), Clip(), text_side=tower, config_text_side=side, text=captions)
+        export(run, tmp_path / f"export-{name}", encoder=given)
+        query = load_export(tmp_path / f"export-{name}").query
+        assert isinstance(query, EncoderSpace) and query.usage == tower.usage and query.usage.pooling == pooling
+        with torch.inference_mode():
+            expected = nn.functional.normalize(tower(QUERIES)).numpy()
+        np.testing.assert_allclose(query.embed(QUERIES), expected, atol=1e-5)
 
 
 def edit(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -333,7 +399,7 @@ def test_a_head_of_another_dimension_than_the_texts_is_refused(tmp_path: Path, w
 def test_what_is_no_run_or_no_export_is_named(tmp_path: Path, world: Path) -> None:
     with pytest.raises(InputError, match="multimodal fit"):
         export(tmp_path, tmp_path / "export", world / "space")
-    with pytest.raises(InputError, match="wanted an export"):
+    with pytest.raises(InputError, match="expected an export"):
         load_export(world / "set")
 
 
@@ -344,7 +410,10 @@ def test_an_export_that_is_there_is_kept_and_another_run_s_is_not_written_over(t
     export(run, tmp_path / "export", world / "space")
     assert (tmp_path / "export" / "manifest.json").stat().st_ino == before
     other = write_run(tmp_path / "other", world, trained_head(seed=1), Cosine())
-    with pytest.raises(InputError, match="another run"):
+    with pytest.raises(
+        InputError,
+        match=r"export: was made .*weights.safetensors.fingerprint was \w{12}.. and is \w{12}.. now",
+    ):
         export(other, tmp_path / "export", world / "space")
 
 
@@ -372,7 +441,7 @@ def test_pictures_are_cut_as_the_run_was_validated(tmp_path: Path, world: Path) 
 def test_a_class_must_be_one_of_those_that_belong_in_its_place(tmp_path: Path, path: str) -> None:
     with pytest.raises(InputError, match=r"not one of this project's for this place.*--trust multimodal"):
         Builder(tmp_path, SLOTS).build({"class_path": path, "init_args": {}}, Trunk)
-    with pytest.raises(InputError, match="cannot be imported|is no Trunk class"):
+    with pytest.raises(InputError, match="cannot be imported|is not a Trunk class"):
         Builder(tmp_path, SLOTS, trust=["multimodal"]).build({"class_path": path, "init_args": {}}, Trunk)
 
 
@@ -395,13 +464,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory, world: Path) -> Path:
     [
         (lambda manifest: manifest.update(parts={}), "parts.weights.safetensors is missing"),
         (lambda manifest: manifest["parts"]["weights.safetensors"].clear(), "fingerprint is missing"),
-        (lambda manifest: manifest["config"].update(preprocessing={}), "preprocessing: has nothing, and .*mean.* is wanted"),
-        (lambda manifest: manifest["config"]["preprocessing"].update(mean=[0.5, 0.5]), r"preprocessing: mean is \(0.5, 0.5\), and three"),
-        (lambda manifest: manifest["config"]["preprocessing"].update(mean="abc"), "preprocessing: mean is 'abc', and three"),
-        (lambda manifest: manifest["config"]["preprocessing"].update(std=[0, 1, 1]), "std is .*, and three numbers above 0"),
-        (lambda manifest: manifest["config"]["preprocessing"].update(size=10**9), "size is 1000000000, and a whole number from 1 to 4096"),
-        (lambda manifest: manifest["config"]["preprocessing"].update(crop_share=0), "crop_share is 0, and a share above 0"),
-        (lambda manifest: manifest["config"]["preprocessing"].update(interpolation=["box"]), "interpolation is .* is wanted"),
+        (lambda manifest: manifest["config"].update(preprocessing={}), "preprocessing: has nothing; expected .*mean"),
+        (
+            lambda manifest: manifest["config"]["preprocessing"].update(mean=[0.5, 0.5]),
+            r"preprocessing: mean is \(0.5, 0.5\); expected three",
+        ),
+        (lambda manifest: manifest["config"]["preprocessing"].update(mean="abc"), "preprocessing: mean is 'abc'; expected three"),
+        (lambda manifest: manifest["config"]["preprocessing"].update(std=[0, 1, 1]), "std is .*; expected three numbers above 0"),
+        (
+            lambda manifest: manifest["config"]["preprocessing"].update(size=10**9),
+            "size is 1000000000; expected a whole number from 1 to 4096",
+        ),
+        (lambda manifest: manifest["config"]["preprocessing"].update(crop_share=0), "crop_share is 0; expected a share above 0"),
+        (lambda manifest: manifest["config"]["preprocessing"].update(interpolation=["box"]), "interpolation is .*; expected one of"),
         (
             lambda manifest: manifest["config"]["architecture"]["head"]["init_args"].update(dim_in=10**13),
             r"head.* is \(256,\), and the card says \(10000000000000,\)",
@@ -427,7 +502,7 @@ def test_weights_that_are_junk_or_missing_are_named(tmp_path: Path, finished: Pa
         change_manifest(
             tmp_path / "export", lambda manifest: manifest["parts"].update({weights.name: {"fingerprint": fingerprint_file(weights)}})
         )
-    with pytest.raises(InputError, match="weights.safetensors: (cannot be read|is not there)"):
+    with pytest.raises(InputError, match="weights.safetensors: (cannot be read|does not exist)"):
         load_export(tmp_path / "export")
 
 
@@ -443,8 +518,8 @@ def test_a_checkpoint_that_is_junk_is_named(tmp_path: Path, finished: Path, worl
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda config: config.update(model=[]), "model holds no settings"),
-        (lambda config: config.update(data=None), "data holds no settings"),
+        (lambda config: config.update(model=[]), "model has no settings"),
+        (lambda config: config.update(data=None), "data has no settings"),
         (lambda config: config["data"].pop("shards"), "data.shards is missing"),
         (lambda config: config["data"].pop("image"), "data.image has no class_path"),
         (lambda config: config["data"].update(text=5), "data.text has no class_path"),
@@ -466,3 +541,145 @@ def test_a_file_of_a_run_that_cannot_be_read_is_named(tmp_path: Path, finished: 
     (tmp_path / "run" / name).write_bytes(content)
     with pytest.raises(InputError, match=f"{name}: cannot be read"):
         export(tmp_path / "run", tmp_path / "export", world / "space")
+
+
+class Rooted(Trunk):
+    """A trunk of one's own: the roots of another's features, beside a setting."""
+
+    def __init__(self, architecture: str, weights: Weights, frozen: bool = True, size: int | None = None, power: float = 1.0) -> None:
+        super().__init__(architecture, weights, frozen, size)
+        self.power = power
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return super().forward(image).abs() ** self.power
+
+
+class Forgetful(Rooted):
+    """Keeps no `scale`."""
+
+    def __init__(self, architecture: str, weights: Weights, scale: float = 1.0) -> None:
+        super().__init__(architecture, weights)
+
+
+class OwnWeights(Weights):
+    """Every weight a function of a seed, in a source of one's own."""
+
+    def __init__(self, seed: int = 3) -> None:
+        self.seed = seed
+
+    def load_into(self, model: nn.Module) -> None:
+        for tensor in model.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.mul_(1.5)
+
+    def describe(self) -> dict[str, Any]:
+        return described(f"{__name__}.OwnWeights", seed=self.seed)
+
+
+class Doubled(ImageTower):
+    """A tower that does more than its trunk and its head."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(image)
+
+
+HERE = [__name__.partition(".")[0]]
+"""The package that these classes lie in."""
+
+
+def tower_run(path: Path, world: Path, kind: type[ImageTower], made: Trunk, named: dict[str, Any]) -> Path:
+    tower = kind(made, trained_head())
+    config = described(f"{kind.__module__}.{kind.__name__}", trunk=named, head=HEAD)
+    image = described("multimodal.data.Pixels", size=32)
+    return write_run(path, world, tower.eval(), Cosine(), image_tower=config, image=image)
+
+
+def test_a_trunk_of_ones_own_is_exported_and_opened_where_it_is_trusted(tmp_path: Path, world: Path) -> None:
+    made = Rooted("test_efficientnet", OwnWeights(), size=32, power=0.5)
+    named = described(
+        f"{__name__}.Rooted", architecture="test_efficientnet", weights=described(f"{__name__}.OwnWeights"), size=32, power=0.5
+    )
+    run = tower_run(tmp_path / "run", world, ImageTower, made, named)
+    export(run, tmp_path / "export", world / "space", trust=HERE)
+    with pytest.raises(InputError, match=rf"names the class {__name__}.Rooted.*add: --trust {HERE[0]}"):
+        load_export(tmp_path / "export")
+    opened = load_export(tmp_path / "export", trust=HERE)
+    assert isinstance(opened.network.trunk, Rooted) and opened.network.trunk.power == 0.5
+    with torch.inference_mode():
+        expected = trained_head()(made(pixels(range(3)))).numpy()
+    np.testing.assert_allclose(opened.embed_images(pixels(range(3))), expected, atol=1e-5)
+    assert made.fingerprint != Rooted("test_efficientnet", OwnWeights(), size=32, power=1.0).fingerprint
+
+
+def test_a_trunk_that_does_not_keep_what_it_was_made_with_is_named(tmp_path: Path, world: Path) -> None:
+    named = described(f"{__name__}.Forgetful", architecture="test_efficientnet", weights=described("multimodal.towers.NoWeights"))
+    run = tower_run(tmp_path / "run", world, ImageTower, Forgetful("test_efficientnet", NoWeights(0)), named)
+    with pytest.raises(InputError, match="Forgetful takes scale and has no attribute of that name"):
+        export(run, tmp_path / "export", world / "space", trust=HERE)
+
+
+def test_a_tower_that_is_more_than_a_trunk_and_a_head_is_refused(tmp_path: Path, world: Path) -> None:
+    named = described(
+        "multimodal.towers.Trunk", architecture="test_efficientnet", weights=described("multimodal.towers.NoWeights"), size=32
+    )
+    run = tower_run(tmp_path / "run", world, Doubled, Trunk("test_efficientnet", NoWeights(0), size=32), named)
+    with pytest.raises(InputError, match="Doubled gives other vectors than head\\(trunk\\(picture\\)\\)"):
+        export(run, tmp_path / "export", world / "space", trust=HERE)
+
+
+def test_an_architecture_that_a_package_registers_is_found_where_the_package_is_trusted(
+    tmp_path: Path, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write_run(tmp_path / "run", world, trained_head(), Cosine())
+    export(run, tmp_path / "export", world / "space")
+    manifest = json.loads((tmp_path / "export/manifest.json").read_text())
+    trunk = load_export(tmp_path / "export").network.trunk
+    trunk.architecture = "their_net"
+    manifest["made_from"]["trunk"] = trunk.fingerprint
+    manifest["config"]["architecture"]["trunk"]["init_args"]["architecture"] = "their_net"
+    (tmp_path / "export/manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/their_nets.py").write_text(
+        "import sys\nimport timm\nfrom timm.models import register_model\n\n"
+        "def their_net(pretrained=False, **kwargs):\n    return timm.create_model('test_efficientnet', **kwargs)\n\n"
+        "their_net.__module__ = __name__\nregister_model(their_net)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "code"))
+    with pytest.raises(InputError, match="timm has no architecture 'their_net'. If a package of yours registers it, add: --trust PACKAGE"):
+        load_export(tmp_path / "export")
+    assert load_export(tmp_path / "export", trust=["their_nets"]).embed_images(pixels(range(2))).shape == (2, DIM)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda config: config["preprocessing"]["mean"].__setitem__(0, 0.25),
+        lambda config: config["preprocessing"].update(crop_share=0.5),
+        lambda config: config["architecture"]["trunk"]["init_args"].update(num_maps=1),
+    ],
+)
+def test_a_card_that_says_something_else_of_the_trunk_is_an_error_and_makes_no_other_vectors(
+    tmp_path: Path, world: Path, change: Callable[[Any], object]
+) -> None:
+    export(write_run(tmp_path / "run", world, trained_head(), Cosine()), tmp_path / "export", world / "space")
+    manifest = json.loads((tmp_path / "export/manifest.json").read_text())
+    change(manifest["config"])
+    (tmp_path / "export/manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="what its manifest.json says of the trunk"):
+        load_export(tmp_path / "export")
+
+
+def test_a_text_tower_of_ones_own_is_exported_as_the_space_that_it_says(tmp_path: Path, world: Path) -> None:
+    captions = described("multimodal.data.Captions")
+    side = described(f"{__name__}.SaysItsSpace")
+    run = write_run(tmp_path / "run", world, trained_head(), Cosine(), text_side=SaysItsSpace(), config_text_side=side, text=captions)
+    export(run, tmp_path / "export", trust=HERE)
+    assert load_export(tmp_path / "export").query.fingerprint == word_space().fingerprint
+
+
+class SaysItsSpace(nn.Module):
+    def forward(self, texts: list[str]) -> torch.Tensor:
+        return torch.from_numpy(word_space().embed(texts))
+
+    def as_space(self, folder: Path) -> WordSpace:
+        return word_space()

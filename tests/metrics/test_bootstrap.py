@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 
-from multimodal.metrics import interval
+from multimodal.metrics import Interval, interval, word_intervals
 
 
 def interval_by_loop(values: np.ndarray, groups: list[int], num_samples: int = 200) -> tuple[float, float]:
@@ -79,8 +81,62 @@ def test_the_interval_of_a_share_covers_the_truth_as_often_as_it_says() -> None:
     assert 0.89 < held / 300 < 0.99
 
 
-def test_what_no_spread_can_be_told_of_is_refused() -> None:
+def test_values_without_an_estimable_spread_are_refused() -> None:
     with pytest.raises(ValueError, match="3 values of 1 group; an interval needs at least 2 groups"):
         interval(np.array([0.0, 1.0, 1.0]), np.array(["a", "a", "a"]))
     with pytest.raises(ValueError, match="3 values, 2 groups and 3 weights"):
         interval(np.ones(3), np.arange(2))
+
+
+def word_intervals_by_loop(values: np.ndarray, words: list[tuple[int, ...]], weights: np.ndarray, num_samples: int) -> Interval:
+    """The same draws of words, with every query counted as often as each combination of its drawn words."""
+    every = sorted({word for of_one in words for word in of_one})
+    generator, means = np.random.default_rng(0), []
+    for counts in generator.multinomial(len(every), [1 / len(every)] * len(every), size=num_samples):
+        times = dict(zip(every, counts.tolist(), strict=True))
+        drawn, total = 0.0, 0.0
+        for value, of_one, weight in zip(values, words, weights, strict=True):
+            for _ in product(*(range(times[word]) for word in of_one)):
+                drawn, total = drawn + weight * value, total + weight
+        if total:
+            means.append(drawn / total)
+    return Interval(float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975)))
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_an_interval_over_words_is_that_of_a_slow_loop(width: int) -> None:
+    random = np.random.default_rng(width)
+    words = [tuple(random.choice(6, size=width, replace=False).tolist()) for _ in range(20)]
+    values, weights = random.random((20, 2)), random.random(20) + 0.5
+    found = word_intervals(values, np.array(words), weights, num_samples=100)
+    for column in range(2):
+        assert found[column] == pytest.approx(word_intervals_by_loop(values[:, column], words, weights, 100))
+    padded = np.column_stack([np.array(words), np.full(20, -1)])
+    assert np.array(word_intervals(values, padded, weights, num_samples=100)) == pytest.approx(np.array(found))
+
+
+def test_queries_that_share_words_say_less_than_queries_of_their_own_words() -> None:
+    """A word that is easy makes all its queries easy."""
+    random = np.random.default_rng(0)
+    ease = random.standard_normal(12)
+    words = np.array([(a, b) for a in range(12) for b in range(a)])
+    values = ease[words].sum(axis=1)
+    [(low, high)] = word_intervals(values[:, None], words)
+    alone = interval(values)
+    assert high - low > 2 * (alone.high - alone.low)
+
+
+def test_seeds_of_the_same_queries_are_paired() -> None:
+    random = np.random.default_rng(1)
+    words, values = np.array([(a, b) for a in range(8) for b in range(a)]), random.random((28, 1))
+    once = word_intervals(values, words)
+    both = word_intervals(np.concatenate([values, values]), np.concatenate([words, words]))
+    assert np.array(both) == pytest.approx(np.array(once))
+
+
+def test_a_column_without_a_meaning_has_no_interval_and_one_word_is_refused() -> None:
+    words = np.array([(0, 1), (1, 2), (0, 2)])
+    found = word_intervals(np.array([[1.0, np.nan]] * 3), words)
+    assert found[0] == (1, 1) and np.isnan(found[1]).all()
+    with pytest.raises(ValueError, match="at least 2 words"):
+        word_intervals(np.ones((2, 1)), np.zeros((2, 1), np.int64))

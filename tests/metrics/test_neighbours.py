@@ -50,5 +50,5 @@ def test_fewer_rows_than_neighbours_all_vote_and_a_query_of_zeros_is_defined() -
 
 @pytest.mark.parametrize(("num", "k"), [(0, 20), (3, 0)])
 def test_no_vote_is_refused(num: int, k: int) -> None:
-    with pytest.raises(ValueError, match=f"the vote of k={k} of {num} rows"):
+    with pytest.raises(ValueError, match=f"k={k} and {num} rows; both must be at least 1"):
         nearest_classes(np.ones((num, 2)), np.zeros(num, np.int64), np.ones((1, 2)), k)

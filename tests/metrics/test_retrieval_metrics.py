@@ -13,9 +13,9 @@ from multimodal.metrics import (
     average_precision,
     chance_average_precision,
     chance_recall_at,
-    dealt_average_precision,
     interval,
     nearest,
+    permuted_average_precision,
     ranks,
     recall_at,
     relevant_ranks,
@@ -155,18 +155,18 @@ def test_chance_among_many_items_is_what_shuffles_give() -> None:
     assert chance_recall_at(500, 10, 40) == pytest.approx(np.mean([one[0] <= 10 for one in each]), rel=0.04)
 
 
-def test_what_rankings_give_when_dealt_is_the_mean_over_all_ways_to_deal_them() -> None:
+def test_permuted_average_precision_is_the_mean_over_all_permutations_of_the_queries() -> None:
     generator = np.random.default_rng(7)
     scores, classes, of_queries = generator.random((4, 9)), np.array([0, 0, 1, 1, 1, 2, 2, 2, 2]), [0, 1, 1, 2]
     ways = [
         [average_precision(relevant_ranks(line, classes == mark)) for line, mark in zip(scores, marks, strict=True)]
         for marks in permutations(of_queries)
     ]
-    assert dealt_average_precision(scores, classes, np.array([1, 2, 1]) / 4).tolist() == pytest.approx(np.mean(ways, axis=0).tolist())
+    assert permuted_average_precision(scores, classes, np.array([1, 2, 1]) / 4).tolist() == pytest.approx(np.mean(ways, axis=0).tolist())
 
 
-def test_rankings_in_which_classes_come_one_after_the_other_give_more_than_a_random_order_to_any_query() -> None:
+def test_rankings_in_which_classes_are_clustered_score_above_a_random_order_for_any_query() -> None:
     generator, classes, shares = np.random.default_rng(8), np.repeat(np.arange(4), 6), np.full(4, 1 / 4)
-    strewn, together = generator.random((300, 24)), generator.random((300, 4))[:, classes]
-    assert dealt_average_precision(strewn, classes, shares).mean() == pytest.approx(chance_average_precision(24, 6), abs=0.01)
-    assert dealt_average_precision(together, classes, shares).mean() > chance_average_precision(24, 6) + 0.05
+    scattered, together = generator.random((300, 24)), generator.random((300, 4))[:, classes]
+    assert permuted_average_precision(scattered, classes, shares).mean() == pytest.approx(chance_average_precision(24, 6), abs=0.01)
+    assert permuted_average_precision(together, classes, shares).mean() > chance_average_precision(24, 6) + 0.05

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from multimodal.text import Normaliser, TopicSpace, fit_topics
+from data_prep.spaces import fit_topics
+from multimodal.text import Normaliser, TopicSpace
 
 gensim_models = pytest.importorskip("gensim.models", reason="gensim is the reference (extra: prep)")
 

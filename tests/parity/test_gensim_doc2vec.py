@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from multimodal.text import Doc2VecSpace, Normaliser, fit_doc2vec
-from multimodal.text.corpus import Corpus
+from data_prep.spaces import fit_doc2vec
+from data_prep.spaces.corpus import Corpus
+from multimodal.text import Doc2VecSpace, Normaliser
 
 gensim_models = pytest.importorskip("gensim.models", reason="gensim is the reference (extra: prep)")
 

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from multimodal.pairs import Pair
-from multimodal.shards import ShardSet, ShardWriter
+from multimodal.shards import ShardSet, ShardWriter, open_set
 from multimodal.shards.index import index_tars
 
 wds = pytest.importorskip("webdataset", reason="compares with webdataset: install the extra `dev`")
@@ -62,6 +62,21 @@ def test_webdatasets_own_decoding_gives_texts_and_objects(shards: ShardSet) -> N
     for id, sample in enumerate(wds.WebDataset(urls(shards), shardshuffle=False).decode()):
         assert sample["txt"] == shards.texts(id)[0]
         assert sample["json"]["texts"] == list(shards.texts(id))
+
+
+def test_our_pipeline_gives_what_webdataset_gives_without_opening_anything_itself(shards: ShardSet, tmp_path: Path) -> None:
+    theirs = [{**sample, "__url__": ""} for sample in wds.WebDataset(urls(shards), shardshuffle=False)]
+    assert [{**sample, "__url__": ""} for sample in shards.webdataset()] == theirs
+    texts = [text for text, _ in shards.webdataset().decode().to_tuple("txt", "json")]
+    assert texts == [shards.texts(id)[0] for id in range(len(shards))]
+    at_a_url = open_set(shards.path.as_uri(), tmp_path / "cache")
+    assert [{**sample, "__url__": ""} for sample in at_a_url.webdataset()] == theirs
+
+
+def test_workers_of_our_pipeline_share_the_tars(shards: ShardSet) -> None:
+    torch = pytest.importorskip("torch", reason="workers are torch's: install the extra `train`")
+    loader = torch.utils.data.DataLoader(shards.webdataset(seed=1).to_tuple("__key__"), batch_size=None, num_workers=2)
+    assert sorted(key for (key,) in loader) == shards.keys().tolist()
 
 
 def test_python_and_we_agree_on_where_members_lie(shards: ShardSet) -> None:

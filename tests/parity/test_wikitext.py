@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.wiki_dump import Dump, Page
-from data_prep.wikitext import Article, read_wikitext, words_of
+from data_prep.wiki.dump import Dump, Page
+from data_prep.wiki.wikitext import Article, read_wikitext, words_of
 
 wikicorpus = pytest.importorskip("gensim.corpora.wikicorpus", reason="gensim is the reference (extra: prep)")
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from multimodal.search.query import search
 from multimodal.search.store import Store
 from multimodal.verify import problems_of
 
@@ -30,7 +29,7 @@ def test_the_golden_store_is_read_as_it_was_written():
 
 
 def test_the_golden_store_gives_the_answers_that_it_gave():
-    hits = search(Store(DATA / "golden"), "dog - beach", k=3)
+    hits = Store(DATA / "golden").search("dog - beach", k=3, fusion="sum")
     # both: (2/3 - 2/3) / sqrt 2; beach: -1 / sqrt 2
     assert [(hit.id, hit.name, hit.score) for hit in hits] == [(2, "dog.jpg", 0.707107), (9, "both.jpg", 0.0), (5, "beach.png", -0.707107)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import warnings
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 from multimodal.boxes import Manifest, write_manifest
 from multimodal.errors import InputError
 from multimodal.pairs import Hit
-from multimodal.search.query import answer, search, search_verb
+from multimodal.search.door import search_verb
+from multimodal.search.query import answer, search
 from multimodal.search.segments import Segment
 from multimodal.search.store import Store, StoreWriter, create_store
 from multimodal.text import open_space
@@ -34,10 +36,10 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
-def _ranking(store: Store, query: str, k: int = 10) -> list[tuple[int, float]] | str:
+def _ranking(store: Store, query: str, k: int = 10, fusion: str | None = None) -> list[tuple[int, float]] | str:
     """(id, score) best first, or "nothing" where the query cancels. Words that are unknown warn; here they are expected."""
     try:
-        return [(hit.id, hit.score) for hit in answer(store, query, k).hits]
+        return [(hit.id, hit.score) for hit in answer(store, query, k, fusion=fusion).hits]
     except InputError as error:
         assert "cancels" in str(error) or "knows no word" in str(error)
         return "nothing"
@@ -50,12 +52,12 @@ def _written(terms: list[tuple[float, str]]) -> str:
     return " ".join(f"{'-' if weight < 0 else '+'} {abs(weight)}*{text}" for weight, text in terms)
 
 
-def test_hits_equal_brute_force_over_the_files(store):
+def test_hits_of_the_sum_equal_brute_force_over_the_files(store):
     words = {word: _unit(store.query_space.embed([word])[0]) for word in ("beach", "sunset")}
     query = _unit(2 * words["beach"] - words["sunset"] + _unit(store.take([7])[0]))
     cosines = dict(zip(store.ids.tolist(), (_unit(store.rows) @ query).tolist(), strict=True))
     best = sorted(cosines, key=lambda id: (-round(cosines[id], 6), id))[:12]
-    hits = search(store, "2*beach - sunset + image:7", k=12)
+    hits = store.search("2*beach - sunset + image:7", k=12, fusion="sum")
     assert [hit.id for hit in hits] == best
     assert [hit.score for hit in hits] == pytest.approx([cosines[id] for id in best], abs=1e-6)
     assert [(hit.name, hit.text) for hit in hits] == [(f"{id}.png", f"picture {id}") for id in best]
@@ -71,7 +73,8 @@ def test_a_plus_b_finds_what_b_plus_a_finds(store, terms, random):
 @given(terms=QUERIES)
 def test_twice_a_finds_what_a_plus_a_finds(store, terms):
     written = _written(terms)
-    assert _ranking(store, f"2*({written})") == _ranking(store, f"({written}) + ({written})") == _ranking(store, written)
+    assert _ranking(store, f"2*({written})") == _ranking(store, f"({written}) + ({written})")
+    assert _ranking(store, f"2*({written})", fusion="sum") == _ranking(store, written, fusion="sum")
 
 
 @settings(deadline=None, max_examples=40)  # times two families
@@ -94,19 +97,23 @@ def test_k_hits_are_the_first_k_of_all_and_their_scores_fall(store, terms, k):
 
 @settings(deadline=None, max_examples=40)  # times two families
 @given(terms=QUERIES)
-def test_why_sums_to_the_score(store, terms):
-    try:
-        found = answer(store, _written(terms), k=5)
-    except InputError:
-        return
-    for hit in found.hits:
-        assert set(hit.why) == {term.label for term in found.query.used}
-        assert sum(hit.why.values()) == pytest.approx(hit.score, abs=1e-6)  # scores have six decimals
+def test_why_sums_or_multiplies_to_the_score(store, terms):
+    for fusion, together in (("sum", sum), ("product", math.prod)):
+        try:
+            found = answer(store, _written(terms), k=5, fusion=fusion)
+        except InputError:
+            continue
+        assert found.is_product == (fusion == "product")
+        for hit in found.hits:
+            assert tuple(hit.why) == found.steps[0].labels
+            assert together(hit.why.values()) == pytest.approx(hit.score, abs=1e-6)  # totals have six decimals
+            assert fusion == "sum" or all(0 <= factor <= 1 + 1e-6 for factor in hit.why.values())
 
 
 def test_every_picture_of_the_store_finds_itself_first(store):
     for id in store.ids.tolist():
-        best = search(store, f"image:{id}", k=1)[0]
+        assert search(store, f"image:{id}", k=1)[0].id == id
+        best = store.search(f"image:{id}", k=1, fusion="sum")[0]
         assert best.id == id and best.score == pytest.approx(1.0, abs=1e-6)
 
 
@@ -159,11 +166,11 @@ def test_an_id_that_the_store_does_not_have_is_refused(store, query):
     ("query", "message"),
     [
         ("image:" + "9" * 5000, "no picture has an id of 5,000 digits"),
-        ("image:~nobody-of-that-name", "no id of the store and no file"),
-        ("image:" + "x" * 300, "no id of the store and no file"),
-        ("image:a\0b", "no id of the store and no file"),
-        ("beach \udcff", "the query is not UTF-8"),
-        ("(" * 20_000, "more than 50 signs, weights and parentheses inside each other"),
+        ("image:~nobody-of-that-name", "neither an id of the store nor a file"),
+        ("image:" + "x" * 300, "neither an id of the store nor a file"),
+        ("image:a\0b", "neither an id of the store nor a file"),
+        ("beach \udcff", "the query is not valid UTF-8"),
+        ("(" * 20_000, "more than 50 nested signs, weights and parentheses"),
     ],
     ids=["digits", "a user", "a long name", "NUL", "a byte", "depth"],
 )
@@ -191,16 +198,16 @@ def test_a_picture_of_ones_own_goes_through_the_encoder_given(store, tmp_path):
     assert seen == [picture]
     with pytest.raises(InputError, match=r"Add --export <folder>"):
         search(store, f'image:"{picture}"')
-    with pytest.raises(InputError, match=r"shape \(1, 3\); this store wants \(1, 8\)"):
+    with pytest.raises(InputError, match=r"shape \(1, 3\); this store needs \(1, 8\)"):
         search(store, f'image:"{picture}"', image_encoder=lambda paths: np.ones((1, 3)))
     with pytest.raises(InputError, match="zero or not finite"):
         search(store, f'image:"{picture}"', image_encoder=lambda paths: np.zeros((1, 8)))
-    with pytest.raises(InputError, match="image:nowhere.png is no id of the store and no file"):
+    with pytest.raises(InputError, match="image:nowhere.png is neither an id of the store nor a file"):
         search(store, "image:nowhere.png", image_encoder=encode)
 
 
 def test_the_verb_prints_rank_score_id_name_and_text(store_of_forty, capsys):
-    search_verb("image:7", store_of_forty, k=2)
+    search_verb("image:7", store_of_forty, k=2, fusion="sum")
     printed = capsys.readouterr()
     first, second = printed.out.splitlines()
     assert first.split() == ["1", "+1.0000", "7", "7.png", "picture", "7"]
@@ -216,12 +223,13 @@ def test_the_verb_names_unknown_words_on_stderr_only(store_of_forty, capsys):
     assert "not known to the text space: beech" in noted.err and "beech: beach" in noted.err
 
 
-def test_the_verb_prints_what_each_term_adds(store_of_forty, capsys):
-    search_verb("beach - sunset", store_of_forty, k=1, why=True)
+@pytest.mark.parametrize(("fusion", "sign", "together"), [("sum", "[+-]", sum), ("product", "x", math.prod)])
+def test_the_verb_prints_what_each_term_does(store_of_forty, capsys, fusion, sign, together):
+    search_verb("beach - sunset", store_of_forty, k=1, why=True, fusion=fusion)
     hit, why = capsys.readouterr().out.splitlines()
-    added = [float(value) for value in re.findall(r"[+-][0-9.]+", why)]
-    assert "beach" in why and "sunset" in why
-    assert sum(added) == pytest.approx(float(hit.split()[1]), abs=2e-4)  # printed with four decimals each
+    assert "beach" in why and "- sunset" in why
+    values = [float(value.lstrip("x")) for value in re.findall(rf" ({sign}[0-9.]+)", why)]
+    assert len(values) == 2 and together(values) == pytest.approx(float(hit.split()[1]), abs=2e-4)  # printed with four decimals each
 
 
 def test_the_verb_prints_json_that_holds_the_hits(store_of_forty, capsys):
@@ -231,6 +239,17 @@ def test_the_verb_prints_json_that_holds_the_hits(store_of_forty, capsys):
     ranks = [hit.pop("rank") for hit in printed["hits"]]
     assert ranks == [1, 2]
     assert [Hit(**hit) for hit in printed["hits"]] == answer(Store(store_of_forty), "image:7", k=2).hits
+    assert (
+        printed["why_is"] == "product" and printed["means"] == "image:7 + beech" and printed["candidates"].startswith("the nearest of all")
+    )
+
+
+def test_the_verb_s_json_says_how_scores_are_made_and_what_a_series_is(store_of_forty, capsys):
+    search_verb("between beach and snow without dog in 3", store_of_forty, json=True, fusion="sum")
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["why_is"] == "sum" and len(printed["hits"]) == 3 and printed["candidates"] == "all 39 pictures"
+    assert printed["means"].split(" | ")[::2] == ["beach", "snow without dog"] and printed["left_out"] == []
+    assert list(printed["hits"][2]["why"]) == ["snow", "without dog"]
 
 
 def test_the_verb_filters_by_column_and_value(store_of_forty, capsys):
@@ -246,7 +265,7 @@ def test_the_verb_filters_by_column_and_value(store_of_forty, capsys):
 def test_the_verb_says_when_there_is_nothing_to_show(empty_store, capsys):
     search_verb("beach", empty_store)
     printed = capsys.readouterr()
-    assert printed.out == "" and "no picture to show; 0 in the store" in printed.err
+    assert printed.out == "" and "no picture to show; the store has 0" in printed.err
 
 
 def test_an_export_that_the_store_was_not_made_from_is_refused(store_of_forty, tmp_path):
@@ -268,6 +287,25 @@ def test_the_page_holds_its_pictures_and_escapes_what_came_from_outside(tmp_path
     assert "no thumbnail" in page and "&lt;script&gt;d" in page and "&lt;i&gt;sunset" in page
     assert not re.search(r"<script|<b>|<i>", page)
     assert not re.search(r"(src|href)=\"(?!data:)", page)
+
+
+def test_the_page_of_each_way_says_how_its_scores_are_made(store_of_forty, tmp_path):
+    for fusion, said, shown in (("product", "how well they meet every term", "<dd>×0."), ("sum", "by cosine", "<dd>+0.")):
+        search_verb("beach + snow without dog", store_of_forty, k=3, html=tmp_path / f"{fusion}.html", fusion=fusion)
+        page = (tmp_path / f"{fusion}.html").read_text()
+        assert said in page and shown in page and page.count("without dog</dt>") == page.count("<li>") == 3
+
+
+def test_the_verb_joins_stores_by_their_names_or_families(store_of_forty, tmp_path, capsys):
+    family = Store(store_of_forty).family
+    search_verb("beach + 2*snow", store_of_forty, k=5)
+    alone = capsys.readouterr().out
+    search_verb("beach + 2*export:mine:snow", store_of_forty, k=5, join=[f"mine={store_of_forty}"])
+    assert capsys.readouterr().out == alone
+    search_verb(f"beach + 2*export:{family}:snow", store_of_forty, k=5, join=[str(store_of_forty)])
+    assert capsys.readouterr().out == alone
+    with pytest.raises(InputError, match=f"is joined as {family} already. Give names: --join NAME="):
+        search_verb("beach", store_of_forty, join=[str(store_of_forty)] * 2)
 
 
 def test_a_store_opens_without_the_export_that_it_was_made_from(store_of_forty, tmp_path):

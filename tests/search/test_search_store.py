@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -166,7 +167,7 @@ def test_what_no_generation_names_is_removed(empty_store, segment):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda writer, make: writer.append(make([1, 5])), "there already: 1$"),
+        (lambda writer, make: writer.append(make([1, 5])), "in it already: 1$"),
         (lambda writer, make: writer.append(make([7, 7])), "come twice: 7"),
         (
             lambda writer, make: writer.append(_one(np.ones((1, 5)))),
@@ -220,7 +221,7 @@ def test_making_the_same_store_again_keeps_it_and_another_is_refused(empty_store
         writer.append(segment([1]))
     create_store(empty_store, space_box, family="wordvec", export="e" * 64)
     assert Store(empty_store).ids.tolist() == [1]
-    with pytest.raises(InputError, match="made with export eeeeeeeeeeee and now asked for with ffffffffffff"):
+    with pytest.raises(InputError, match="export was e{12}.. and is f{12}.. now. Choose another --output, or delete"):
         create_store(empty_store, space_box, family="wordvec", export="f" * 64)
 
 
@@ -232,7 +233,7 @@ def test_two_writers_at_once_are_refused(empty_store):
 
 
 def test_a_folder_that_is_no_store_is_refused(tmp_path):
-    with pytest.raises(InputError, match="wanted a store"):
+    with pytest.raises(InputError, match="expected a store"):
         Store(tmp_path)
 
 
@@ -240,7 +241,7 @@ def test_a_segment_that_went_missing_is_named(empty_store, segment):
     with StoreWriter(empty_store) as writer:
         writer.append(segment([1]))
     (empty_store / "segments/000000/ids.npy").unlink()
-    with pytest.raises(InputError, match="segments/000000/ids.npy is named in the manifest and is not there"):
+    with pytest.raises(InputError, match="segments/000000/ids.npy is named in the manifest but does not exist"):
         Store(empty_store)
 
 
@@ -349,3 +350,12 @@ with StoreWriter({str(empty_store)!r}) as writer:
     assert done.returncode == 1 and "OSError" in done.stderr
     assert _state(empty_store) == before
     assert [path.name for path in (empty_store / "segments").iterdir()] == ["000000"]
+
+
+@pytest.mark.parametrize("dim", [0, 10**12, 10**30])
+def test_a_dimension_that_no_store_has_is_an_error_before_memory_is_taken(empty_store, dim):
+    manifest = json.loads((empty_store / "manifest.json").read_text())
+    manifest["config"]["dim"] = dim
+    (empty_store / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=f"config.dim is {dim}; expected 1 to 1,000,000"):
+        Store(empty_store)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-from html import escape, unescape
+from html import unescape
 from urllib.parse import parse_qs, urlsplit
 from urllib.request import urlopen
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from markupsafe import escape
 
 from multimodal import cli
+from multimodal.search.fusion import VectorSum
 from multimodal.search.query import answer, as_json
 from multimodal.search.segments import Segment
 from multimodal.search.store import Store, StoreWriter, create_store
@@ -62,7 +66,8 @@ def test_a_wrong_query_is_a_message_in_both_places(client, query, told):
     reply = client.get("/api/search", params={"q": query})
     assert reply.status_code == 400 and told in reply.json()["error"]
     if query:
-        assert f'<pre role="alert">{escape(reply.json()["error"])}</pre>' in client.get("/", params={"q": query}).text
+        page = client.get("/", params={"q": query}).text
+        assert f'<pre role="alert">{escape(reply.json()["error"])}</pre>' in page
 
 
 @pytest.mark.parametrize("written", ["image:{}", 'beach + image:"{}"', "beach - 0.5*(image:{} + snow)"])
@@ -71,8 +76,8 @@ def test_no_query_reads_a_file_of_the_server(client, tmp_path, written):
     for file in (tmp_path / "secret.png", tmp_path / "not-there.png"):
         query = written.format(file)
         reply = client.get("/api/search", params={"q": query})
-        assert reply.status_code == 400 and "files of the server are not read" in reply.json()["error"]
-        assert "files of the server are not read" in client.get("/", params={"q": query}).text
+        assert reply.status_code == 400 and "this server reads no files" in reply.json()["error"]
+        assert "this server reads no files" in client.get("/", params={"q": query}).text
 
 
 def test_a_query_or_a_picture_cannot_write_into_the_page(client):
@@ -88,6 +93,44 @@ def test_a_click_searches_the_picture_and_what_is_in_the_box(client):
     assert sorted(links) == [f"image:{id} + 2*beach - snow" for id in (7, 8, 9)]
     assert all(client.get("/", params={"q": link}).status_code == 200 for link in links)
     assert 'value="2*beach - snow"' in page
+
+
+def test_page_and_json_say_how_a_store_s_scores_are_made(client, path, tmp_path):
+    shutil.copytree(path, tmp_path / "store")
+    with StoreWriter(tmp_path / "store") as writer:
+        writer.calibrate(fusion=VectorSum())
+    query = {"q": "beach without snow"}
+    for asked, is_product in ((client, True), (TestClient(make_app(Store(tmp_path / "store"))), False)):
+        told, page = asked.get("/api/search", params=query).json(), asked.get("/", params=query).text
+        assert told["why_is"] == ("product" if is_product else "sum") and told["means"] == "beach without snow"
+        assert ("how well they meet every term" in page) == is_product and ("by cosine" in page) == (not is_product)
+        for hit in told["hits"]:
+            assert list(hit["why"]) == ["beach", "without snow"]
+            together = math.prod(hit["why"].values()) if is_product else sum(hit["why"].values())
+            assert together == pytest.approx(hit["score"], abs=1e-5)
+            for value in hit["why"].values():
+                assert (f"<dd>×{value:.3f}</dd>" if is_product else f"<dd>{value:+.3f}</dd>".replace("-", "\u2212")) in page.replace(
+                    "-", "\u2212"
+                )
+
+
+@pytest.mark.parametrize(
+    ("query", "links"),
+    [
+        ("between beach and snow in 3", ["image:{} + beach", "image:{} + 0.5*beach + 0.5*snow", "image:{} + snow"]),
+        ("between without beach and snow in 2", ["image:{} + (without beach)", "image:{} + snow"]),
+        ("Without (beach + snow)", ["image:{} + (Without (beach + snow))"] * 3),
+        ("without beach + snow", ["image:{} + (without beach + snow)"] * 3),
+        ("snow instead of beach", ["image:{} + snow instead of beach"] * 3),
+        ("-beach", ["image:{} + -beach"] * 3),
+    ],
+)
+def test_a_click_works_in_every_kind_of_query_and_in_a_series_takes_its_step(client, query, links):
+    ids = [hit["id"] for hit in client.get("/api/search", params={"q": query}).json()["hits"]]
+    page = client.get("/", params={"q": query}).text
+    found = [parse_qs(urlsplit(unescape(link)).query)["q"][0] for link in re.findall(r'<div class="picture"><a href="([^"]+)"', page)]
+    assert found == [link.format(id) for link, id in zip(links, ids, strict=True)] and len(set(ids)) == len(ids)
+    assert [client.get("/", params={"q": link}).status_code for link in found] == [200] * len(links)
 
 
 def test_the_page_names_unknown_words_and_asks_nothing_of_a_network(client):

@@ -101,7 +101,7 @@ def test_a_file_larger_than_the_bound_is_refused(tmp_path: Path) -> None:
         read(Cache(tmp_path, SIZE - 1), "a")
 
 
-def test_a_fetch_that_fails_leaves_nothing_and_is_told(tmp_path: Path) -> None:
+def test_a_download_that_fails_leaves_nothing_and_is_reported(tmp_path: Path) -> None:
     cache = Cache(tmp_path, SIZE)
 
     def fail(file: IO[bytes]) -> None:

@@ -153,7 +153,7 @@ def test_stats_counts(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert facts["text_characters"] == {"smallest": lengths[0], "median": lengths[3], "largest": lengths[6]}
     assert facts["text_words"] == {"smallest": words[0], "median": words[3], "largest": words[6]}
     assert facts["broken_pairs"] == 0
-    assert facts["columns"] == {"tiny": "7 rows of 3, one a text"}
+    assert facts["columns"] == {"tiny": "7 rows of 3, one per text"}
     door.stats(path)
     assert "jpg 2, png 1, webp 1, avif 1" in capsys.readouterr().out
 
@@ -183,7 +183,7 @@ def test_ls_lists_a_part(path: Path, capsys: pytest.CaptureFixture[str]) -> None
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["id", "key", "split", "group", "name", "bytes", "text"]
     assert lines[1].split() == ["1", "000000001", "train", "article-1", "sign.png", "82", *"Schild „Halt“ zweite Zeile".split()]
-    assert lines[3] == "... 5 pairs in all; go on with --start 3"
+    assert lines[3] == "... 5 pairs in all; continue with --start 3"
     door.ls(path, part="test", json=True)
     listed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert 3 in [one["id"] for one in listed]
@@ -212,7 +212,7 @@ def test_a_pair_that_is_not_there_is_refused_with_what_is(path: Path, asked: str
         door.cat(path, asked)
 
 
-def test_keys_of_more_than_nine_digits_and_ids_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_keys_of_more_than_nine_digits_and_ids_are_distinguished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_shard(tmp_path, 0, [Pair(f"n{number}", b"\xff\xd8\xff", "jpg", ("t",), "g") for number in range(3)], first_key=10**9)
     write_shard(tmp_path, 1, [Pair("last", b"\xff\xd8\xff", "jpg", ("t",), "g")], first_key=10**9 + 3)
     finish(tmp_path, {})

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multimodal.pairs import Pair
-from multimodal.picture_files import picture_format
+from multimodal.pictures.formats import picture_format
 from multimodal.shards import Column, ShardSet
 from multimodal.shards.format import decode_record, encode_record, split_member, tar_header, tar_padding
 from multimodal.shards.table import INDEX, open_table

@@ -82,7 +82,7 @@ def test_the_index_of_a_read_only_set_lies_elsewhere(tmp_path: Path) -> None:
     before = sorted((tmp_path / "set").iterdir())
     index_tars(tmp_path / "set", tmp_path / "index")
     assert sorted((tmp_path / "set").iterdir()) == before
-    with pytest.raises(InputError, match="no index of them"):
+    with pytest.raises(InputError, match="but no index"):
         ShardSet(tmp_path / "set")
     assert texts(ShardSet(tmp_path / "set", index=tmp_path / "index")) == ["text 0", "text 1", "text 2"]
 
@@ -168,7 +168,7 @@ def test_what_is_no_tar_is_named(tmp_path: Path) -> None:
 def test_a_folder_without_tars_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no .tar"):
         index_tars(tmp_path)
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         index_tars(tmp_path / "nowhere")
 
 

@@ -32,7 +32,7 @@ def test_ids_go_on_from_set_to_set_in_the_order_of_their_names(joined: JoinedSha
     assert joined.key(6) == joined.sets["b"].key(1)
 
 
-def test_pairs_are_told_apart_by_set_and_keep_their_places(joined: JoinedShards) -> None:
+def test_pairs_are_distinguished_by_set_and_keep_their_places(joined: JoinedShards) -> None:
     ids = np.array([7, 0, 5, 7, 4])
     parts = {part.name: (part.rows.tolist(), part.ids.tolist()) for part in joined.parts(ids)}
     assert parts == {"a": ([1, 4], [0, 4]), "b": ([0, 2, 3], [2, 0, 2])}
@@ -58,7 +58,7 @@ def test_a_fingerprint_is_of_all_sets_and_their_names_and_not_of_their_order_or_
 def test_ids_outside_and_no_sets_at_all_are_refused(joined: JoinedShards) -> None:
     with pytest.raises(IndexError, match=r"id 8 is outside 0\.\.7"):
         joined.key(8)
-    with pytest.raises(IndexError, match=r"ids -1\.\.3 reach outside 0\.\.7"):
+    with pytest.raises(IndexError, match=r"ids -1\.\.3 are outside 0\.\.7"):
         joined.parts(np.array([3, -1]))
-    with pytest.raises(InputError, match="no set is named"):
+    with pytest.raises(InputError, match="no set is given"):
         JoinedShards({})

@@ -40,7 +40,7 @@ def test_a_list_of_shards_that_were_made_anew_is_refused(tmp_path: Path) -> None
 def test_a_list_of_another_set_and_an_unknown_key_are_refused(tmp_path: Path) -> None:
     shards = make_set(tmp_path / "set", 20)
     write_leave_out(tmp_path / "list.json", make_set(tmp_path / "larger", 30), [25], "")
-    with pytest.raises(InputError, match="lists pairs of shard 000002, which .* has not"):
+    with pytest.raises(InputError, match="lists pairs of shard 000002, which .* does not have"):
         read_leave_out(tmp_path / "list.json", shards)
     listed = {"000001": {"fingerprint": shards.fingerprints["000001"], "keys": [shards.key(11), "77"]}}
     (tmp_path / "list.json").write_text(json.dumps({"kind": "leave-out", "shards": listed}))
@@ -51,7 +51,7 @@ def test_a_list_of_another_set_and_an_unknown_key_are_refused(tmp_path: Path) ->
 @pytest.mark.parametrize("text", ["", "[]", "3\n4\n", '{"kind": "column"}', '{"kind": "leave-out", "shards": {"000000": ["1"]}}'])
 def test_a_file_that_is_no_list_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "list.json").write_text(text)
-    with pytest.raises(InputError, match="is no list of pairs to leave out"):
+    with pytest.raises(InputError, match="is not a list of pairs to leave out"):
         read_leave_out(tmp_path / "list.json", make_set(tmp_path / "set", 5))
 
 

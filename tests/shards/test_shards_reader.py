@@ -11,7 +11,7 @@ import pytest
 
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
-from multimodal.shards import BrokenPair, ShardSet, ShardWriter, reader
+from multimodal.shards import BrokenPair, ShardSet, ShardWriter, tars
 
 DESCRIPTORS = Path("/proc/self/fd")
 
@@ -68,7 +68,7 @@ def test_it_pickles_as_its_paths_and_reads_again(path: Path) -> None:
 
 
 def test_forked_processes_and_threads_read_through_one_set(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "MAX_OPEN_FILES", 2)  # so that files are closed while others read
+    monkeypatch.setattr(tars, "MAX_OPEN_FILES", 2)  # so that files are closed while others read
     shards = ShardSet(path)
     rng = np.random.default_rng(1)
     jobs = [rng.permutation(40).tolist() for _ in range(8)]
@@ -86,7 +86,7 @@ def test_forked_processes_and_threads_read_through_one_set(path: Path, monkeypat
 
 @pytest.mark.skipif(not DESCRIPTORS.is_dir(), reason="counts open files in /proc/self/fd, which Linux has")
 def test_many_shards_do_not_mean_many_open_files(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "MAX_OPEN_FILES", 4)
+    monkeypatch.setattr(tars, "MAX_OPEN_FILES", 4)
     before = len(list(DESCRIPTORS.iterdir()))
     shards = ShardSet(path)
     opened = len(list(DESCRIPTORS.iterdir()))
@@ -104,10 +104,10 @@ def test_an_id_outside_the_set_is_an_index_error(path: Path, id: int) -> None:
 
 
 def test_a_folder_that_is_no_set_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nowhere: wanted a shard set here, and the folder does not exist"):
+    with pytest.raises(InputError, match="nowhere: expected a shard set here, but the folder does not exist"):
         ShardSet(tmp_path / "nowhere")
     (tmp_path / "00000.tar").touch()
-    with pytest.raises(InputError, match=f"no index of them. Run: multimodal shards index {tmp_path}"):
+    with pytest.raises(InputError, match=f"but no index. Run: multimodal shards index {tmp_path}"):
         ShardSet(tmp_path)
 
 
@@ -124,9 +124,11 @@ def test_a_tar_that_was_cut_costs_the_pairs_behind_the_cut_by_name_and_no_others
         if end <= cut_bytes:
             assert shards.image_bytes(id) == picture(id) and shards.texts(id) == (f"t{id}",)
         else:
-            with pytest.raises(BrokenPair, match=rf"set: shard 000002, pair 00000000{id}: its .* cut .*multimodal shards verify") as told:
+            with pytest.raises(
+                BrokenPair, match=rf"set: shard 000002, pair 00000000{id}: its .* truncated .*multimodal shards verify"
+            ) as told:
                 shards.pair(id)
-            assert "lies behind the end of the tar" in told.value.reason
+            assert "is beyond the end of the tar" in told.value.reason
             assert pickle.loads(pickle.dumps(told.value)).reason == told.value.reason  # as it comes from a worker
     assert shards.image_bytes(9) == picture(9)
 
@@ -135,7 +137,7 @@ def test_another_shorter_tar_in_the_place_of_one_gives_no_pair_the_bytes_of_anot
     shards = ShardSet(path)
     (path / "000013.tar").replace(path / "000002.tar")  # its only pair lies where the first of the other did
     for id in (6, 7, 8):
-        with pytest.raises(BrokenPair, match="does not lie where the index says|behind the end"):
+        with pytest.raises(BrokenPair, match="is not where the index says|beyond the end"):
             shards.image_bytes(id)
 
 
@@ -157,7 +159,7 @@ def test_a_damaged_or_missing_index_is_named(path: Path) -> None:
     with pytest.raises(InputError, match="index.arrow: the index is damaged"):
         ShardSet(path)
     (path / "index.arrow").write_bytes((path / "000000.arrow").read_bytes())
-    with pytest.raises(InputError, match="index.arrow: the index is damaged, or another"):
+    with pytest.raises(InputError, match="index.arrow: the index is damaged or was replaced"):
         ShardSet(path)
     (path / "index.arrow").unlink()
     with pytest.raises(InputError, match="the index is missing"):

@@ -18,7 +18,7 @@ AFTER = {
     "multimodal evaluate classes --store store --shards URL --label colour": "has no colour in its metadata",
     "multimodal text-space show space --shards URL --column words": "WordSpace",
     "data-prep fit-text-space topics --shards URL --output topics --num-topics 2": "2 topics",
-    "data-prep dedup URL set --output dedup": "two of the sets are called set",
+    "data-prep dedup URL set --output dedup": "two sets are called set",
     "data-prep dedup URL --output dedup": "45 pictures",
     "multimodal shards verify URL": "45 pairs, 2 columns: all well",
 }

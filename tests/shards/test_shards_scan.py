@@ -163,7 +163,7 @@ def test_what_a_mac_or_a_nas_left_in_a_tar_is_passed_over_and_counted(tmp_path: 
     )
     assert read_by_both(tmp_path) == [("jpg", ("one",)), ("jpg", ("two",))]
     assert not (tmp_path / "bad.csv").exists()
-    assert capsys.readouterr().err.count("9 members that a system left behind") == 2
+    assert capsys.readouterr().err.count("9 members of the system") == 2
 
 
 def test_a_text_of_many_megabytes_is_refused_by_its_size(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_prep.spaces.corpus import Corpus
 from multimodal.errors import InputError
 from multimodal.text import Normaliser, Vocabulary
-from multimodal.text.corpus import Corpus
 
 PLAIN = Normaliser()
 WORDS = ["dog", "beach", "violin", "comet", "wave"]
@@ -35,8 +35,8 @@ def test_documents_are_the_same_in_memory_and_on_disk(documents, min_count, in_m
     except InputError:
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("multimodal.text.corpus._WORDS_IN_MEMORY", in_memory)
-        patch.setattr("multimodal.text.corpus._WORDS_AT_ONCE", at_once)
+        patch.setattr("data_prep.spaces.corpus._WORDS_IN_MEMORY", in_memory)
+        patch.setattr("data_prep.spaces.corpus._WORDS_AT_ONCE", at_once)
         corpus = Corpus.read(texts, PLAIN, min_count)
     assert corpus.vocabulary == vocabulary and len(corpus) == len(wanted)
     assert [document.tolist() for document in corpus] == wanted
@@ -44,7 +44,7 @@ def test_documents_are_the_same_in_memory_and_on_disk(documents, min_count, in_m
 
 
 def test_of_too_many_words_the_rarest_are_forgotten_and_the_frequent_counted_in_full(monkeypatch):
-    monkeypatch.setattr("multimodal.text.corpus._MOST_COUNTED", 40)
+    monkeypatch.setattr("data_prep.spaces.corpus._MOST_COUNTED", 40)
     letters = "abcdefghijklmnopqrst"
     rare = [f"rare{one}{other}" for one in letters for other in letters]
     texts = [f"dog {word} beach" for word in rare]
@@ -59,7 +59,7 @@ def test_of_too_many_words_the_rarest_are_forgotten_and_the_frequent_counted_in_
 def test_no_texts_and_no_words_are_errors():
     with pytest.raises(InputError, match="no texts"):
         Corpus.read([], PLAIN)
-    with pytest.raises(InputError, match="no word of 0"):
+    with pytest.raises(InputError, match="no words"):
         Corpus.read(["", "the"], PLAIN)
 
 
@@ -101,7 +101,7 @@ def test_of_captions_that_share_their_words_the_rare_ones_are_left_out(num, rare
 def test_what_is_left_by_default_is_nearly_all_that_there_is_to_know(documents, repeated, at_once):
     texts = [" ".join(words) for words in documents] * repeated
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("multimodal.text.corpus._WORDS_AT_ONCE", at_once)
+        patch.setattr("data_prep.spaces.corpus._WORDS_AT_ONCE", at_once)
         try:
             least, all_there_is = (Corpus.read(texts, PLAIN, min_count=count, max_share=0.5) for count in (None, 1))
         except InputError:

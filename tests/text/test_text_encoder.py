@@ -13,6 +13,7 @@ from multimodal.errors import InputError
 from multimodal.text import EncoderSpace, open_space
 from multimodal.text.conformance import check_space
 from multimodal.text.packages import package_folder
+from multimodal.text.space import report_cut
 
 TEXTS = [
     "a dog on the beach",
@@ -66,6 +67,15 @@ def test_texts_are_cut_at_256_tokens(space):
     assert np.array_equal(space.embed([long]), space.embed([long + "violin"]))
 
 
+def test_texts_that_are_cut_are_counted(space, projected, capsys):
+    cut, whole = "dog " * 300, "a dog on the beach"
+    assert space.num_cut([cut, whole, cut]) == projected.num_cut([cut, whole, cut]) == 2
+    report_cut(space, [cut, whole, cut])
+    assert capsys.readouterr().err == "2 of 3 texts are longer than the text space reads; only their beginnings count\n"
+    report_cut(space, [whole])
+    assert not capsys.readouterr().err
+
+
 def test_an_encoder_with_a_projection_keeps_the_contract(projected, tmp_path):
     # 1e-5: matrix products of other shapes round otherwise
     check_space(projected, TEXTS, tmp_path, without=["gensim", "lightning", "sentence_transformers"], tolerance=1e-5)
@@ -99,7 +109,7 @@ def test_saving_a_space_over_itself_changes_nothing(space, tmp_path):
     assert open_space(tmp_path / "box").fingerprint == space.fingerprint
 
 
-def test_a_folder_without_an_encoder_or_with_another_pooling_is_an_error(space, tmp_path):
+def test_a_folder_without_an_encoder_is_an_error_and_the_folder_s_pooling_is_used(space, tmp_path):
     with pytest.raises(InputError, match="holds no config.json"):
         EncoderSpace.from_folder(tmp_path)
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
@@ -107,8 +117,8 @@ def test_a_folder_without_an_encoder_or_with_another_pooling_is_an_error(space, 
     assert EncoderSpace.from_folder(tmp_path).dim == 384
     (tmp_path / "1_Pooling").mkdir()
     (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}))
-    with pytest.raises(InputError, match="does not pool by the mean"):
-        EncoderSpace.from_folder(tmp_path)
+    assert EncoderSpace.from_folder(tmp_path).usage.pooling == "cls"
+    assert EncoderSpace.from_folder(tmp_path, pooling="mean").usage.pooling == "mean"
 
 
 def test_a_package_that_is_not_there_is_an_error_that_says_how_to_get_it():

@@ -91,8 +91,8 @@ def test_a_space_of_ones_own_keeps_the_contract(outside, tmp_path):
     [
         ("no_such_package.Space", "cannot be imported"),
         ("multimodal.text.words.NoSpace", "cannot be imported"),
-        ("theirs.NoSpace", "is no text space: it has no family"),
-        ("json.dumps", "is no object class, so it was not called"),
+        ("theirs.NoSpace", "is not a text space: it has no family"),
+        ("json.dumps", "is not a class, so it was not called"),
         ("", "must be the path of a text space's class"),
         (None, "must be the path of a text space's class"),
     ],
@@ -131,7 +131,7 @@ def test_a_file_that_is_missing_or_cut_is_an_error_that_names_it(box, name):
     with pytest.raises(InputError, match=f"{name}: not the file"):
         open_space(box)
     (box / name).unlink()
-    with pytest.raises(InputError, match=f"{name} is missing"):
+    with pytest.raises(InputError, match=f"{name} is in the manifest but missing"):
         open_space(box)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from data_prep.spaces import fit_fasttext
+from data_prep.spaces.corpus import Corpus
 from multimodal.errors import InputError
-from multimodal.text import FastTextSpace, Normaliser, Vocabulary, fit_fasttext
+from multimodal.text import FastTextSpace, Normaliser, Vocabulary
 from multimodal.text.conformance import check_space
-from multimodal.text.corpus import Corpus
 from multimodal.text.subwords import ngram_hash, ngrams
 
 

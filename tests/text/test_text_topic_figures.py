@@ -8,8 +8,9 @@ import math
 import numpy as np
 import pytest
 
-from multimodal.text import Normaliser, fit_topics
-from multimodal.text.topic_figures import dealt, halves, npmi, perplexity
+from data_prep.spaces import fit_topics
+from data_prep.spaces.topic_figures import halves, npmi, permuted_words, perplexity
+from multimodal.text import Normaliser
 
 
 def test_words_that_are_all_alike_have_as_much_perplexity_as_there_are_words():
@@ -54,12 +55,13 @@ def test_halves_share_out_every_word():
     assert second.tolist() == [2, 5] and second_counts.tolist() == [1, 1]
 
 
-def test_dealt_words_are_the_same_words():
+def test_permuted_words_are_the_same_words():
     top = np.arange(12).reshape(3, 4)
-    assert sorted(dealt(top).ravel()) == list(range(12)) and dealt(top).tolist() == dealt(top).tolist() != top.tolist()
+    assert sorted(permuted_words(top).ravel()) == list(range(12))
+    assert permuted_words(top).tolist() == permuted_words(top).tolist() != top.tolist()
 
 
-def test_fitted_topics_beat_one_topic_for_all_and_dealt_words(texts):
+def test_fitted_topics_beat_one_topic_for_all_and_permuted_words(texts):
     space = fit_topics(texts[:240], Normaliser(), num_topics=3, passes=5, held_out=texts[240:])
     figures = space.origin.config["figures"]
     assert figures["held_out_documents"] == 60

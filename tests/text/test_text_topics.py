@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_prep.spaces import fit_topics
 from multimodal.errors import InputError
-from multimodal.text import Normaliser, TopicSpace, Vocabulary, fit_topics, open_space
+from multimodal.text import Normaliser, TopicSpace, Vocabulary, open_space
 from multimodal.text.compiled_topics import _infer
 from multimodal.text.conformance import check_space
 from multimodal.text.topics import _filled_length, digamma

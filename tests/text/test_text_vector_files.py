@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_prep.spaces import from_vector_file
 from multimodal.errors import InputError
-from multimodal.text import FastTextSpace, Normaliser, WordSpace, from_vector_file
+from multimodal.text import FastTextSpace, Normaliser, WordSpace
 from multimodal.text.conformance import check_space
 
 WORDS = ["the", "dog", ",", "New_York", "Paris", "beach", "Dog", "café"]
@@ -81,12 +82,12 @@ def test_a_file_of_facebooks_program_brings_its_parts_of_words(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"dog 1 2 3\nbeach 1 2\n", "line 2: wanted a word and 3 numbers"),
-        (b"dog 1 2 3\nbeach 1 two 3\n", "line 2: wanted a word and 3 numbers"),
-        (b"", "is empty. Get it again"),
-        (b"dog\n", "line 1: wanted a word and"),
+        (b"dog 1 2 3\nbeach 1 2\n", "line 2: expected a word and 3 numbers"),
+        (b"dog 1 2 3\nbeach 1 two 3\n", "line 2: expected a word and 3 numbers"),
+        (b"", "is empty. Download it again"),
+        (b"dog\n", "line 1: expected a word and"),
         (b"2 3\n" + b"dog " + bytes(range(12)) + b"beach " + bytes(4), "word 2 of 2: the file ends early"),
-        (b"the 1 2\n", "no word that the normaliser gives"),
+        (b"the 1 2\n", "no word that the normaliser produces"),
     ],
 )
 def test_a_damaged_file_is_an_error_that_says_where(content, message, tmp_path):
@@ -96,7 +97,7 @@ def test_a_damaged_file_is_an_error_that_says_where(content, message, tmp_path):
 
 
 def test_a_file_that_is_not_there_is_an_error(tmp_path):
-    with pytest.raises(InputError, match="no such file of word vectors"):
+    with pytest.raises(InputError, match="does not exist; give a file of word vectors"):
         from_vector_file(tmp_path / "glove.txt")
 
 
@@ -162,16 +163,16 @@ def test_a_fasttext_file_that_was_cut_anywhere_says_so(tmp_path):
     whole = fasttext().removesuffix(b"hidden layer")
     for end in range(4, len(whole)):
         (tmp_path / "a.bin").write_bytes(whole[:end])
-        with pytest.raises(InputError, match=r"a.bin: begins as a file of FastText's and is cut off or damaged \(it ends in"):
+        with pytest.raises(InputError, match=r"a.bin: is a FastText file that is cut off or damaged \(it ends in"):
             from_vector_file(tmp_path / "a.bin")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (fasttext(kind=3, labels=2), "is a classifier that FastText was trained as"),
-        (fasttext(labels=2), "is a classifier that FastText was trained as"),
-        (fasttext(quantised=1), "is a quantised model of FastText's"),
+        (fasttext(kind=3, labels=2), "is a FastText classifier"),
+        (fasttext(labels=2), "is a FastText classifier"),
+        (fasttext(quantised=1), "is a quantised FastText model"),
         (fasttext(rows=10**12), "1000000000000 vectors of 4 numbers for 3 words"),
         (fasttext(buckets=2**31 - 1, rows=2**31 + 2), "ends in its vectors of n-grams"),
         (fasttext(words=()).replace(struct.pack("<3i", 0, 0, 0), struct.pack("<3i", 2**31 - 1, 2**31 - 1, 0)), "2147483647"),
@@ -180,27 +181,27 @@ def test_a_fasttext_file_that_was_cut_anywhere_says_so(tmp_path):
         (b"3 1000000000000\n" + b"dog " + bytes(range(16)), "line 1: says 1000000000000 dimensions"),
         (b"dog " + b"1" * (1 << 21), "line 1: is longer than"),
         (b"<!DOCTYPE html>\n<title>404</title>", "is a web page"),
-        (pickle.dumps({"vectors": 1}), "is a pickle, as gensim's .kv"),
-        (b"SQLite format 3\0" + bytes(100), "is a database, as .magnitude files are"),
+        (pickle.dumps({"vectors": 1}), "is a pickle, like gensim's .kv"),
+        (b"SQLite format 3\0" + bytes(100), "is a database, like .magnitude files"),
         (b"\x93NUMPY" + bytes(100), "is an array without words"),
         ("dog 1 2\n".encode("utf-16"), "is text in UTF-16"),
         (gzip.compress(gzip.compress(b"dog 1 2\n")), "is packed twice"),
-        (gzip.compress(fasttext())[:-60], "is packed, and cut off or damaged"),
-        (bz2.compress(fasttext())[:-60], "is packed, and cut off or damaged"),
-        (lzma.compress(fasttext())[:-60], "is packed, and cut off or damaged"),
-        (b"PK\x03\x04" + bytes(100), "is packed, and cut off or damaged"),
-        (b"dog 1 2\n\nbeach 1 2\nviolin 1 2 3 4\nwave x\n", "line 5: wanted a word and 2 numbers"),
-        (b"dog nan 1\nbeach 1e9 2\n", "no numbers, or larger than float16 can hold, for 2 of 2 words"),
+        (gzip.compress(fasttext())[:-60], "is compressed, and cut off or damaged"),
+        (bz2.compress(fasttext())[:-60], "is compressed, and cut off or damaged"),
+        (lzma.compress(fasttext())[:-60], "is compressed, and cut off or damaged"),
+        (b"PK\x03\x04" + bytes(100), "is compressed, and cut off or damaged"),
+        (b"dog 1 2\n\nbeach 1 2\nviolin 1 2 3 4\nwave x\n", "line 5: expected a word and 2 numbers"),
+        (b"dog nan 1\nbeach 1e9 2\n", "the vectors of 2 of 2 words are not finite numbers, or too large for float16"),
     ],
 )
-def test_a_file_that_is_none_of_word_vectors_is_named_and_never_a_traceback(content, message, tmp_path):
+def test_a_file_without_word_vectors_is_named_and_never_a_traceback(content, message, tmp_path):
     (tmp_path / "vectors.bin").write_bytes(content)
     with pytest.raises(InputError, match=message) as raised:
         from_vector_file(tmp_path / "vectors.bin")
     assert "vectors.bin" in str(raised.value) and "\n" not in str(raised.value)
 
 
-def test_a_zip_of_several_files_and_a_folder_are_told_apart_from_vectors(tmp_path):
+def test_a_zip_of_several_files_and_a_folder_are_refused(tmp_path):
     zipped(tmp_path / "glove.zip", a=b"dog 1 2\n", b=b"dog 1 2\n")
     with pytest.raises(InputError, match=r"is a zip of 2 files \(a, b ...\). Unpack it, and give one of them"):
         from_vector_file(tmp_path / "glove.zip")
@@ -230,4 +231,4 @@ def test_words_that_are_left_out_and_words_that_are_missing_are_reported(tmp_pat
     (tmp_path / "a.txt").write_text("9 2\ndog 1 2\nviolin nan 1\n")
     from_vector_file(tmp_path / "a.txt")
     said = capsys.readouterr().err
-    assert "says 9 words and holds 2" in said and "for 1 of 2 words, which are left out: 'violin'" in said
+    assert "says 9 words, and it holds 2" in said and "vectors of 1 of 2 words" in said and "they are left out: 'violin'" in said

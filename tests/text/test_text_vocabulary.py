@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_prep.spaces.corpus import Corpus
 from multimodal.errors import InputError
 from multimodal.text import Normaliser, Vocabulary
-from multimodal.text.corpus import Corpus
 from multimodal.text.vocabulary import _edit_distances
 
 DOCUMENTS = [["dog", "beach", "dog"], ["dog", "cat"], ["dog", "cat", "\u2028"], ["dog"]]
@@ -35,7 +35,7 @@ def test_limits_leave_out_rare_frequent_and_surplus_words():
 @pytest.mark.parametrize("max_words", [0, -1])
 def test_a_limit_that_no_word_can_keep_is_named(max_words):
     for read in (Vocabulary.count, lambda documents, max_words: Corpus.read(map(" ".join, documents), Normaliser(), max_words=max_words)):
-        with pytest.raises(InputError, match=f"^max_words is {max_words}, and has to be above 0$"):
+        with pytest.raises(InputError, match=f"^max_words={max_words} must be above 0$"):
             read(DOCUMENTS, max_words=max_words)
 
 
@@ -51,7 +51,7 @@ def test_one_word_a_line_reads_back_as_the_same_words():
     assert Vocabulary.words_of(vocabulary.to_text()) == list(vocabulary.words)
 
 
-def test_the_fingerprint_tells_words_order_and_frequencies_apart():
+def test_the_fingerprint_depends_on_words_order_and_frequencies():
     one = Vocabulary(["a", "b"], np.array([1, 1]), 2)
     others = [
         Vocabulary(["b", "a"], np.array([1, 1]), 2),
@@ -63,7 +63,7 @@ def test_the_fingerprint_tells_words_order_and_frequencies_apart():
 
 
 def test_a_word_that_stands_twice_is_an_error():
-    with pytest.raises(InputError, match="'a' is there 2 times"):
+    with pytest.raises(InputError, match="'a' is in it 2 times"):
         Vocabulary(["a", "b", "a"], np.ones(3), 1)
 
 
@@ -103,7 +103,7 @@ def test_distances_of_many_words_at_once_equal_those_one_by_one(word, others):
     assert _edit_distances(word, others).tolist() == [slow_distance(word, other) for other in others]
 
 
-def test_a_word_that_nobody_could_have_mistyped_has_no_near_spellings_and_costs_nothing():
+def test_a_word_too_long_to_be_misspelt_has_no_near_spellings_and_costs_nothing():
     class Counted(str):
         sliced = 0
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_prep.spaces import fit_word2vec, from_wordllama
 from multimodal.errors import InputError
-from multimodal.text import Normaliser, Vocabulary, WordSpace, fit_word2vec, from_wordllama
+from multimodal.text import Normaliser, Vocabulary, WordSpace
 from multimodal.text.conformance import check_space
 
 PLAIN = Normaliser()

@@ -69,5 +69,5 @@ def test_a_tower_augments_in_training_alone_and_keeps_no_weight_of_it() -> None:
 def test_a_negative_range_is_refused() -> None:
     with pytest.raises(InputError, match="contrast=-0.1 must not be negative"):
         ColourJitter(contrast=-0.1)
-    with pytest.raises(InputError, match="grey=2 must be a chance"):
+    with pytest.raises(InputError, match="grey=2 must be a probability"):
         ColourJitter(grey=2)

@@ -60,15 +60,23 @@ def test_evaluation_learns_nothing() -> None:
 def test_a_linear_head_is_the_affine_map_it_says(standardise: bool) -> None:
     head = Head(6, 3, standardise=standardise).train()
     head(rows(50))
-    weight, bias = head.eval().as_affine()
+    [(weight, bias)] = head.eval().as_layers()
     # folding multiplies before it adds up; float32
     torch.testing.assert_close(rows(9, seed=1) @ weight.T + bias, head(rows(9, seed=1)), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("head", [Head(6, 3, hidden=4), Head(6, 3, activation=nn.Sigmoid())])
-def test_a_head_that_is_not_affine_says_why(head: Head) -> None:
-    with pytest.raises(ValueError, match="no single matrix"):
-        head.as_affine()
+def test_a_head_with_a_hidden_layer_is_two_affine_maps_with_gelu_between() -> None:
+    head = Head(6, 3, hidden=4, standardise=True).train()
+    head(rows(50))
+    (weight, bias), (last_weight, last_bias) = head.eval().as_layers()
+    made = nn.functional.gelu(rows(9, seed=1) @ weight.T + bias) @ last_weight.T + last_bias
+    torch.testing.assert_close(made, head(rows(9, seed=1)), rtol=1e-4, atol=1e-4)
+
+
+def test_a_head_that_ends_in_an_activation_says_that_it_is_no_affine_map() -> None:
+    head = Head(6, 3, activation=nn.Sigmoid())
+    with pytest.raises(ValueError, match="this head has the activation Sigmoid, so it is not an affine map"):
+        head.as_layers()
     assert head(rows(2)).shape == (2, 3)
 
 

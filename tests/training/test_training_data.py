@@ -83,7 +83,7 @@ def test_where_everything_is_held_out_the_message_says_so(pairs: Path) -> None:
 
 
 def test_a_validation_share_too_small_to_hold_a_pair_is_refused(pairs: Path) -> None:
-    with pytest.raises(InputError, match="no pair to validate on"):
+    with pytest.raises(InputError, match="training pairs is left to validate on"):
         PairData(pairs, ColumnRows("features"), ColumnRows("topics"), Split(), validation_share=1e-9).setup("fit")
 
 
@@ -142,7 +142,7 @@ def test_data_modules_that_repeat_or_forget_are_found_out(pairs: Path) -> None:
         return loaders_of(lambda batch_size: kind(pairs, ColumnRows("features"), ColumnRows("topics"), Split(), batch_size=batch_size))
 
     ids, _ = cut(ShardSet(pairs), Split(), validation_share=0.1)
-    with pytest.raises(AssertionError, match=f"rows seen of {len(ids)} pairs"):
+    with pytest.raises(AssertionError, match=f"rows seen for {len(ids)} pairs"):
         assert_exact_epoch(of(OfOneRank), ids, batch_size=8, world_size=2)
     assert_exact_epoch(of(Forgetful), ids, batch_size=8, world_size=2)
     with pytest.raises(AssertionError, match="after 1 steps"):

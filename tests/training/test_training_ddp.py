@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from multimodal import recipes
 from multimodal.boxes import read_manifest
 from multimodal.data import ColumnRows
+from multimodal.doors import recipes
 from multimodal.shards import Split
 from multimodal.training.datamodule import PairData
 from multimodal.training.door import fit
@@ -147,3 +147,29 @@ def test_one_two_and_three_processes_take_the_same_steps_and_go_on_as_any_other_
     assert (tmp_path / "two" / "metrics.csv").read_text() == (tmp_path / "killed2" / "metrics.csv").read_text()
     for run in ("three", "killed1", "killed2", "killed3"):
         assert read_manifest(tmp_path / run, kind="run") == read_manifest(tmp_path / "one", kind="run")
+
+
+ENDS = '''
+import os
+from lightning.pytorch.callbacks import Callback
+
+class Ends(Callback):
+    """Ends the second rank, as a machine that fails does."""
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_rank == 1 and trainer.global_step == 7:
+            os._exit(9)
+'''
+
+
+def test_a_rank_that_loses_another_ends_in_one_line_and_the_run_resumes(
+    arguments: Callable[..., list[str]], launch: Callable[..., list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ends.py").write_text(ENDS)
+    monkeypatch.syspath_prepend(tmp_path)
+    command = arguments("run", "--preflight.max_steps", "0", "--trainer.callbacks+=ends.Ends")
+    assert launch(command, num_ranks=2) == [2, 9]
+    told = [line for line in (tmp_path / "ranks.log").read_text().splitlines() if not line.startswith("training:")]
+    assert len(told) == 1 and told[0].startswith("error: rank 0: another rank has ended")
+    assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 5
+    assert fit(command) and read_manifest(tmp_path / "run", "run")

@@ -5,37 +5,56 @@ from pathlib import Path
 
 import pytest
 
-from multimodal import recipes
 from multimodal.cli import main
+from multimodal.data import ColumnRows, Side
+from multimodal.doors import recipes
 from multimodal.errors import InputError
-from multimodal.training.door import fit
+from multimodal.training.door import build, fit
+from multimodal.training.panels import Panel
 
 Arguments = Callable[..., list[str]]
+
+
+class UnderivedSide:
+    def open(self, shards: object, ids: object) -> None: ...
+
+
+class OwnSide(Side):
+    """Calls its parameters as it likes."""
+
+    def open(self, pairs, which):  # type: ignore[no-untyped-def]
+        return ColumnRows("features").open(pairs, which)
+
+
+class OwnPanel(Panel):
+    def open(self, trained, read):  # type: ignore[no-untyped-def]
+        return None
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (["--model.optimiser.lrr", "3"], "--model.optimiser.lrr 3. Did you mean model.optimiser.lr?"),
+        (["--model.optimiser.lrr", "3"], "model.optimiser: AdamWCosine: Option 'lrr' is not accepted. Did you mean lr?"),
         (["--trainer.max_epoch", "3"], "--trainer.max_epoch 3. Did you mean trainer.max_epochs?"),
-        (["--model.optimiser.lr", "fast"], 'key "model.optimiser.lr"'),
+        (["--model.optimiser.lr", "fast"], "model.optimiser.lr: expected float, got fast. See"),
         (["--model.optimiser.lr", "-1"], "optimiser.lr=-1.0 must be above 0"),
-        (["--trainer.max_epochs", "many"], 'key "trainer.max_epochs": wanted one of int, NoneType and got many. See'),
+        (["--trainer.max_epochs", "many"], "trainer.max_epochs: expected one of int, NoneType, got many. See"),
         (
             ["--model.objective", "my_package.Huber"],
-            "Install my_package, or name the folder it lies in: PYTHONPATH=<folder> multimodal fit",
+            "Install my_package, or put PYTHONPATH=FOLDER in front of the command",
         ),
+        (["--data.image", f"{__name__}.UnderivedSide"], "UnderivedSide: is not a subclass of Side. Derive your class from Side"),
         (["--model.image_tower.init_args.dim_inn", "3"], "Option 'dim_inn' is not accepted"),
         (["--model.objective", "multimodal.objectives.Nope"], "module 'multimodal.objectives' has no attribute 'Nope'"),
         (["--data.validation_share", "2"], "data.validation_share=2.0 must be a share"),
         (["--data.text.init_args.name", "lda41"], "columns/lda41: does not exist. Finished ones: "),
-        (["--data.shards", "nowhere"], "nowhere: wanted a shard set here, and the folder does not exist"),
+        (["--data.shards", "nowhere"], "nowhere: expected a shard set here, but the folder does not exist"),
         (["--data.batch_size", "0"], "data.batch_size=0 must be at least 1"),
         (["--selection.monitor", "val/R@100"], "selection.monitor=val/R@100 is not among the figures of this run: "),
         (["--trainer.accelerator", "gpu", "--trainer.devices", "100"], "trainer: "),
         (["--config", "experiment/topic_emoj.yaml"], "no shipped recipe of that name. Did you mean experiment/topic_emoji.yaml"),
         (["--trainer.devices", "2", "--data.batch_size", "15"], "data.batch_size=15 does not divide by 2 ranks; 14 and 16 do"),
-        (["--trainer.devices", "2"], "several ranks are started from the command line alone"),
+        (["--trainer.devices", "2"], "several ranks can only be started from the command line"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_with_status_2(
@@ -52,7 +71,7 @@ def test_what_is_wrong_is_said_in_one_line_with_status_2(
     ("text", "said"),
     [
         ("modell: {optimiser: {lr: 3}}", "Option 'modell.optimiser.lr' is not accepted"),
-        ("model: {optimiser: {lrr: 3}}", "does not accept option 'optimiser.lrr'"),
+        ("model: {optimiser: {lrr: 3}}", "AdamWCosine: Option 'lrr' is not accepted. Did you mean lr?"),
         ("model: {optimiser: {lr: 3}", "expected ',' or '}'"),
     ],
 )
@@ -69,7 +88,7 @@ def test_help_teaches_the_command_and_lists_the_recipes(capsys: pytest.CaptureFi
     assert stopped.value.code == 0
     told = capsys.readouterr().out
     assert "multimodal fit --config experiment/topic_emoji.yaml --data.shards" in told
-    assert all(name in told for name in recipes.names())
+    assert all(name.rpartition("/")[2] in told for name in recipes.names())
 
 
 def test_a_file_of_the_user_wins_over_a_shipped_recipe_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,3 +99,10 @@ def test_a_file_of_the_user_wins_over_a_shipped_recipe_of_that_name(tmp_path: Pa
     (tmp_path / name).write_text("model: {}")
     assert recipes.find(name) == Path(name)
     assert recipes.with_found_recipes(["-c", name, f"--config={name}", "--run", "x"]) == ["-c", name, f"--config={name}", "--run", "x"]
+
+
+def test_a_side_and_a_panel_of_ones_own_call_their_parameters_as_they_like(arguments: Arguments) -> None:
+    panel = f'{{"mine": {{"class_path": "{__name__}.OwnPanel"}}}}'
+    wandb = ["--config", "trainer/wandb.yaml", "--trainer.logger.init_args.panels", panel]
+    _, data = build(arguments("run", "--data.image", f"{__name__}.OwnSide", *wandb))
+    assert isinstance(data.image, OwnSide)

@@ -12,7 +12,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from multimodal.boxes import atomic_write, read_manifest
+from multimodal.boxes import State, atomic_write, read_manifest
 from multimodal.data import ColumnRows
 from multimodal.errors import InputError
 from multimodal.metrics.retrieval import ranks, recall_at
@@ -20,7 +20,7 @@ from multimodal.shards import Column, ColumnWriter, ShardSet, Split, write_leave
 from multimodal.towers import Head
 from multimodal.training.datamodule import PairData
 from multimodal.training.door import fit
-from multimodal.training.runs import MADE_FROM, State, look_at
+from multimodal.training.runs import MADE_FROM, look_at
 
 Arguments = Callable[..., list[str]]
 
@@ -57,7 +57,7 @@ def test_a_finished_run_holds_what_it_was_given_what_it_learnt_and_how_it_went(f
     }
     assert manifest.made_from == data.made_from()
     config = yaml.safe_load((run / "config.yaml").read_text())
-    assert config["model"]["optimiser"]["lr"] == 0.01 and config["data"]["shards"] == str(pairs)
+    assert config["model"]["optimiser"]["init_args"]["lr"] == 0.01 and config["data"]["shards"] == str(pairs)
     assert config["trainer"]["precision"] == "32-true"  # what was left open is resolved
     assert str(pairs) not in json.dumps(manifest.config) and str(run) not in json.dumps(manifest.config)
     rows = metrics(run)
@@ -102,13 +102,15 @@ def test_the_same_command_on_a_finished_run_says_so_and_does_nothing(
     run, command = finished
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     assert fit(command) == run
-    assert "is finished, with this very config" in capsys.readouterr().err
+    assert "is finished, with the same config" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
 def test_another_config_for_a_run_that_is_there_is_refused_and_named(finished: tuple[Path, list[str]]) -> None:
     run, command = finished
-    with pytest.raises(InputError, match=r"holds a run with another config; different: model.optimiser.lr. .*--overwrite"):
+    with pytest.raises(
+        InputError, match=r"with other settings or inputs: model.optimiser.init_args.lr was .* and is 0.5 now. .*--overwrite"
+    ):
         fit([*command, "--model.optimiser.lr", "0.5"])
     elsewhere = ["--data.num_workers", "1", "--num_threads", "1", "--preflight.max_steps", "3"]
     assert fit([*command, *elsewhere]) == run  # where it is computed is not what is computed
@@ -124,7 +126,7 @@ def test_a_folder_that_another_rank_is_just_beginning_is_a_fresh_run(tmp_path: P
 def test_a_folder_that_is_no_run_is_left_alone(arguments: Arguments, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("years of work")
-    with pytest.raises(InputError, match="is there, and is no run"):
+    with pytest.raises(InputError, match="exists but is not a run"):
         fit(arguments("thesis"))
     assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter1.tex"]
 
@@ -135,7 +137,7 @@ def test_a_folder_that_holds_something_else_stays_as_it_is(arguments: Arguments,
     before = {path.name: path.read_bytes() for path in shards.iterdir() if path.is_file()}
     given = arguments("run", "--trainer.max_epochs", "1", *overwrite)
     given[given.index("--run") + 1] = str(shards)
-    with pytest.raises(InputError, match="wanted a finished run here, and this is a shard set"):
+    with pytest.raises(InputError, match="expected a finished run here, but this is a shard set"):
         fit(given)
     assert before == {path.name: path.read_bytes() for path in shards.iterdir() if path.is_file()}
 
@@ -246,7 +248,7 @@ def test_a_set_at_a_plain_url_trains_the_same_run_with_the_columns_that_lie_ther
 
 def test_a_run_at_a_url_is_refused_and_makes_no_folder(arguments: Arguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="--run s3://bucket/run: is a URL, and only a folder on this machine can be given here"):
+    with pytest.raises(InputError, match="--run s3://bucket/run: is a URL; give a folder on this machine"):
         fit(arguments("run", "--run", "s3://bucket/run"))
     assert not (tmp_path / "s3:").exists()
 
@@ -259,7 +261,7 @@ def test_a_run_leaves_out_what_a_list_says_and_notices_another_list(arguments: A
     counts = read_manifest(fit(command), kind="run").counts
     assert counts["pairs"] + counts["validation_pairs"] == len(Split().ids(ShardSet(pairs), "train")) - 10
     write_leave_out(path, ShardSet(pairs), listed[:5], "for a test")
-    with pytest.raises(InputError, match="its leave_out was"):
+    with pytest.raises(InputError, match="inputs: leave_out was"):
         fit(command)
 
 

@@ -144,10 +144,10 @@ def test_a_run_goes_on_with_sets_elsewhere_and_not_with_other_weights_or_other_p
     at_url = ["--data.shards.more", (tmp_path / "moved").as_uri(), "--data.cache", str(tmp_path / "cache")]
     for elsewhere in (["--data.shards.more", str(tmp_path / "moved")], at_url):
         fit(command("run", "--trainer.max_epochs", "1", *elsewhere))
-    assert "is finished, with this very config" in capsys.readouterr().err
-    with pytest.raises(InputError, match=r"holds a run with another config; different: data.mixture.weights.more\."):
+    assert "is finished, with the same config" in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"was made with other settings or inputs: data.mixture.weights.more was"):
         fit(command("run", "--trainer.max_epochs", "1", "--data.mixture.weights.more", "2"))
-    with pytest.raises(InputError, match="its column features of more was .* when it was begun and is .* now"):
+    with pytest.raises(InputError, match="column features of more was .* and is .* now"):
         fit(command("run", "--trainer.max_epochs", "1", "--data.shards.more", str(pairs)))
 
 
@@ -166,10 +166,10 @@ def test_queries_show_pairs_of_all_sets(pairs: Path, more_pairs: Path) -> None:
     ("options", "told"),
     [
         (["--data.mixture.weights.more", "0"], "weights.more=0.* must be above 0"),
-        (["--data.mixture.weights.other", "1"], "weights are of more, other, some, and the sets are more, some. Give one to each"),
+        (["--data.mixture.weights.other", "1"], "there are weights for more, other, some, and the sets are more, some. Give each"),
         (["--data.mixture.weight.more", "1"], "weight"),
-        (["--data.shards", "SOME"], "data.mixture is of several sets, and data.shards=.* is one. Name them: {NAME: FOLDER, ...}"),
-        (["--data.shards.more", "nowhere"], "nowhere: wanted a shard set here, and the folder does not exist"),
+        (["--data.shards", "SOME"], "data.mixture needs several sets, but data.shards=.* is one. Name them: {NAME: FOLDER, ...}"),
+        (["--data.shards.more", "nowhere"], "nowhere: expected a shard set here, but the folder does not exist"),
         (["--data.split.held_out", "0.96"], "none of its 19 pairs is left to train on"),
         (["--data.image.init_args.name", "some_bad"], "more_shards.*/columns/some_bad: does not exist. Finished ones: features, topics"),
     ],
@@ -200,18 +200,18 @@ def test_each_set_may_have_a_list_of_pairs_to_leave_out(
     assert left.train_ids.tolist() == sorted({*data.train_ids.tolist()} - {*listed["more"].tolist(), *(listed["some"] + 19).tolist()})
     assert {"leave_out of more", "leave_out of some"} < read_manifest(run, kind="run").made_from.keys()
     write_leave_out(files["some"], ShardSet(pairs), listed["some"][:3], "for a test")
-    with pytest.raises(InputError, match="its leave_out of some was"):
+    with pytest.raises(InputError, match="leave_out of some was"):
         fit(command("run", *options, "--trainer.max_epochs", "1"))
     write_leave_out(files["some"], ShardSet(pairs), listed["some"], "for a test")
-    with pytest.raises(InputError, match="its leave_out of more was .* when it was begun and is not there now"):
+    with pytest.raises(InputError, match="leave_out of more was .* and is not set now"):
         fit(command("run", "--data.leave_out.some", str(files["some"]), "--trainer.max_epochs", "1"))
 
 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--data.leave_out", "LIST"], r"is a list of one set's pairs, and data.shards names several. Say of which: \{more: FILE\}"),
-        (["--data.leave_out.other", "LIST"], "has a list for other, and the sets are more, some"),
+        (["--data.leave_out", "LIST"], r"is a list of one set's pairs, but data.shards names several. Name the set: \{more: FILE\}"),
+        (["--data.leave_out.other", "LIST"], "has a list for other, but the sets are more, some"),
         (["--data.leave_out.more", "LIST"], "shard 000000 was .* when it was written and is .* now in .*more_shards"),
         (
             ["--data.leave_out.some", "nowhere.json"],

@@ -78,7 +78,7 @@ def test_settings_that_do_not_fit_are_refused_with_what_would(pairs: Path) -> No
     trained, validated = int(data.train_ids[0]), data.validation_ids[:3].tolist()
     with pytest.raises(InputError) as refused:
         Queries([validated[0], trained]).open(MODULE, data)
-    assert str(refused.value).startswith(f"panel Queries: queries [{trained}] are none of the {len(data.validation_ids)} pairs")
+    assert str(refused.value).startswith(f"panel Queries: queries [{trained}] are not among the {len(data.validation_ids)} pairs")
     assert f"such as {validated}" in str(refused.value)
     with pytest.raises(InputError, match="panel Topics: k=0 must be at least 1"):
         Topics(k=0)

@@ -110,6 +110,24 @@ def test_a_run_that_accumulates_gradients_goes_on_from_whole_steps_alone(
     assert_equal_runs(whole, fit(command("killed", *accumulate)))
 
 
+def test_a_run_in_micro_batches_with_averaged_weights_goes_on_as_if_nothing_had_happened(
+    command: Callable[..., list[str]], witness: Witnessed, launch: Callable[..., list[int]]
+) -> None:
+    contrastive = ["--model.objective", "multimodal.objectives.Clip", "--model.image_tower.init_args.standardise", "false"]
+    average = ["--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay", "0.5"]
+    parts = [*contrastive, *average, "--model.image_tower.init_args.dropout", "0.5", "--model.micro_batch_size", "3"]
+    whole = fit(command("whole", *parts))
+    ((*expected,),) = witness.take()
+    witness.die_after(9)
+    assert launch(command("killed", *parts)) == [-signal.SIGKILL]
+    witness.die_after(None)
+    killed = fit(command("killed", *parts))
+    assert_equal_runs(whole, killed)
+    trained, again = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["current_model_state"] for run in (whole, killed))
+    assert all(torch.equal(value, again[name]) for name, value in trained.items())
+    assert witness.steps() == expected[:9] + expected[last_saved(9) :]
+
+
 @given(
     every_s=st.floats(1, 1e4),
     steps_s=st.lists(st.floats(1e-3, 10), min_size=1, max_size=300),
@@ -165,5 +183,5 @@ def test_a_run_whose_column_has_changed_since_does_not_go_on(command: Callable[.
         fit(command("run"))
     begun = tmp_path / "run" / "made_from.json"
     begun.write_text(begun.read_text().replace(json.loads(begun.read_text())["column topics"], "0" * 64))
-    with pytest.raises(InputError, match=r"its column topics was 000000000000\.\. when it was begun and is .* now"):
+    with pytest.raises(InputError, match=r"column topics was 000000000000\.\. and is .* now"):
         fit(command("run"))

@@ -13,9 +13,9 @@ import pytest
 import torch
 import yaml
 
-from multimodal import recipes
 from multimodal.boxes import is_whole
 from multimodal.cli import main
+from multimodal.doors import recipes
 from multimodal.errors import InputError
 from multimodal.training.door import fit
 from multimodal.training.offline_wandb import OfflineRun
@@ -159,6 +159,15 @@ def test_a_part_of_lightning_works_and_writes_nothing_into_the_current_folder(
     assert written is None or (again / written).is_file()  # a run's config is good for another one
 
 
+def test_the_throughput_monitor_counts_pairs(arguments: Arguments, tmp_path: Path, empty_folder: Path) -> None:
+    monitor = {"class_path": "ThroughputMonitor", "init_args": {"batch_size_fn": "multimodal.training.stock.num_pairs"}}
+    (tmp_path / "more.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [monitor]}}))
+    run = fit(arguments("run", "--config", str(tmp_path / "more.yaml"), "--trainer.max_epochs", "1", "--preflight.max_steps", "0"))
+    rows = [row for row in rows_of(run) if "train/samples" in row]
+    assert [row["train/samples"] for row in rows] == [16 * (number + 1) for number in range(len(rows))] and len(rows) == 5
+    assert not any(empty_folder.iterdir())
+
+
 def test_a_summary_or_a_profile_that_was_asked_for_is_printed(arguments: Arguments, caplog: pytest.LogCaptureFixture) -> None:
     import logging
 
@@ -174,14 +183,17 @@ def test_a_summary_or_a_profile_that_was_asked_for_is_printed(arguments: Argumen
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"accumulate_grad_batches": 2}, "Clip compares the pairs of a batch with each other"),
+        ({"accumulate_grad_batches": 2}, "Clip compares the pairs of a batch with each other, .* set model.micro_batch_size"),
         ({"callbacks": [{"class_path": "GradientAccumulationScheduler", "init_args": {"scheduling": {0: 2}}}]}, "steps of one size"),
         ({"callbacks": [{"class_path": "StochasticWeightAveraging", "init_args": {"swa_lrs": 0.1}}]}, "EMAWeightAveraging"),
-        ({"callbacks": [{"class_path": "BatchSizeFinder"}]}, "Set data.batch_size"),
+        ({"callbacks": [{"class_path": "BatchSizeFinder"}]}, "Set data.batch_size, and .* model.micro_batch_size"),
+        ({"strategy": "fsdp"}, "trainer.strategy=fsdp: .* needs? whole ones, .* Use ddp, .* model.micro_batch_size"),
+        ({"strategy": "deepspeed_stage_2"}, "trainer.strategy=deepspeed_stage_2: .* Use ddp"),
+        ({"strategy": {"class_path": "FSDPStrategy"}}, "trainer.strategy=FSDPStrategy: .* Use ddp"),
         ({"callbacks": [{"class_path": "LearningRateFinder"}]}, "Set model.optimiser.lr"),
-        ({"callbacks": [{"class_path": "BackboneFinetuning"}]}, "no model.backbone|wants a model.backbone"),
-        ({"default_root_dir": "elsewhere"}, "all that a run writes lies in its folder"),
-        ({"logger": {"class_path": "CSVLogger"}}, "CSVLogger needs a folder: give it save_dir"),
+        ({"callbacks": [{"class_path": "BackboneFinetuning"}]}, "no model.backbone|needs a model.backbone"),
+        ({"default_root_dir": "elsewhere"}, "a run writes only into its folder"),
+        ({"logger": {"class_path": "CSVLogger"}}, "CSVLogger needs a folder: set its save_dir"),
     ],
 )
 def test_a_part_of_lightning_that_cannot_work_is_refused_with_the_reason_before_any_work(

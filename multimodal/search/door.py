@@ -1,0 +1,127 @@
+"""The verb `multimodal search`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from multimodal.boxes import write_output
+from multimodal.doors.printable import printable
+from multimodal.errors import InputError
+from multimodal.pairs import Hit
+from multimodal.search.asking import image_encoder
+from multimodal.search.query import answer, as_json
+from multimodal.search.store import Store
+
+
+def search_verb(
+    query: str,
+    store: Path,
+    k: int = 10,
+    why: bool = False,
+    where: list[str] | None = None,
+    json: bool = False,
+    html: Path | None = None,
+    export: str | Path | None = None,
+    fusion: str | None = None,
+    join: Sequence[str] = (),
+    trust: Sequence[str] = (),
+) -> None:
+    """Search a store of pictures in words, with arithmetic.
+
+    multimodal search --store S "red dress"                           adjacent words are one phrase
+    multimodal search --store S "dog + beach"                         both
+    multimodal search --store S "beach without people"                exclude; "beach - people" is the same
+    multimodal search --store S "image:7 + woman instead of man"      swap: like picture 7, with a woman for the man
+    multimodal search --store S "between summer and winter in 5"      five pictures on the way from one to the other
+    multimodal search --store S "2*beach - 0.5*people"                weights come first
+    multimodal search --store S "2*(dog + ball) - t-shirt"            and distribute; a hyphen inside a word is not a minus
+    multimodal search --store S "near:17 + snow"                      the pictures around picture 17, as one example of what is meant
+    multimodal search --store S "topic:3 + beach"                     topic number 3, in a store of topics or with one that is joined
+    multimodal search --store S 'dog + export:topic:sport' --join T   a term that another store of the same pictures scores
+    multimodal search --store S '"rock + roll" + guitar'              quote a phrase that has signs in it
+    multimodal search --store S "image:17 + snow"                     from a picture of the store, by its id
+    multimodal search --store S "image:me.jpg - hat" --export E       from your own picture; write image:./17 for a file named 17
+
+    A word that the store's text space does not know is left out and reported on stderr with near spellings;
+    the other terms keep their weights.
+
+    Args:
+        query: what to look for, see above.
+        store: the store's folder.
+        k: how many pictures.
+        why: print what each term does to a picture's score: its factor, or what it adds with --fusion sum.
+        where: only pictures whose metadata has these values, as column=value; several values of one column mean any of them.
+        json: print one JSON object instead of a table.
+        html: also write the hits as pictures to this file, one self-contained page.
+        export: the export that the store was made from, a folder or hf://user/name; image:<path> needs its image tower.
+        fusion: how terms are combined: product (a picture has to meet every term), sum (of vectors), or a class of your own by its
+            path. By default as the store keeps it.
+        join: another store of the same pictures, which scores terms written export:<name>:<term>. Its name is its family, or give
+            NAME=STORE. Several may be given.
+        trust: your own packages whose classes the store or the export names. Their code is run; without this option, nothing is
+            imported because a folder names it. Give it after the query, or as --trust=mypackage.
+    """
+    opened = Store(store, trust=trust)
+    encoder = None if export is None else image_encoder(opened, export)
+    found = answer(opened, query, k, encoder, _conditions(opened, where or []), fusion=fusion, joined=_joined(join, trust))
+    if found.notes:
+        print(printable(found.notes), file=sys.stderr)
+    if not found.hits:
+        print(f"{store}: no picture to show; the store has {len(opened):,}", file=sys.stderr)
+    if json:
+        print(as_json(query, found))
+    else:
+        print(printable(_as_table(found.hits, why, "x" if found.is_product else "+")), end="")
+    if html is not None:
+        from multimodal.search.page import render  # imported here: the templates take a tenth of a second, and most queries want no page
+
+        with write_output(html) as file:
+            file.write(render(query, found, opened.thumbnails([hit.id for hit in found.hits])).encode())
+        print(f"wrote {html}", file=sys.stderr)
+
+
+def _conditions(store: Store, where: Sequence[str]) -> dict[str, list[Any]]:
+    """`column=value` texts as a filter. A value is compared as the column writes it, so 7 finds the integer 7."""
+    conditions: dict[str, list[Any]] = {}
+    for condition in where:
+        name, equals, value = condition.partition("=")
+        if not equals:
+            raise InputError(f"--where {condition}: wanted column=value; columns are {', '.join(store.columns)}")
+        conditions.setdefault(name, []).append(value)
+    return {
+        name: [value for value in set(store.column(name)) if value is not None and str(value) in wanted]
+        for name, wanted in conditions.items()
+    }
+
+
+def _joined(join: Sequence[str], trust: Sequence[str]) -> dict[str, Store]:
+    """Name -> store, from `STORE` or `NAME=STORE` texts."""
+    joined: dict[str, Store] = {}
+    for given in join:
+        name, equals, path = given.partition("=")
+        store = Store(path if equals else given, trust=trust)
+        name = name if equals else store.family
+        if name in joined:
+            raise InputError(f"--join {given}: {joined[name].path} is joined as {name} already. Give names: --join NAME={store.path}")
+        joined[name] = store
+    return joined
+
+
+def _as_table(hits: Sequence[Hit], why: bool, joint: str) -> str:
+    """rank, score, id, name, text; with why, one more line below each hit. joint: + if what terms do is added, x if it is multiplied."""
+    id_width = max([2, *(len(str(hit.id)) for hit in hits)])
+    name_width = max([4, *(len(hit.name) for hit in hits)])
+    lines = []
+    for rank, hit in enumerate(hits, start=1):
+        score = f"{hit.score:+.4f}" if joint == "+" else f"{hit.score:.4f}"
+        lines.append(f"{rank:>4}  {score}  {hit.id:>{id_width}}  {hit.name:<{name_width}}  {' '.join(hit.text.split())}")
+        if why:
+            lines.append(" " * 14 + "  ".join(f"{label} {_shown(value, joint)}" for label, value in hit.why.items()))
+    return "".join(line.rstrip() + "\n" for line in lines)
+
+
+def _shown(value: float, joint: str) -> str:
+    return f"{value:+.4f}" if joint == "+" else f"{joint}{value:.4f}"

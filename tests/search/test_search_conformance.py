@@ -1,0 +1,408 @@
+"""The suites for engines and for ways to combine terms accept right ones, and reject each mistake with a message that names it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, Self
+
+import faiss
+import numpy as np
+import pytest
+
+from multimodal.boxes.arrays import read_array, write_array
+from multimodal.errors import InputError
+from multimodal.search.conformance import check_engine, check_fusion
+from multimodal.search.engine import Neighbours
+from multimodal.search.flat import FlatEngine
+from multimodal.search.fusion import CalibratedProduct, Fusion, TermScores, VectorSum
+
+
+class Hnsw:
+    """A graph of near neighbours (Malkov and Yashunin, 2016), by FAISS: right, and approximate."""
+
+    def __init__(self, dim: int, links: int = 16) -> None:
+        self.dim, self.links = dim, links
+        self.index = faiss.IndexHNSWFlat(dim, links, faiss.METRIC_INNER_PRODUCT)
+        self.index.hnsw.efConstruction = 400
+        self.ids = np.empty(0, np.int64)
+        self.allowed: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids) if self.allowed is None else len(self.allowed)
+
+    def add(self, ids: np.ndarray, rows: np.ndarray) -> None:
+        if np.isin(ids, self.ids).any():
+            raise InputError("ids are unique")
+        self.index.add(np.ascontiguousarray(rows, np.float32))
+        self.ids = np.concatenate([self.ids, ids])
+
+    def search(self, queries: np.ndarray, k: int) -> Neighbours:
+        if queries.shape[1] != self.dim or k < 1:
+            raise InputError(f"queries (q, {self.dim}) and k of at least 1 are wanted")
+        k = min(k, len(self))
+        if not k:
+            return Neighbours(np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32))
+        selector = None if self.allowed is None else faiss.IDSelectorBatch(self.allowed)
+        wanted = faiss.SearchParametersHNSW(sel=selector, efSearch=max(len(self.ids), 16))
+        scores, places = self.index.search(np.ascontiguousarray(queries, np.float32), k, params=wanted)
+        return Neighbours(self.ids[places], scores)
+
+    def filter(self, ids: np.ndarray) -> Self:
+        view = type(self).__new__(type(self))
+        view.__dict__.update(self.__dict__)
+        allowed = np.flatnonzero(np.isin(self.ids, ids))
+        view.allowed = allowed if self.allowed is None else np.intersect1d(allowed, self.allowed)
+        return view
+
+    def save(self, path: Path) -> None:
+        write_array(path / "ids.npy", self.ids)
+        write_array(path / "settings.npy", np.array([self.dim, self.links]))
+        write_array(path / "graph.npy", faiss.serialize_index(self.index))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        engine = cls(*read_array(path / "settings.npy").tolist())
+        engine.ids, engine.index = read_array(path / "ids.npy"), faiss.deserialize_index(read_array(path / "graph.npy"))
+        return engine
+
+
+class Unfound(FlatEngine):
+    """Misses the best row."""
+
+    def search(self, queries: np.ndarray, k: int) -> Neighbours:
+        found = super().search(queries, k + 1 if k else k)
+        return found if found.ids.shape[1] <= k else Neighbours(found.ids[:, 1:], found.scores[:, 1:])
+
+
+class Uncounted(Hnsw):
+    """Has no length, which search asks for."""
+
+    __len__ = None  # type: ignore[assignment]
+
+
+class Frozen(FlatEngine):
+    """Builds what it searches at the first search, and not again."""
+
+    built: FlatEngine | None = None
+
+    def search(self, queries: np.ndarray, k: int) -> Neighbours:
+        if self.built is None:
+            self.built = FlatEngine(self.dim)
+            self.built.add(self._ids, self._rows(np.arange(len(self._ids))))
+        return self.built.search(queries, k) if self._allowed is None else super().search(queries, k)
+
+
+class Unsaved(FlatEngine):
+    """Keeps in memory what it says that it saves."""
+
+    kept: ClassVar[dict[Path, FlatEngine]] = {}
+
+    def save(self, path: Path) -> None:
+        self.kept[path] = self
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        return cls.kept[path]  # type: ignore[return-value]
+
+
+class Elsewhere(FlatEngine):
+    """Saves under a path of its own, which the next one to be saved overwrites; the folder holds a note."""
+
+    last: ClassVar[list[FlatEngine]] = []
+
+    def save(self, path: Path) -> None:
+        write_array(path / "note.npy", np.zeros(1))
+        self.last[:] = [self]
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        return cls.last[0]  # type: ignore[return-value]
+
+
+class Loose(FlatEngine):
+    """A filter of a filter forgets the first."""
+
+    def filter(self, ids: np.ndarray) -> Self:
+        whole = super().filter(self._ids) if self._allowed is not None else self
+        whole._allowed = None
+        return FlatEngine.filter(whole, self._ids if self._allowed is not None else ids)
+
+
+class Unit(FlatEngine):
+    """Gives cosines, whatever the length of a query."""
+
+    def search(self, queries: np.ndarray, k: int) -> Neighbours:
+        return super().search(queries / np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), 1e-9), k)
+
+
+class Distances(Hnsw):
+    """Gives distances, best first, and calls them scores."""
+
+    def search(self, queries: np.ndarray, k: int) -> Neighbours:
+        found = super().search(queries, k)
+        return Neighbours(found.ids, (2 * found.scores - 2).astype(np.float32))
+
+
+class Borrowed(FlatEngine):
+    """Keeps the caller's own array until it is searched."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.parts: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def add(self, ids: np.ndarray, rows: np.ndarray) -> None:
+        super().add(ids, rows)
+        self.parts.append((ids, rows))
+
+    def search(self, queries: np.ndarray, k: int) -> Neighbours:
+        if self._allowed is not None:
+            return super().search(queries, k)
+        engine = FlatEngine(self.dim)
+        for ids, rows in self.parts:
+            engine.add(ids, rows)
+        return engine.search(queries, k)
+
+
+class Unfiltered(FlatEngine):
+    """Scores every row, also those that a filter keeps back."""
+
+    def scores(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self._ids, np.asarray(queries, np.float32) @ self._held().T
+
+
+class Half(FlatEngine):
+    """Scores in half precision."""
+
+    def scores(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        ids, scores = super().scores(queries)
+        return ids, scores.astype(np.float16).astype(np.float32)
+
+
+class Shuffled(FlatEngine):
+    """Names the rows in another order than their scores."""
+
+    def scores(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        ids, scores = super().scores(queries)
+        return np.sort(ids), scores
+
+
+class Double(FlatEngine):
+    """Scores in double precision, which takes twice the memory."""
+
+    def scores(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        ids, scores = super().scores(queries)
+        return ids, scores.astype(np.float64)
+
+
+WRONG = {
+    Unfiltered: "scores must name each searched row once",
+    Half: "a score is off by .* from the inner product",
+    Shuffled: "a score is off by .* from the inner product",
+    Double: "scores are float64 .*, wanted float32",
+    Unfound: "other neighbours.* than brute force",
+    Uncounted: "this one has no __len__",
+    Frozen: "a search after an earlier search does not see all of them",
+    Unsaved: "save wrote no file into",
+    Elsewhere: "rows were saved, and 0 loaded|other answers after save and load",
+    Loose: "a filter of a filter lets through what both let through",
+    Unit: "other scores than brute force",
+    Borrowed: "other (neighbours|scores).* than brute force",
+}
+
+
+@pytest.mark.parametrize("engine", WRONG, ids=lambda engine: engine.__name__)
+def test_the_suite_rejects_a_wrong_engine_and_says_what_is_wrong(engine, tmp_path):
+    with pytest.raises(AssertionError, match=WRONG[engine]):
+        check_engine(engine, tmp_path)
+
+
+@pytest.mark.parametrize("engine", [Frozen, Unsaved, Elsewhere, Loose, Borrowed], ids=lambda engine: engine.__name__)
+def test_a_stated_recall_excuses_no_mistake_but_neighbours_that_are_missed(engine, tmp_path):
+    with pytest.raises(AssertionError, match=WRONG[engine] + "|is off by"):
+        check_engine(engine, tmp_path, min_recall=0.1)
+
+
+def test_scores_that_are_no_inner_products_are_rejected_also_of_an_approximate_engine(tmp_path):
+    with pytest.raises(AssertionError, match=r"a score is off by .* from the inner product"):
+        check_engine(Distances, tmp_path, min_recall=0.1)
+
+
+def test_an_exact_and_an_approximate_engine_keep_the_contract(tmp_path):
+    check_engine(FlatEngine, tmp_path / "flat")
+    check_engine(partial(Hnsw, links=32), tmp_path / "hnsw", min_recall=0.95)
+
+
+def test_an_engine_is_held_to_the_recall_that_it_states(tmp_path):
+    check_engine(Unfound, tmp_path / "loose", min_recall=0.0)
+    with pytest.raises(AssertionError, match=r"recall 0\.\d+, stated 0.99"):
+        check_engine(Unfound, tmp_path / "tight", min_recall=0.99)
+
+
+class OtherOfEqualRows(FlatEngine):
+    """Exact in its scores; among equal rows it takes those with the larger ids, as an approximate engine may."""
+
+    def search(self, queries: np.ndarray, k: int) -> Neighbours:
+        found = super().search(queries, max(len(self), 1))
+        order = np.lexsort((-found.ids, -found.scores), axis=1)[:, : max(k, 0)]
+        if k < 1:
+            raise InputError("k is at least 1")
+        return Neighbours(np.take_along_axis(found.ids, order, 1), np.take_along_axis(found.scores, order, 1))
+
+
+def test_any_of_several_equal_rows_is_a_hit(tmp_path):
+    check_engine(OtherOfEqualRows, tmp_path, min_recall=0.999)
+
+
+# -- ways to combine terms -----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BestOfAll(CalibratedProduct):
+    """Compares a picture with the best one."""
+
+    def combine(self, terms: TermScores) -> np.ndarray:
+        added = CalibratedProduct.combine(self, terms)
+        return added - added.max(axis=1, keepdims=True, initial=-1e3)
+
+
+@dataclass(frozen=True, slots=True)
+class Farthest(VectorSum):
+    """Finds what is least alike."""
+
+    def combine(self, terms: TermScores) -> np.ndarray:
+        return -VectorSum.combine(self, terms)
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped(CalibratedProduct):
+    """A picture has a term or has it not."""
+
+    def combine(self, terms: TermScores) -> np.ndarray:
+        return terms.weights[:, None] * np.where(terms.standard > 1, 0.0, -1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class TooFlat(CalibratedProduct):
+    """Bounds the change per standard deviation, not per cosine."""
+
+    def slopes(self, terms: TermScores) -> np.ndarray:
+        return CalibratedProduct.slopes(self, terms) * terms.std
+
+
+@dataclass(frozen=True, slots=True)
+class FirstOfAll(CalibratedProduct):
+    """The first term counts twice."""
+
+    def combine(self, terms: TermScores) -> np.ndarray:
+        return CalibratedProduct.combine(self, replace(terms, weights=terms.weights * (1 + (np.arange(len(terms.weights)) == 0))))
+
+    def slopes(self, terms: TermScores) -> np.ndarray:
+        return 2 * CalibratedProduct.slopes(self, terms)
+
+
+@dataclass(frozen=True, slots=True)
+class Squared(CalibratedProduct):
+    """An unwanted term counts by the square of its weight."""
+
+    def combine(self, terms: TermScores) -> np.ndarray:
+        return CalibratedProduct.combine(self, self._squared(terms))
+
+    def slopes(self, terms: TermScores) -> np.ndarray:
+        return CalibratedProduct.slopes(self, self._squared(terms))
+
+    def _squared(self, terms: TermScores) -> TermScores:
+        return replace(terms, weights=np.where(terms.without, terms.weights**2, terms.weights))
+
+
+@dataclass(frozen=True, slots=True)
+class Logarithm(VectorSum):
+    """The logarithm of a cosine, which may be negative."""
+
+    def combine(self, terms: TermScores) -> np.ndarray:
+        with np.errstate(invalid="ignore"):
+            return np.log(terms.cosines)
+
+
+@dataclass(frozen=True, slots=True)
+class Totals(VectorSum):
+    """Gives scores, not what each term adds."""
+
+    def combine(self, terms: TermScores) -> np.ndarray:
+        return VectorSum.combine(self, terms).sum(axis=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled(VectorSum):
+    """Scales what it was given, in place."""
+
+    def combine(self, terms: TermScores) -> np.ndarray:
+        terms.cosines[:] *= terms.weights[:, None]
+        return terms.cosines.copy()
+
+
+@dataclass(frozen=True, slots=True)
+class Unbounded(VectorSum):
+    """One slope for all terms."""
+
+    def slopes(self, terms: TermScores) -> np.ndarray:
+        return VectorSum.slopes(self, terms).max()
+
+
+@dataclass(frozen=True, slots=True)
+class Undecided(VectorSum):
+    """Does not say what its scores are."""
+
+    is_product: ClassVar[None] = None  # type: ignore[assignment]
+
+
+class Unkept:
+    """Has constants that a store cannot keep."""
+
+    centred, is_product = True, True
+    combine, slopes = CalibratedProduct.combine, CalibratedProduct.slopes
+
+
+class Slopeless:
+    """Says no slopes."""
+
+    centred, is_product, combine = True, True, CalibratedProduct.combine
+
+
+WRONG_WAYS = {
+    BestOfAll: "must not depend on the pictures beside it",
+    Farthest: "the higher cosine must have the higher score|its slope is",
+    Stepped: "its slope is|the higher cosine must have the higher score",
+    TooFlat: "A slope is the most that a score changes",
+    FirstOfAll: "must not depend on its place among the terms",
+    Squared: "it must order pictures in the same way",
+    Logarithm: "not finite",
+    Totals: "expected what each term adds to each picture",
+    Scaled: "combine changes what it is given",
+    Unbounded: "expected a finite number for each",
+    Undecided: "is_product is None; expected True or False",
+    Unkept: "is a dataclass, whose fields a store keeps",
+    Slopeless: "this one has no slopes",
+}
+
+
+@pytest.mark.parametrize("way", WRONG_WAYS, ids=lambda way: way.__name__)
+def test_the_suite_rejects_a_wrong_way_to_combine_and_says_what_is_wrong(way):
+    with pytest.raises(AssertionError, match=WRONG_WAYS[way]):
+        check_fusion(way())
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        CalibratedProduct(),
+        CalibratedProduct(centred=False, sharpness=2.0, threshold=-1.0, absence_sharpness=0.3, absence_threshold=2.0, picture=2.0),
+        CalibratedProduct(absence=3.0, picture=0.1),
+        VectorSum(),
+    ],
+    ids=["product", "sharper product", "stricter product", "sum"],
+)
+def test_the_built_in_ways_keep_the_contract(way: Fusion):
+    for seed in range(5):
+        check_fusion(way, seed)
