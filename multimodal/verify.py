@@ -33,8 +33,9 @@ from multimodal.machine.progress import track
 from multimodal.onnx import FOLDER, KIND, OnnxNetwork, describe_networks
 from multimodal.onnx.safety import check_graph
 from multimodal.search.fusion import make_fusion
+from multimodal.search.generation import QUERY, is_fusion, is_segment
 from multimodal.search.segments import fingerprint_segment
-from multimodal.search.store import QUERY, Store, is_fusion, is_segment
+from multimodal.search.store import Store
 from multimodal.shards import Column, ShardSet
 from multimodal.shards.ledger import Bad
 from multimodal.shards.verify import column_problems, find_problems

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from multimodal.search.store import StoreWriter
+from multimodal.search.writing import StoreWriter
 
 if TYPE_CHECKING:
     from tests.conftest import Road

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from multimodal.boxes import State, differences, finished_box, flat, read_manifest, state_of
 from multimodal.errors import InputError
-from multimodal.search.store import create_store
+from multimodal.search.writing import create_store
 from multimodal.shards import ColumnWriter, ShardSet
 
 if TYPE_CHECKING:

@@ -50,7 +50,8 @@ from pathlib import Path
 import numpy as np
 from multimodal.boxes import atomic_write
 from multimodal.search.segments import Segment
-from multimodal.search.store import Store, StoreWriter
+from multimodal.search.store import Store
+from multimodal.search.writing import StoreWriter
 from multimodal.shards import ShardSet, ShardWriter, open_set
 from multimodal.shards.cache import Cache
 

@@ -22,7 +22,7 @@ from multimodal.boxes.trust import Builder, find_class
 from multimodal.errors import InputError
 from multimodal.export.model import HEADS, SLOTS, load_export
 from multimodal.pairs import Pair
-from multimodal.search.store import fusion_fingerprint
+from multimodal.search.generation import fusion_fingerprint
 from multimodal.shards import ShardSet
 from multimodal.shards.columns import Column
 from multimodal.shards.writer import ShardWriter

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from multimodal.errors import InputError
-from multimodal.search.store import StoreWriter
+from multimodal.search.writing import StoreWriter
 from multimodal.verify import problems_of
 
 BOXES = ("set", "set/columns/words", "set/columns/trunk", "space", "export", "store")

@@ -25,7 +25,8 @@ from multimodal.machine.progress import track
 from multimodal.pictures.thumbnails import thumbnail_jpeg
 from multimodal.search.engine import EngineRecipe
 from multimodal.search.segments import Segment
-from multimodal.search.store import Store, StoreWriter, create_store
+from multimodal.search.store import Store
+from multimodal.search.writing import StoreWriter, create_store
 from multimodal.shards.columns import Column
 from multimodal.shards.ledger import Ledger
 from multimodal.shards.reader import ShardSet

@@ -37,7 +37,8 @@ from multimodal.evaluate.figures import FigureRow, align, judged_ids, per_cent, 
 from multimodal.metrics import Interval, chance_average_precision, word_intervals
 from multimodal.search.fusion import FUSIONS, NothingToFind, VectorSum
 from multimodal.search.query import ScoreAll
-from multimodal.search.store import Store, StoreWriter
+from multimodal.search.store import Store
+from multimodal.search.writing import StoreWriter
 from multimodal.shards import Part, SetPath, Split, open_set
 
 System = Callable[[str], np.ndarray]

@@ -21,7 +21,8 @@ from multimodal.export.model import export, load_export
 from multimodal.objectives import Cosine
 from multimodal.pairs import Pair
 from multimodal.search.query import search
-from multimodal.search.store import Store, StoreWriter
+from multimodal.search.store import Store
+from multimodal.search.writing import StoreWriter
 from multimodal.shards.columns import Column, ColumnWriter
 from multimodal.shards.reader import ShardSet
 from multimodal.shards.split import Split

@@ -11,7 +11,8 @@ import pytest
 
 from multimodal.pairs import Pair
 from multimodal.search.segments import Segment
-from multimodal.search.store import Store, StoreWriter, create_store
+from multimodal.search.store import Store
+from multimodal.search.writing import StoreWriter, create_store
 from multimodal.shards import ShardSet, ShardWriter
 from multimodal.text import Normaliser, Vocabulary
 from multimodal.text.space import BoxedSpace

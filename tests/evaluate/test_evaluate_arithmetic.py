@@ -35,7 +35,8 @@ from multimodal.pairs import Pair
 from multimodal.search.fusion import CalibratedProduct, default_fusion
 from multimodal.search.grammar import parse
 from multimodal.search.query import ScoreAll
-from multimodal.search.store import Store, StoreWriter
+from multimodal.search.store import Store
+from multimodal.search.writing import StoreWriter
 from multimodal.shards import ShardSet, ShardWriter, Split
 from multimodal.text import Normaliser, Vocabulary
 from multimodal.text.space import BoxedSpace

@@ -15,7 +15,8 @@ from multimodal.evaluate.figures import Found, read_found
 from multimodal.evaluate.retrieval import RetrievalRow, as_table, evaluate, retrieve
 from multimodal.metrics import chance_recall_at, interval
 from multimodal.pairs import Pair
-from multimodal.search.store import Store, StoreWriter
+from multimodal.search.store import Store
+from multimodal.search.writing import StoreWriter
 from multimodal.shards import ShardSet, ShardWriter, Split, finish
 
 MakeStore = Callable[..., Store]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from multimodal.search.segments import Segment
-from multimodal.search.store import StoreWriter, create_store
+from multimodal.search.writing import StoreWriter, create_store
 from multimodal.text import Normaliser, Vocabulary
 from multimodal.text.topics import TopicSpace
 from multimodal.text.words import WordSpace

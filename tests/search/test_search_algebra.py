@@ -13,7 +13,8 @@ from multimodal.search.fusion import NothingToFind
 from multimodal.search.grammar import parse
 from multimodal.search.query import ScoreAll, answer
 from multimodal.search.segments import Segment
-from multimodal.search.store import Store, StoreWriter, create_store
+from multimodal.search.store import Store
+from multimodal.search.writing import StoreWriter, create_store
 from multimodal.text import Doc2VecSpace, Normaliser, Vocabulary
 
 

@@ -18,9 +18,11 @@ from multimodal.errors import InputError
 from multimodal.search import calibration as module
 from multimodal.search.calibration import EVERYDAY, MIN_STD, Calibration, calibrate, check_template, frequent_words, mean_term
 from multimodal.search.fusion import CalibratedProduct, VectorSum
+from multimodal.search.generation import fusion_fingerprint
 from multimodal.search.query import answer, search
 from multimodal.search.segments import Segment
-from multimodal.search.store import Store, StoreWriter, create_store, fusion_fingerprint
+from multimodal.search.store import Store
+from multimodal.search.writing import StoreWriter, create_store
 from multimodal.text import TextSpace, open_space
 from multimodal.verify import problems_of
 

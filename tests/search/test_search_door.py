@@ -11,7 +11,7 @@ import pytest
 from multimodal.boxes import Manifest, read_manifest, write_manifest
 from multimodal.errors import install_command
 from multimodal.export.card import Card
-from multimodal.search.store import create_store
+from multimodal.search.writing import create_store
 
 PLAIN = "import sys; from multimodal.cli import main; sys.exit(main())"
 TELLING = "import sys; from multimodal.cli import main; status = main(); print(*sys.modules, file=sys.stderr); sys.exit(status)"

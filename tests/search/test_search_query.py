@@ -20,7 +20,8 @@ from multimodal.pairs import Hit
 from multimodal.search.door import search_verb
 from multimodal.search.query import answer, search
 from multimodal.search.segments import Segment
-from multimodal.search.store import Store, StoreWriter, create_store
+from multimodal.search.store import Store
+from multimodal.search.writing import StoreWriter, create_store
 from multimodal.text import open_space
 
 WORDS = ["beach", "sunset", "red snow", "man woman", "image:7", "image:25", '"dog + people"']

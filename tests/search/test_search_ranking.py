@@ -21,7 +21,8 @@ from multimodal.search.flat import FlatEngine
 from multimodal.search.fusion import CalibratedProduct, Fusion, NothingToFind, TermScores, VectorSum
 from multimodal.search.query import ScoreAll, answer
 from multimodal.search.segments import Segment
-from multimodal.search.store import Store, StoreWriter, create_store
+from multimodal.search.store import Store
+from multimodal.search.writing import StoreWriter, create_store
 
 
 @dataclass(frozen=True, slots=True)

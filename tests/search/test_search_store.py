@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from multimodal.boxes import read_manifest
 from multimodal.errors import InputError
 from multimodal.search.segments import METADATA_GROUP, Segment
-from multimodal.search.store import Store, StoreWriter, create_store
+from multimodal.search.store import Store
+from multimodal.search.writing import StoreWriter, create_store
 from multimodal.verify import problems_of
 
 
@@ -339,7 +340,7 @@ def test_a_full_disk_leaves_the_earlier_generation(empty_store, segment):
     code = f"""
 import resource, signal, numpy as np
 from multimodal.search.segments import Segment
-from multimodal.search.store import StoreWriter
+from multimodal.search.writing import StoreWriter
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # no file may grow past 4 kB: what a full disk does to a write
 with StoreWriter({str(empty_store)!r}) as writer:

@@ -16,7 +16,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from multimodal.search.segments import Segment
-from multimodal.search.store import Store, StoreWriter, create_store
+from multimodal.search.store import Store
+from multimodal.search.writing import StoreWriter, create_store
 from multimodal.serve.app import make_app
 from multimodal.text import Normaliser, Vocabulary
 from multimodal.text.words import WordSpace

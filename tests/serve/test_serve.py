@@ -24,7 +24,8 @@ from multimodal import cli
 from multimodal.search.fusion import VectorSum
 from multimodal.search.query import answer, as_json
 from multimodal.search.segments import Segment
-from multimodal.search.store import Store, StoreWriter, create_store
+from multimodal.search.store import Store
+from multimodal.search.writing import StoreWriter, create_store
 from multimodal.serve.app import make_app
 from multimodal.text import Normaliser, Vocabulary
 from multimodal.text.words import WordSpace

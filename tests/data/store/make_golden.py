@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from multimodal.search.segments import Segment
-from multimodal.search.store import StoreWriter, create_store
+from multimodal.search.writing import StoreWriter, create_store
 from multimodal.text import Normaliser, Vocabulary
 from multimodal.text.words import WordSpace
 

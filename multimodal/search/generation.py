@@ -1,0 +1,81 @@
+"""What a store's manifest says: the parts of a generation, how they are named and where they lie.
+
+S/manifest.json            the generation: its segments and tombstones; written last, by atomic replace
+S/query/                   a copy of the export's text space
+S/segments/000000/         see `multimodal.search.segments`
+S/tombstones/000002.npy    (t, 2) int64: segment number and id of each row that is deleted but still in its segment
+S/fusion/000004.npy        (d + 2, d) float64, see `multimodal.search.calibration`; the manifest names the way to combine terms
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multimodal.boxes import MANIFEST, Manifest, box_file, check_values, fingerprint_bytes, fingerprint_json
+from multimodal.errors import InputError
+
+QUERY = "query"
+SEGMENTS = "segments/"
+TOMBSTONES = "tombstones/"
+FUSION = "fusion/"
+PART = re.compile(rf"{SEGMENTS}[0-9]{{6,18}}|(?:{TOMBSTONES}|{FUSION})[0-9]{{6,18}}\.npy")
+MAX_DIM = 1_000_000
+"""No vectors are longer, and memory is taken before the rows of a damaged store are read."""
+_FACTS: Mapping[str, Mapping[str, type]] = {
+    "segments": {"rows": int, "columns": dict, "fingerprint": str},
+    "tombstones": {"ids": int, "fingerprint": str},
+    "fusion": {"rows": int, "template": str, "class_path": str, "init_args": dict, "figures": dict, "fingerprint": str},
+}
+"""The facts that a manifest keeps of each part, by the folder that it is in."""
+
+
+def segment_name(number: int) -> str:
+    """Its name in the manifest's parts, and its folder."""
+    return f"{SEGMENTS}{number:06d}"
+
+
+def is_segment(name: str) -> bool:
+    """Whether a part of a store's manifest is a segment."""
+    return name.startswith(SEGMENTS)
+
+
+def is_tombstones(name: str) -> bool:
+    return name.startswith(TOMBSTONES)
+
+
+def is_fusion(name: str) -> bool:
+    """Whether a part of a store's manifest is its calibration."""
+    return name.startswith(FUSION)
+
+
+def fusion_fingerprint(array: np.ndarray, facts: Mapping[str, Any]) -> str:
+    """Of a calibration and of what the manifest says of it: constants, template and figures."""
+    said = {name: value for name, value in facts.items() if name != "fingerprint"}
+    return fingerprint_bytes(array.tobytes(), fingerprint_json(said).encode())
+
+
+def check_manifest(path: Path, manifest: Manifest) -> None:
+    """InputError, naming the entry, if something that a store reads from its manifest is missing or has another type."""
+    check_values(path, "config", manifest.config, {"dim": int, "family": str})
+    if not 1 <= manifest.config["dim"] <= MAX_DIM:
+        raise InputError(f"{path / MANIFEST}: config.dim is {manifest.config['dim']}; expected 1 to {MAX_DIM:,}. Make the store again")
+    check_values(path, "counts", manifest.counts, dict.fromkeys(("rows", "deleted", "generation", "next_segment"), int))
+    check_values(path, "made_from", manifest.made_from, {"export": str, QUERY: str})
+    if "engine" in manifest.config:
+        check_values(path, "config", manifest.config, {"engine": dict})
+        check_values(path, "config.engine", manifest.config["engine"], {"class_path": str, "init_args": dict})
+    for name, facts in manifest.parts.items():
+        box_file(path, name, may_link=True)  # whether a link leads out of the box is checked when it is opened
+        if not PART.fullmatch(name):
+            raise InputError(f"{path / MANIFEST}: lists {name!r}, which is not a part of a store. Make the store again")
+        check_values(path, f"parts.{name}", facts, _FACTS[name.partition("/")[0]])
+        made_from = facts.get("made_from", {})
+        if not isinstance(made_from, dict):
+            raise InputError(f"{path / MANIFEST}: parts.{name}.made_from is {made_from!r}; expected a dict. Make the store again")
+        check_values(path, f"parts.{name}.made_from", made_from, dict.fromkeys(made_from, str))
+        check_values(path, f"parts.{name}.columns", facts.get("columns", {}), dict.fromkeys(facts.get("columns", {}), str))
