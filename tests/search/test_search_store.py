@@ -279,7 +279,7 @@ def test_a_new_segment_is_never_written_through_a_link(empty_store, segment, tmp
 
 KILLED_MID_APPEND = """
 import sys, numpy as np
-from multimodal.search import store as module
+from multimodal.search import writing as module
 from multimodal.search.segments import Segment
 real = module.write_manifest
 def tell_and_wait(*arguments):  # everything of the segment is on disk, the manifest is not
