@@ -40,6 +40,9 @@ VERBS: Verbs = {
         OWN: ("multimodal.evaluate.own:evaluate", "a protocol of your own: multimodal evaluate mypackage.figures:median --store S ..."),
     },
     "verify": ("multimodal.verify:verify", "read every byte of a box of any kind again and compare it with its manifest"),
+    "store": {
+        "build-index": ("multimodal.search.build_index:build_index", "make the index that a store's engine keeps, or change the engine"),
+    },
     "demo": ("multimodal.demo:demo", "the whole road on real pictures, or on your own with --data"),
     "shards": {
         "verify": ("multimodal.shards.door:verify", "read every byte of a shard set again and compare it with its manifest"),

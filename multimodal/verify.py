@@ -33,7 +33,8 @@ from multimodal.machine.progress import track
 from multimodal.onnx import FOLDER, KIND, OnnxNetwork, describe_networks
 from multimodal.onnx.safety import check_graph
 from multimodal.search.fusion import make_fusion
-from multimodal.search.generation import QUERY, is_fusion, is_segment
+from multimodal.search.generation import QUERY, is_fusion, is_index, is_segment
+from multimodal.search.kept import index_fingerprint
 from multimodal.search.segments import fingerprint_segment
 from multimodal.search.store import Store
 from multimodal.shards import Column, ShardSet
@@ -167,6 +168,9 @@ def _store(path: Path, manifest: Manifest, trust: Sequence[str]) -> Iterator[Bad
     rows = sum(facts["rows"] for part, facts in manifest.parts.items() if is_segment(part))
     if (len(store), rows - len(store)) != (manifest.counts["rows"], manifest.counts["deleted"]):
         yield Bad(MANIFEST, "", f"says {manifest.counts['rows']} pictures, and there are {len(store)}")
+    for name, facts in manifest.parts.items():
+        if is_index(name) and index_fingerprint(box_file(path, name), facts) != facts["fingerprint"]:
+            yield Bad(name, "", f"its files are not those that were written. Run: multimodal store build-index {path} --anew")
     if store.fitted is not None:
         yield from _combining(store, manifest, trust)
     yield from _query_side(path, manifest.made_from[QUERY], trust)

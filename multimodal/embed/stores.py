@@ -24,6 +24,7 @@ from multimodal.export.model import QUERY, Export, load_export
 from multimodal.machine.progress import track
 from multimodal.pictures.thumbnails import thumbnail_jpeg
 from multimodal.search.engine import EngineRecipe
+from multimodal.search.kept import is_needed
 from multimodal.search.segments import Segment
 from multimodal.search.store import Store
 from multimodal.search.writing import StoreWriter, create_store
@@ -79,6 +80,7 @@ def index(
         max_bad_share: fail if a larger share of the pictures cannot be read.
         engine: a search engine of your own, by its class path: --engine mypackage.HNSW --engine.links 16 (see
             multimodal.search.engine). The store names it, so that opening it needs --trust mypackage. By default search is exact.
+            `multimodal store build-index` changes it later.
         template: what a short query is embedded in, with {} in its place; by default "a photo of {}" for contrastive models, and {}
             alone for others. `multimodal evaluate arithmetic --fit` chooses it by measuring.
         metadata: keep what came with each picture beside its texts (class, date, camera, licence, split ...) as columns, for --where.
@@ -103,7 +105,7 @@ def index(
     settings = {**({} if metadata is False else {METADATA: True}), **({} if views == 1 else {VIEWS: views})}
     create_store(output, box_file(opened.path, QUERY), opened.card.family, opened.fingerprint, trusted, engine, settings)
     cut = "" if part == "all" else f" {part} (seed {split.seed}, held out {split.held_out})"
-    store = Store(output)
+    store = Store(output, trust=trusted)
     keeps = bool(store.manifest.config.get(METADATA))
     if metadata not in (None, keeps):
         raise InputError(
@@ -112,8 +114,10 @@ def index(
     if (begun := store.manifest.config.get(VIEWS, 1)) != views:
         raise InputError(f"{output}: its pictures have --views {begun}, so others need that too. Give it, or choose another folder")
     columns = MetadataColumns() if keeps else None
-    is_there = all(_is_there(store, f"{source.name}/{shard.name}{cut}", shard) for shard in source.shards) and _is_calibrated(
-        store, template
+    is_there = (
+        all(_is_there(store, f"{source.name}/{shard.name}{cut}", shard) for shard in source.shards)
+        and _is_calibrated(store, template)
+        and not is_needed(store)
     )
     # A store with nothing to add may be read-only: write nothing, not even a lock.
     with nullcontext() if is_there else StoreWriter(output, trusted) as writer, Ledger(Path(output) / "bad.csv", max_bad_share) as ledger:
@@ -143,6 +147,8 @@ def index(
             pass
         if writer and not _is_calibrated(writer.store, template):
             writer.calibrate(template)
+        if writer:
+            writer.build_index()
         done = f"{len(writer.store)} pictures" if writer and missing else "is there already"
     print(f"{output}: {done}" + (f", {ledger.num_bad} left out: {ledger.path}" if ledger.num_bad else ""), file=sys.stderr)
     if columns is not None and columns.left_out:

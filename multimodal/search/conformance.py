@@ -12,12 +12,14 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from multimodal.errors import InputError
-from multimodal.search.engine import CALLS, Engine, Neighbours, ScoresAll
+from multimodal.search.engine import CALLS, KEEPING, Coarse, Engine, Kept, Neighbours, Retains, ScoresAll
 from multimodal.search.fusion import MEMBERS, Fusion, TermScores
+from multimodal.search.layered import Rescored
 
 SCORE_TOLERANCE = 1e-4
 """For an approximate engine's scores. They are inner products like an exact engine's: search compares them with those of its rows."""
@@ -40,12 +42,15 @@ def brute_force(ids: np.ndarray, rows: np.ndarray, queries: np.ndarray, k: int) 
 def check_engine(make: Callable[[int], Engine], folder: Path, min_recall: float = 1.0, seed: int = 0) -> None:
     """AssertionError, with what was expected, if an engine breaks the contract.
 
-    make: dim -> an empty engine; a store passes `dim` by keyword. folder: an empty folder to save into.
+    make: dim -> an empty engine; a store passes `dim` by keyword. One on a server makes a table of its own each time.
+    folder: an empty folder to save into.
     min_recall: 1.0 for an exact engine, which must also give the reference's order and scores; below it, the share of neighbours that must
     be hits: rows whose score is no lower than that of the reference's last neighbour, so that any of several equal rows is one.
     """
     missing = [name for name in CALLS if not callable(getattr(make(8), name, None))]
     assert not missing, f"an engine has {', '.join(CALLS)}, and this one has no {', '.join(missing)}"
+    halves = [name for name in KEEPING if callable(getattr(make(8), name, None))]
+    assert len(halves) != 1, f"an engine that is kept has {' and '.join(KEEPING)}, and this one has only {halves[0]}"
     random = np.random.default_rng(seed)
     for n, dim, k in ((0, 8, 5), (1, 8, 5), (40, 8, 40), (40, 8, 50), (300, 32, 10)):
         ids = random.permutation(10 * n + 1)[:n].astype(np.int64)
@@ -55,7 +60,7 @@ def check_engine(make: Callable[[int], Engine], folder: Path, min_recall: float 
         queries = np.concatenate([_units(random, 70, dim), rows[:3]])
         queries[1] *= 3  # an inner product grows with the query
         where = f"n={n} dim={dim} k={k}"
-        engine = make(dim)
+        engine = _made(make, ids, rows)
         step = max(n // 3, 1)
         for start in range(0, n, step):  # in parts, as a store adds its segments
             part = rows[start : start + step].copy()
@@ -73,8 +78,19 @@ def check_engine(make: Callable[[int], Engine], folder: Path, min_recall: float 
         assert engine.search(queries[:0], k).ids.shape == (0, min(k, n)), f"{where}: no queries must give no rows"
         _check_alone(engine, queries, k, found, min_recall, where)
         _check_filter(engine, ids, rows, queries, k, min_recall, random, where)
-        _check_reload(engine, make(dim), folder / where.replace(" ", "-"), queries, k, found, where)
         _check_refusals(engine, ids, rows, where)
+        if halves:
+            _check_kept(make, engine, ids, rows, folder / where.replace(" ", "-"), queries, k, found, min_recall, where)
+    _check_narrow_filters(make, min_recall, random)
+
+
+def _made(make: Callable[[int], Engine], ids: np.ndarray, rows: np.ndarray, saved: Path | None = None) -> Engine:
+    """An empty engine, or the one that was saved; one of codes as a store uses it, which scores candidates again with its rows."""
+    engine = make(rows.shape[1])
+    if saved is not None:
+        engine = cast(Engine, cast(Kept, engine).load(saved))
+    by_id = np.argsort(ids)
+    return Rescored(engine, lambda wanted: rows[by_id[np.searchsorted(ids[by_id], wanted)]]) if isinstance(engine, Coarse) else engine
 
 
 def _check(found: Neighbours, ids: np.ndarray, rows: np.ndarray, queries: np.ndarray, k: int, min_recall: float, where: str) -> None:
@@ -158,18 +174,77 @@ def _check_filter(
     )
 
 
-def _check_reload(engine: Engine, empty: Engine, folder: Path, queries: np.ndarray, k: int, before: Neighbours, where: str) -> None:
-    """Loads from a copy elsewhere, after another engine was saved: the folder must hold all that it needs."""
-    engine.save(folder / "saved")
-    saved = folder / "saved"
-    assert saved.is_dir() and any(path.is_file() for path in saved.rglob("*")), f"{where}: save wrote no file into {saved}"
-    empty.save(folder / "another")
-    shutil.move(saved, folder / "moved")
-    loaded = type(engine).load(folder / "moved")
+def _check_narrow_filters(make: Callable[[int], Engine], min_recall: float, random: np.random.Generator) -> None:
+    """Filters that keep 10, 1 and 0.1 %: k rows are found whenever so many pass, and the recall is that which is stated."""
+    n, dim, k = 3000, 16, 10
+    ids, rows, queries = random.permutation(n).astype(np.int64), _units(random, n, dim), _units(random, 20, dim)
+    engine = _made(make, ids, rows)
+    engine.add(ids, rows)
+    for share in (0.1, 0.01, 0.001):
+        chosen = np.sort(random.choice(n, round(share * n), replace=False))
+        where = f"n={n} dim={dim} k={k} filter {share:.1%}"
+        view = engine.filter(ids[chosen])
+        found = view.search(queries, k)
+        assert found.ids.shape == (len(queries), min(k, len(chosen))), (
+            f"{where}: {len(chosen)} rows pass a filter, {k} are wanted, and {found.ids.shape[1]} are found"
+        )
+        _check(found, ids[chosen], rows[chosen], queries, k, min_recall, where)
+
+
+def _check_kept(
+    make: Callable[[int], Engine],
+    engine: Engine,
+    ids: np.ndarray,
+    rows: np.ndarray,
+    folder: Path,
+    queries: np.ndarray,
+    k: int,
+    before: Neighbours,
+    min_recall: float,
+    where: str,
+) -> None:
+    """What was saved is loaded from a copy elsewhere, after another engine was saved; it grows without a change to the folder."""
+    saved, moved = folder / "saved", folder / "moved"
+    saved.mkdir(parents=True)
+    cast(Kept, engine).save(saved)
+    assert any(path.is_file() for path in saved.rglob("*")), f"{where}: save wrote no file into {saved}"
+    another = make(rows.shape[1])
+    (folder / "another").mkdir()
+    cast(Kept, another).save(folder / "another")
+    shutil.move(saved, moved)
+    content = _content(moved)
+    loaded = _made(make, ids, rows, moved)
     assert len(loaded) == len(engine), f"{where}: {len(engine)} rows were saved, and {len(loaded)} loaded"
     after = loaded.search(queries, k)
     same = after.ids.shape == before.ids.shape and (after.ids == before.ids).all() and (after.scores == before.scores).all()
     assert same, f"{where}: other answers after save and load"
+    _check_filter(loaded, ids, rows, queries, k, min_recall, np.random.default_rng(0), f"{where} loaded")
+    _check_refusals(loaded, ids, rows, f"{where} loaded")
+    more = ids.max(initial=0) + 1 + np.arange(20)
+    every, all_rows = np.concatenate([ids, more]), np.concatenate([rows, _units(np.random.default_rng(1), 20, rows.shape[1])])
+    grown = _made(make, every, all_rows, moved)
+    grown.add(more, all_rows[len(ids) :])
+    found = grown.search(queries, k)
+    assert len(grown) == len(every), f"{where}: {len(ids)} rows were loaded and 20 added, and there are {len(grown)}"
+    _check(found, every, all_rows, queries, k, min_recall, f"{where} grown after load")
+    assert _content(moved) == content, f"{where}: to load an engine and add to it must leave the folder as it is"
+    if isinstance(grown, Retains):
+        _check_retain(grown, every, all_rows, queries, k, min_recall, where)
+
+
+def _check_retain(engine: Engine, ids: np.ndarray, rows: np.ndarray, queries: np.ndarray, k: int, min_recall: float, where: str) -> None:
+    kept, gone = ids[::2], ids[1::2]
+    cast(Retains, engine).retain(np.concatenate([kept, [10**9]]))  # an id that the engine does not have
+    assert len(engine) == len(kept), f"{where}: {len(kept)} rows are retained, and there are {len(engine)}"
+    _check(engine.search(queries, k), kept, rows[::2], queries, k, min_recall, f"{where} retained")
+    engine.add(gone, rows[1::2])
+    _check(engine.search(queries, k), ids, rows, queries, k, min_recall, f"{where} added again")
+    cast(Retains, engine).retain(ids[:0])
+    assert len(engine) == 0, f"{where}: nothing is retained, and there are {len(engine)} rows"
+
+
+def _content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def _check_refusals(engine: Engine, ids: np.ndarray, rows: np.ndarray, where: str) -> None:

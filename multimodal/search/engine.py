@@ -1,4 +1,4 @@
-"""What a search engine is: rows in, nearest ids out. The default is FAISS flat (`flat.py`); another is one class with these six methods.
+"""What a search engine is: rows in, nearest ids out. The default is exact (`flat.py`); another is one class with these four methods.
 
     engine = FlatEngine(dim=256)
     engine.add(store.ids, store.rows)
@@ -6,11 +6,13 @@
 
 An engine of your own takes `dim` and its settings, as in `HNSW(dim=256, links=16)`, and a store names it: `multimodal index --engine
 mypackage.HNSW --engine.links 16`. To open that store, one must trust the engine's package (`--trust mypackage`).
+An engine whose index takes long to make has `save` and `load` too (`Kept`): a store then keeps the index and adds what is new to it.
 `multimodal.search.conformance.check_engine` checks that it keeps the contract.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,10 @@ from multimodal.errors import InputError
 
 SLACK = 2.0**-23
 """Times d: what two float32 inner products of unit vectors, each off by at most d * 2**-24, are off by together."""
-CALLS = ("__len__", "add", "search", "filter", "save", "load")
+CALLS = ("__len__", "add", "search", "filter")
+KEEPING = ("save", "load")
+OURS = ("multimodal.search.flat.FlatEngine",)
+"""The engines of this project, which any store may name. They are imported when they are named."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,12 +59,6 @@ class Engine(Protocol):
         """A view that searches only these ids; ids that the engine does not have are ignored. The engine itself does not change."""
         ...
 
-    def save(self, path: Path) -> None:
-        """Write a folder that `load` opens. It can be deleted: a store's segments hold all that is in it."""
-
-    @classmethod
-    def load(cls, path: Path) -> Self: ...
-
 
 @runtime_checkable
 class ScoresAll(Protocol):
@@ -67,6 +66,49 @@ class ScoresAll(Protocol):
 
     def scores(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """queries (q, d) float -> the ids (n,) that are searched, in any order, and the inner products (q, n) float32."""
+        ...
+
+
+@runtime_checkable
+class Kept(Protocol):
+    """An engine whose index a store keeps, since it takes long to make or lies on a server; others get all rows whenever a store is opened.
+
+    In a store, its ids are not those of pictures: each row of the store has a number of its own, which is never used for another row.
+    """
+
+    def save(self, path: Path) -> None:
+        """Write into a new folder what `load` needs. It holds nothing that the store's own rows and settings do not give again."""
+
+    def load(self, path: Path) -> Self:
+        """Of an empty engine with the same settings: the one that was saved, to search and to add to. The folder is not changed by it."""
+        ...
+
+
+@runtime_checkable
+class Retains(Protocol):
+    """A kept engine that can remove rows, as one on a server must: it is never made anew, and several generations of a store share it."""
+
+    def retain(self, ids: np.ndarray) -> None:
+        """Remove all other rows, also those that an earlier process added and did not save. ids (n,) int64, some unknown perhaps."""
+
+
+@runtime_checkable
+class Coarse(Protocol):
+    """A kept engine that holds codes in place of rows. A store scores its candidates again, with the rows that it has on disk anyway."""
+
+    @property
+    def oversampling(self) -> int:
+        """How many candidates to ask for, for each neighbour that is wanted."""
+        ...
+
+
+@runtime_checkable
+class OnServer(Protocol):
+    """An engine that opens connections."""
+
+    @property
+    def remote_host(self) -> str | None:
+        """The machine that it will connect to, by its settings; None for this one, and for one that the environment names."""
         ...
 
 
@@ -88,7 +130,19 @@ class EngineRecipe:
     def make(self, dim: int, box: Path, trust: Sequence[str]) -> Engine:
         """An empty engine. box: whose manifest names it; trust: packages that it may be in. InputError if it is none or not trusted."""
         described = {"class_path": self.class_path, "init_args": {**(self.init_args or {}), "dim": dim}}
-        made = Builder(box, {}, trust).build(described, object, {})
+        made = Builder(box, {}, trust).build(described, object, self._ours())
         if missing := [name for name in CALLS if not callable(getattr(made, name, None))]:
             raise InputError(f"{box}: {self.class_path} is no search engine: it has no {', '.join(missing)}. See multimodal.search.engine")
+        trusted = any(self.class_path.startswith(f"{package}.") for package in trust)
+        if isinstance(made, OnServer) and made.remote_host is not None and not trusted:
+            raise InputError(
+                f"{box}: its index is on another machine, {made.remote_host}, and no command connects there because a folder says so. "
+                f"If you trust that machine, and whoever made this folder, add: --trust {self.class_path.rpartition('.')[0]}"
+            )
         return cast(Engine, made)
+
+    def _ours(self) -> dict[str, type]:
+        if self.class_path not in OURS:
+            return {}
+        module, _, name = self.class_path.rpartition(".")
+        return {self.class_path: getattr(importlib.import_module(module), name)}

@@ -5,14 +5,11 @@ engine = FlatEngine(dim=256); engine.add(ids, rows); engine.search(queries, k=10
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Self
 
 import faiss
 import numpy as np
 
-from multimodal.boxes import Manifest, read_manifest, write_manifest
-from multimodal.boxes.arrays import read_array, write_array
 from multimodal.errors import InputError
 from multimodal.search.engine import SLACK, Neighbours
 from multimodal.search.segments import duplicates, name_some
@@ -74,18 +71,6 @@ class FlatEngine:
         allowed = np.flatnonzero(np.isin(self._ids, ids))
         view._allowed = allowed if self._allowed is None else np.intersect1d(allowed, self._allowed)
         return view
-
-    def save(self, path: Path) -> None:
-        """ids.npy (n,) int64 and rows.npy (n, d) float32; a filter is not saved."""
-        for name, array in (("ids", self._ids), ("rows", self._rows(np.arange(len(self._ids))))):
-            write_array(Path(path) / f"{name}.npy", array)
-        write_manifest(path, Manifest(kind="index", config={"dim": self.dim}, counts={"rows": len(self._ids)}))
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        engine = cls(int(read_manifest(path, kind="index").config["dim"]))
-        engine.add(read_array(Path(path) / "ids.npy"), read_array(Path(path) / "rows.npy"))
-        return engine
 
     def _search(self, queries: np.ndarray, k: int) -> Neighbours:
         """One block of queries. FAISS returns candidates until the last is clearly worse than the k-th; they are ordered here."""

@@ -5,6 +5,7 @@ S/query/                   a copy of the export's text space
 S/segments/000000/         see `multimodal.search.segments`
 S/tombstones/000002.npy    (t, 2) int64: segment number and id of each row that is deleted but still in its segment
 S/fusion/000004.npy        (d + 2, d) float64, see `multimodal.search.calibration`; the manifest names the way to combine terms
+S/index/000005/            what the store's engine saved, if it is one whose index is kept; see `multimodal.search.kept`
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ QUERY = "query"
 SEGMENTS = "segments/"
 TOMBSTONES = "tombstones/"
 FUSION = "fusion/"
-PART = re.compile(rf"{SEGMENTS}[0-9]{{6,18}}|(?:{TOMBSTONES}|{FUSION})[0-9]{{6,18}}\.npy")
+INDEX = "index/"
+PART = re.compile(rf"(?:{SEGMENTS}|{INDEX})[0-9]{{6,18}}|(?:{TOMBSTONES}|{FUSION})[0-9]{{6,18}}\.npy")
 MAX_DIM = 1_000_000
 """No vectors are longer, and memory is taken before the rows of a damaged store are read."""
 _FACTS: Mapping[str, Mapping[str, type]] = {
     "segments": {"rows": int, "columns": dict, "fingerprint": str},
     "tombstones": {"ids": int, "fingerprint": str},
     "fusion": {"rows": int, "template": str, "class_path": str, "init_args": dict, "figures": dict, "fingerprint": str},
+    "index": {"rows": int, "made_with": int, "segments": dict, "figures": dict, "fingerprint": str},
 }
 """The facts that a manifest keeps of each part, by the folder that it is in."""
 
@@ -51,6 +54,11 @@ def is_tombstones(name: str) -> bool:
 def is_fusion(name: str) -> bool:
     """Whether a part of a store's manifest is its calibration."""
     return name.startswith(FUSION)
+
+
+def is_index(name: str) -> bool:
+    """Whether a part of a store's manifest is the index that its engine keeps."""
+    return name.startswith(INDEX)
 
 
 def fusion_fingerprint(array: np.ndarray, facts: Mapping[str, Any]) -> str:
@@ -78,4 +86,6 @@ def check_manifest(path: Path, manifest: Manifest) -> None:
         if not isinstance(made_from, dict):
             raise InputError(f"{path / MANIFEST}: parts.{name}.made_from is {made_from!r}; expected a dict. Make the store again")
         check_values(path, f"parts.{name}.made_from", made_from, dict.fromkeys(made_from, str))
+        if is_index(name):
+            check_values(path, f"parts.{name}.segments", facts["segments"], dict.fromkeys(facts["segments"], str))
         check_values(path, f"parts.{name}.columns", facts.get("columns", {}), dict.fromkeys(facts.get("columns", {}), str))

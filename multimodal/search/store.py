@@ -33,7 +33,7 @@ from multimodal.search.generation import (
     segment_name,
 )
 from multimodal.search.hits import Hits
-from multimodal.search.segments import SegmentReader, name_some, unit_rows
+from multimodal.search.segments import SegmentReader, name_some
 from multimodal.text import TextSpace, open_space
 
 if TYPE_CHECKING:
@@ -176,6 +176,11 @@ class Store:
         """Each segment with its live ids."""
         return [(segment, segment.ids[live]) for segment, live in zip(self.segments, self._live, strict=True)]
 
+    @property
+    def live_positions(self) -> list[tuple[SegmentReader, np.ndarray]]:
+        """Each segment with the positions of its live rows."""
+        return list(zip(self.segments, self._live, strict=True))
+
     def is_current(self) -> bool:
         """Whether this is still the newest generation: no writer has committed since it was opened."""
         return read_manifest(self.path, kind="store") == self.manifest
@@ -191,14 +196,13 @@ class Store:
 
     @cached_property
     def engine(self) -> Engine:
-        """Every live row in the store's engine, an exact one if its manifest names none.
+        """The engine over every live row, an exact one if the manifest names none; see `multimodal.search.kept`.
 
-        Rows have unit length in float32: float16's rounding leaves lengths off by up to 1e-3. InputError if the engine is not trusted.
+        InputError if it is not trusted, or if its index is not made yet, is stale or is damaged.
         """
-        engine = self._empty_engine()
-        for segment, live in zip(self.segments, self._live, strict=True):
-            engine.add(segment.ids[live], unit_rows(segment.rows()[live], segment.ids[live]))
-        return engine
+        from multimodal.search.kept import open_engine  # imported here: reading a store for something else loads no engine
+
+        return open_engine(self)
 
     @property
     def fitted(self) -> Mapping[str, Any] | None:
@@ -249,16 +253,6 @@ class Store:
             template = TEMPLATES.get(self.family, "{}") if self.fitted is None else self.fitted["template"]
         texts = [text or "" for text in self.column("text")] if "text" in self.columns else [""] * len(self)
         return calibrate(self.ids, self.rows, texts, self.query_space, template)
-
-    def _empty_engine(self) -> Engine:
-        described = self.manifest.config.get("engine")
-        if described is not None:
-            from multimodal.search.engine import EngineRecipe
-
-            return EngineRecipe(**described).make(self.dim, self.path, self.trust)
-        from multimodal.search.flat import FlatEngine  # imported here: reading a store for something else loads no FAISS
-
-        return FlatEngine(self.dim)
 
     @property
     def rows(self) -> np.ndarray:

@@ -36,22 +36,28 @@ from multimodal.onnx import network_boxes
 from multimodal.search.fusion import Fusion, describe_fusion
 from multimodal.search.generation import (
     FUSION,
+    INDEX,
     PART,
     QUERY,
     SEGMENTS,
     TOMBSTONES,
     fusion_fingerprint,
     is_fusion,
+    is_index,
     is_segment,
     is_tombstones,
     segment_name,
 )
-from multimodal.search.segments import Segment, column_type, name_some, unit_rows, write_segment
+from multimodal.search.kept import Covered, is_needed, recipe_of, write_index
+from multimodal.search.segments import Segment, SegmentReader, column_type, name_some, unit_rows, write_segment
 from multimodal.search.store import Store
 from multimodal.text import open_space
 
 if TYPE_CHECKING:
     from multimodal.search.engine import EngineRecipe
+
+EXACT = "multimodal.search.flat.FlatEngine"
+"""The engine of a store that names none."""
 
 
 def create_store(
@@ -105,7 +111,10 @@ def _check_engine(path: Path, engine: EngineRecipe | None) -> None:
     if before != now:
         named = "exact search" if before is None else _named(before)
         wanted = "exact search" if now is None else _named(now)
-        raise InputError(f"{path}: its engine is {named}, but {wanted} was requested. Give the same --engine, or choose another folder")
+        raise InputError(
+            f"{path}: its engine is {named}, but {wanted} was requested. Give the same --engine, choose another "
+            f"folder, or change it: multimodal store build-index {path} --engine CLASS"
+        )
 
 
 def _named(engine: Mapping[str, Any]) -> str:
@@ -126,7 +135,7 @@ class StoreWriter:
         read_manifest(self.path, kind="store")
 
     def __enter__(self) -> StoreWriter:
-        for name in (SEGMENTS, TOMBSTONES, FUSION, QUERY):  # a link may lead to other people's files, and a writer removes old ones
+        for name in (SEGMENTS, TOMBSTONES, FUSION, INDEX, QUERY):  # a link may lead to other people's files, and a writer removes old ones
             if (self.path / name.rstrip("/")).is_symlink():
                 raise InputError(f"{self.path / name}: is a link, and a store with links cannot be changed. Copy the store")
         try:
@@ -172,17 +181,52 @@ class StoreWriter:
         self._commit({**kept, name: {"ids": len(tombstones), "fingerprint": fingerprint_bytes(tombstones.tobytes())}})
 
     def compact(self) -> None:
-        """Rewrite the live rows as one segment, in their order, without tombstones. Metadata and thumbnails pass through memory."""
+        """Rewrite the live rows as one segment, in their order, without tombstones. Metadata and thumbnails pass through memory.
+
+        The index of the rewritten rows is made before they become a generation, so that no reader meets a store without one.
+        """
         store = self.store
         metadata = {name: store.column(name) for name in store.columns}
         thumbnails = store.thumbnails(store.ids)
         kept = {part: facts for part, facts in store.manifest.parts.items() if is_fusion(part)}
+        recipe = recipe_of(store.manifest.config) if any(map(is_index, store.manifest.parts)) else None
         if not len(store):
-            self._commit(kept)
+            self._commit({**kept, **self._index(recipe, {}, [])})
             return
         given = thumbnails if any(thumbnail is not None for thumbnail in thumbnails) else None
         name, facts = self._write(Segment(store.ids, store.rows, metadata, given))
-        self._commit({name: {**facts, "made_from": store.sources}, **kept})
+        segment = SegmentReader(self.path / name, facts["rows"], store.dim)
+        index = self._index(recipe, {name: facts["fingerprint"]}, [(segment, np.arange(len(store)))])
+        self._commit({name: {**facts, "made_from": store.sources}, **kept, **index})
+
+    def build_index(self, engine: EngineRecipe | None = None, anew: bool = False) -> None:
+        """Make the index that the store's engine keeps, or add what it does not cover yet; nothing for an engine that keeps none.
+
+        engine: change to this one. anew: make it from nothing. InputError if the engine is not trusted, or cannot be reached.
+        """
+        store = self.store
+        config = {name: value for name, value in store.manifest.config.items() if engine is None or name != "engine"}
+        if engine is not None and engine.class_path != EXACT:
+            config["engine"] = engine.as_json()
+        is_same = config == store.manifest.config
+        if is_same and not anew and not is_needed(store):
+            return
+        segments = {name: facts["fingerprint"] for name, facts in store.manifest.parts.items() if is_segment(name)}
+        index = self._index(recipe_of(config), segments, store.live_positions, anew or not is_same)
+        kept = {part: facts for part, facts in store.manifest.parts.items() if not is_index(part)}
+        self._commit({**kept, **index}, config)
+
+    def _index(
+        self, recipe: EngineRecipe | None, segments: Mapping[str, str], live: Covered, anew: bool = False
+    ) -> dict[str, dict[str, Any]]:
+        """Write the index of the coming generation: its name and facts, or nothing for an engine that keeps none."""
+        if recipe is None:
+            return {}
+        name = f"{INDEX}{self.store.manifest.counts['generation'] + 1:06d}"
+        if (self.path / name).is_symlink():
+            raise InputError(f"{self.path / name}: is a link, and a new index would be written there. Remove the link")
+        facts = write_index(self.store, recipe, segments, live, self.path / name, anew)
+        return {} if facts is None else {name: facts}
 
     def calibrate(self, template: str | None = None, fusion: Fusion | None = None, figures: Mapping[str, Any] | None = None) -> None:
         """Keep the calibration of the rows as they are now, and the way to combine terms. Pictures added later do not change it.
@@ -227,8 +271,8 @@ class StoreWriter:
             shutil.rmtree(folder, ignore_errors=True)
             raise
 
-    def _commit(self, parts: Mapping[str, Mapping[str, Any]]) -> None:
-        """Make the parts the next generation; then remove the files that neither it nor the previous one names."""
+    def _commit(self, parts: Mapping[str, Mapping[str, Any]], config: Mapping[str, Any] | None = None) -> None:
+        """Make the parts the next generation; then remove the files that neither it nor the previous one names. config: a new one."""
         before = self.store.manifest
         segments = [facts["rows"] for name, facts in parts.items() if is_segment(name)]
         deleted = sum(facts["ids"] for name, facts in parts.items() if is_tombstones(name))
@@ -239,8 +283,8 @@ class StoreWriter:
             "generation": before.counts["generation"] + 1,
             "next_segment": max([before.counts["next_segment"], *used]),
         }
-        write_manifest(self.path, Manifest("store", before.config, counts, before.made_from, parts))
-        for folder in (SEGMENTS, TOMBSTONES, FUSION):
+        write_manifest(self.path, Manifest("store", before.config if config is None else config, counts, before.made_from, parts))
+        for folder in (SEGMENTS, TOMBSTONES, FUSION, INDEX):
             for path in (self.path / folder).glob("[0-9]*"):
                 if folder + path.name not in {*parts, *before.parts} and PART.fullmatch(folder + path.name):
                     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -58,14 +58,23 @@ class Hnsw:
 
     def save(self, path: Path) -> None:
         write_array(path / "ids.npy", self.ids)
-        write_array(path / "settings.npy", np.array([self.dim, self.links]))
         write_array(path / "graph.npy", faiss.serialize_index(self.index))
 
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        engine = cls(*read_array(path / "settings.npy").tolist())
-        engine.ids, engine.index = read_array(path / "ids.npy"), faiss.deserialize_index(read_array(path / "graph.npy"))
-        return engine
+    def load(self, path: Path) -> Self:
+        self.ids, self.index = read_array(path / "ids.npy"), faiss.deserialize_index(read_array(path / "graph.npy"))
+        return self
+
+
+class KeptFlat(FlatEngine):
+    """Exact, and kept."""
+
+    def save(self, path: Path) -> None:
+        write_array(path / "ids.npy", self._ids)
+        write_array(path / "rows.npy", self._rows(np.arange(len(self._ids))))
+
+    def load(self, path: Path) -> Self:
+        self.add(read_array(path / "ids.npy"), read_array(path / "rows.npy"))
+        return self
 
 
 class Unfound(FlatEngine):
@@ -94,31 +103,135 @@ class Frozen(FlatEngine):
         return self.built.search(queries, k) if self._allowed is None else super().search(queries, k)
 
 
-class Unsaved(FlatEngine):
+class Unsaved(KeptFlat):
     """Keeps in memory what it says that it saves."""
 
-    kept: ClassVar[dict[Path, FlatEngine]] = {}
+    kept: ClassVar[dict[Path, Self]] = {}
 
     def save(self, path: Path) -> None:
         self.kept[path] = self
 
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        return cls.kept[path]  # type: ignore[return-value]
+    def load(self, path: Path) -> Self:
+        return self.kept[path]
 
 
-class Elsewhere(FlatEngine):
+class Elsewhere(KeptFlat):
     """Saves under a path of its own, which the next one to be saved overwrites; the folder holds a note."""
 
-    last: ClassVar[list[FlatEngine]] = []
+    last: ClassVar[list[Self]] = []
 
     def save(self, path: Path) -> None:
         write_array(path / "note.npy", np.zeros(1))
         self.last[:] = [self]
 
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        return cls.last[0]  # type: ignore[return-value]
+    def load(self, path: Path) -> Self:
+        return self.last[0]
+
+
+class HalfKept(FlatEngine):
+    """Can be saved, and not loaded."""
+
+    save = KeptFlat.save
+
+
+class Finished(KeptFlat):
+    """Takes no more rows once it was loaded."""
+
+    loaded: FlatEngine | None = None
+
+    def load(self, path: Path) -> Self:
+        self.loaded = KeptFlat(self.dim).load(path)
+        return super().load(path)
+
+    def search(self, queries: np.ndarray, k: int) -> Neighbours:
+        return super().search(queries, k) if self.loaded is None or self._allowed is not None else self.loaded.search(queries, k)
+
+
+class Overwriting(KeptFlat):
+    """Writes what is added into the folder that it was loaded from."""
+
+    folder: Path | None = None
+
+    def load(self, path: Path) -> Self:
+        super().load(path)
+        self.folder = path
+        return self
+
+    def add(self, ids: np.ndarray, rows: np.ndarray) -> None:
+        super().add(ids, rows)
+        if self.folder is not None:
+            self.save(self.folder)
+
+
+class Repeating(KeptFlat):
+    """Does not know, once it was loaded, which ids it has."""
+
+    is_loaded = False
+
+    def load(self, path: Path) -> Self:
+        super().load(path)
+        self.is_loaded = True
+        return self
+
+    def add(self, ids: np.ndarray, rows: np.ndarray) -> None:
+        if self.is_loaded:
+            new = ~np.isin(ids, self._ids)
+            ids, rows = ids[new], rows[new]
+        super().add(ids, rows)
+
+
+class Unfilled(FlatEngine):
+    """Filters what it found, so that a narrow filter leaves too few."""
+
+    def search(self, queries: np.ndarray, k: int) -> Neighbours:
+        if self._allowed is None or len(self._allowed) >= 0.05 * len(self._ids) or len(self._allowed) < 5:
+            return super().search(queries, k)
+        return super().search(queries, k - 1)
+
+
+class Retaining(KeptFlat):
+    """Removes rows."""
+
+    def retain(self, ids: np.ndarray) -> None:
+        kept = np.isin(self._ids, ids)
+        kept_ids, rows = self._ids[kept], self._rows(np.flatnonzero(kept)).copy()
+        KeptFlat.__init__(self, self.dim)
+        self.add(kept_ids, rows)
+
+
+class Removing(Retaining):
+    """Removes what it should retain."""
+
+    def retain(self, ids: np.ndarray) -> None:
+        super().retain(np.setdiff1d(self._ids, ids))
+
+
+class Remembering(Retaining):
+    """Removes rows, and still refuses their ids."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.seen: set[int] = set()
+
+    def retain(self, ids: np.ndarray) -> None:
+        self.seen |= set(np.setdiff1d(self._ids, ids).tolist())
+        super().retain(ids)
+
+    def add(self, ids: np.ndarray, rows: np.ndarray) -> None:
+        new = np.array([id not in self.seen for id in ids.tolist()], dtype=bool)
+        super().add(ids[new], rows[new])
+
+
+class Codes(KeptFlat):
+    """Holds each row as the signs of its numbers, and leaves the rest to a store."""
+
+    oversampling = 12
+
+    def add(self, ids: np.ndarray, rows: np.ndarray) -> None:
+        super().add(ids, np.sign(rows))
+
+    def load(self, path: Path) -> Self:
+        return super().load(path)
 
 
 class Loose(FlatEngine):
@@ -205,6 +318,13 @@ WRONG = {
     Uncounted: "this one has no __len__",
     Frozen: "a search after an earlier search does not see all of them",
     Unsaved: "save wrote no file into",
+    HalfKept: "an engine that is kept has save and load, and this one has only save",
+    Finished: "grown after load: ",
+    Overwriting: "must leave the folder as it is",
+    Repeating: "an id that is there already must be an InputError",
+    Unfilled: "rows pass a filter, 10 are wanted, and 9 are found",
+    Removing: "retained: other neighbours",
+    Remembering: "added again",
     Elsewhere: "rows were saved, and 0 loaded|other answers after save and load",
     Loose: "a filter of a filter lets through what both let through",
     Unit: "other scores than brute force",
@@ -231,6 +351,9 @@ def test_scores_that_are_no_inner_products_are_rejected_also_of_an_approximate_e
 
 def test_an_exact_and_an_approximate_engine_keep_the_contract(tmp_path):
     check_engine(FlatEngine, tmp_path / "flat")
+    check_engine(KeptFlat, tmp_path / "kept")
+    check_engine(Retaining, tmp_path / "retaining")
+    check_engine(Codes, tmp_path / "codes", min_recall=0.7)
     check_engine(partial(Hnsw, links=32), tmp_path / "hnsw", min_recall=0.95)
 
 
