@@ -70,6 +70,18 @@ class ScoresAll(Protocol):
 
 
 @runtime_checkable
+class MapsRows(Protocol):
+    """An engine that can leave a store's rows where they are: float16, in mapped files."""
+
+    def add_mapped(self, ids: np.ndarray, rows: np.ndarray, live: np.ndarray | None = None) -> None:
+        """As `add`, for rows (m, d) float16 of unit length up to its rounding, which do not change; scores are of the rows at unit length.
+
+        live: the positions among the rows that the ids are of, ascending; None if they are of all rows.
+        """
+        ...
+
+
+@runtime_checkable
 class Kept(Protocol):
     """An engine whose index a store keeps, since it takes long to make or lies on a server; others get all rows whenever a store is opened.
 

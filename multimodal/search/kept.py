@@ -20,7 +20,7 @@ import numpy as np
 from multimodal.boxes import box_file, fingerprint_file, fingerprint_json, reading
 from multimodal.errors import InputError
 from multimodal.machine.progress import track
-from multimodal.search.engine import Coarse, Engine, EngineRecipe, Kept, Retains
+from multimodal.search.engine import Coarse, Engine, EngineRecipe, Kept, MapsRows, Retains
 from multimodal.search.generation import is_index, is_segment, segment_name
 from multimodal.search.layered import Layered, Rescored, RowNumbers, row_numbers
 from multimodal.search.segments import SegmentReader, unit_rows
@@ -85,7 +85,7 @@ def open_engine(store: Store) -> Engine:
 
 def exact_engine(dim: int, segments: Covered) -> Engine:
     """Exact search over the live rows of segments, at unit length in float32: float16's rounding leaves lengths off by up to 1e-3."""
-    from multimodal.search.flat import FlatEngine  # imported here: reading a store for something else loads no FAISS
+    from multimodal.search.flat import FlatEngine  # imported here: reading a store for something else loads no kernels
 
     engine = FlatEngine(dim)
     _add(engine, segments)
@@ -94,7 +94,10 @@ def exact_engine(dim: int, segments: Covered) -> Engine:
 
 def _add(engine: Engine, segments: Covered) -> None:
     for segment, live in segments:
-        engine.add(segment.ids[live], unit_rows(segment.rows()[live], segment.ids[live]))
+        if isinstance(engine, MapsRows):
+            engine.add_mapped(segment.ids[live], segment.rows(), None if len(live) == len(segment.ids) else live)
+        else:
+            engine.add(segment.ids[live], unit_rows(segment.rows()[live], segment.ids[live]))
 
 
 def _check_is_covered(store: Store, recipe: EngineRecipe, facts: Mapping[str, Any]) -> None:

@@ -282,7 +282,7 @@ class Unfiltered(FlatEngine):
     """Scores every row, also those that a filter keeps back."""
 
     def scores(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self._ids, np.asarray(queries, np.float32) @ self._held().T
+        return self._ids, np.asarray(queries, np.float32) @ self._rows(np.arange(len(self._ids))).T
 
 
 class Half(FlatEngine):
