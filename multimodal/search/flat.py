@@ -42,6 +42,7 @@ class FlatEngine:
     def __init__(self, dim: int) -> None:
         self.dim = dim
         self._blocks: list[_Block] = []
+        self._joined: np.ndarray | None = None  # the ids of all blocks, once they are needed
         self._allowed: np.ndarray | None = None  # positions that a filter lets through, ascending
 
     def __len__(self) -> int:
@@ -96,7 +97,7 @@ class FlatEngine:
 
     def filter(self, ids: np.ndarray) -> Self:
         view = type(self).__new__(type(self))
-        view.dim, view._blocks = self.dim, self._blocks
+        view.dim, view._blocks, view._joined = self.dim, self._blocks, self._ids
         allowed = np.flatnonzero(np.isin(self._ids, ids))
         view._allowed = allowed if self._allowed is None else np.intersect1d(allowed, self._allowed, assume_unique=True)
         return view
@@ -109,12 +110,14 @@ class FlatEngine:
 
     def _append(self, block: _Block) -> None:
         self._blocks = [*self._blocks, block]  # another list: a filtered view keeps the one that it has
-        self.__dict__.pop("_ids", None)
+        self._joined = None
 
-    @cached_property
+    @property
     def _ids(self) -> np.ndarray:
         """(n,) int64, of all rows."""
-        return np.concatenate([np.empty(0, np.int64), *(block.ids for block in self._blocks)])
+        if self._joined is None:
+            self._joined = np.concatenate([np.empty(0, np.int64), *(block.ids for block in self._blocks)])
+        return self._joined
 
     def _candidates(self, queries: np.ndarray, k: int) -> list[np.ndarray]:
         """For each query the positions of its k best rows, and of those that may be among them. k: at most the length."""
