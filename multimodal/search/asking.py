@@ -19,6 +19,7 @@ from multimodal.export.hub import local
 from multimodal.search.fusion import Fusion
 from multimodal.search.hits import Hits
 from multimodal.search.query import Searchable, answer
+from multimodal.search.where import Where
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -47,7 +48,7 @@ def ask(
     query: str | Image.Image | np.ndarray,
     k: int = 10,
     model: Export | str | Path | None = None,
-    where: Mapping[str, Any] | None = None,
+    where: Where | None = None,
     images: Mapping[str, Any] | None = None,
     fusion: str | Fusion | None = None,
     joined: Mapping[str, Searchable] | None = None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from multimodal.boxes import write_output
 from multimodal.doors.printable import printable
@@ -45,6 +44,9 @@ def search_verb(
     multimodal search --store S "image:17 + snow"                     from a picture of the store, by its id
     multimodal search --store S "image:me.jpg - hat" --export E       from your own picture; write image:./17 for a file named 17
 
+    multimodal search --store S beach --where 'date >= 2024-06 and not path like "Screenshots/%"'
+                                                                      only pictures whose columns say so; docs/queries.md has the operators
+
     A word that the store's text space does not know is left out and reported on stderr with near spellings;
     the other terms keep their weights.
 
@@ -53,7 +55,7 @@ def search_verb(
         store: the store's folder.
         k: how many pictures.
         why: print what each term does to a picture's score: its factor, or what it adds with --fusion sum.
-        where: only pictures whose metadata has these values, as column=value; several values of one column mean any of them.
+        where: only pictures that meet this filter of their metadata, see above; several filters must all be met.
         json: print one JSON object instead of a table.
         html: also write the hits as pictures to this file, one self-contained page.
         export: the export that the store was made from, a folder or hf://user/name; image:<path> needs its image tower.
@@ -66,7 +68,7 @@ def search_verb(
     """
     opened = Store(store, trust=trust)
     encoder = None if export is None else image_encoder(opened, export)
-    found = answer(opened, query, k, encoder, _conditions(opened, where or []), fusion=fusion, joined=_joined(join, trust))
+    found = answer(opened, query, k, encoder, where, fusion=fusion, joined=_joined(join, trust))
     if found.notes:
         print(printable(found.notes), file=sys.stderr)
     if not found.hits:
@@ -81,20 +83,6 @@ def search_verb(
         with write_output(html) as file:
             file.write(render(query, found, opened.thumbnails([hit.id for hit in found.hits])).encode())
         print(f"wrote {html}", file=sys.stderr)
-
-
-def _conditions(store: Store, where: Sequence[str]) -> dict[str, list[Any]]:
-    """`column=value` texts as a filter. A value is compared as the column writes it, so 7 finds the integer 7."""
-    conditions: dict[str, list[Any]] = {}
-    for condition in where:
-        name, equals, value = condition.partition("=")
-        if not equals:
-            raise InputError(f"--where {condition}: wanted column=value; columns are {', '.join(store.columns)}")
-        conditions.setdefault(name, []).append(value)
-    return {
-        name: [value for value in set(store.column(name)) if value is not None and str(value) in wanted]
-        for name, wanted in conditions.items()
-    }
 
 
 def _joined(join: Sequence[str], trust: Sequence[str]) -> dict[str, Store]:

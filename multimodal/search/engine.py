@@ -2,7 +2,7 @@
 
     engine = FlatEngine(dim=256)
     engine.add(store.ids, store.rows)
-    engine.filter(store.select({"set": "noto"})).search(queries, k=10)
+    engine.filter(store.select('set = noto')).search(queries, k=10)
 
 An engine of your own takes `dim` and its settings, as in `HNSW(dim=256, links=16)`, and a store names it: `multimodal index --engine
 mypackage.HNSW --engine.links 16`. To open that store, one must trust the engine's package (`--trust mypackage`).

@@ -24,20 +24,18 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal, NoReturn, TypeVar, cast
 
-from multimodal.errors import InputError
+from multimodal.search.pointing import PointedError, brief
 
 MAX_WEIGHT = 1e6
 MAX_DEPTH = 50
 MAX_STEPS = 100
 _MAX_PRODUCT = 2.0**900  # of nested weights: sums stay finite, and `_number` writes them with fewer than MAX_DEPTH factors
-_WINDOW = 30  # characters that an error shows on each side of its column
 
 _QUOTED = '(?:"[^"]*"|“[^“”]*”)'
 _WORD = r'[^\s"“”()+*−]+'
@@ -62,17 +60,11 @@ Kind = Literal["image", "near", "text", "topic"]
 _Part = TypeVar("_Part", "Term", "Swap")
 
 
-class QueryError(InputError):
-    """The query does not parse. `column` counts characters from 1; the message shows the query, or what is near the column of a long one,
-    with a caret under that character."""
+class QueryError(PointedError):
+    """The query does not parse; see `PointedError`."""
 
     def __init__(self, query: str, position: int, problem: str) -> None:
-        is_short = len(query) <= 2 * _WINDOW
-        start, stop = (0, len(query)) if is_short else (max(0, position - _WINDOW), position + _WINDOW)
-        before = "…" * (start > 0) + _blank(query[start:position])
-        after = _blank(query[position:stop]) + "…" * (stop < len(query))
-        super().__init__(f"query, column {position + 1}: {problem}\n  {before}{after}\n  {' ' * _width(before)}^")
-        self.column = position + 1
+        super().__init__("query", query, position, problem)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -296,10 +288,10 @@ class _Parser:
         if self.peek.kind == "instead":
             self._fail(self.peek.position, "one swap has two sides. Join swaps with +: a instead of b + a instead of c")
         if weight < 0:
-            other = f"{_brief(old.label)} instead of {_brief(new.label)}"
+            other = f"{brief(old.label)} instead of {brief(new.label)}"
             self._fail(start, f"a swap cannot be subtracted. Write it the other way round: {other}")
         if new == old:
-            self._fail(start, f"{_brief(new.label)} cannot take its own place. Name another term on one side")
+            self._fail(start, f"{brief(new.label)} cannot take its own place. Name another term on one side")
         self.swaps[Swap(new, old)].append(weight)
 
     def _fail_at_side(self, position: int) -> NoReturn:
@@ -312,7 +304,7 @@ class _Parser:
             name = self._export_name(token)
             term = replace(self._one(self._take()), export=name)
             if self.peek.kind == "word":
-                self._fail(self.peek.position, f'{_brief(token.text)} is for one term: quote a phrase, as in export:trips:"hiking trip"')
+                self._fail(self.peek.position, f'{brief(token.text)} is for one term: quote a phrase, as in export:trips:"hiking trip"')
             return term
         term = self._one(token)
         if token.kind != "word":
@@ -330,7 +322,7 @@ class _Parser:
         if token.kind == "named":
             kind, _, written = token.text.partition(":")
             return self._named(token, cast(Kind, kind.lower()), written)
-        before = f"after {_brief(self.tokens[self.next - 2].text.strip())}" if self.next > 1 else "at the start"
+        before = f"after {brief(self.tokens[self.next - 2].text.strip())}" if self.next > 1 else "at the start"
         hints = {"without": "Write a without b, not a + without b; quote", "instead": "Quote"}
         hint = f'. {hints[token.kind]} "{token.text.lower()}" if it is part of a phrase' if token.kind in hints else ""
         self._fail(token.position, f"a word, a phrase or an image is missing {before}{hint}")
@@ -354,7 +346,7 @@ class _Parser:
     def _content(self, token: _Token, written: str, wanted: str) -> str:
         content = written[1:-1] if written[:1] in ('"', "“") else written
         if not content.strip():
-            self._fail(token.position, f"{_brief(token.text)} is empty; write {wanted} there")
+            self._fail(token.position, f"{brief(token.text)} is empty; write {wanted} there")
         return content
 
     def _multiplied(self, token: _Token, weight: float) -> float:
@@ -465,14 +457,6 @@ def _quoted(text: str) -> str:
     return f"“{text}”" if '"' in text else f'"{text}"'  # no content holds both kinds, since each ends at its own
 
 
-def _brief(text: str) -> str:
-    return text if len(text) <= _WINDOW else f"{text[:_WINDOW]}…"
-
-
-def _blank(text: str) -> str:
-    return "".join(" " if character.isspace() else character for character in text)
-
-
 def _number(weight: float) -> str:
     """The weight before a term: nothing for 1, else the shortest digits that parse to the same float, without an exponent.
 
@@ -482,8 +466,3 @@ def _number(weight: float) -> str:
     while weight > MAX_WEIGHT:
         weight, num_powers = weight / 2**19, num_powers + 1
     return f"{2**19}*" * num_powers + ("" if weight == 1 else f"{Decimal(repr(weight)).normalize():f}*")
-
-
-def _width(text: str) -> int:
-    """Terminal columns that the text fills, so that the caret is under its character in any script."""
-    return sum(0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)

@@ -23,6 +23,7 @@ from multimodal.search.grammar import Expression, Term, parse, parse_steps
 from multimodal.search.hits import Hits
 from multimodal.search.ranking import Rankable, Ranking, rank, totals_of
 from multimodal.search.segments import unit_rows
+from multimodal.search.where import Where
 
 ImageEncoder = Callable[[Sequence[Path]], np.ndarray]
 """Paths of p pictures -> (p, d) float32, in the space of the store's rows."""
@@ -42,12 +43,10 @@ class Searchable(Rankable, Pictures, Protocol):
     def records(self, ids: Sequence[int] | np.ndarray) -> list[dict[str, Any]]: ...
 
 
-def search(
-    store: Searchable, query: str, k: int = 10, image_encoder: ImageEncoder | None = None, where: Mapping[str, Any] | None = None
-) -> Hits:
+def search(store: Searchable, query: str, k: int = 10, image_encoder: ImageEncoder | None = None, where: Where | None = None) -> Hits:
     """The k pictures nearest to a query, best first; see `multimodal.search.grammar` for how a query is written.
 
-    image_encoder: encodes `image:<path>`; `image:<id>` needs none. where: column -> value or values that a hit must have.
+    image_encoder: encodes `image:<path>`; `image:<id>` needs none. where: a filter, see `Store.select`.
     Words that the text space does not know are left out with a warning; `answer` returns them as data.
     InputError: the query does not parse, none of its words is known, its terms cancel, or an id or a column does not exist.
     """
@@ -62,7 +61,7 @@ def answer(
     query: str,
     k: int = 10,
     image_encoder: ImageEncoder | None = None,
-    where: Mapping[str, Any] | None = None,
+    where: Where | None = None,
     vectors: Mapping[str, np.ndarray] | None = None,
     fusion: str | Fusion | None = None,
     joined: Mapping[str, Searchable] | None = None,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from multimodal.search.algebra import Place, QueryTerms
 from multimodal.search.engine import SLACK, Engine, ScoresAll
 from multimodal.search.fusion import Fusion, TermScores
 from multimodal.search.segments import name_some, unit_rows
+from multimodal.search.where import Where
 
 SCORE_DECIMALS = 6  # float16 rows carry three or four; at six, scores that should tie do tie
 MIN_DEPTH, DEPTH = 200, 20
@@ -31,7 +32,7 @@ class Rankable(Place, Protocol):
 
     @property
     def ids(self) -> np.ndarray: ...
-    def select(self, where: Mapping[str, Any]) -> np.ndarray: ...
+    def select(self, where: Where) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +55,7 @@ def rank(
     fusion: Fusion,
     k: int,
     named: frozenset[int] = frozenset(),
-    where: Mapping[str, Any] | None = None,
+    where: Where | None = None,
     joined: Mapping[str, Rankable] | None = None,
 ) -> Ranking:
     """The k best pictures by their rounded totals; among equals the pictures that the query names come first, then smaller ids.

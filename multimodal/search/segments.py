@@ -115,6 +115,16 @@ class SegmentReader:
         """Column -> values at the positions (None for all); a column that this segment does not have is all None."""
         return _read_table(self._file("metadata.parquet"), columns, positions, len(self.ids))
 
+    def arrow_column(self, name: str) -> pa.ChunkedArray:
+        """One column (n,) as Arrow has it; of nulls if this segment does not have it."""
+        path = self._file("metadata.parquet")
+        with reading(path), pq.ParquetFile(path, memory_map=True) as file:
+            if file.metadata.num_rows != len(self.ids):
+                raise ValueError(f"holds {file.metadata.num_rows} rows; expected {len(self.ids)}")
+            if name not in file.schema_arrow.names:
+                return pa.chunked_array([pa.nulls(len(self.ids))])
+            return file.read(columns=[name]).column(name)
+
     def thumbnails(self, positions: np.ndarray) -> list[bytes | None]:
         """The encoded pictures at the positions, None for a picture without one."""
         path = self._file("thumbnails.parquet")

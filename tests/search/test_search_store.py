@@ -205,8 +205,11 @@ def test_a_filter_names_the_ids_whose_metadata_fits(empty_store, segment):
     store = Store(empty_store)
     assert store.select({"set": "noto"}).tolist() == [1, 3]
     assert store.select({"set": "noto", "year": (2, 3)}).tolist() == [3]
-    assert store.select({"set": None}).tolist() == [4]
-    with pytest.raises(InputError, match="no column colour; it has"):
+    assert store.select({"set": None}).tolist() == store.select("set is missing").tolist() == [4]
+    assert store.select({"set": ["noto", None], "name": '3"'}).tolist() == store.select({"set": []}).tolist() == []
+    assert store.select(["set = noto", "year >= 2"]).tolist() == store.select("set = noto and year >= 2").tolist() == [3]
+    assert store.select({}).tolist() == [1, 2, 3, 4]
+    with pytest.raises(InputError, match="there is no column colour"):
         store.select({"colour": "red"})
 
 
