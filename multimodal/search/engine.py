@@ -27,7 +27,7 @@ SLACK = 2.0**-23
 """Times d: what two float32 inner products of unit vectors, each off by at most d * 2**-24, are off by together."""
 CALLS = ("__len__", "add", "search", "filter")
 KEEPING = ("save", "load")
-OURS = ("multimodal.search.flat.FlatEngine",)
+OURS = ("multimodal.search.flat.FlatEngine", "multimodal.search.pgvector.PgVector", "multimodal.search.qdrant.Qdrant")
 """The engines of this project, which any store may name. They are imported when they are named."""
 
 
