@@ -96,6 +96,10 @@ class Kept(Protocol):
         ...
 
 
+class IndexGoneError(InputError):
+    """What `load` raises if the index that was saved is not there any more, so that only making it anew helps."""
+
+
 @runtime_checkable
 class Retains(Protocol):
     """A kept engine that can remove rows, as one on a server must: it is never made anew, and several generations of a store share it."""

@@ -20,7 +20,7 @@ import numpy as np
 from multimodal.boxes import box_file, fingerprint_file, fingerprint_json, reading
 from multimodal.errors import InputError
 from multimodal.machine.progress import track
-from multimodal.search.engine import Coarse, Engine, EngineRecipe, Kept, MapsRows, Retains
+from multimodal.search.engine import Coarse, Engine, EngineRecipe, IndexGoneError, Kept, MapsRows, Retains
 from multimodal.search.generation import is_index, is_segment, segment_name
 from multimodal.search.layered import Layered, Rescored, RowNumbers, row_numbers
 from multimodal.search.segments import SegmentReader, unit_rows
@@ -74,11 +74,13 @@ def open_engine(store: Store) -> Engine:
     covered = [(segment, live) for segment, live in store.live_positions if segment_name(segment.number) in facts["segments"]]
     others = [(segment, live) for segment, live in store.live_positions if segment_name(segment.number) not in facts["segments"]]
     numbers = RowNumbers(covered)
-    index = _load(empty, box_file(store.path, name))
+    try:
+        index = _load(empty, box_file(store.path, name))
+    except IndexGoneError as error:
+        raise _gone(store, recipe, error) from None
     if len(index) < numbers.num_live:
-        raise InputError(
-            f"{store.path}: its index has {len(index):,} rows, and covers {numbers.num_live:,} pictures: some were removed from it. "
-            f"Run: {build_command(store.path, recipe)} --anew"
+        raise _gone(
+            store, recipe, f"its index has {len(index):,} rows, and covers {numbers.num_live:,} pictures: some were removed from it"
         )
     return Layered(Rescored(index, numbers.vectors) if isinstance(index, Coarse) else index, numbers, exact_engine(store.dim, others))
 
@@ -108,6 +110,10 @@ def _check_is_covered(store: Store, recipe: EngineRecipe, facts: Mapping[str, An
             f"{store.path}: its index was made of {gone[0]}, which is no longer in the store. Make it again: "
             f"{build_command(store.path, recipe)}"
         )
+
+
+def _gone(store: Store, recipe: EngineRecipe, why: object) -> InputError:
+    return InputError(f"{store.path}: {why}. Make it again: {build_command(store.path, recipe)} --anew")
 
 
 def _load(empty: Engine, folder: Path) -> Engine:
@@ -178,27 +184,32 @@ def _begun(
     """The engine to add to, the segments that it covers, and how many rows it was made with."""
     found = index_part(store.manifest.parts)
     before = recipe_of(store.manifest.config)
-    if anew or found is None or before is None or before.as_json() != recipe.as_json():
+    if found is None or before is None or before.as_json() != recipe.as_json():
         return empty, set(), 0
     name, facts = found
     covered = {name for name, fingerprint in facts["segments"].items() if segments.get(name) == fingerprint}
     if isinstance(empty, Retains):
-        engine = _load(empty, box_file(store.path, name))
+        try:
+            engine = _load(empty, box_file(store.path, name))
+        except IndexGoneError as error:
+            if anew:
+                return empty, set(), 0
+            raise _gone(store, recipe, error) from None
+        if anew:
+            cast(Retains, engine).retain(np.empty(0, np.int64))
+            return engine, set(), 0
         # the rows of the present generation stay, for its readers; others are of an older one, or of a writer that was killed
         of_present = [pair for pair in store.live_positions if segment_name(pair[0].number) in facts["segments"]]
         held = np.concatenate([np.empty(0, np.int64), *(row_numbers(segment.number, positions) for segment, positions in of_present)])
         if len(engine) != len(held):
             cast(Retains, engine).retain(held)
         if len(engine) != len(held):
-            raise InputError(
-                f"{store.path}: its index has {len(engine):,} of the {len(held):,} rows that were written: some were removed from it. "
-                f"Run: {build_command(store.path, recipe)} --anew"
-            )
+            raise _gone(store, recipe, f"its index has {len(engine):,} of {len(held):,} rows: some were removed from it")
         return engine, covered, facts["made_with"]
     num_live = sum(len(positions) for segment, positions in live if segment_name(segment.number) in covered)
     num_rows = sum(len(positions) for _, positions in live)
     is_worn = facts["rows"] - num_live > MAX_DEAD_SHARE * facts["rows"] or num_rows > MAX_GROWTH * facts["made_with"]
-    if is_worn or len(covered) < len(facts["segments"]):
+    if anew or is_worn or len(covered) < len(facts["segments"]):
         return empty, set(), 0
     return _load(empty, box_file(store.path, name)), covered, facts["made_with"]
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from multimodal.boxes import atomic_write
 from multimodal.errors import InputError, needing
-from multimodal.search.engine import Neighbours
+from multimodal.search.engine import IndexGoneError, Neighbours
 
 if TYPE_CHECKING:
     import psycopg
@@ -166,16 +166,18 @@ class PgVector:
 
     def load(self, path: Path) -> Self:
         note = json.loads((path / NOTE).read_bytes())
-        self._names, self._token = str(note["table"]).split("."), str(note["mark"])
+        loaded = type(self).__new__(type(self))
+        loaded.__dict__.update(self.__dict__)
+        loaded._names, loaded._token = str(note["table"]).split("."), str(note["mark"])
         with self._session.run() as cursor:
-            there = self._there(cursor)
+            there = loaded._there(cursor)
             if there is None:
-                raise InputError(f"{self._where}: there is no table {self._shown}. {_ANEW}")
-            if there != {"multimodal": self._token, "dim": self.dim}:
-                raise InputError(f"{self._where}: the table {self._shown} is no longer that of this store. {_ANEW}")
-            cursor.execute(self._sql("SELECT count(*) FROM {table}"))
-            self._num_rows = _one(cursor)
-        return self
+                raise IndexGoneError(f"there is no table {loaded._shown} in {self._where}")
+            if there != {"multimodal": loaded._token, "dim": self.dim}:
+                raise IndexGoneError(f"the table {loaded._shown} in {self._where} is no longer its own")
+            cursor.execute(loaded._sql("SELECT count(*) FROM {table}"))
+            loaded._num_rows = _one(cursor)
+        return loaded
 
     def retain(self, ids: np.ndarray) -> None:
         view = self.filter(ids)
@@ -243,7 +245,7 @@ class PgVector:
             if there is not None and (not isinstance(there, dict) or there.get("multimodal") != _UNFINISHED):
                 raise InputError(
                     f"{self._where}: there is a table {self._shown} already, of another store or program. Choose another --engine.table, "
-                    f"or remove it: psql -c 'DROP TABLE {self._shown}'"
+                    f"or remove it in SQL: {self._sql('DROP TABLE {table}').as_string()}"
                 )
             with cursor.connection.transaction():
                 cursor.execute(self._sql("DROP TABLE IF EXISTS {table}"))
@@ -329,7 +331,6 @@ class _Session:
 
 
 _EXTENSION = "Install pgvector on the server (https://github.com/pgvector/pgvector), and have a superuser run: CREATE EXTENSION vector"
-_ANEW = "Make it again: multimodal store build-index STORE --anew"
 
 
 def _remedy(message: str) -> str:
@@ -342,7 +343,7 @@ def _remedy(message: str) -> str:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()).rstrip(".")
+    return str(error).strip().partition("\n")[0].rstrip(".")
 
 
 def _one(cursor: psycopg.Cursor[Any]) -> Any:
