@@ -39,11 +39,11 @@ def brute_force(ids: np.ndarray, rows: np.ndarray, queries: np.ndarray, k: int) 
     return Neighbours(np.array(found_ids, np.int64).reshape(shape), np.array(found_scores, np.float32).reshape(shape))
 
 
-def check_engine(make: Callable[[int], Engine], folder: Path, min_recall: float = 1.0, seed: int = 0) -> None:
+def check_engine(make: Callable[[int], Engine], folder: Path, min_recall: float = 1.0, seed: int = 0, num_queries: int = 70) -> None:
     """AssertionError, with what was expected, if an engine breaks the contract.
 
     make: dim -> an empty engine; a store passes `dim` by keyword. One on a server makes a table of its own each time.
-    folder: an empty folder to save into.
+    folder: an empty folder to save into. num_queries: fewer for an engine that takes long over each.
     min_recall: 1.0 for an exact engine, which must also give the reference's order and scores; below it, the share of neighbours that must
     be hits: rows whose score is no lower than that of the reference's last neighbour, so that any of several equal rows is one.
     """
@@ -57,7 +57,7 @@ def check_engine(make: Callable[[int], Engine], folder: Path, min_recall: float 
         rows = _units(random, n, dim)
         # Equal rows, so that ties happen; but so few that they cannot split a graph of near neighbours in two.
         rows[: n // 4 if min_recall == 1.0 else min(n // 4, k + 2)] = rows[:1]
-        queries = np.concatenate([_units(random, 70, dim), rows[:3]])
+        queries = np.concatenate([_units(random, num_queries, dim), rows[:3]])
         queries[1] *= 3  # an inner product grows with the query
         where = f"n={n} dim={dim} k={k}"
         engine = _made(make, ids, rows)

@@ -158,7 +158,8 @@ def write_index(
     engine, covered, made_with = _begun(store, recipe, empty, segments, live, anew)
     rest = [(segment, positions) for segment, positions in live if segment_name(segment.number) not in covered]
     num_new = sum(len(positions) for _, positions in rest)
-    for numbers, rows in track(_blocks(rest), f"index of {store.path.name}", unit="block"):
+    blocks = _blocks(rest)
+    for numbers, rows in track(blocks, f"index of {store.path.name}", unit="block") if num_new > _ROWS_AT_ONCE else blocks:
         engine.add(numbers, rows)
     if folder.exists():
         shutil.rmtree(folder)  # of a writer that was killed

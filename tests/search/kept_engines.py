@@ -78,7 +78,8 @@ class Retaining(KeptFlat):
     def retain(self, ids: np.ndarray) -> None:
         kept = np.isin(self._ids, ids)
         kept_ids, rows = self._ids[kept], self._rows(np.flatnonzero(kept)).copy()
-        KeptFlat.__init__(self, self.dim)
+        self.__dict__.clear()
+        KeptFlat.__init__(self, rows.shape[1])
         self.add(kept_ids, rows)
 
 
