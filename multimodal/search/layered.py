@@ -48,8 +48,7 @@ class RowNumbers:
         """Numbers of rows, of any shape -> the ids of their pictures, and whether they are live pictures of these segments."""
         if not len(self._numbers):
             return np.zeros_like(rows), np.zeros(rows.shape, dtype=bool)
-        at, positions = self._places(rows)
-        there = (self._numbers[at] == rows >> _PLACE_BITS) & (positions < self._sizes[at])
+        at, positions, there = self._places(rows)
         flat = np.where(there, self._starts[at] + positions, 0)
         return self._ids[flat], there & self._is_live[flat]
 
@@ -64,18 +63,21 @@ class RowNumbers:
         return (self._numbers[at] << _PLACE_BITS) | (flat - self._starts[at])
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
-        """(m, d) float32 of unit length, from disk."""
-        at, positions = self._places(rows)
-        taken = np.empty((len(rows), self._segments[0].dim if self._segments else 0), np.float32)
-        for index in np.unique(at).tolist():
-            chosen = at == index
+        """(m, d) float32 of unit length, from disk; not a number for rows that are not in these segments."""
+        if not self._segments:
+            return np.full((len(rows), 1), np.nan, np.float32)
+        at, positions, there = self._places(rows)
+        taken = np.full((len(rows), self._segments[0].dim), np.nan, np.float32)
+        for index in np.unique(at[there]).tolist():
+            chosen = there & (at == index)
             taken[chosen] = unit_rows(self._segments[index].rows()[positions[chosen]], rows[chosen])
         return taken
 
-    def _places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The place of each row's segment among these, or of another where it is in none; and its position in the segment."""
+    def _places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of each row the place of its segment among these, its position in the segment, and whether there is such a row."""
         at = np.minimum(np.searchsorted(self._numbers, rows >> _PLACE_BITS), len(self._numbers) - 1)
-        return at, rows & ((1 << _PLACE_BITS) - 1)
+        positions = rows & ((1 << _PLACE_BITS) - 1)
+        return at, positions, (self._numbers[at] == rows >> _PLACE_BITS) & (positions < self._sizes[at])
 
     @cached_property
     def _live_by_id(self) -> tuple[np.ndarray, np.ndarray]:
@@ -119,9 +121,9 @@ class Layered:
         while True:
             found = self._index.search(queries, wanted)
             ids, live = self._numbers.ids(found.ids)
-            if wanted >= num_rows or not len(queries) or live.sum(axis=1).min() >= k:
+            if not len(queries) or live.sum(axis=1).min() >= k or found.ids.shape[1] < wanted:
                 break
-            wanted = min(2 * wanted, num_rows)
+            wanted *= 2  # also beyond the rows that there were: a later generation may have added some
         if len(queries) and live.sum(axis=1).min() < k:
             raise InputError("the index no longer has all pictures of this store, which changed twice since it was opened. Open it again")
         order = np.argsort(~live, axis=1, kind="stable")[:, :k]
@@ -132,7 +134,7 @@ class Rescored:
     """An index of codes whose candidates are scored again: an engine that gives inner products of the rows themselves."""
 
     def __init__(self, index: Engine, vectors: Callable[[np.ndarray], np.ndarray]) -> None:
-        """index: a `Coarse` one. vectors: ids (m,) -> rows (m, d) float32."""
+        """index: a `Coarse` one. vectors: ids (m,) -> rows (m, d) float32; candidates without a row, not a number, come last."""
         self._index, self._vectors = index, vectors
 
     def __len__(self) -> int:
@@ -149,9 +151,7 @@ class Rescored:
 
     def search(self, queries: np.ndarray, k: int) -> Neighbours:
         assert isinstance(self._index, Coarse)
-        found = (
-            self._index.search(queries, min(k * self._index.oversampling, max(len(self), 1))) if k > 0 else self._index.search(queries, k)
-        )
+        found = self._index.search(queries, min(k * self._index.oversampling, max(k, len(self))))
         scores = np.empty(found.ids.shape, np.float32)
         for at, (ids, query) in enumerate(zip(found.ids, np.asarray(queries, np.float32).astype(np.float64), strict=True)):
             scores[at] = (self._vectors(ids) * query).sum(axis=1)  # a sum per row, not a matrix product: equal rows then tie

@@ -251,3 +251,22 @@ def test_what_a_store_keeps_of_a_server_is_a_name_and_a_mark(url, tmp_path, spac
     notes = [json.loads(note.read_text()) for note in sorted((path / "index").rglob("table.json"))]
     assert [note["rows"] for note in notes] == [5, 9] and {note["table"] for note in notes} == {"named"}
     assert len({note["mark"] for note in notes}) == 1
+
+
+@pytest.mark.parametrize("engine", [PGVECTOR, QDRANT])
+def test_a_reader_drops_what_a_later_generation_added_to_the_table_that_they_share(engine, request, tmp_path, space_box, segment):
+    settings = {"url": request.getfixturevalue("url"), "table": "shared"}
+    if engine == QDRANT:
+        pytest.importorskip("qdrant_client", reason="needs qdrant-client, of the extra qdrant")
+        settings = {"url": ":memory:", "collection": "shared"}
+    path = tmp_path / "store"
+    create_store(path, space_box, family="wordvec", export="e" * 64, engine=EngineRecipe(engine, settings))
+    with StoreWriter(path) as writer:
+        writer.append(segment(range(10)))
+        writer.build_index()
+        reader, queries = Store(path), units(5, 8)
+        before = [reader.engine.search(queries, k).ids.tolist() for k in (1, 6, 10)]
+        writer.append(segment(range(100, 150)))  # some are nearer, and they are many beside the reader's own
+        writer.build_index()
+    assert [reader.engine.search(queries, k).ids.tolist() for k in (1, 6, 10)] == before
+    assert [Store(path).engine.search(queries, k).ids.tolist() for k in (1, 6, 10)] != before
