@@ -29,7 +29,7 @@ from multimodal.search.segments import duplicates, name_some
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
-MEMORY = ":memory:"
+MEMORY = "memory"
 """In place of a URL: the client's local mode. It compares all points in Python, and ends with the process: for tests and notebooks."""
 KEY = "QDRANT_API_KEY"
 NOTE = "collection.json"
@@ -51,7 +51,7 @@ class Qdrant:
         build_candidates: int = 200,
         candidates: int = 128,
     ) -> None:
-        """url: of the server, or ":memory:". collection: its name there. links, build_candidates: of the graph, `m` and `ef_construct`.
+        """url: of the server, or "memory". collection: its name there. links, build_candidates: of the graph, `m` and `ef_construct`.
 
         candidates: how many a search looks at, `hnsw_ef`; more find more, and take longer.
         Nothing is connected yet. InputError: a URL with a password or a key.
@@ -61,7 +61,7 @@ class Qdrant:
         if url != MEMORY:
             parts = urlsplit(url)
             if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise InputError(f"--engine.url {url.rpartition('@')[2]}: expected http://HOST:6333, https://HOST:6333 or {MEMORY}")
+                raise InputError(f"--engine.url {url.rpartition('@')[2]}: expected http://HOST:6333, https://HOST:6333, or {MEMORY}")
             if "@" in parts.netloc or parts.query:
                 raise InputError(
                     f"--engine.url has a user, a password or a key, and a store's manifest is no place for one. Leave it out, and set {KEY}"
@@ -265,7 +265,7 @@ def _in_memory() -> QdrantClient:
     """One for the process, so that a store that was made in it can be opened in it."""
     from qdrant_client import QdrantClient
 
-    return QdrantClient(location=MEMORY)
+    return QdrantClient(location=":memory:")
 
 
 def _connected(url: str) -> QdrantClient:

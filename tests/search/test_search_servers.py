@@ -47,7 +47,7 @@ def qdrant() -> Callable:
     pytest.importorskip("qdrant_client", reason="needs qdrant-client, of the extra qdrant")
     from multimodal.search.qdrant import Qdrant
 
-    return lambda dim, **settings: Qdrant(dim, **{"url": ":memory:", "collection": f"collection{next(numbers)}", **settings})
+    return lambda dim, **settings: Qdrant(dim, **{"url": "memory", "collection": f"collection{next(numbers)}", **settings})
 
 
 def sql(url: str, text: str) -> list[tuple]:
@@ -91,7 +91,7 @@ def test_a_store_on_a_server_equals_one_made_at_once_after_any_changes(engine, r
     settings = {"url": request.getfixturevalue("url"), "table": "changed"}
     if engine == QDRANT:
         pytest.importorskip("qdrant_client", reason="needs qdrant-client, of the extra qdrant")
-        settings = {"url": ":memory:", "collection": "changed"}
+        settings = {"url": "memory", "collection": "changed"}
     done = random_changes.run(tmp_path, EngineRecipe(engine, settings), num=60)
     assert done["compact"] and done["build index"] and done["search with a filter"]
 
@@ -258,7 +258,7 @@ def test_a_reader_drops_what_a_later_generation_added_to_the_table_that_they_sha
     settings = {"url": request.getfixturevalue("url"), "table": "shared"}
     if engine == QDRANT:
         pytest.importorskip("qdrant_client", reason="needs qdrant-client, of the extra qdrant")
-        settings = {"url": ":memory:", "collection": "shared"}
+        settings = {"url": "memory", "collection": "shared"}
     path = tmp_path / "store"
     create_store(path, space_box, family="wordvec", export="e" * 64, engine=EngineRecipe(engine, settings))
     with StoreWriter(path) as writer:
