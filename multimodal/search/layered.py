@@ -43,6 +43,7 @@ class RowNumbers:
         for start, segment in zip(self._starts.tolist(), self._segments, strict=True):
             self._is_live[start + live[segment.number]] = True
         self.num_live = int(self._is_live.sum())
+        self._mapped: dict[int, np.ndarray] = {}  # to map a file takes as long as to score its candidates
 
     def ids(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of rows, of any shape -> the ids of their pictures, and whether they are live pictures of these segments."""
@@ -70,7 +71,9 @@ class RowNumbers:
         taken = np.full((len(rows), self._segments[0].dim), np.nan, np.float32)
         for index in np.unique(at[there]).tolist():
             chosen = there & (at == index)
-            taken[chosen] = unit_rows(self._segments[index].rows()[positions[chosen]], rows[chosen])
+            if index not in self._mapped:
+                self._mapped[index] = self._segments[index].rows()
+            taken[chosen] = unit_rows(self._mapped[index][positions[chosen]], rows[chosen])
         return taken
 
     def _places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

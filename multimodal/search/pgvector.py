@@ -270,7 +270,7 @@ class PgVector:
         vector = str((query / (np.linalg.norm(query) or 1.0)).astype(np.float16).tolist())  # longer ones may not fit half precision
         is_narrow = self._allowed is not None and len(self) < self.exact_below
         if not is_narrow and k * EXACT_SHARE <= len(self) and self._token != _UNFINISHED:
-            cursor.execute(f"SET hnsw.ef_search = {min(max(int(self.candidates), k), MAX_CANDIDATES)}")
+            self._session.look_at(cursor, min(max(int(self.candidates), k), MAX_CANDIDATES))
             within = "" if self._allowed is None else "WHERE EXISTS (SELECT FROM pg_temp.multimodal_allowed a WHERE a.id = t.id) "
             cursor.execute(
                 self._sql(f"SELECT id, row <#> %s::halfvec FROM {{table}} t {within}ORDER BY row <#> %s::halfvec LIMIT %s"),
@@ -294,6 +294,7 @@ class _Session:
     def __init__(self, url: str, where: str) -> None:
         self.url, self.where = url, where
         self.allowed: np.ndarray | None = None
+        self._candidates = 0
         self._connection: psycopg.Connection[Any] | None = None
 
     @contextmanager
@@ -302,7 +303,7 @@ class _Session:
         import psycopg
 
         if self._connection is None or self._connection.closed:
-            self._connection, self.allowed = self._connected(), None
+            self._connection, self.allowed, self._candidates = self._connected(), None, 0
         try:
             with self._connection.cursor() as cursor:
                 yield cursor
@@ -314,6 +315,12 @@ class _Session:
             raise InputError(
                 f"{self.where}: {_line(error)}. Make it: psql -c 'CREATE SCHEMA ...', or choose another --engine.table"
             ) from None
+
+    def look_at(self, cursor: psycopg.Cursor[Any], num: int) -> None:
+        """Set how many candidates the searches that follow look at."""
+        if num != self._candidates:
+            cursor.execute(f"SET hnsw.ef_search = {num}")
+            self._candidates = num
 
     def _connected(self) -> psycopg.Connection[Any]:
         import psycopg
