@@ -101,6 +101,12 @@ class Hit:
     """The picture's own caption, if its metadata has one; else the main text of its pair."""
     why: Mapping[str, float] = field(default_factory=dict)
     """What each term of the query does to the score: its factor, or what it adds."""
+    rank: int = field(default=0, compare=False)
+    """Its place by score among those that are shown, from 1; the place in a list may be by another order."""
+    like: tuple[int, ...] = ()
+    """The ids of the pictures that were folded into it, since they nearly equal it."""
+    path: str | None = None
+    """Its file, where the store was made from a folder of pictures."""
     pictures: Pictures | None = field(default=None, repr=False, compare=False)
     """What has its picture: the store that was searched."""
 

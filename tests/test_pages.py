@@ -17,6 +17,7 @@ from multimodal.evaluate.report import Curve
 from multimodal.pages import media_type, render
 from multimodal.pairs import Hit
 from multimodal.search.page import Card
+from multimodal.serve.page import Asked
 
 HOSTILE = """</p></title><script>alert('x')</script> & "quoted" {{ 7 * 7 }} <img src=http://evil/x.png onerror=alert(1)>"""
 BAR = r'class="bar[^"]*" style="width: (\d+)%"'
@@ -51,7 +52,8 @@ def hits_page(text: str, is_product: bool = False) -> str:
 
 def search_page(text: str, error: str = "", is_product: bool = True) -> str:
     cards = [Card(Hit(7, 0.25, text, text, {text: 0.5, "b": -0.25}), f"thumbnails/{text}", f"?q={text}")]
-    given = {"title": text, "query": text, "num_pictures": 9, "examples": [(text, text)], "notes": [text]}
+    asked = Asked(text, text, text, text)
+    given = {"title": text, "asked": asked, "num_pictures": 9, "columns": [text], "examples": [(text, text)], "notes": [text]}
     return render("search.html.jinja", **given, is_product=is_product, found=not error, cards=cards, error=error)
 
 

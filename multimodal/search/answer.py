@@ -17,6 +17,7 @@ class Answer:
     steps: its expression, or those of a series (`between`), which has one hit for each.
     left_out: phrases with no known word. unknown: each unknown word, also in phrases with known words -> near spellings.
     candidates: in words, which pictures were scored. is_product: whether scores are products of what the terms do to them, else sums.
+    remark: why there are no hits, if a cut-off hides them all.
     """
 
     steps: tuple[Expression, ...]
@@ -25,11 +26,12 @@ class Answer:
     unknown: Mapping[str, list[str]]
     candidates: str
     is_product: bool
+    remark: str = ""
 
     @property
     def notes(self) -> str:
-        """What to know beside the hits: unknown words, and terms left out because of them. "" if there is nothing to say."""
+        """What to know beside the hits: unknown words, terms left out because of them, what a cut-off hides. "" if nothing."""
         left_out = ", ".join(term.label for term in self.left_out)
         lines = [f"not known to the text space: {', '.join(self.unknown)}"] if self.unknown else []
         lines += [f"left out: {left_out}. The other terms keep their weights"] if left_out else []
-        return "\n".join([*lines, *filter(None, [describe_unknown(self.unknown)])])
+        return "\n".join([*lines, *filter(None, [describe_unknown(self.unknown), self.remark])])

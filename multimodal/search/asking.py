@@ -16,6 +16,7 @@ import numpy as np
 from multimodal.boxes import Manifest, read_manifest
 from multimodal.errors import InputError, needing
 from multimodal.export.hub import local
+from multimodal.search.choosing import BY_SCORE
 from multimodal.search.fusion import Fusion
 from multimodal.search.hits import Hits
 from multimodal.search.query import Searchable, answer
@@ -52,6 +53,9 @@ def ask(
     images: Mapping[str, Any] | None = None,
     fusion: str | Fusion | None = None,
     joined: Mapping[str, Searchable] | None = None,
+    order: str = BY_SCORE,
+    cut_off: float | None = None,
+    fold: bool = False,
 ) -> Hits:
     """The k pictures of a store nearest to a query; see `Store.search`."""
     named = dict(images or {})
@@ -59,7 +63,7 @@ def ask(
         named, query = {**named, PICTURE: query}, f"image:{PICTURE}"
     encoder = None if model is None else _Encoder(store, model)
     vectors = {name: _vector(store, name, value, encoder) for name, value in named.items()}
-    found = answer(store, query, k, None if encoder is None else encoder.files, where, vectors, fusion, joined)
+    found = answer(store, query, k, None if encoder is None else encoder.files, where, vectors, fusion, joined, order, cut_off, fold)
     if found.notes:
         warnings.warn(found.notes, stacklevel=3)
     return Hits(found.hits, query, found)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -53,12 +53,14 @@ class Calibration:
     mean_row: (d,), the mean of its unit rows; covariance: (d, d), theirs.
     mean_term: (d,), the mean of the unit vectors of frequent words in the template; zeros if the space knows none of them.
     template: what a short phrase is embedded in, with {} in its place.
+    words: (w, d), the unit vectors that `mean_term` is the mean of; none of them in a store of an older release.
     """
 
     mean_row: np.ndarray
     covariance: np.ndarray
     mean_term: np.ndarray
     template: str = "{}"
+    words: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
 
     def __post_init__(self) -> None:
         check_template(self.template)
@@ -72,6 +74,14 @@ class Calibration:
             return np.zeros_like(inside)  # only the template's own words are known
         if not is_short or not inside.any():
             return inside
+        return self._centred(inside)
+
+    @property
+    def queries(self) -> np.ndarray:
+        """(w, d): the words as `embed` embeds them."""
+        return np.array([self._centred(word) for word in self.words]).reshape(-1, len(self.mean_row))
+
+    def _centred(self, inside: np.ndarray) -> np.ndarray:
         centred = inside - self.mean_term
         return inside if np.linalg.norm(centred) < MIN_STD else unit(centred)
 
@@ -81,13 +91,15 @@ class Calibration:
         return vectors @ self.mean_row, np.maximum(np.sqrt(np.maximum(variances, 0.0)), MIN_STD)
 
     def as_array(self) -> np.ndarray:
-        """(d + 2, d) float64: the mean row, the mean term, then the covariance."""
-        return np.concatenate([self.mean_row[None], self.mean_term[None], self.covariance])
+        """(d + 2 + w, d) float64: the mean row, the mean term, then the covariance, then the words."""
+        parts = [self.mean_row[None], self.mean_term[None], self.covariance]
+        return np.concatenate([*parts, self.words] if len(self.words) else parts)
 
     @classmethod
     def from_array(cls, array: np.ndarray, template: str) -> Calibration:
         """The inverse of `as_array`."""
-        return cls(array[0], array[2:], array[1], template)
+        last = 2 + array.shape[1]
+        return cls(array[0], array[2:last], array[1], template, array[last:])
 
 
 def calibrate(ids: np.ndarray, rows: np.ndarray, texts: Sequence[str], space: TextSpace, template: str) -> Calibration:
@@ -98,16 +110,17 @@ def calibrate(ids: np.ndarray, rows: np.ndarray, texts: Sequence[str], space: Te
     mean = units.mean(axis=0) if len(units) else np.zeros(space.dim)
     centred = units - mean
     covariance = centred.T @ centred / max(len(units), 1)
-    return Calibration(mean, covariance, mean_term([texts[at] for at in order.tolist()], space, template), template)
+    words = word_vectors([texts[at] for at in order.tolist()], space, template)
+    return Calibration(mean, covariance, words.mean(axis=0) if len(words) else np.zeros(space.dim), template, words)
 
 
-def mean_term(texts: Iterable[str], space: TextSpace, template: str) -> np.ndarray:
-    """(d,) float64: the mean of the unit vectors of the most frequent words of the texts, and of everyday ones where these are few."""
+def word_vectors(texts: Iterable[str], space: TextSpace, template: str) -> np.ndarray:
+    """(w, d) float64: the unit vectors of the most frequent words of the texts, and of everyday ones where these are few."""
     words = frequent_words(texts, space, is_slow=template != "{}")
     embedded = space.embed([check_template(template).format(word) for word in words]) if words else np.zeros((0, space.dim))
     lengths = np.linalg.norm(embedded.astype(np.float64), axis=1, keepdims=True)
     known = lengths[:, 0] > 0
-    return (embedded[known] / lengths[known]).mean(axis=0) if known.any() else np.zeros(space.dim)
+    return embedded[known] / lengths[known]
 
 
 def frequent_words(texts: Iterable[str], space: TextSpace, is_slow: bool = False) -> list[str]:

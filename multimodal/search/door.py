@@ -11,7 +11,8 @@ from multimodal.doors.printable import printable
 from multimodal.errors import InputError
 from multimodal.pairs import Hit
 from multimodal.search.asking import image_encoder
-from multimodal.search.query import answer, as_json
+from multimodal.search.choosing import BY_SCORE
+from multimodal.search.query import FILE_COLUMNS, answer, as_json, as_json_lines
 from multimodal.search.store import Store
 
 
@@ -21,7 +22,13 @@ def search_verb(
     k: int = 10,
     why: bool = False,
     where: list[str] | None = None,
+    order: str = BY_SCORE,
+    cut_off: float | None = None,
+    fold: bool = False,
     json: bool = False,
+    jsonl: bool = False,
+    paths: bool = False,
+    null: bool = False,
     html: Path | None = None,
     export: str | Path | None = None,
     fusion: str | None = None,
@@ -44,6 +51,7 @@ def search_verb(
     multimodal search --store S "image:17 + snow"                     from a picture of the store, by its id
     multimodal search --store S "image:me.jpg - hat" --export E       from your own picture; write image:./17 for a file named 17
 
+    multimodal search --store S beach --k 200 --cut-off 0.5 --fold --order=-date --paths --null | xargs -0 cp -t FOLDER
     multimodal search --store S beach --where 'date >= 2024-06 and not path like "Screenshots/%"'
                                                                       only pictures whose columns say so; docs/queries.md has the operators
 
@@ -56,7 +64,15 @@ def search_verb(
         k: how many pictures.
         why: print what each term does to a picture's score: its factor, or what it adds with --fusion sum.
         where: only pictures that meet this filter of their metadata, see above; several filters must all be met.
+        order: show the hits in the order of this column, as date, name or any other; after a minus, -date, from the newest to the oldest.
+            They are chosen by score, which is also the order they have without this.
+        cut_off: hide the pictures that this share of random queries for something finds as good ones of. 0.5 often answers "nothing" to
+            what is not there, and a smaller one more often; it means the same for each query and in each store.
+        fold: show pictures that nearly equal a better one, as copies and bursts do, as "+3 like it" there.
         json: print one JSON object instead of a table.
+        jsonl: print each hit as JSON on a line of its own.
+        paths: print the hits' files alone, one a line, from a store of a folder of pictures.
+        null: end each with NUL in place of a new line, for xargs -0.
         html: also write the hits as pictures to this file, one self-contained page.
         export: the export that the store was made from, a folder or hf://user/name; image:<path> needs its image tower.
         fusion: how terms are combined: product (a picture has to meet every term), sum (of vectors), or a class of your own by its
@@ -66,15 +82,24 @@ def search_verb(
         trust: your own packages whose classes the store or the export names. Their code is run; without this option, nothing is
             imported because a folder names it. Give it after the query, or as --trust=mypackage.
     """
+    if sum((json, jsonl, paths)) > 1 or (null and not paths):
+        raise InputError("give one of --json, --jsonl and --paths; --null is for --paths")
     opened = Store(store, trust=trust)
+    if paths and not set(FILE_COLUMNS) <= set(opened.columns):
+        raise InputError(f"{store}: its pictures came from shards, and are no files of their own, so there are no paths. See --jsonl")
     encoder = None if export is None else image_encoder(opened, export)
-    found = answer(opened, query, k, encoder, where, fusion=fusion, joined=_joined(join, trust))
+    joined = _joined(join, trust)
+    found = answer(opened, query, k, encoder, where, fusion=fusion, joined=joined, order=order, cut_off=cut_off, fold=fold)
     if found.notes:
         print(printable(found.notes), file=sys.stderr)
-    if not found.hits:
+    if not found.hits and not found.remark:
         print(f"{store}: no picture to show; the store has {len(opened):,}", file=sys.stderr)
     if json:
         print(as_json(query, found))
+    elif jsonl:
+        print(as_json_lines(found), end="")
+    elif paths:
+        _print_paths([hit.path for hit in found.hits if hit.path is not None], "\0" if null else "\n")
     else:
         print(printable(_as_table(found.hits, why, "x" if found.is_product else "+")), end="")
     if html is not None:
@@ -83,6 +108,12 @@ def search_verb(
         with write_output(html) as file:
             file.write(render(query, found, opened.thumbnails([hit.id for hit in found.hits])).encode())
         print(f"wrote {html}", file=sys.stderr)
+
+
+def _print_paths(paths: Sequence[str], end: str) -> None:
+    """As they are, for another program; on a terminal without the signs that would steer it."""
+    for path in paths:
+        print(printable(path) if sys.stdout.isatty() else path, end=end)
 
 
 def _joined(join: Sequence[str], trust: Sequence[str]) -> dict[str, Store]:
@@ -103,9 +134,10 @@ def _as_table(hits: Sequence[Hit], why: bool, joint: str) -> str:
     id_width = max([2, *(len(str(hit.id)) for hit in hits)])
     name_width = max([4, *(len(hit.name) for hit in hits)])
     lines = []
-    for rank, hit in enumerate(hits, start=1):
+    for hit in hits:
         score = f"{hit.score:+.4f}" if joint == "+" else f"{hit.score:.4f}"
-        lines.append(f"{rank:>4}  {score}  {hit.id:>{id_width}}  {hit.name:<{name_width}}  {' '.join(hit.text.split())}")
+        like = f"  +{len(hit.like)} like it" if hit.like else ""
+        lines.append(f"{hit.rank:>4}  {score}  {hit.id:>{id_width}}  {hit.name:<{name_width}}  {' '.join(hit.text.split())}{like}")
         if why:
             lines.append(" " * 14 + "  ".join(f"{label} {_shown(value, joint)}" for label, value in hit.why.items()))
     return "".join(line.rstrip() + "\n" for line in lines)

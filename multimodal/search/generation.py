@@ -4,7 +4,7 @@ S/manifest.json            the generation: its segments and tombstones; written 
 S/query/                   a copy of the export's text space
 S/segments/000000/         see `multimodal.search.segments`
 S/tombstones/000002.npy    (t, 2) int64: segment number and id of each row that is deleted but still in its segment
-S/fusion/000004.npy        (d + 2, d) float64, see `multimodal.search.calibration`; the manifest names the way to combine terms
+S/fusion/000004.npy        (d + 2 + w, d) float64, see `multimodal.search.calibration`; the manifest names the way to combine terms
 S/index/000005/            what the store's engine saved, if it is one whose index is kept; see `multimodal.search.kept`
 """
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -18,6 +20,9 @@ from multimodal.pairs import Hit, Pictures
 from multimodal.search.algebra import QueryTerms, at_home, is_id, look_up, number_of, parts_of, term_vector
 from multimodal.search.answer import Answer
 from multimodal.search.calibration import unit
+from multimodal.search.choosing import BY_SCORE, by_column, check_order
+from multimodal.search.choosing import fold as fold_hits
+from multimodal.search.cutoff import Judge, Reach, check_cut_off
 from multimodal.search.fusion import Fusion, default_fusion, make_fusion, names_product
 from multimodal.search.grammar import Expression, Term, parse, parse_steps
 from multimodal.search.hits import Hits
@@ -25,6 +30,11 @@ from multimodal.search.ranking import Rankable, Ranking, rank, totals_of
 from multimodal.search.segments import unit_rows
 from multimodal.search.where import Where
 
+if TYPE_CHECKING:
+    from multimodal.search.filters import FilterColumns
+
+FILE_COLUMNS = ("folder", "path")
+"""Columns of a store that was made from a folder of pictures: a picture's file is the second in the first."""
 ImageEncoder = Callable[[Sequence[Path]], np.ndarray]
 """Paths of p pictures -> (p, d) float32, in the space of the store's rows."""
 
@@ -40,7 +50,14 @@ class Searchable(Rankable, Pictures, Protocol):
     def fusion(self) -> Fusion: ...
     @property
     def fitted(self) -> Mapping[str, Any] | None: ...
-    def records(self, ids: Sequence[int] | np.ndarray) -> list[dict[str, Any]]: ...
+    @property
+    def columns(self) -> list[str]: ...
+    @property
+    def filter_columns(self) -> FilterColumns: ...
+    @property
+    def reach(self) -> Reach: ...
+    def select(self, where: Where) -> np.ndarray: ...
+    def records(self, ids: Sequence[int] | np.ndarray, columns: Sequence[str] = ...) -> list[dict[str, Any]]: ...
 
 
 def search(store: Searchable, query: str, k: int = 10, image_encoder: ImageEncoder | None = None, where: Where | None = None) -> Hits:
@@ -65,12 +82,18 @@ def answer(
     vectors: Mapping[str, np.ndarray] | None = None,
     fusion: str | Fusion | None = None,
     joined: Mapping[str, Searchable] | None = None,
+    order: str = BY_SCORE,
+    cut_off: float | None = None,
+    fold: bool = False,
 ) -> Answer:
     """Like `search`, with the query as it was understood and the unknown words beside the hits.
 
     vectors: name -> the vector (d,) that `image:<name>` stands for in the query.
     fusion: how terms are combined: product, sum, a class path, or an object; by default as the store keeps it.
     joined: name -> another store of the same pictures, which scores terms such as `export:<name>:beach`.
+    order: the column in whose order hits are shown, after a minus from the largest to the smallest; they are chosen by score.
+    cut_off: hide the pictures that this share of random queries for something finds as good ones of; see `multimodal.search.cutoff`.
+    fold: show a picture that nearly equals a better one as `Hit.like` of that one; see `multimodal.search.choosing`.
     A series (`between a and b in 5`) has a hit for each step, in place of k: the best picture that no earlier step has, while there is one.
     """
     if not hasattr(k, "__index__"):  # from Python: a float would fail far from here
@@ -78,22 +101,61 @@ def answer(
     if k < 1:
         raise InputError(f"k = {k}; it must be at least 1")
     steps = parse_steps(query)
+    is_series = len(steps) > 1
+    if is_series and (order != BY_SCORE or cut_off is not None or fold):
+        raise InputError("a series has one hit for each step, in the order of its steps: leave order, cut-off and fold out")
+    if order != BY_SCORE:
+        check_order(store, order)
+    if cut_off is not None:
+        check_cut_off(cut_off)
     way = _fusion_of(store, fusion)
     images, named = _images(store, query, steps, image_encoder, vectors or {})
+    allowed = store.select(where) if where else None
     hits: list[Hit] = []
-    candidates = ""
+    candidates = remark = ""
     seen: dict[str, QueryTerms] = {}
     for step in steps:
         terms = look_up(step, store, images, way.centred, joined)
         seen[str(step)] = terms
-        wanted = k if len(steps) == 1 else len(hits) + 1
-        found = rank(store, terms, way, wanted, named, where, joined)
-        fresh = [at for at, id in enumerate(found.ids.tolist()) if len(steps) == 1 or id not in {hit.id for hit in hits}]
-        hits += _hits(store, terms, found, fresh[: None if len(steps) == 1 else 1], way.is_product)
+        if cut_off is not None and len(store.ids):
+            allowed, remark = _above(store, terms, way, allowed, cut_off, named, joined)
+
+        ranked = partial(rank, store, terms, way, named=named, allowed=allowed, joined=joined)
+        if fold:
+            found, places, like = fold_hits(store, ranked, k, store.engine if allowed is None else store.engine.filter(allowed))
+            hits += _hits(store, terms, found, places, way.is_product, like)
+        else:
+            found = ranked(len(hits) + 1 if is_series else k)
+            places = [at for at, id in enumerate(found.ids.tolist()) if not is_series or id not in {hit.id for hit in hits}]
+            hits += _hits(store, terms, found, places[: 1 if is_series else None], way.is_product)
         candidates = found.candidates
+    if is_series:
+        hits = [replace(hit, rank=step) for step, hit in enumerate(hits, start=1)]
+    elif order != BY_SCORE:
+        hits = [hits[place] for place in by_column(store, [hit.id for hit in hits], order)]
     left_out = dict.fromkeys(term for terms in seen.values() for term in terms.left_out)
     unknown = {word: near for terms in seen.values() for word, near in terms.unknown.items()}
-    return Answer(steps, hits, tuple(left_out), unknown, candidates, way.is_product)
+    return Answer(steps, hits, tuple(left_out), unknown, candidates, way.is_product, remark)
+
+
+def _above(
+    store: Searchable,
+    terms: QueryTerms,
+    way: Fusion,
+    allowed: np.ndarray | None,
+    cut_off: float,
+    named: frozenset[int],
+    joined: Mapping[str, Searchable] | None,
+) -> tuple[np.ndarray, str]:
+    """Those of the allowed pictures that are above a cut-off; and a remark if there are none, with the share of the best one."""
+    judge = Judge(store, terms)
+    engine = store.engine if allowed is None else store.engine.filter(allowed)
+    above = judge.above(engine, cut_off)
+    if len(above) or not len(engine):
+        return above, ""
+    best = rank(store, terms, way, 1, named, allowed, joined).ids
+    [share] = judge.share(unit_rows(store.take(best), best))
+    return above, f"nothing is above the cut-off of {cut_off:g}: the best picture is as good as what {share:.0%} of random queries find"
 
 
 class ScoreAll:
@@ -201,13 +263,21 @@ def _encode(store: Searchable, paths: Sequence[str], image_encoder: ImageEncoder
     return dict(zip(paths, vectors, strict=True))
 
 
-def _hits(store: Searchable, terms: QueryTerms, found: Ranking, places: Sequence[int], is_product: bool) -> list[Hit]:
+def _hits(
+    store: Searchable,
+    terms: QueryTerms,
+    found: Ranking,
+    places: Sequence[int],
+    is_product: bool,
+    like: Sequence[tuple[int, ...]] = (),
+) -> list[Hit]:
     """The pictures at some places of a ranking. Terms that share a label, as those of a swap do, are shown together."""
     added: dict[str, np.ndarray] = {}
     for part, values in zip(terms.parts, found.added, strict=True):
         added[part.label] = added.get(part.label, 0.0) + values
     show = np.exp if is_product else np.asarray
-    records = store.records(found.ids[list(places)])
+    files = FILE_COLUMNS if set(FILE_COLUMNS) <= set(store.columns) else ()
+    records = store.records(found.ids[list(places)], ("name", "text", *files))
     return [
         Hit(
             id=int(found.ids[at]),
@@ -215,23 +285,39 @@ def _hits(store: Searchable, terms: QueryTerms, found: Ranking, places: Sequence
             name=record["name"],
             text=record["text"],
             why={label: float(show(values[at])) for label, values in added.items()},
+            rank=rank,
+            like=nearly_equal,
+            path=_path_of(record),
             pictures=store,
         )
-        for at, record in zip(places, records, strict=True)
+        for rank, (at, record, nearly_equal) in enumerate(zip(places, records, like or [()] * len(places), strict=True), start=1)
     ]
 
 
+def _path_of(record: Mapping[str, Any]) -> str | None:
+    """The file of a picture; None where it came from shards."""
+    folder, path = (record.get(name) for name in FILE_COLUMNS)
+    return None if folder is None or path is None else str(Path(folder) / path)
+
+
+FACTS = ("rank", "id", "score", "name", "text", "why", "like", "path")
+
+
 def as_json(query: str, found: Answer) -> str:
-    """One JSON object: query, means, unknown, left_out, candidates, why_is (product or sum), hits."""
-    facts = ("id", "score", "name", "text", "why")
-    hits = [{"rank": rank, **{name: getattr(hit, name) for name in facts}} for rank, hit in enumerate(found.hits, start=1)]
+    """One JSON object: query, means, unknown, left_out, candidates, remark, why_is (product or sum), hits."""
     whole = {
         "query": query,
         "means": " | ".join(map(str, found.steps)),
         "unknown": dict(found.unknown),
         "left_out": [term.label for term in found.left_out],
         "candidates": found.candidates,
+        "remark": found.remark,
         "why_is": "product" if found.is_product else "sum",
-        "hits": hits,
+        "hits": [{name: getattr(hit, name) for name in FACTS} for hit in found.hits],
     }
     return json_text(whole, indent=1)
+
+
+def as_json_lines(found: Answer) -> str:
+    """The hits alone, each as JSON on a line of its own."""
+    return "".join(json_text({name: getattr(hit, name) for name in FACTS}) + "\n" for hit in found.hits)

@@ -20,7 +20,6 @@ from multimodal.search.algebra import Place, QueryTerms
 from multimodal.search.engine import SLACK, Engine, ScoresAll
 from multimodal.search.fusion import Fusion, TermScores
 from multimodal.search.segments import name_some, unit_rows
-from multimodal.search.where import Where
 
 SCORE_DECIMALS = 6  # float16 rows carry three or four; at six, scores that should tie do tie
 MIN_DEPTH, DEPTH = 200, 20
@@ -32,7 +31,6 @@ class Rankable(Place, Protocol):
 
     @property
     def ids(self) -> np.ndarray: ...
-    def select(self, where: Where) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,17 +53,16 @@ def rank(
     fusion: Fusion,
     k: int,
     named: frozenset[int] = frozenset(),
-    where: Where | None = None,
+    allowed: np.ndarray | None = None,
     joined: Mapping[str, Rankable] | None = None,
 ) -> Ranking:
     """The k best pictures by their rounded totals; among equals the pictures that the query names come first, then smaller ids.
 
-    named: ids of pictures that the query names. where: see `Store.select`. joined: as for `look_up`.
+    named: ids of pictures that the query names. allowed: the ids that may be found; None for all. joined: as for `look_up`.
     """
     homes: dict[str, Rankable] = {"": store, **(joined or {})}
     engine = store.engine
-    if where:
-        allowed = store.select(where)
+    if allowed is not None:
         engine, named = engine.filter(allowed), named & set(allowed.tolist())
     scorer = _Scorer(homes, terms, fusion)
     if not len(engine):

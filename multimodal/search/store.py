@@ -22,6 +22,7 @@ from multimodal.boxes.arrays import read_array
 from multimodal.errors import InputError
 from multimodal.search.asking import ask
 from multimodal.search.calibration import TEMPLATES, Calibration, calibrate
+from multimodal.search.cutoff import Reach, reach_of
 from multimodal.search.fusion import Fusion, default_fusion, make_fusion
 from multimodal.search.generation import (
     QUERY,
@@ -134,6 +135,9 @@ class Store:
         images: Mapping[str, Any] | None = None,
         fusion: str | Fusion | None = None,
         joined: Mapping[str, Store] | None = None,
+        order: str = "score",
+        cut_off: float | None = None,
+        fold: bool = False,
     ) -> Hits:
         """The k pictures nearest to a query, best first, as a list that displays itself in a notebook.
 
@@ -144,10 +148,13 @@ class Store:
         images: name -> picture, file, or vector that `image:<name>` stands for in the query.
         fusion: how terms are combined: product, sum, or a class path; by default as the store keeps it.
         joined: name -> another store of the same pictures, which scores terms such as `export:<name>:beach`.
-        Words that the text space does not know are left out with a warning.
+        order: the column in whose order hits are shown, such as "date", or "-date" from the newest to the oldest; they are chosen by score.
+        cut_off: hide pictures that this share of random queries for something find as good ones of, above 0 and at most 1.
+        fold: leave out pictures that nearly equal a better one; `Hit.like` of that one has their ids.
+        Words that the text space does not know are left out with a warning; so it is if a cut-off hides every picture.
         InputError: the query does not parse, none of its words is known, its terms cancel, or an id, a file or a column does not exist.
         """
-        return ask(self, query, k, model, where, images, fusion, joined)
+        return ask(self, query, k, model, where, images, fusion, joined, order, cut_off, fold)
 
     def attach(self, shards: ShardSet) -> None:
         """Let hits show whole pictures, from the shard set that the store was made from. InputError if its shards are others."""
@@ -234,18 +241,40 @@ class Store:
                     raise InputError(f"{self.path / MANIFEST}: parts.{name}: {error}") from None
         return self.calibrated()
 
+    @cached_property
+    def reach(self) -> Reach:
+        """What cut-offs are measured by, as the store keeps it; computed here for an older store, which keeps none.
+
+        InputError if the store has no pictures, or its text space no words that are known.
+        """
+        kept = (self.fitted or {}).get("reach")
+        if kept is not None:
+            _ = self.calibration  # checks that it is what was written
+            try:
+                return Reach.from_json(kept)
+            except ValueError as error:
+                raise InputError(f"{self.path / MANIFEST}: {error}. Make the store again") from None
+        found = self.reached(self.calibration if len(self.calibration.words) else self.calibrated())
+        if found is None:
+            raise InputError(f"{self.path}: a cut-off needs pictures, and words that the text space knows")
+        return found
+
+    def reached(self, calibration: Calibration) -> Reach | None:
+        """What cut-offs are measured by, of the rows as they are now."""
+        return reach_of((segment.rows()[live] for segment, live in zip(self.segments, self._live, strict=True)), calibration.queries)
+
     def _statistics(self, name: str, facts: Mapping[str, Any]) -> np.ndarray:
-        """(d + 2, d) float64, see `Calibration.as_array`."""
+        """(d + 2 + w, d) float64, see `Calibration.as_array`."""
         path = box_file(self.path, name)
         try:
             with reading(path):
                 array = read_array(path)
                 if fusion_fingerprint(array, facts) != facts["fingerprint"]:
                     raise ValueError(f"with what {MANIFEST} says, such as the constants, it is not the calibration that was written")
-                if array.dtype != np.float64 or array.shape != (self.dim + 2, self.dim) or not np.isfinite(array).all():
-                    raise ValueError(
-                        f"a calibration is {self.dim + 2} x {self.dim} finite numbers, and this is {array.shape} {array.dtype}"
-                    )
+                is_shaped = array.ndim == 2 and array.shape[1] == self.dim and len(array) >= self.dim + 2
+                if array.dtype != np.float64 or not is_shaped or not np.isfinite(array).all():
+                    wanted = f"at least {self.dim + 2} x {self.dim} finite numbers"
+                    raise ValueError(f"a calibration is {wanted}, and this is {array.shape} {array.dtype}")
         except FileNotFoundError:
             raise InputError(f"{path} is gone: the store has changed since it was opened, or is damaged. Open it again") from None
         return array

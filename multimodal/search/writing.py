@@ -244,6 +244,8 @@ class StoreWriter:
             **describe_fusion(store.fusion if fusion is None else fusion),
             "figures": dict((store.fitted or {}).get("figures", {}) if figures is None else figures),
         }
+        if (reach := store.reached(calibration)) is not None:
+            facts["reach"] = reach.as_json()
         facts["fingerprint"] = fusion_fingerprint(array, facts)
         kept = {part: facts for part, facts in store.manifest.parts.items() if not is_fusion(part)}
         self._commit({**kept, name: facts})

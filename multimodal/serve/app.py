@@ -23,15 +23,17 @@ from multimodal.errors import InputError
 from multimodal.pages import media_type
 from multimodal.search.algebra import is_id
 from multimodal.search.answer import Answer
+from multimodal.search.choosing import BY_SCORE
 from multimodal.search.grammar import parse_steps
 from multimodal.search.query import answer, as_json
 from multimodal.search.store import Store
 from multimodal.serve.connections import Impatient, KnownHosts
-from multimodal.serve.page import search_page
+from multimodal.serve.page import Asked, search_page
 
 PAGE_HITS = 48
 MAX_HITS = 1000
-MAX_QUERY = 1000  # characters
+MAX_QUERY = 1000
+"""Characters of a query, and of a filter."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -75,9 +77,9 @@ def make_app(store: Store, hosts: Sequence[str] | None = None) -> FastAPI:
         app.add_middleware(KnownHosts, hosts=hosts)
     one_at_a_time = asyncio.Lock()
 
-    async def answered(query: str, k: int) -> Answer:
+    async def answered(asked: Asked, k: int) -> Answer:
         async with one_at_a_time:
-            return await run_in_threadpool(_answer, store, query, k)
+            return await run_in_threadpool(_answer, store, asked, k)
 
     @app.exception_handler(RequestValidationError)
     async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -85,20 +87,29 @@ def make_app(store: Store, hosts: Sequence[str] | None = None) -> FastAPI:
         return JSONResponse({"error": "\n".join(problems)}, status_code=400, headers=HEADERS)
 
     @app.get("/")
-    async def page(q: str = "") -> HTMLResponse:
+    async def page(q: str = "", where: str = "", order: str = "", cut_off: str = "", fold: str = "") -> HTMLResponse:
+        asked = Asked(q, where, order, cut_off, fold)
         if not q.strip():
-            return HTMLResponse(search_page("", len(store)), headers=HEADERS)
+            return HTMLResponse(search_page(asked, len(store), store.columns), headers=HEADERS)
         try:
-            found = await answered(q, PAGE_HITS)
+            found = await answered(asked, PAGE_HITS)
             there = [thumbnail is not None for thumbnail in store.thumbnails([hit.id for hit in found.hits])]
         except InputError as error:
-            return HTMLResponse(search_page(q, len(store), error=str(error)), status_code=400, headers=HEADERS)
-        return HTMLResponse(search_page(q, len(store), found, there), headers=HEADERS)
+            return HTMLResponse(search_page(asked, len(store), store.columns, error=str(error)), status_code=400, headers=HEADERS)
+        return HTMLResponse(search_page(asked, len(store), store.columns, found, there), headers=HEADERS)
 
     @app.get("/api/search")
-    async def search(q: str = "", k: Annotated[int, Query(ge=1, le=MAX_HITS)] = 10) -> Response:
+    async def search(
+        q: str = "",
+        k: Annotated[int, Query(ge=1, le=MAX_HITS)] = 10,
+        where: str = "",
+        order: str = "",
+        cut_off: str = "",
+        fold: str = "",
+    ) -> Response:
         try:
-            return Response(as_json(q, await answered(q, k)), media_type="application/json", headers=HEADERS)
+            found = await answered(Asked(q, where, order, cut_off, fold), k)
+            return Response(as_json(q, found), media_type="application/json", headers=HEADERS)
         except InputError as error:
             return JSONResponse({"error": str(error)}, status_code=400, headers=HEADERS)
 
@@ -117,11 +128,13 @@ def make_app(store: Store, hosts: Sequence[str] | None = None) -> FastAPI:
     return app
 
 
-def _answer(store: Store, query: str, k: int) -> Answer:
+def _answer(store: Store, asked: Asked, k: int) -> Answer:
     """Like `answer`, for untrusted queries: InputError for `image:<path>`, which would read this machine's files."""
-    if len(query) > MAX_QUERY:
-        raise InputError(f"the query has {len(query):,} characters; this server accepts at most {MAX_QUERY:,}")
-    for term in (term for step in parse_steps(query) for term in step.every_term):
+    for what, text in (("query", asked.query), ("filter", asked.where)):
+        if len(text) > MAX_QUERY:
+            raise InputError(f"the {what} has {len(text):,} characters; this server accepts at most {MAX_QUERY:,}")
+    for term in (term for step in parse_steps(asked.query) for term in step.every_term):
         if term.kind == "image" and not is_id(term.content):
             raise InputError(f"{term.label}: name a picture by its id, as in image:17; this server reads no files")
-    return answer(store, query, k)
+    where = asked.where if asked.where.strip() else None
+    return answer(store, asked.query, k, where=where, order=asked.order or BY_SCORE, cut_off=asked.share, fold=asked.is_folded)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from multimodal.boxes.arrays import read_array, write_array
 from multimodal.errors import InputError
 from multimodal.search import calibration as module
-from multimodal.search.calibration import EVERYDAY, MIN_STD, Calibration, calibrate, check_template, frequent_words, mean_term
+from multimodal.search.calibration import EVERYDAY, MIN_STD, Calibration, calibrate, check_template, frequent_words, word_vectors
 from multimodal.search.fusion import CalibratedProduct, VectorSum
 from multimodal.search.generation import fusion_fingerprint
 from multimodal.search.query import answer, search
@@ -90,8 +90,8 @@ def test_an_array_holds_all_of_it(space):
     made = calibrate(np.arange(20), _rows(0, 20), _texts(20), space, "a {} here")
     array = made.as_array()
     again = Calibration.from_array(array, "a {} here")
-    assert array.shape == (10, 8) and array.dtype == np.float64
-    for name in ("mean_row", "covariance", "mean_term", "template"):
+    assert array.shape == (10 + len(made.words), 8) and len(made.words) and array.dtype == np.float64
+    for name in ("mean_row", "covariance", "mean_term", "template", "words"):
         np.testing.assert_array_equal(getattr(again, name), getattr(made, name))
 
 
@@ -107,7 +107,9 @@ def test_words_are_counted_once_a_text_and_everyday_ones_follow(space):
 def test_the_mean_term_is_that_of_unit_vectors_in_the_template(space):
     words = frequent_words(_texts(8), space)
     inside = np.stack([space.embed([f"a man and {word}"])[0] for word in words])
-    np.testing.assert_allclose(mean_term(_texts(8), space, "a man and {}"), _unit(inside).mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(word_vectors(_texts(8), space, "a man and {}"), _unit(inside), atol=1e-6)
+    made = calibrate(np.arange(8), _rows(0, 8), _texts(8), space, "a man and {}")
+    np.testing.assert_allclose(made.mean_term, _unit(inside).mean(axis=0), atol=1e-6)
 
 
 def test_an_unknown_word_stays_unknown_in_a_template_of_known_words(space):

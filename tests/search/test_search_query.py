@@ -240,7 +240,7 @@ def test_the_verb_prints_json_that_holds_the_hits(store_of_forty, capsys):
     assert printed["query"] == "beech + image:7" and printed["left_out"] == ["beech"] and "beach" in printed["unknown"]["beech"]
     ranks = [hit.pop("rank") for hit in printed["hits"]]
     assert ranks == [1, 2]
-    assert [Hit(**hit) for hit in printed["hits"]] == answer(Store(store_of_forty), "image:7", k=2).hits
+    assert [Hit(**hit | {"like": tuple(hit["like"])}) for hit in printed["hits"]] == answer(Store(store_of_forty), "image:7", k=2).hits
     assert (
         printed["why_is"] == "product" and printed["means"] == "image:7 + beech" and printed["candidates"].startswith("the nearest of all")
     )

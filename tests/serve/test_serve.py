@@ -43,7 +43,7 @@ def path(tmp_path_factory):
     WordSpace(Normaliser(), Vocabulary(WORDS, np.arange(1, 4), 9), vectors).save(folder / "space")
     create_store(folder / "store", folder / "space", family="wordvec", export="e" * 64)
     with StoreWriter(folder / "store") as writer:
-        metadata = {"name": ["a.png", "b.png", "c.png"], "text": [EVIL, "two", "three"]}
+        metadata = {"name": ["a.png", "b.png", "c.png"], "text": [EVIL, "two", "three"], "year": [2003, 2001, None]}
         writer.append(Segment(np.array([7, 8, 9]), random.standard_normal((3, 4)), metadata, [PNG, b"\xff\xd8\xffJ", None]))
     return folder / "store"
 
@@ -149,6 +149,37 @@ def test_thumbnails_have_their_media_type_and_others_are_not_found(client):
     assert second.headers["content-type"] == "image/jpeg"
     for id in ("9", "10", "-1", "x", "9" * 30, "9" * 5000, "..%2Fmanifest.json"):
         assert client.get(f"/thumbnails/{id}").status_code == 404
+
+
+def test_a_filter_an_order_a_cut_off_and_folding_are_those_of_the_command_line(client, path):
+    given = {"where": "year is not missing and name in (a.png, b.png, c.png)", "order": "-year", "cut_off": "1", "fold": "true"}
+    reply = client.get("/api/search", params={"q": "beach"} | given)
+    found = answer(Store(path), "beach", 10, where=given["where"], order="-year", cut_off=1.0, fold=True)
+    assert reply.text == as_json("beach", found) and [hit["id"] for hit in reply.json()["hits"]] == [7, 8]
+    page = client.get("/", params={"q": "beach"} | given).text
+    assert f'value="{escape(given["where"])}"' in page and 'value="-year"' in page and " checked" in page
+    [link, *_] = re.findall(r'<div class="picture"><a href="([^"]+)"', page)
+    followed = parse_qs(urlsplit(unescape(link)).query)
+    assert {name: followed[name] for name in given} == {name: [value] for name, value in given.items()}
+    assert client.get("/", params={"q": "beach", "where": " ", "order": ""}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"where": "yaer = 2001"}, "where, column 1: there is no column yaer. Did you mean year"),
+        ({"where": "year = " + "(" * 2000}, "the filter has 2,007 characters; this server accepts at most 1,000"),
+        ({"order": "yaer"}, "order: there is no column yaer. Did you mean year"),
+        ({"cut_off": "much"}, "cut-off 'much': a share of the random queries"),
+        ({"cut_off": "nan"}, "cut-off nan: a share of the random queries"),
+        ({"fold": "maybe"}, "fold 'maybe': true or false"),
+    ],
+)
+def test_what_is_wrong_beside_the_query_is_a_message_in_both_places(client, given, told):
+    reply = client.get("/api/search", params={"q": "beach"} | given)
+    assert reply.status_code == 400 and reply.json()["error"].startswith(told)
+    page = client.get("/", params={"q": "beach"} | given)
+    assert page.status_code == 400 and f'<pre role="alert">{escape(reply.json()["error"])}</pre>' in page.text
 
 
 def test_too_long_a_query_and_too_many_hits_are_refused(client):
