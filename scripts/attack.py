@@ -6,7 +6,7 @@
 - boxes: copies of a shard set, text spaces, columns, an export, stores and a run, each with one damaged file (bytes changed, zeroed, cut or
   added; a JSON value of another type; swapped with another file; deleted), opened and read as the commands do, and verified.
 - requests: random requests to a running `multimodal serve`, well-formed and malformed.
-- queries: random queries to a store, in process.
+- queries: random queries to a store, with random filters, orders and cut-offs, in process.
 - tars: malformed tars, indexed and read.
 
 Each trial runs in its own process, forked from one that has imported what it needs, so that signals and hangs are detected. The outcomes
@@ -405,6 +405,31 @@ def random_query(random_: random.Random) -> str:
     return "image:" + random_.choice(("9" * 5000, "x" * 300, "\0", "~", "~root", "\ud800", "-1", "1e5", ".", "/dev/zero", "\x1b[2J"))
 
 
+WHERE_WORDS = [
+    *("and", "or", "not", "in", "like", "between", "is", "missing", "(", ")", ",", "=", "!=", "<", ">=", "=="),
+    *("name", "group", "text", "`set`", "nmae", '"red%"', "'%_%_%'", "2024-06", "7", "1e999999999", "9" * 400, "true", "``", "`"),
+]
+LIKES = ("%_" * 90, "%a" * 90, "_" * 199, "%" + "_" * 150 + "%", "%e_____%e____%", "\\" * 3, "[(*+?.^$|")
+ORDERS = ("score", "name", "-group", "-", "nmae", "`set`", "\0", "-" * 500)
+
+
+def random_where(random_: random.Random) -> str:
+    """Tests that mean something, words and signs in any order, arbitrary characters, patterns that are slow elsewhere, deep nesting."""
+    kind = random_.random()
+    if kind < 0.3:
+        test = f"{random_.choice(('name', 'text', 'group'))} {random_.choice(('=', '<', 'like', 'not like'))} {random_.choice(WHERE_WORDS)}"
+        return random_.choice((" and ", " or not ")).join([test] * random_.randrange(1, 30))
+    if kind < 0.7:
+        return " ".join(random_.choice(WHERE_WORDS) for _ in range(random_.randrange(14)))
+    if kind < 0.8:
+        return f'name like "{random_.choice(LIKES)}"'
+    if kind < 0.95:
+        return "".join(random_.choice(LETTERS + "`=") for _ in range(random_.choice((1, 20, 200))))
+    return (
+        random_.choice(("(", "not ", "name = a or ", "name in (" + "a," * 200, "`", '"')) * random_.choice((100, 990, 20_000)) + "name = a"
+    )
+
+
 def attack_queries(folder: Path, faults: Path, trials: int, random_: random.Random) -> Counter[str]:
     """Random queries, fifty per process; if a process ends in a fault, its queries are run again one by one."""
     from multimodal.errors import InputError
@@ -420,7 +445,12 @@ def attack_queries(folder: Path, faults: Path, trials: int, random_: random.Rand
         outcomes = Counter()
         for query in queries:
             try:
-                as_json(query, answer(store, query, k=5)).encode(errors="surrogateescape")
+                given = random.Random(query.encode(errors="surrogatepass"))
+                where = None if given.random() < 0.4 else random_where(given)
+                cut_off = given.choice((None, None, 0.5, 0.01, 0.0, float("nan")))
+                order = "score" if given.random() < 0.6 else given.choice(ORDERS)
+                found = answer(store, query, k=5, where=where, order=order, cut_off=cut_off, fold=given.random() < 0.3)
+                as_json(query, found).encode(errors="surrogateescape")
                 outcomes["same"] += 1
             except InputError:
                 outcomes["message"] += 1
@@ -493,10 +523,14 @@ def _random_request(random_: random.Random, port: int) -> bytes:
         return random_.randbytes(random_.choice((1, 30, 3000)))
     query = random_query(random_)[:3000]
     encoded = quote(query.encode(errors="surrogatepass"), safe="" if random_.random() < 0.9 else "%&=/?#")
+    where = quote(random_where(random_)[:2000].encode(errors="surrogatepass"))
+    given = random_.choice(
+        ("", f"&where={where}", f"&where={where}", "&where=", "&order=-name", "&order=%00", "&cut_off=0.5", "&cut_off=1e999")
+    )
     k = random_.choice(("", "&k=5", "&k=0", "&k=-1", "&k=1e9", "&k=9999999999999999999999", "&k=x", "&q=again"))
     id = random_.choice(("3", "-1", "9" * 400, "x", "%00", "..%2f..%2fmanifest.json", "３", "1_0", ""))
     path = random_.choice(
-        (f"/?q={encoded}", f"/api/search?q={encoded}{k}", f"/thumbnails/{id}", "/", f"/{encoded}", "//", "/../../etc/passwd")
+        (f"/?q={encoded}{given}", f"/api/search?q={encoded}{k}{given}", f"/thumbnails/{id}", "/", f"/{encoded}", "//", "/../../etc/passwd")
     )
     method = random_.choice(("GET",) * 8 + ("POST", "HEAD", "OPTIONS", "BREW"))
     host = random_.choice((f"127.0.0.1:{port}",) * 6 + (f"localhost:{port}", "evil.example", "", "[::1]", "a" * 300))
