@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import runpy
 import shlex
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from data_prep.__main__ import main as data_prep
+from multimodal.boxes.trust import parameters_of
 from multimodal.cli import main as multimodal
 from multimodal.doors import recipes
 
@@ -39,7 +41,7 @@ EVERY = [(page.name, command) for page in TYPED for command in dict.fromkeys(com
 
 def verb_of(words: list[str]) -> list[str]:
     """The words that name what runs: `evaluate retrieval`, `make-shards captions`."""
-    num = 2 if words[1] in ("evaluate", "shards", "text-space", "make-shards", "fit-text-space") else 1
+    num = 2 if words[1] in ("evaluate", "shards", "store", "text-space", "make-shards", "fit-text-space") else 1
     return [word for word in words[1 : 1 + num] if not word.startswith("-")]
 
 
@@ -50,6 +52,11 @@ def test_a_documented_command_has_the_options_that_it_is_given(page: str, comman
         if before == "--config":
             assert recipes.find(name).is_file()
     verb = verb_of(words)
+    if "--engine" in words:  # its settings are those of its class
+        module, _, name = words[words.index("--engine") + 1].rpartition(".")
+        settings = parameters_of(getattr(importlib.import_module(module), name)) if module else {}
+        assert {word.split(".")[1] for word in words if word.startswith("--engine.")} <= set(settings), f"{page}: {command}"
+        words = [word for word in words if not word.startswith("--engine.")]
     options = {word.split("=")[0] for word in words if word.startswith("--")} - {"--help"}
     if verb[:1] == ["fit"]:  # its settings are checked against the recipes, in tests/configs
         return

@@ -311,6 +311,12 @@ class _Session:
             raise InputError(f"{self.where}: {_line(error)}. Is the server still running? The next search connects again") from None
         except psycopg.errors.InsufficientPrivilege as error:
             raise InputError(f"{self.where}: {_line(error)}. Connect as a user who may, or have the right granted") from None
+        except psycopg.errors.UndefinedTable as error:
+            raise InputError(f"{self.where}: {_line(error)}. It was removed while the store was open. Open the store again") from None
+        except psycopg.errors.ReadOnlySqlTransaction as error:
+            raise InputError(
+                f"{self.where}: {_line(error)}. Name the server that may be written to: a filter needs a temporary table"
+            ) from None
         except psycopg.errors.InvalidSchemaName as error:
             raise InputError(
                 f"{self.where}: {_line(error)}. Make it: psql -c 'CREATE SCHEMA ...', or choose another --engine.table"

@@ -77,6 +77,7 @@ def create_store(
     An existing store that was made for the same export is kept as it is; one made for another export is an InputError.
     """
     path = Path(path)
+    engine = None if engine is not None and engine.class_path == EXACT else engine
     space = read_manifest(query, kind="text-space")
     made_from = {"export": export, QUERY: space.fingerprint}
     found = finished_box(path, kind="store")

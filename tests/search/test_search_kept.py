@@ -14,6 +14,7 @@ from multimodal.search.kept import index_part, is_needed
 from multimodal.search.store import Store
 from multimodal.search.writing import StoreWriter, create_store
 from multimodal.verify import problems_of
+from tests.search import random_changes
 
 TRUST = ["tests"]
 EXACT = EngineRecipe("tests.search.kept_engines.KeptFlat")
@@ -199,3 +200,15 @@ def test_what_a_killed_writer_left_of_an_index_is_replaced(store, segment):
         (left / "half").touch()
         writer.build_index()
     assert not (left / "half").exists() and hits(store) == exact_hits(store)
+
+
+@pytest.mark.parametrize("engine", [None, EXACT, REMOVING, CODES], ids=["none named", "exact", "removing", "codes"])
+def test_a_store_equals_one_made_at_once_after_any_changes(engine, tmp_path):
+    done = random_changes.run(tmp_path, engine, num=40, seed=2, is_exact=engine != CODES)
+    assert set(done) == set(random_changes.OPERATIONS)
+
+
+def test_naming_exact_search_is_naming_none(tmp_path, space_box):
+    create_store(tmp_path / "store", space_box, family="wordvec", export="e" * 64, engine=UNKEPT)
+    assert "engine" not in Store(tmp_path / "store").manifest.config
+    create_store(tmp_path / "store", space_box, family="wordvec", export="e" * 64)

@@ -94,8 +94,8 @@ def test_a_store_on_a_server_equals_one_made_at_once_after_any_changes(engine, r
     if engine == QDRANT:
         pytest.importorskip("qdrant_client", reason="needs qdrant-client, of the extra qdrant")
         settings = {"url": "memory", "collection": "changed"}
-    done = random_changes.run(tmp_path, EngineRecipe(engine, settings), num=60)
-    assert done["compact"] and done["build index"] and done["search with a filter"]
+    done = random_changes.run(tmp_path, EngineRecipe(engine, settings), num=30, seed=2)
+    assert done["compact"] and done["change"] and done["build index"] and done["search with a filter"]
 
 
 def test_a_name_with_signs_is_a_name(url, tmp_path):
@@ -195,13 +195,16 @@ def test_a_connection_that_breaks_is_reported_and_made_again(url, pgvector, tmp_
     engine = pgvector(4)
     engine.add(np.arange(3), units(3, 4))
     engine.save(tmp_path)
-    view = engine.filter(np.arange(2))
+    view, name = engine.filter(np.arange(2)), engine._names[0]
     pid = engine._session._connection.info.backend_pid
     sql(url, f"SELECT pg_terminate_backend({pid})")
     with pytest.raises(InputError, match="Is the server still running. The next search connects again"):
         engine.search(units(1, 4), 2)
     assert engine.search(units(1, 4), 2).ids.shape == (1, 2)
     assert set(view.search(units(1, 4), 5).ids[0].tolist()) == {0, 1}, "a filter outlives the connection"
+    sql(url, f"DROP TABLE {name}")
+    with pytest.raises(InputError, match=f'relation "{name}" does not exist. It was removed while the store was open'):
+        engine.search(units(1, 4), 2)
 
 
 @pytest.mark.parametrize(
