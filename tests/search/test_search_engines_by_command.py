@@ -24,8 +24,8 @@ numbers = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory) -> Iterator[str]:
-    with postgres(tmp_path_factory.mktemp("postgres") / "data") as address:
+def url() -> Iterator[str]:
+    with postgres() as address:
         yield address
 
 
