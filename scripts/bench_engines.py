@@ -26,7 +26,7 @@ from multimodal.search.writing import StoreWriter, create_store
 from multimodal.text import Normaliser, Vocabulary
 from multimodal.text.words import WordSpace
 
-LINKS, BUILD_CANDIDATES, CANDIDATES, K = 16, 200, 100, 10
+LINKS, BUILD_CANDIDATES, CANDIDATES, K = 16, 100, 100, 10
 Search = Callable[[np.ndarray], list[int]]
 """One query (d,) -> the ids of its K nearest, best first."""
 
@@ -36,7 +36,7 @@ def made_up(num: int, dim: int, num_queries: int, seed: int = 0) -> tuple[np.nda
     random = np.random.default_rng(seed)
     plane = random.standard_normal((64, dim)).astype(np.float32)
     centres = random.standard_normal((2000, 64)).astype(np.float32)
-    rows = (centres[random.integers(0, 2000, num)] + 0.6 * random.standard_normal((num, 64)).astype(np.float32)) @ plane
+    rows = (centres[random.integers(0, 2000, num)] + random.standard_normal((num, 64)).astype(np.float32)) @ plane
     rows += 0.1 * np.linalg.norm(rows, axis=1, keepdims=True) * random.standard_normal((num, dim)).astype(np.float32) / np.sqrt(dim)
     gap = random.standard_normal(dim).astype(np.float32)
     near = rows[random.integers(0, num, num_queries)]

@@ -50,9 +50,9 @@ class PgVector:
         url: str = "",
         table: str = "pictures",
         links: int = 16,
-        build_candidates: int = 200,
+        build_candidates: int = 100,
         candidates: int = 100,
-        exact_below: int = 20_000,
+        exact_below: int = 5_000,
     ) -> None:
         """url: a libpq URL, such as postgresql://user@host:5432/database; by default what PGHOST, PGDATABASE ... say.
 

@@ -48,7 +48,7 @@ class Qdrant:
         url: str = "http://localhost:6333",
         collection: str = "pictures",
         links: int = 16,
-        build_candidates: int = 200,
+        build_candidates: int = 100,
         candidates: int = 128,
     ) -> None:
         """url: of the server, or "memory". collection: its name there. links, build_candidates: of the graph, `m` and `ef_construct`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -123,6 +124,13 @@ def test_a_url_that_no_manifest_may_hold_is_refused_and_not_repeated(address, pr
     with pytest.raises(InputError, match=problem) as refused:
         PgVector(4, address)
     assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("class_path", "library", "extra"), [(PGVECTOR, "psycopg", "pgvector"), (QDRANT, "qdrant_client", "qdrant")])
+def test_a_library_that_is_missing_is_named_with_its_extra(class_path, library, extra, monkeypatch):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(InputError, match=rf"the engine on \w+ needs {library}. Run: pip install .*\[{extra}\]"):
+        EngineRecipe(class_path).make(4, Path("store"), [])
 
 
 def test_keys_and_odd_urls_of_qdrant_are_refused_and_not_repeated():
