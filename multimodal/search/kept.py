@@ -49,10 +49,9 @@ def index_part(parts: Mapping[str, Mapping[str, Any]]) -> tuple[str, Mapping[str
     return next(((name, facts) for name, facts in parts.items() if is_index(name)), None)
 
 
-def build_command(path: Path, recipe: EngineRecipe) -> str:
-    """The command that makes the index of a store."""
-    trust = "" if recipe.package == "multimodal" else f" --trust {recipe.package}"
-    return f"multimodal store build-index {shlex.quote(str(path))}{trust}"
+def build_command(store: Store) -> str:
+    """The command that makes the index of a store, with the trust that it was opened with."""
+    return " ".join(["multimodal store build-index", shlex.quote(str(store.path)), *(f"--trust {package}" for package in store.trust)])
 
 
 def open_engine(store: Store) -> Engine:
@@ -67,21 +66,19 @@ def open_engine(store: Store) -> Engine:
     found = index_part(store.manifest.parts)
     if found is None:
         if len(store):
-            raise InputError(f"{store.path}: the index of its engine is not made yet. Run: {build_command(store.path, recipe)}")
+            raise InputError(f"{store.path}: the index of its engine is not made yet. Run: {build_command(store)}")
         return exact_engine(store.dim, [])
     name, facts = found
-    _check_is_covered(store, recipe, facts)
+    _check_is_covered(store, facts)
     covered = [(segment, live) for segment, live in store.live_positions if segment_name(segment.number) in facts["segments"]]
     others = [(segment, live) for segment, live in store.live_positions if segment_name(segment.number) not in facts["segments"]]
     numbers = RowNumbers(covered)
     try:
         index = _load(empty, box_file(store.path, name))
     except IndexGoneError as error:
-        raise _gone(store, recipe, error) from None
+        raise _gone(store, error) from None
     if len(index) < numbers.num_live:
-        raise _gone(
-            store, recipe, f"its index has {len(index):,} rows, and covers {numbers.num_live:,} pictures: some were removed from it"
-        )
+        raise _gone(store, f"its index has {len(index):,} rows, and covers {numbers.num_live:,} pictures: some were removed from it")
     return Layered(Rescored(index, numbers.vectors) if isinstance(index, Coarse) else index, numbers, exact_engine(store.dim, others))
 
 
@@ -102,18 +99,17 @@ def _add(engine: Engine, segments: Covered) -> None:
             engine.add(segment.ids[live], unit_rows(segment.rows()[live], segment.ids[live]))
 
 
-def _check_is_covered(store: Store, recipe: EngineRecipe, facts: Mapping[str, Any]) -> None:
+def _check_is_covered(store: Store, facts: Mapping[str, Any]) -> None:
     parts = store.manifest.parts
     gone = [name for name, fingerprint in facts["segments"].items() if parts.get(name, {}).get("fingerprint") != fingerprint]
     if gone:
         raise InputError(
-            f"{store.path}: its index was made of {gone[0]}, which is no longer in the store. Make it again: "
-            f"{build_command(store.path, recipe)}"
+            f"{store.path}: its index was made of {gone[0]}, which is no longer in the store. Make it again: {build_command(store)}"
         )
 
 
-def _gone(store: Store, recipe: EngineRecipe, why: object) -> InputError:
-    return InputError(f"{store.path}: {why}. Make it again: {build_command(store.path, recipe)} --anew")
+def _gone(store: Store, why: object) -> InputError:
+    return InputError(f"{store.path}: {why}. Make it again: {build_command(store)} --anew")
 
 
 def _load(empty: Engine, folder: Path) -> Engine:
@@ -195,7 +191,7 @@ def _begun(
         except IndexGoneError as error:
             if anew:
                 return empty, set(), 0
-            raise _gone(store, recipe, error) from None
+            raise _gone(store, error) from None
         if anew:
             cast(Retains, engine).retain(np.empty(0, np.int64))
             return engine, set(), 0
@@ -205,7 +201,7 @@ def _begun(
         if len(engine) != len(held):
             cast(Retains, engine).retain(held)
         if len(engine) != len(held):
-            raise _gone(store, recipe, f"its index has {len(engine):,} of {len(held):,} rows: some were removed from it")
+            raise _gone(store, f"its index has {len(engine):,} of {len(held):,} rows: some were removed from it")
         return engine, covered, facts["made_with"]
     num_live = sum(len(positions) for segment, positions in live if segment_name(segment.number) in covered)
     num_rows = sum(len(positions) for _, positions in live)
