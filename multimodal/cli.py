@@ -20,9 +20,19 @@ VERBS: Verbs = {
     "to-open-clip": ("multimodal.export.to_open_clip:to_open_clip", "write an export of a CLIP model as a folder that open_clip loads"),
     "push": ("multimodal.pushing:push", "put an export on the Hugging Face hub, with a model card: multimodal push E user/name ..."),
     "embed": ("multimodal.embed.columns:embed", "run a frozen trunk once over shards and keep its features as a column"),
-    "index": ("multimodal.embed.stores:index", "run an export over shards and keep the vectors as a store"),
+    "index": (
+        "multimodal.embed.door:index_verb",
+        "run an export over shards, or your own folders of pictures, and keep the vectors as a store",
+    ),
+    "rescan": ("multimodal.embed.door:rescan_verb", "make a store of folders equal to them again: multimodal rescan S"),
     "search": ("multimodal.search.door:search_verb", 'find pictures in words: multimodal search --store S "woman + scientist - man"'),
     "serve": ("multimodal.serve.app:serve", "a search page in a browser: multimodal serve --store S"),
+    "store": {
+        "delete": ("multimodal.search.upkeep:delete", "delete pictures from a store, by ids or paths"),
+        "compact": ("multimodal.search.upkeep:compact", "rewrite a store without its deleted pictures"),
+        "verify": ("multimodal.verify:verify", "read every byte of a store again and compare it with its manifest"),
+        "build-index": ("multimodal.search.build_index:build_index", "make the index that a store's engine keeps, or change the engine"),
+    },
     "evaluate": {
         "retrieval": ("multimodal.evaluate.retrieval:evaluate", "pictures found by their texts, texts by their pictures: recall"),
         "classes": ("multimodal.evaluate.classes:evaluate", "articles and pictures found by their class, by --label: mAP"),
@@ -40,9 +50,6 @@ VERBS: Verbs = {
         OWN: ("multimodal.evaluate.own:evaluate", "a protocol of your own: multimodal evaluate mypackage.figures:median --store S ..."),
     },
     "verify": ("multimodal.verify:verify", "read every byte of a box of any kind again and compare it with its manifest"),
-    "store": {
-        "build-index": ("multimodal.search.build_index:build_index", "make the index that a store's engine keeps, or change the engine"),
-    },
     "demo": ("multimodal.demo:demo", "the whole road on real pictures, or on your own with --data"),
     "shards": {
         "verify": ("multimodal.shards.door:verify", "read every byte of a shard set again and compare it with its manifest"),

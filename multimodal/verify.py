@@ -2,6 +2,7 @@
 
 multimodal verify runs/demo/wordvec/store
 multimodal verify spaces/lda40 --json
+multimodal store verify stores/photos
 
 Large files (rows of a store or a column, word vectors, tars) are opened without reading every byte; here every byte is read.
 Nothing is computed, and torch is not loaded.
@@ -32,8 +33,9 @@ from multimodal.export.card import read_card
 from multimodal.machine.progress import track
 from multimodal.onnx import FOLDER, KIND, OnnxNetwork, describe_networks
 from multimodal.onnx.safety import check_graph
+from multimodal.search.folders import left_out
 from multimodal.search.fusion import make_fusion
-from multimodal.search.generation import QUERY, is_fusion, is_index, is_segment
+from multimodal.search.generation import LEFT_OUT, QUERY, is_fusion, is_index, is_segment
 from multimodal.search.kept import index_fingerprint
 from multimodal.search.segments import fingerprint_segment
 from multimodal.search.store import Store
@@ -171,6 +173,10 @@ def _store(path: Path, manifest: Manifest, trust: Sequence[str]) -> Iterator[Bad
     for name, facts in manifest.parts.items():
         if is_index(name) and index_fingerprint(box_file(path, name), facts) != facts["fingerprint"]:
             yield Bad(name, "", f"its files are not those that were written. Run: multimodal store build-index {path} --anew")
+    try:
+        left_out(store)
+    except InputError as error:
+        yield Bad(LEFT_OUT.rstrip("/"), "", str(error))
     if store.fitted is not None:
         yield from _combining(store, manifest, trust)
     yield from _query_side(path, manifest.made_from[QUERY], trust)

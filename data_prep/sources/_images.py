@@ -21,9 +21,8 @@ from urllib.parse import unquote
 
 from data_prep.sources import input_fingerprint
 from multimodal.errors import InputError
-from multimodal.machine.system_files import is_system_file, is_system_name
 from multimodal.pictures.decode import BadPicture
-from multimodal.pictures.formats import PICTURE_SUFFIXES
+from multimodal.pictures.folders import PictureWalk
 from multimodal.shards.format import broken_text
 from multimodal.shards.scan import OpenTar
 
@@ -303,20 +302,9 @@ class Walk:
 
 def walk_pictures(path: Path) -> Walk:
     """The pictures, by their suffixes, in a folder and below it."""
-    pictures: list[Path] = []
-    unreadable: list[Path] = []
-    num_passed_over = 0
-    for parent, folders, files in os.walk(path, onerror=lambda error: unreadable.append(Path(error.filename))):
-        folders.sort()
-        is_passed_over = is_system_file(os.path.relpath(parent, path))
-        for name in sorted(files):
-            if Path(name).suffix.lower().removeprefix(".") not in PICTURE_SUFFIXES:
-                continue
-            if is_passed_over or is_system_name(name):
-                num_passed_over += 1
-            else:
-                pictures.append(Path(parent) / name)
-    return Walk(pictures, num_passed_over, [folder for folder in unreadable if not is_system_file(os.path.relpath(folder, path))])
+    walk = PictureWalk(path)
+    pictures = [path / name for name in walk]
+    return Walk(pictures, walk.num_hidden, [path / folder for folder in walk.unreadable])
 
 
 def pictures_below(path: Path) -> list[Path]:

@@ -53,7 +53,7 @@ class Decoded:
     """A picture's file, decoded once, when its pixels are first needed: all crops of one picture share them."""
 
     def __init__(self, encoded: bytes) -> None:
-        self._encoded = encoded
+        self.encoded = encoded
         self._jpegs: dict[int, np.ndarray] = {}
 
     @classmethod
@@ -66,12 +66,12 @@ class Decoded:
     @cached_property
     def image(self) -> Image.Image:
         """As `picture` returns it; do not modify it. Raises BadPicture."""
-        return picture(self._encoded)
+        return picture(self.encoded)
 
     @cached_property
     def plain_jpeg_size(self) -> tuple[int, int] | None:
         """See `multimodal.pictures.decode.plain_jpeg_size`."""
-        return plain_jpeg_size(self._encoded)
+        return plain_jpeg_size(self.encoded)
 
     def jpeg(self, part: int) -> np.ndarray:
         """(h, w, 3) uint8: a plain JPEG at 1/part of its size. Raises BadPicture."""
@@ -80,7 +80,7 @@ class Decoded:
             min_width, min_height = (-(-side // part) for side in self.plain_jpeg_size)
             try:
                 # strict=False: a damaged file is decoded as far as it goes, as Pillow does; truncation was checked before
-                self._jpegs[part] = simplejpeg.decode_jpeg(self._encoded, min_width=min_width, min_height=min_height, strict=False)
+                self._jpegs[part] = simplejpeg.decode_jpeg(self.encoded, min_width=min_width, min_height=min_height, strict=False)
             except ValueError as error:
                 raise BadPicture(f"JPEG: {error}") from None
         return self._jpegs[part]

@@ -68,8 +68,9 @@ def embed_pictures(
 ) -> Iterator[EmbeddedBatch]:
     """Yield an EmbeddedBatch for every array of ids, in their order.
 
-    read: id -> encoded picture; called from several threads. network: (b, 3, h, w) uint8 -> (b, d), used in evaluation mode on the
-    device it is on. num_threads: None is one for each core this process may use. also: called with each picture that could be decoded.
+    read: id -> encoded picture; called from several threads, and may raise BadPicture. network: (b, 3, h, w) uint8 -> (b, d), used in
+    evaluation mode on the device it is on. num_threads: None is one for each core this process may use. also: called with each picture
+    that could be decoded.
     num_views: of each picture, first the centre crop, then random crops, each a function of (seed, view, id). exact: see `random_crop`.
     """
     device = next(network.parameters()).device
@@ -85,8 +86,8 @@ def embed_pictures(
         extras: list[Any] = []
         bad: dict[int, str] = {}
         for place, id in enumerate(ids.tolist()):
-            decoded = Decoded(read(id))  # once, for all crops
             try:
+                decoded = Decoded(read(id))  # once, for all crops
                 pixels[place, 0] = cut.of(decoded, None)
                 for view, of_view in enumerate(words, start=1):
                     pixels[place, view] = cut.of(decoded, of_view[place])

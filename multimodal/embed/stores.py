@@ -1,6 +1,4 @@
-"""`multimodal index`: embed the pictures of a shard set with an export, into a store that can be searched without the shards.
-
-    multimodal index --export exports/topic --shards data/wiki --output stores/topic
+"""`multimodal index --shards`: embed the pictures of a shard set with an export, into a store that can be searched without the shards.
 
 One segment per shard: a stopped job continues at the first missing shard, and the same command indexes what was added to a set.
 """
@@ -24,6 +22,7 @@ from multimodal.export.model import QUERY, Export, load_export
 from multimodal.machine.progress import track
 from multimodal.pictures.thumbnails import thumbnail_jpeg
 from multimodal.search.engine import EngineRecipe
+from multimodal.search.generation import PICTURES, VIEWS
 from multimodal.search.kept import is_needed
 from multimodal.search.segments import Segment
 from multimodal.search.store import Store
@@ -37,8 +36,6 @@ from multimodal.shards.tars import Shard
 
 METADATA = "metadata"
 """In the manifest of a store that keeps what came with its pictures; absent in one that was begun before, or without."""
-VIEWS = "views"
-"""In the manifest of a store whose vectors are means over several crops of a picture, and of a column that has several rows for each."""
 THUMBNAIL_PX = 96
 
 
@@ -66,31 +63,7 @@ def index(
 
     Ids in the store are ids in the shard set. Unreadable pictures are left out, and listed in the store's bad.csv.
 
-    Args:
-        export: the trained model that turns pictures and queries into vectors; see `multimodal export`. A folder, or hf://user/name.
-        shards: the shard set, a folder or a URL.
-        output: folder of the store; an existing store is added to if it was made from the same export.
-        part: which split to index: train, test or all.
-        split: how pairs are split; by default with seed 0, and a fifth held out.
-        column: a feature column made by the export's own trunk (this is checked): then only the head runs.
-        thumbnails: keep a small JPEG of each picture, so that hits can be shown without the shards.
-        batch_size: pictures in one batch; by default 8 on a CPU and 256 on an accelerator.
-        num_threads: threads that decode pictures (and on a CPU run the network); by default one per core.
-        device: cpu, cuda:0 ...; by default the accelerator if there is one.
-        max_bad_share: fail if a larger share of the pictures cannot be read.
-        engine: a search engine of your own, by its class path: --engine mypackage.HNSW --engine.links 16 (see
-            multimodal.search.engine). The store names it, so that opening it needs --trust mypackage. By default search is exact.
-            `multimodal store build-index` changes it later.
-        template: what a short query is embedded in, with {} in its place; by default "a photo of {}" for contrastive models, and {}
-            alone for others. `multimodal evaluate arithmetic --fit` chooses it by measuring.
-        metadata: keep what came with each picture beside its texts (class, date, camera, licence, split ...) as columns, for --where.
-            By default a new store keeps it, and an existing one continues as it was begun.
-        cache: for a set at a URL, the folder for its tars and columns; by default one in the user's cache folder.
-        cache_bytes: the most bytes that tars may take there; by default 20 GiB.
-        trust: your own packages whose classes the export names. Their code is run; without this option, nothing is imported because a
-            folder names it.
-        views: how many crops of each picture to embed: the centre crop, then random ones, as in `multimodal embed`. The picture's vector is
-            the mean of theirs, which finds more for as many times the work; with a column, whose views they are, for none.
+    The settings are those of `multimodal index --shards`, see `multimodal.embed.door`.
     """
     if views < 1:
         raise InputError(f"views={views} must be at least 1")
@@ -106,6 +79,8 @@ def index(
     create_store(output, box_file(opened.path, QUERY), opened.card.family, opened.fingerprint, trusted, engine, settings)
     cut = "" if part == "all" else f" {part} (seed {split.seed}, held out {split.held_out})"
     store = Store(output, trust=trusted)
+    if PICTURES in store.manifest.config:
+        raise InputError(f"{output}: holds folders of pictures, and a store is either of those or of shards. Choose another --output")
     keeps = bool(store.manifest.config.get(METADATA))
     if metadata not in (None, keeps):
         raise InputError(
@@ -135,7 +110,7 @@ def index(
             embedded = embed_pictures(source.image_bytes, every, opened.network, opened.preprocessing, num_threads, also, views)
         else:
             embedded = _embed_features(opened, source, every, features, num_threads, also, views)
-        embedded = (replace(batch, rows=_mean_of_views(batch.rows, views)) for batch in embedded)
+        embedded = (replace(batch, rows=mean_of_views(batch.rows, views)) for batch in embedded)
         results = track(embedded, f"indexing {source.name}", unit="picture", total=sum(map(len, every)), weight=batch_size)
         for shard, of_one in zip(missing, batches, strict=True):
             name = f"{source.name}/{shard.name}{cut}"
@@ -164,7 +139,7 @@ def thumbnail(decoded: Decoded) -> bytes:
 def _is_calibrated(store: Store, template: str | None) -> bool:
     """Whether the store keeps a calibration of the pictures that it has now, with the template if one is given."""
     kept = store.fitted
-    return kept is not None and kept["rows"] == len(store) and template in (None, kept["template"])
+    return kept is not None and store.is_calibrated and template in (None, kept["template"])
 
 
 def _is_there(store: Store, name: str, shard: Shard) -> bool:
@@ -224,7 +199,7 @@ def _embed_features(
     return in_order(embed, batches, num_threads)
 
 
-def _mean_of_views(rows: np.ndarray, views: int) -> np.ndarray:
+def mean_of_views(rows: np.ndarray, views: int) -> np.ndarray:
     """(n * views, d), the views of one picture adjacent -> (n, d)."""
     return rows.reshape(-1, views, rows.shape[1]).mean(axis=1) if views > 1 else rows
 

@@ -14,6 +14,7 @@ import io
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import (
@@ -29,6 +30,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from multimodal.errors import install_command
 from multimodal.pictures.formats import MAX_SCANS, exif_orientation, has_too_many_scans, jpeg_orientation, jpeg_segments, pixels_alone
 
 MAX_PIXELS = 89_478_485
@@ -66,6 +68,10 @@ class BadPicture(ValueError):
     """These bytes are not a usable picture; the message says why."""
 
 
+NEEDS_HEIF = "is HEIC, which needs pillow-heif. Run: "
+"""How the reason for a HEIC picture begins where the package that decodes it is not installed."""
+
+
 def picture(encoded: bytes) -> Image.Image:
     """The picture in a file as it is meant to be seen: upright by its EXIF orientation, RGB with 8 bits, transparency on white, the first
     frame. A JPEG of more than MAX_PIXELS is decoded at half its size.
@@ -100,7 +106,8 @@ def check_decodes(encoded: bytes) -> None:
     """
     with _decoding():
         image, _ = _opened(encoded)
-        image.draft(image.mode, (max(image.width // 8, 1), max(image.height // 8, 1)))
+        if image.format == "JPEG":
+            image.draft(image.mode, (max(image.width // 8, 1), max(image.height // 8, 1)))
         image.load()
         if image.mode == "F":
             _rgb(image)
@@ -120,6 +127,23 @@ def claimed_size(encoded: bytes) -> tuple[int, int]:
     """(width, height) by the header alone, before it is turned upright; may be over the limits. BadPicture if the header has none."""
     with _decoding():
         return _image(encoded)[0].size
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says before its pixels. width, height: in pixels, of the picture turned upright. exif: as it is, a TIFF structure."""
+
+    width: int
+    height: int
+    exif: bytes = field(repr=False)
+
+
+def header(encoded: bytes) -> Header:
+    """Size and EXIF of a picture, without decoding it. BadPicture if it cannot be opened."""
+    with _decoding():
+        image, orientation = _image(encoded)
+        width, height = image.size if orientation < 5 else image.size[::-1]
+        return Header(width, height, _exif(image, encoded))
 
 
 def plain_jpeg_size(encoded: bytes) -> tuple[int, int] | None:
@@ -166,10 +190,33 @@ def _image(encoded: bytes) -> tuple[ImageFile.ImageFile, int]:
     file = pixels_alone(encoded)
     if file is None:
         raise BadPicture(f"not an image in a format that is known ({len(encoded)} bytes, starts with {encoded[:8]!r})")
-    image = _OPENERS[file.format](io.BytesIO(file.encoded))
+    image = _heif(file.encoded) if file.format == "HEIF" else _OPENERS[file.format](io.BytesIO(file.encoded))
     if file.format == "AVIF":  # Pillow puts the orientation that the file's own property gives into EXIF
         return image, exif_orientation(image.info.get("exif", b"")) or 1
     return image, file.orientation
+
+
+def _exif(image: ImageFile.ImageFile, encoded: bytes) -> bytes:
+    """For the two formats in which only a decoder finds it, by the decoder; of AVIF, it was taken out before (`pixels_alone`)."""
+    if image.format == "AVIF":
+        try:
+            image = AvifImagePlugin.AvifImageFile(io.BytesIO(encoded))
+        except Exception:  # damaged EXIF costs the picture what it said, and no more
+            return b""
+    elif image.format != "HEIF":
+        file = pixels_alone(encoded)
+        return b"" if file is None else file.exif
+    return image.info.get("exif") or b""
+
+
+def _heif(encoded: bytes) -> ImageFile.ImageFile:
+    """libheif turns the pixels upright itself, and pillow-heif takes the orientation out of the EXIF."""
+    try:
+        from pillow_heif.as_plugin import HeifImageFile
+    except ModuleNotFoundError:
+        raise BadPicture(f"{NEEDS_HEIF}{install_command('heic')}") from None
+    image: ImageFile.ImageFile = HeifImageFile(io.BytesIO(encoded))
+    return image
 
 
 def _is_line(width: int, height: int) -> bool:

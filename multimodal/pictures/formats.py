@@ -25,6 +25,7 @@ MAX_TEXT_BYTES = 1 << 20
 """The most that is read of a compressed text in a PNG, which may hold the orientation."""
 
 AVIF_BRANDS = (b"avif", b"avis")
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 _OURS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "avif": "AVIF"}
 _OTHERS = {b"GIF87a": "GIF", b"GIF89a": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}  # decoded, but not stored in shards
@@ -39,11 +40,15 @@ _AVIF_EXIF = re.compile(rb"(infe[\x02\x03].{7,9})Exif", re.DOTALL)  # an entry i
 
 @dataclass(frozen=True, slots=True)
 class PixelFile:
-    """format: Pillow's name for it. encoded: the file reduced to its pixels. orientation: EXIF's, 1 to 8; 1 is upright."""
+    """format: Pillow's name for it. encoded: the file reduced to its pixels. orientation: EXIF's, 1 to 8; 1 is upright.
+
+    exif: what was said beside the pixels, as a TIFF structure; b"" if there is none, or if only a decoder finds it (AVIF, HEIF).
+    """
 
     format: str
     encoded: bytes
     orientation: int = 1
+    exif: bytes = b""
 
 
 def picture_format(head: bytes) -> str:
@@ -55,8 +60,7 @@ def picture_format(head: bytes) -> str:
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "webp"
     if head[4:8] == b"ftyp":  # then come brands, up to its length: the main one, a version, and further compatible ones
-        brands = [head[start : start + 4] for start in range(8, min(int.from_bytes(head[:4], "big"), 64), 4)]
-        return "avif" if any(brand in AVIF_BRANDS for brand in brands) else ""
+        return "avif" if any(brand in AVIF_BRANDS for brand in _brands(head)) else ""
     return ""
 
 
@@ -84,6 +88,8 @@ def pixels_alone(encoded: bytes) -> PixelFile | None:
             return _webp(encoded)
         case "AVIF":  # a property of its own holds the orientation; Pillow would fail on EXIF that it cannot read
             return PixelFile(format, _AVIF_EXIF.sub(rb"\1none", encoded))
+        case "TIFF":
+            return PixelFile(format, encoded, exif=encoded)
         case _:
             return None if format is None else PixelFile(format, encoded)
 
@@ -126,6 +132,10 @@ def has_too_many_scans(encoded: bytes) -> bool:
 
 def jpeg_orientation(encoded: bytes) -> int:
     """1 to 8 by EXIF, or by XMP if EXIF has none; 1 if neither can be read."""
+    return _orientation(*_jpeg_exif_and_xmp(encoded))
+
+
+def _jpeg_exif_and_xmp(encoded: bytes) -> tuple[bytes, bytes]:
     exif, xmp = b"", b""
     for marker, start, stop in jpeg_segments(encoded):
         if marker == 0xE1:
@@ -134,7 +144,7 @@ def jpeg_orientation(encoded: bytes) -> int:
                 exif += content[len(_EXIF) :]
             elif content.startswith(_XMP):
                 xmp = content[len(_XMP) :]
-    return _orientation(exif, xmp)
+    return exif, xmp
 
 
 def exif_orientation(exif: bytes) -> int | None:
@@ -159,7 +169,14 @@ def exif_orientation(exif: bytes) -> int | None:
 def _format(encoded: bytes) -> str | None:
     if ours := picture_format(encoded[:64]):
         return _OURS[ours]
+    if encoded[4:8] == b"ftyp" and any(brand in HEIF_BRANDS for brand in _brands(encoded[:64])):
+        return "HEIF"
     return next((format for start, format in _OTHERS.items() if encoded.startswith(start)), None)
+
+
+def _brands(head: bytes) -> list[bytes]:
+    """What a file of the family of MP4 says that it can be read as."""
+    return [head[start : start + 4] for start in range(8, min(int.from_bytes(head[:4], "big"), 64), 4)]
 
 
 def _jpeg(encoded: bytes) -> PixelFile:
@@ -174,7 +191,8 @@ def _jpeg(encoded: bytes) -> PixelFile:
         if says_colours or not (is_application or marker == 0xFE):
             kept.append(view[start:stop])
         at = stop
-    return PixelFile("JPEG", b"".join([*kept, view[at:]]), jpeg_orientation(encoded))
+    exif, xmp = _jpeg_exif_and_xmp(encoded)
+    return PixelFile("JPEG", b"".join([*kept, view[at:]]), _orientation(exif, xmp), exif)
 
 
 def _png(encoded: bytes) -> PixelFile:
@@ -211,7 +229,7 @@ def _png(encoded: bytes) -> PixelFile:
     if not exif and raw_exif:  # ImageMagick's: a name, a length, and the bytes as hexadecimal digits
         digits = b"".join(raw_exif.split(b"\n")[3:])
         exif = bytes.fromhex(digits.decode()) if re.fullmatch(rb"([0-9A-Fa-f]{2})*", digits) else b""
-    return PixelFile("PNG", b"".join(kept), _orientation(exif, xmp))
+    return PixelFile("PNG", b"".join(kept), _orientation(exif, xmp), exif)
 
 
 def _png_text(kind: bytes, content: bytes) -> bytes:
@@ -253,7 +271,7 @@ def _webp(encoded: bytes) -> PixelFile:
         flags = kept[0][8] & ~0b00101100  # clears: has a colour profile, EXIF, XMP
         kept[0] = kept[0][:8] + bytes([flags]) + kept[0][9:]
     content = b"WEBP" + b"".join(kept)
-    return PixelFile("WEBP", b"RIFF" + struct.pack("<I", len(content)) + content, _orientation(exif, xmp))
+    return PixelFile("WEBP", b"RIFF" + struct.pack("<I", len(content)) + content, _orientation(exif, xmp), exif)
 
 
 def _orientation(exif: bytes, xmp: bytes) -> int:

@@ -102,16 +102,31 @@ class Calibration:
         return cls(array[0], array[2:last], array[1], template, array[last:])
 
 
-def calibrate(ids: np.ndarray, rows: np.ndarray, texts: Sequence[str], space: TextSpace, template: str) -> Calibration:
-    """From the ids (n,), rows (n, d) and texts (n) of a store. The result does not depend on their order."""
-    order = np.argsort(ids)[:: max(1, -(-len(ids) // MAX_ROWS))]
+def calibrate(
+    ids: np.ndarray, rows: np.ndarray, texts: Sequence[str], space: TextSpace, template: str, words: np.ndarray | None = None
+) -> Calibration:
+    """From the ids (n,), rows (n, d) and texts (n) of a store, all of them or those of `sampled`. It does not depend on their order.
+
+    words: the `word_vectors`, if they are known already.
+    """
+    order = np.argsort(ids)[:: _step(len(ids))]
     units = rows[order].astype(np.float64)
     units /= np.linalg.norm(units, axis=1, keepdims=True)
     mean = units.mean(axis=0) if len(units) else np.zeros(space.dim)
     centred = units - mean
     covariance = centred.T @ centred / max(len(units), 1)
-    words = word_vectors([texts[at] for at in order.tolist()], space, template)
+    if words is None:
+        words = word_vectors([texts[at] for at in order.tolist()], space, template)
     return Calibration(mean, covariance, words.mean(axis=0) if len(words) else np.zeros(space.dim), template, words)
+
+
+def sampled(ids: np.ndarray) -> np.ndarray:
+    """At most MAX_ROWS of the ids, ascending, evenly spaced: those whose rows the statistics are computed from."""
+    return np.sort(ids)[:: _step(len(ids))]
+
+
+def _step(num: int) -> int:
+    return max(1, -(-num // MAX_ROWS))
 
 
 def word_vectors(texts: Iterable[str], space: TextSpace, template: str) -> np.ndarray:

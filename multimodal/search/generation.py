@@ -6,6 +6,7 @@ S/segments/000000/         see `multimodal.search.segments`
 S/tombstones/000002.npy    (t, 2) int64: segment number and id of each row that is deleted but still in its segment
 S/fusion/000004.npy        (d + 2 + w, d) float64, see `multimodal.search.calibration`; the manifest names the way to combine terms
 S/index/000005/            what the store's engine saved, if it is one whose index is kept; see `multimodal.search.kept`
+S/left_out/000003.parquet  files of the folders that are no pictures of the store, see `multimodal.search.folders`
 """
 
 from __future__ import annotations
@@ -21,11 +22,18 @@ from multimodal.boxes import MANIFEST, Manifest, box_file, check_values, fingerp
 from multimodal.errors import InputError
 
 QUERY = "query"
+PICTURES = "pictures"
+"""In the config of a store that was made of people's own pictures: their folders, and where the export was."""
+VIEWS = "views"
+"""In the config of a store whose vectors are means over several crops of a picture."""
+NEXT_ID = "next_id"
+"""In the counts of a store: larger than every id that it has ever had. Absent in older stores, until they are changed."""
 SEGMENTS = "segments/"
 TOMBSTONES = "tombstones/"
 FUSION = "fusion/"
 INDEX = "index/"
-PART = re.compile(rf"(?:{SEGMENTS}|{INDEX})[0-9]{{6,18}}|(?:{TOMBSTONES}|{FUSION})[0-9]{{6,18}}\.npy")
+LEFT_OUT = "left_out/"
+PART = re.compile(rf"(?:{SEGMENTS}|{INDEX})[0-9]{{6,18}}|(?:{TOMBSTONES}|{FUSION})[0-9]{{6,18}}\.npy|{LEFT_OUT}[0-9]{{6,18}}\.parquet")
 MAX_DIM = 1_000_000
 """No vectors are longer, and memory is taken before the rows of a damaged store are read."""
 _FACTS: Mapping[str, Mapping[str, type]] = {
@@ -33,6 +41,7 @@ _FACTS: Mapping[str, Mapping[str, type]] = {
     "tombstones": {"ids": int, "fingerprint": str},
     "fusion": {"rows": int, "template": str, "class_path": str, "init_args": dict, "figures": dict, "fingerprint": str},
     "index": {"rows": int, "made_with": int, "segments": dict, "figures": dict, "fingerprint": str},
+    "left_out": {"files": int, "fingerprint": str},
 }
 """The facts that a manifest keeps of each part, by the folder that it is in."""
 
@@ -61,6 +70,11 @@ def is_index(name: str) -> bool:
     return name.startswith(INDEX)
 
 
+def is_left_out(name: str) -> bool:
+    """Whether a part of a store's manifest is the list of files that are left out."""
+    return name.startswith(LEFT_OUT)
+
+
 def fusion_fingerprint(array: np.ndarray, facts: Mapping[str, Any]) -> str:
     """Of a calibration and of what the manifest says of it: constants, template and figures."""
     said = {name: value for name, value in facts.items() if name != "fingerprint"}
@@ -77,6 +91,11 @@ def check_manifest(path: Path, manifest: Manifest) -> None:
     if "engine" in manifest.config:
         check_values(path, "config", manifest.config, {"engine": dict})
         check_values(path, "config.engine", manifest.config["engine"], {"class_path": str, "init_args": dict})
+    if PICTURES in manifest.config:
+        check_values(path, "config", manifest.config, {PICTURES: dict})
+        check_values(path, f"config.{PICTURES}", manifest.config[PICTURES], {"folders": list, "export": str})
+        if not all(isinstance(folder, str) and Path(folder).is_absolute() for folder in manifest.config[PICTURES]["folders"]):
+            raise InputError(f"{path / MANIFEST}: config.{PICTURES}.folders: expected absolute paths of folders. Make the store again")
     for name, facts in manifest.parts.items():
         box_file(path, name, may_link=True)  # whether a link leads out of the box is checked when it is opened
         if not PART.fullmatch(name):

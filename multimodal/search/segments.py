@@ -8,7 +8,7 @@ any, `thumbnails.parquet` (id, image). A segment named in a store's manifest is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,8 @@ class Segment:
     """What goes into a segment; row i of everything belongs to ids[i].
 
     ids: (n,) integers, unique. rows: (n, d) float, finite, none of them zero; a store normalises them to unit length.
-    metadata: column -> n scalars (str, int, float, bool or None), at least "name" and "text"; by convention also "group", "key" and "set".
+    metadata: column -> n scalars (str, int, float, bool, datetime or None) or an Arrow array, which keeps its type even if all are None; at
+        least "name" and "text". Pictures of a shard set also have "group", "key" and "set", those of folders what `search.folders` says.
     thumbnails: n encoded pictures (JPEG, WebP, PNG or AVIF bytes, or None for a picture without one), or None for no thumbnails at all.
     """
 
@@ -64,10 +65,7 @@ def unit_rows(rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
 
 def write_segment(folder: Path, segment: Segment) -> dict[str, Any]:
-    """Make the folder, write the files, rows as they are in float16, and return the facts that the store's manifest keeps.
-
-    Facts: rows, columns with their types, size, and a fingerprint over the content.
-    """
+    """Make the folder, write the files, rows as they are in float16, and return the facts that the store's manifest keeps."""
     ids = np.asarray(segment.ids, dtype=np.int64)
     metadata = pa.table({name: _column(name, values) for name, values in segment.metadata.items()})
     folder.mkdir(parents=True)
@@ -77,9 +75,14 @@ def write_segment(folder: Path, segment: Segment) -> dict[str, Any]:
     if segment.thumbnails is not None:
         thumbnails = pa.table({"id": ids, "image": pa.array(list(segment.thumbnails), type=pa.binary())})
         _write_table(folder / "thumbnails.parquet", thumbnails, THUMBNAIL_GROUP, compression="none")  # pictures are compressed already
+    return describe_segment(folder, len(ids), metadata.schema)
+
+
+def describe_segment(folder: Path, num_rows: int, schema: pa.Schema) -> dict[str, Any]:
+    """The facts that a store's manifest keeps of a segment that was written: rows, columns with their types, size, and a fingerprint."""
     return {
-        "rows": len(ids),
-        "columns": {column.name: str(column.type) for column in metadata.schema},
+        "rows": num_rows,
+        "columns": {column.name: str(column.type) for column in schema},
         "size_bytes": sum(path.stat().st_size for path in _files(folder)),
         "fingerprint": fingerprint_segment(folder),
     }
@@ -111,6 +114,21 @@ class SegmentReader:
             _check_array(rows, (len(self.ids), self.dim), np.float16)
         return rows
 
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The metadata as an Arrow table of n rows: all columns, or those of the given ones that this segment has."""
+        path = self._file("metadata.parquet")
+        with reading(path), pq.ParquetFile(path) as file:
+            if file.metadata.num_rows != len(self.ids):
+                raise ValueError(f"holds {file.metadata.num_rows} rows; expected {len(self.ids)}")
+            there = file.schema_arrow.names
+            return file.read(columns=there if columns is None else [name for name in columns if name in there])
+
+    def batches(self, num_rows: int) -> Iterator[pa.RecordBatch]:
+        """All metadata, a few rows at a time."""
+        path = self._file("metadata.parquet")
+        with reading(path), pq.ParquetFile(path) as file:
+            yield from file.iter_batches(batch_size=num_rows)
+
     def metadata(self, columns: Sequence[str] | None = None, positions: np.ndarray | None = None) -> dict[str, list[Any]]:
         """Column -> values at the positions (None for all); a column that this segment does not have is all None."""
         return _read_table(self._file("metadata.parquet"), columns, positions, len(self.ids))
@@ -124,6 +142,10 @@ class SegmentReader:
             if name not in file.schema_arrow.names:
                 return pa.chunked_array([pa.nulls(len(self.ids))])
             return file.read(columns=[name]).column(name)
+
+    @property
+    def has_thumbnails(self) -> bool:
+        return self._file("thumbnails.parquet").is_file()
 
     def thumbnails(self, positions: np.ndarray) -> list[bytes | None]:
         """The encoded pictures at the positions, None for a picture without one."""
@@ -160,7 +182,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _column(name: str, values: Sequence[Any]) -> pa.Array:
     try:
-        array = pa.array(list(values))
+        array = values if isinstance(values, pa.Array) else pa.array(list(values))
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
         raise InputError(f"metadata column {name}: wanted values of one scalar type: {error}") from None
     if pa.types.is_nested(array.type):

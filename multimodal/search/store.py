@@ -21,10 +21,12 @@ from multimodal.boxes import MANIFEST, box_file, fingerprint_bytes, read_manifes
 from multimodal.boxes.arrays import read_array
 from multimodal.errors import InputError
 from multimodal.search.asking import ask
-from multimodal.search.calibration import TEMPLATES, Calibration, calibrate
+from multimodal.search.calibration import TEMPLATES, Calibration, calibrate, sampled
 from multimodal.search.cutoff import Reach, reach_of
 from multimodal.search.fusion import Fusion, default_fusion, make_fusion
 from multimodal.search.generation import (
+    NEXT_ID,
+    PICTURES,
     QUERY,
     SEGMENTS,
     check_manifest,
@@ -110,6 +112,23 @@ class Store:
     @property
     def family(self) -> str:
         return str(self.manifest.config["family"])
+
+    @property
+    def next_id(self) -> int:
+        """Larger than every id that the store has ever had, so that it can be given to a new picture."""
+        every = [int(segment.ids.max()) + 1 for segment in self.segments if len(segment.ids)]
+        return max([self.manifest.counts.get(NEXT_ID, 0), *every])
+
+    @property
+    def ids_fingerprint(self) -> str:
+        """Of the ids, in whatever order: a picture that changes gets another id, so equal ones mean equal rows."""
+        return fingerprint_bytes(np.sort(self.ids).tobytes())
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the store keeps a calibration of the pictures that it has now."""
+        kept = self.fitted
+        return kept is not None and kept["rows"] == len(self) and kept.get("ids") in (None, self.ids_fingerprint)
 
     @property
     def sources(self) -> dict[str, str]:
@@ -283,8 +302,12 @@ class Store:
         """The calibration of the rows as they are now. template: by default that of the store, or of its family."""
         if template is None:
             template = TEMPLATES.get(self.family, "{}") if self.fitted is None else self.fitted["template"]
-        texts = [text or "" for text in self.column("text")] if "text" in self.columns else [""] * len(self)
-        return calibrate(self.ids, self.rows, texts, self.query_space, template)
+        ids = sampled(self.ids)
+        if PICTURES in self.manifest.config and self.fitted is not None and self.fitted["template"] == template:
+            words = self.calibration.words  # it has no texts, so these do not change, and no encoder is loaded for them
+            return calibrate(ids, self.take(ids), [], self.query_space, template, words)
+        texts = [str(record["text"] or "") for record in self.records(ids, ["text"])]
+        return calibrate(ids, self.take(ids), texts, self.query_space, template)
 
     @property
     def rows(self) -> np.ndarray:

@@ -9,12 +9,13 @@ with StoreWriter("S") as writer:
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from multimodal.boxes import (
     Manifest,
@@ -33,21 +34,27 @@ from multimodal.errors import InputError
 from multimodal.machine.portable import lock_file
 from multimodal.onnx import KIND as NETWORK
 from multimodal.onnx import network_boxes
+from multimodal.search.folders import write_left_out
 from multimodal.search.fusion import Fusion, describe_fusion
 from multimodal.search.generation import (
     FUSION,
     INDEX,
+    LEFT_OUT,
+    NEXT_ID,
     PART,
+    PICTURES,
     QUERY,
     SEGMENTS,
     TOMBSTONES,
     fusion_fingerprint,
     is_fusion,
     is_index,
+    is_left_out,
     is_segment,
     is_tombstones,
     segment_name,
 )
+from multimodal.search.joining import schema_of, write_joined
 from multimodal.search.kept import Covered, is_needed, recipe_of, write_index
 from multimodal.search.segments import Segment, SegmentReader, column_type, name_some, unit_rows, write_segment
 from multimodal.search.store import Store
@@ -58,6 +65,10 @@ if TYPE_CHECKING:
 
 EXACT = "multimodal.search.flat.FlatEngine"
 """The engine of a store that names none."""
+
+
+DESCRIBED_TOGETHER = 1024
+"""Pictures of one new segment, when many get other metadata."""
 
 
 def create_store(
@@ -136,7 +147,8 @@ class StoreWriter:
         read_manifest(self.path, kind="store")
 
     def __enter__(self) -> StoreWriter:
-        for name in (SEGMENTS, TOMBSTONES, FUSION, INDEX, QUERY):  # a link may lead to other people's files, and a writer removes old ones
+        for name in (SEGMENTS, TOMBSTONES, FUSION, INDEX, LEFT_OUT, QUERY):
+            # a link may lead to other people's files, and a writer removes old ones
             if (self.path / name.rstrip("/")).is_symlink():
                 raise InputError(f"{self.path / name}: is a link, and a store with links cannot be changed. Copy the store")
         try:
@@ -159,18 +171,55 @@ class StoreWriter:
         made_from: name -> fingerprint of what the rows were computed from (a shard); `Store.sources` returns it, so that a job that is
         run again knows what is done.
         """
+        self.change(add=segment, made_from=made_from)
+
+    def delete(self, ids: Sequence[int] | np.ndarray) -> None:
+        """Delete pictures. Their rows stay on disk, unused, until `compact`. InputError if an id is not in the store."""
+        self.change(delete=ids)
+
+    def change(
+        self,
+        delete: Sequence[int] | np.ndarray = (),
+        describe: pa.Table | None = None,
+        add: Segment | None = None,
+        made_from: Mapping[str, str] | None = None,
+        left_out: pa.Table | None = None,
+        next_id: int = 0,
+        pictures: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Several changes as one generation.
+
+        delete, add, made_from: see `delete` and `append`. describe: a column `id`, and metadata columns whose values replace those of these
+        pictures; ids, rows and thumbnails stay as they are. next_id: one that the ids given later are not below.
+        left_out, pictures: of a store of people's own pictures, see `multimodal.search.folders`, in place of those before.
+        """
+        new = {} if describe is None else self._described(describe)
+        described = [] if describe is None else describe["id"].to_pylist()
+        going = np.unique(np.asarray([*described, *np.asarray(delete).tolist()], dtype=np.int64))
+        parts = {**(self._without(going) if len(going) else self.store.manifest.parts), **new}
+        if add is not None:
+            name, facts = self._added(add, self.store.manifest.counts["next_segment"] + len(new))
+            parts[name] = {**facts, "made_from": dict(made_from or {})}
+            next_id = max([next_id, *(np.asarray(add.ids) + 1).tolist()])
+        if left_out is not None:
+            parts = {part: facts for part, facts in parts.items() if not is_left_out(part)}
+            if len(left_out):
+                name = f"{LEFT_OUT}{self.store.manifest.counts['generation'] + 1:06d}.parquet"
+                parts[name] = write_left_out(self.path / name, left_out)
+        config = self.store.manifest.config if pictures is None else {**self.store.manifest.config, PICTURES: dict(pictures)}
+        self._commit(parts, next_id, config)
+
+    def _added(self, segment: Segment, number: int) -> tuple[str, dict[str, Any]]:
         if segment.rows.shape[1] != self.store.dim:
             raise InputError(f"{self.path}: rows have {segment.rows.shape[1]} dimensions, the store has {self.store.dim}")
         if repeated := np.intersect1d(segment.ids, self.store.ids).tolist():
             raise InputError(f"{self.path}: ids must be unique in a store; these are in it already: {name_some(repeated)}")
         self._check_types(segment)
         rows = unit_rows(segment.rows, segment.ids).astype(np.float16)
-        name, facts = self._write(replace(segment, rows=rows))
-        self._commit({**self.store.manifest.parts, name: {**facts, "made_from": dict(made_from or {})}})
+        return self._write(replace(segment, rows=rows), number)
 
-    def delete(self, ids: Sequence[int] | np.ndarray) -> None:
-        """Delete pictures. Their rows stay on disk, unused, until `compact`. InputError if an id is not in the store."""
-        going = np.unique(np.asarray(ids, dtype=np.int64))
+    def _without(self, going: np.ndarray) -> dict[str, Mapping[str, Any]]:
+        """The parts of the generation without some pictures, whose ids (g,) are unique."""
         if missing := np.setdiff1d(going, self.store.ids).tolist():
             raise InputError(f"{self.path}: no picture with id {name_some(missing)}")
         by_segment = [(segment.number, np.intersect1d(going, ids)) for segment, ids in self.store.live()]
@@ -179,23 +228,44 @@ class StoreWriter:
         name = f"{TOMBSTONES}{self.store.manifest.counts['generation'] + 1:06d}.npy"
         write_array(self.path / name, tombstones)
         kept = {part: facts for part, facts in self.store.manifest.parts.items() if not is_tombstones(part)}
-        self._commit({**kept, name: {"ids": len(tombstones), "fingerprint": fingerprint_bytes(tombstones.tobytes())}})
+        return {**kept, name: {"ids": len(tombstones), "fingerprint": fingerprint_bytes(tombstones.tobytes())}}
+
+    def _described(self, table: pa.Table) -> dict[str, Any]:
+        """New segments with the pictures of a table, of at most DESCRIBED_TOGETHER each, and what the manifest says of them."""
+        schema = schema_of(self.store)
+        first = self.store.manifest.counts["next_segment"]
+        made: dict[str, Any] = {}
+        for start in range(0, len(table), DESCRIBED_TOGETHER):
+            some = table.slice(start, DESCRIBED_TOGETHER)
+            ids = some["id"].to_numpy()
+            records = self.store.records(ids, schema.names)
+            metadata = {
+                field.name: some[field.name].combine_chunks()
+                if field.name in some.column_names
+                else pa.array([record[field.name] for record in records], field.type)
+                for field in schema
+            }
+            thumbnails = self.store.thumbnails(ids)
+            given = thumbnails if any(thumbnail is not None for thumbnail in thumbnails) else None
+            segment = Segment(ids, self.store.take(ids), metadata, given)
+            self._check_types(segment)
+            name, facts = self._write(segment, first + len(made))
+            made[name] = {**facts, "made_from": {}}
+        return made
 
     def compact(self) -> None:
-        """Rewrite the live rows as one segment, in their order, without tombstones. Metadata and thumbnails pass through memory.
+        """Rewrite the live rows as one segment, in their order, without tombstones. Memory is that of some thousand rows and all ids.
 
         The index of the rewritten rows is made before they become a generation, so that no reader meets a store without one.
         """
         store = self.store
-        metadata = {name: store.column(name) for name in store.columns}
-        thumbnails = store.thumbnails(store.ids)
-        kept = {part: facts for part, facts in store.manifest.parts.items() if is_fusion(part)}
+        gone = (is_segment, is_tombstones, is_index)
+        kept = {part: facts for part, facts in store.manifest.parts.items() if not any(is_it(part) for is_it in gone)}
         recipe = recipe_of(store.manifest.config) if any(map(is_index, store.manifest.parts)) else None
         if not len(store):
             self._commit({**kept, **self._index(recipe, {}, [])})
             return
-        given = thumbnails if any(thumbnail is not None for thumbnail in thumbnails) else None
-        name, facts = self._write(Segment(store.ids, store.rows, metadata, given))
+        name, facts = self._make(store.manifest.counts["next_segment"], lambda folder: write_joined(folder, store))
         segment = SegmentReader(self.path / name, facts["rows"], store.dim)
         index = self._index(recipe, {name: facts["fingerprint"]}, [(segment, np.arange(len(store)))])
         self._commit({name: {**facts, "made_from": store.sources}, **kept, **index})
@@ -215,7 +285,7 @@ class StoreWriter:
         segments = {name: facts["fingerprint"] for name, facts in store.manifest.parts.items() if is_segment(name)}
         index = self._index(recipe_of(config), segments, store.live_positions, anew or not is_same)
         kept = {part: facts for part, facts in store.manifest.parts.items() if not is_index(part)}
-        self._commit({**kept, **index}, config)
+        self._commit({**kept, **index}, config=config)
 
     def _index(
         self, recipe: EngineRecipe | None, segments: Mapping[str, str], live: Covered, anew: bool = False
@@ -244,6 +314,7 @@ class StoreWriter:
             "template": calibration.template,
             **describe_fusion(store.fusion if fusion is None else fusion),
             "figures": dict((store.fitted or {}).get("figures", {}) if figures is None else figures),
+            "ids": store.ids_fingerprint,
         }
         if (reach := store.reached(calibration)) is not None:
             facts["reach"] = reach.as_json()
@@ -260,22 +331,28 @@ class StoreWriter:
                 if "null" not in (before, now) and before != now:
                     raise InputError(f"{self.path}: metadata column {column} is {now} here and {before} in {name}")
 
-    def _write(self, segment: Segment) -> tuple[str, dict[str, Any]]:
+    def _write(self, segment: Segment, number: int) -> tuple[str, dict[str, Any]]:
+        return self._make(number, lambda folder: write_segment(folder, segment))
+
+    def _make(self, number: int, write: Callable[[Path], dict[str, Any]]) -> tuple[str, dict[str, Any]]:
         """Write a segment under a number that no generation has used. Files that a killed writer left under it are removed first."""
-        name = segment_name(self.store.manifest.counts["next_segment"])
+        name = segment_name(number)
         folder = self.path / name
         if folder.is_symlink():
             raise InputError(f"{folder}: is a link to {folder.resolve()}, and a new segment would be written there. Remove the link")
         if folder.exists():
             shutil.rmtree(folder)
         try:
-            return name, write_segment(folder, segment)
+            return name, write(folder)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
 
-    def _commit(self, parts: Mapping[str, Mapping[str, Any]], config: Mapping[str, Any] | None = None) -> None:
-        """Make the parts the next generation; then remove the files that neither it nor the previous one names. config: a new one."""
+    def _commit(self, parts: Mapping[str, Mapping[str, Any]], next_id: int = 0, config: Mapping[str, Any] | None = None) -> None:
+        """Make the parts the next generation; then remove the files that neither it nor the previous one names.
+
+        next_id: see `change`. config: of the manifest, by default as before.
+        """
         before = self.store.manifest
         segments = [facts["rows"] for name, facts in parts.items() if is_segment(name)]
         deleted = sum(facts["ids"] for name, facts in parts.items() if is_tombstones(name))
@@ -285,9 +362,10 @@ class StoreWriter:
             "deleted": deleted,
             "generation": before.counts["generation"] + 1,
             "next_segment": max([before.counts["next_segment"], *used]),
+            NEXT_ID: max(self.store.next_id, next_id),
         }
         write_manifest(self.path, Manifest("store", before.config if config is None else config, counts, before.made_from, parts))
-        for folder in (SEGMENTS, TOMBSTONES, FUSION, INDEX):
+        for folder in (SEGMENTS, TOMBSTONES, FUSION, INDEX, LEFT_OUT):
             for path in (self.path / folder).glob("[0-9]*"):
                 if folder + path.name not in {*parts, *before.parts} and PART.fullmatch(folder + path.name):
                     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

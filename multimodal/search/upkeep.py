@@ -1,0 +1,85 @@
+"""`multimodal store delete` and `multimodal store compact`: a finished store, made smaller.
+
+multimodal store delete stores/photos --ids 3 5
+multimodal store compact stores/photos
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from multimodal.errors import InputError
+from multimodal.search.folders import DELETED, FILE, LEFT_OUT_SCHEMA, left_out
+from multimodal.search.generation import PICTURES
+from multimodal.search.store import Store
+from multimodal.search.writing import StoreWriter
+
+
+def delete(store: Path, ids: Sequence[int] = (), paths: Sequence[str] = (), trust: Sequence[str] = ()) -> None:
+    """Delete pictures from a store. Files are not touched, and ids are not given again.
+
+    Of a store of folders, `multimodal rescan` leaves the files out from then on; `multimodal rescan --restore` takes them again.
+    The vectors stay on disk until `multimodal store compact`.
+
+      multimodal store delete stores/photos --ids 3 5
+      multimodal store delete stores/photos --paths "Screenshots/*"
+
+    Args:
+        store: the store's folder.
+        ids: of the pictures, as `multimodal search` prints them.
+        paths: patterns of paths, as the column path has them (of a shard set: the column name); * stands for anything, also for folders.
+        trust: packages whose engine the store names. Their code is run.
+    """
+    if not (ids or paths):
+        raise InputError("which pictures? Give --ids, or --paths with patterns. See: multimodal store delete --help")
+    with StoreWriter(store, trust) as writer:
+        going = sorted({*ids, *(id for pattern in paths for id in _matching(writer.store, pattern))})
+        remember(writer, going)
+        left = len(writer.store)
+    print(f"{store}: {len(going):,} pictures deleted, {left:,} left", file=sys.stderr)
+
+
+def remember(writer: StoreWriter, ids: Sequence[int]) -> None:
+    """Delete pictures; of a store of folders, keep their files out of it from then on. InputError if an id is not in the store."""
+    if PICTURES not in writer.store.manifest.config:
+        writer.delete(ids)
+        return
+    tables = [left_out(writer.store)]
+    for segment, live in writer.store.live_positions:
+        at = live[np.isin(segment.ids[live], ids)]
+        table = segment.table(FILE).take(pa.array(at)).append_column("reason", pa.array([DELETED] * len(at), pa.string()))
+        tables.append(table.select(LEFT_OUT_SCHEMA.names))
+    writer.change(delete=ids, left_out=pa.concat_tables(tables))
+
+
+def compact(store: Path, trust: Sequence[str] = ()) -> None:
+    """Rewrite a store without its deleted pictures, as one segment. Ids stay, and are not given again.
+
+    A search that is running goes on: the old files stay until the next change.
+
+      multimodal store compact stores/photos
+
+    Args:
+        store: the store's folder.
+        trust: packages whose engine the store names. Their code is run.
+    """
+    with StoreWriter(store, trust) as writer:
+        num = len(writer.store.segments)
+        deleted = len(writer.store.deleted)
+        if num > 1 or deleted:
+            writer.compact()
+        print(f"{store}: {len(writer.store):,} pictures in one segment, {num:,} before; {deleted:,} deleted rows removed", file=sys.stderr)
+
+
+def _matching(store: Store, pattern: str) -> list[int]:
+    column = "path" if "path" in store.columns else "name"
+    found = [id for id, path in zip(store.ids.tolist(), store.column(column), strict=True) if fnmatchcase(path or "", pattern)]
+    if not found:
+        raise InputError(f"{store.path}: no {column} is like {pattern!r}. In a shell, quote the pattern: --paths '{pattern}'")
+    return found
