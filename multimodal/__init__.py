@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from multimodal.jobs import export_pretrained as export_pretrained
     from multimodal.jobs import fit as fit
     from multimodal.jobs import index as index
+    from multimodal.jobs import index_pictures as index_pictures
     from multimodal.jobs import make_columns as make_columns
     from multimodal.jobs import make_shards as make_shards
     from multimodal.jobs import push as push
+    from multimodal.jobs import rescan as rescan
     from multimodal.jobs import verify as verify
     from multimodal.opening import open as open
     from multimodal.pairs import Hit as Hit
@@ -58,9 +60,11 @@ _NAMES = {
         "export_pretrained",
         "fit",
         "index",
+        "index_pictures",
         "make_columns",
         "make_shards",
         "push",
+        "rescan",
         "verify",
     ),
     "multimodal.opening": ("open",),

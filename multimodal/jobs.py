@@ -26,6 +26,7 @@ from multimodal.opening import open as open_box
 from multimodal.urls import is_url
 
 if TYPE_CHECKING:
+    from multimodal.embed.photos import Changes
     from multimodal.evaluate.classes import ClassRow
     from multimodal.evaluate.retrieval import RetrievalRow
     from multimodal.export.model import Export
@@ -128,6 +129,27 @@ def index(export: Export | PathLike, shards: AnySet, output: PathLike, **setting
     store = typing.cast("Store", open_box(made, settings.get("trust", ())))
     store.attach(_opened_set(shards, settings))
     return store
+
+
+def index_pictures(export: Export | PathLike, pictures: PathLike | Sequence[PathLike], output: PathLike, **settings: Any) -> Store:
+    """Run an export over the pictures in folders, without captions, and keep the vectors as a store: `multimodal index --pictures`.
+
+    pictures: a folder, or several. Hits show whole pictures, from these folders. A store that exists gets what has changed in them.
+    """
+    with needing("train", "indexing pictures"):
+        from multimodal.embed.photos import index_pictures as verb
+    folders = [Path(one) for one in ([pictures] if isinstance(pictures, str | os.PathLike) else pictures)]
+    made = _call(verb, export=export, pictures=folders, output=output, **settings)
+    store = typing.cast("Store", open_box(made, settings.get("trust", ())))
+    store.attach(folder={name: name for name in map(os.path.abspath, map(os.path.expanduser, folders))})
+    return store
+
+
+def rescan(store: Store | PathLike, **settings: Any) -> Changes:
+    """Make a store of folders equal to them again: `multimodal rescan`. Returns the numbers of what was done; open the store again."""
+    with needing("search", "scanning pictures"):
+        from multimodal.embed.photos import rescan as verb
+    return typing.cast("Changes", _call(verb, store=store, **settings))
 
 
 def evaluate(store: Store | PathLike, shards: AnySet, **settings: Any) -> list[RetrievalRow]:

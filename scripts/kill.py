@@ -56,9 +56,20 @@ ROAD = {
     "fit": ("run", "multimodal fit --config recipe.yaml --data.shards set --run run"),
     "export": ("export", "multimodal export --run run --space space --output export"),
     "index": ("store", "multimodal index --export export --shards set --output store --device cpu"),
+    "index-pictures": (
+        "photo-store",
+        "multimodal index --pictures {whole}/photos --export {whole}/export --output photo-store --device cpu --segment-size 7",
+    ),
+    "index-album": (
+        "album-store",
+        "multimodal index --pictures {whole}/album --export {whole}/export --output album-store --device cpu --segment-size 7",
+    ),
+    "rescan": ("rescanned-store", "multimodal rescan rescanned-store --device cpu --segment-size 7"),
 }
-"""Job -> the box that it makes, and its command, in the order of the road."""
-KILLED = ("make-shards", "make-columns", "embed", "index", "fit")
+"""Job -> the box that it makes, and its command, in the order of the road. A store of folders knows them by their absolute paths."""
+BEGINS_AS = {"rescan": "album-store"}
+"""Job -> the box that its own begins as a copy of. After `index-album`, the folder is changed."""
+KILLED = ("make-shards", "make-columns", "embed", "index", "index-pictures", "rescan", "fit")
 PRELOADED = (
     "data_prep.__main__",
     "data_prep.shards.job",
@@ -66,6 +77,7 @@ PRELOADED = (
     "data_prep.spaces.job",
     "multimodal.cli",
     "multimodal.embed.columns",
+    "multimodal.embed.photos",
     "multimodal.embed.stores",
     "multimodal.export.model",
     "multimodal.training.door",
@@ -84,6 +96,25 @@ def draw(folder: Path) -> None:
             picture.paste(rgb, (place, place, place + 30, place + 20))
             picture.save(folder / f"{colour}-{place:02d}.png")
             (folder / f"{colour}-{place:02d}.txt").write_text(f"a {colour} box at {place} on white paper\n")
+
+
+def change_album(folder: Path) -> None:
+    """New, changed, moved, renamed and removed pictures, and some that cannot be read."""
+    from PIL import Image
+
+    for number, path in enumerate(sorted(folder.glob("*.png"))):
+        match number % 6:
+            case 0:
+                path.unlink()
+            case 1:
+                (folder / "moved").mkdir(exist_ok=True)
+                path.rename(folder / "moved" / path.name)
+            case 2:
+                Image.new("RGB", (48, 48), (number, 99, 99)).save(path)
+            case 3:
+                Image.new("RGB", (48, 48), (99, 99, number)).save(folder / f"new-{path.name}")
+            case 4:
+                (folder / f"broken-{path.name}").write_bytes(b"broken")
 
 
 def start(command: str, folder: Path) -> int:
@@ -158,11 +189,18 @@ def _equal(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
+def begin(job: str, folder: Path) -> None:
+    """What the box of a job is before it."""
+    if job in BEGINS_AS:
+        shutil.copytree(folder / BEGINS_AS[job], folder / ROAD[job][0])
+
+
 def trial(job: str, whole: Path, folder: Path, takes_s: float, chance: random.Random) -> tuple[int, list[str]]:
     """Kill a job once or twice and let it finish; returns how many kills hit it, and what differs."""
-    box, command = ROAD[job]
+    box, command = ROAD[job][0], ROAD[job][1].format(whole=whole)
     shutil.copytree(whole, folder, ignore=lambda at, names: ["log"] if Path(at) == whole else [])
     shutil.rmtree(folder / box)
+    begin(job, folder)
     hits = 0
     for _ in range(chance.randint(1, 2)):
         status = end(start(command, folder), chance.uniform(0, takes_s))
@@ -190,11 +228,15 @@ def main() -> int:
         whole.mkdir()
         draw(whole / "photos")
         (whole / "recipe.yaml").write_text(RECIPE)
+        draw(whole / "album")
         for job, (_, command) in ROAD.items():
+            begin(job, whole)
             began = time.monotonic()
-            if status := end(start(command, whole)):
+            if status := end(start(command.format(whole=whole), whole)):
                 sys.exit(f"error: {command} ended with {status}\n{(whole / 'log').read_text(errors='replace')}")
             takes_s[job] = time.monotonic() - began
+            if job == "index-album":
+                change_album(whole / "album")
         for number in range(given.trials):
             job = given.jobs[number % len(given.jobs)]
             folder = Path(scratch, f"trial{number}")

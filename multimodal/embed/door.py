@@ -115,6 +115,7 @@ def rescan_verb(
     device: str | None = None,
     template: str | None = None,
     trust: Sequence[str] = (),
+    segment_size: int = 1024,
 ) -> None:
     """Make a store of folders (`multimodal index --pictures`) equal to them again.
 
@@ -135,7 +136,8 @@ def rescan_verb(
         device: cpu, cuda:0 ...; by default the accelerator if there is one.
         template: what a short query is embedded in, see `multimodal index`; by default as it is.
         trust: your own packages whose classes the export or the store names. Their code is run.
+        segment_size: how many new files are kept at a time, which is what a stopped job may lose.
     """
     from multimodal.embed.photos import rescan
 
-    rescan(store, export, remove_missing_folders, restore, batch_size, num_threads, device, template, trust)
+    rescan(store, export, remove_missing_folders, restore, batch_size, num_threads, device, template, trust, segment_size)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from multimodal.boxes import MANIFEST, atomic_write, box_file, fingerprint_file, reading
+from multimodal.boxes import MANIFEST, atomic_write, box_file, fingerprint_bytes, fingerprint_file, reading
 from multimodal.errors import InputError
 from multimodal.search.generation import PICTURES, is_left_out
 
@@ -107,3 +107,38 @@ def _column(store: Store, table: pa.Table, name: str) -> pa.Array:
             "Make the store again"
         )
     return table[name]
+
+
+def attached(store: Store, folder: str | Path | Mapping[str, str | Path]) -> dict[str, Path]:
+    """Folder as the store calls it -> where it is. InputError if it is not one of the store's, or not there."""
+    of_store = folders_of(store)
+    if not isinstance(folder, Mapping):
+        if len(of_store) > 1 and str(folder) not in of_store:
+            named = {of_store[0]: str(folder)}
+            raise InputError(f"{store.path}: has several folders, so say which one this is: store.attach(folder={named})")
+        folder = {str(folder) if str(folder) in of_store else of_store[0]: folder}
+    if unknown := [name for name in folder if name not in of_store]:
+        raise InputError(f"{store.path}: was not made of the folder {unknown[0]}. Its folders are: {', '.join(of_store)}")
+    found = {name: Path(place).expanduser() for name, place in folder.items()}
+    if absent := [place for place in found.values() if not place.is_dir()]:
+        raise InputError(f"{absent[0]}: is no folder. Give the folder that the pictures are in now")
+    return found
+
+
+def whole_picture(store: Store, id: int) -> bytes | None:
+    """The file of a picture, None if its folder is not attached. InputError if it is gone, or not the one that was indexed.
+
+    A store may be somebody else's: its paths stay inside the attached folder, and a file is given out by its content alone.
+    """
+    [record] = store.records([id], ("folder", "path", "content"))
+    place = store.folders.get(record["folder"])
+    if place is None:
+        return None
+    path = box_file(place, record["path"], may_link=True)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}. What has changed in the folder is found by: multimodal rescan {store.path}") from None
+    if fingerprint_bytes(content) != record["content"]:
+        raise InputError(f"{path}: has changed since it was indexed. Run: multimodal rescan {store.path}")
+    return content

@@ -23,6 +23,7 @@ from multimodal.errors import InputError
 from multimodal.search.asking import ask
 from multimodal.search.calibration import TEMPLATES, Calibration, calibrate, sampled
 from multimodal.search.cutoff import Reach, reach_of
+from multimodal.search.folders import attached, whole_picture
 from multimodal.search.fusion import Fusion, default_fusion, make_fusion
 from multimodal.search.generation import (
     NEXT_ID,
@@ -66,6 +67,8 @@ class Store:
         self.trust = tuple(trust)
         self.shards: ShardSet | None = None
         """The set that the pictures came from, if it was attached."""
+        self.folders: Mapping[str, Path] = {}
+        """Where the folders are that the pictures came from, by their names in the store, if they were attached."""
         known = {} if before is None else {segment.number: segment for segment in before.segments}
         while True:
             self.manifest = read_manifest(self.path, kind="store")
@@ -143,7 +146,7 @@ class Store:
         return f"Store({str(self.path)!r}: {len(self):,} pictures, {self.family}, {self.dim} dimensions{attached})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (self.path, self.trust, self.shards)
+        return _reopened, (self.path, self.trust, self.shards, self.folders)
 
     def search(
         self,
@@ -175,8 +178,20 @@ class Store:
         """
         return ask(self, query, k, model, where, images, fusion, joined, order, cut_off, fold)
 
-    def attach(self, shards: ShardSet) -> None:
-        """Let hits show whole pictures, from the shard set that the store was made from. InputError if its shards are others."""
+    def attach(self, shards: ShardSet | None = None, folder: str | Path | Mapping[str, str | Path] | None = None) -> None:
+        """Let hits show whole pictures, from where the store was made from: a shard set, or folders of people's own pictures.
+
+        shards: InputError if its shards are others. folder: where the store's folder is now; of a store of several folders, the folder as
+        the store calls it -> where it is. No other file is read for a hit, and none that has changed since.
+        """
+        if (shards is None) == (folder is None):
+            raise InputError(
+                "attach the shard set, or the folder, that the store was made from: store.attach(shards), store.attach(folder=...)"
+            )
+        if folder is not None:
+            self.folders = attached(self, folder)
+            return
+        assert shards is not None
         there = set(shards.fingerprints.values())
         if missing := [name for name, fingerprint in self.sources.items() if fingerprint not in there]:
             raise InputError(
@@ -186,10 +201,13 @@ class Store:
         self.shards = shards
 
     def picture_bytes(self, id: int) -> bytes | None:
-        """The encoded picture of an id: the whole one if a shard set is attached, else its thumbnail, or None if it has none.
+        """The encoded picture of an id: the whole one if its shard set or folder is attached, else its thumbnail, or None if it has none.
 
-        InputError if the order of the set's shards has changed since the store was made.
+        InputError if the order of the set's shards, or the file, has changed since the store was made.
         """
+        if self.folders:
+            whole = whole_picture(self, id)
+            return self.thumbnails([id])[0] if whole is None else whole
         if self.shards is None:
             return self.thumbnails([id])[0]
         [record] = self.records([id], ("name", "key"))
@@ -406,7 +424,7 @@ class Store:
         return found
 
 
-def _reopened(path: Path, trust: Sequence[str], shards: ShardSet | None) -> Store:
+def _reopened(path: Path, trust: Sequence[str], shards: ShardSet | None, folders: Mapping[str, Path]) -> Store:
     store = Store(path, trust=trust)
-    store.shards = shards
+    store.shards, store.folders = shards, folders
     return store

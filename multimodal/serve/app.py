@@ -28,6 +28,7 @@ from multimodal.search.grammar import parse_steps
 from multimodal.search.query import answer, as_json
 from multimodal.search.store import Store
 from multimodal.serve.connections import Impatient, KnownHosts
+from multimodal.serve.generations import Newest
 from multimodal.serve.page import Asked, search_page
 
 PAGE_HITS = 48
@@ -45,8 +46,8 @@ def serve(
 ) -> None:
     """Search a store of pictures in a browser, until Ctrl-C.
 
-    The store is served as it is now; restart to see pictures that are added later. There is no login: anyone who can reach the address sees
-    the store's thumbnails and texts, but no other file.
+    Pictures that are added or removed later (`multimodal index`, `multimodal rescan`) are seen without a restart. There is no login: anyone
+    who can reach the address sees the store's thumbnails and texts, but no other file.
 
     Args:
         store: the store's folder.
@@ -67,7 +68,7 @@ def serve(
 
 
 def make_app(store: Store, hosts: Sequence[str] | None = None) -> FastAPI:
-    """The application over one generation of a store.
+    """The application over a store, always its newest generation.
 
     hosts: host names that it accepts, see `KnownHosts`; None if the server around it checks them. One query runs at a time, in its own
     thread: text spaces and engines are never called from two threads, and thumbnails do not wait for a query.
@@ -75,11 +76,12 @@ def make_app(store: Store, hosts: Sequence[str] | None = None) -> FastAPI:
     app = FastAPI(title="multimodal", docs_url=None, redoc_url=None, openapi_url=None)  # FastAPI's own pages load scripts from a CDN
     if hosts is not None:
         app.add_middleware(KnownHosts, hosts=hosts)
-    one_at_a_time = asyncio.Lock()
+    one_at_a_time, stores = asyncio.Lock(), Newest(store)
 
-    async def answered(asked: Asked, k: int) -> Answer:
+    async def answered(asked: Asked, k: int) -> tuple[Store, Answer]:
+        """With the generation that answered."""
         async with one_at_a_time:
-            return await run_in_threadpool(_answer, store, asked, k)
+            return await run_in_threadpool(stores.answered, lambda store: (store, _answer(store, asked, k)))
 
     @app.exception_handler(RequestValidationError)
     async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -90,11 +92,13 @@ def make_app(store: Store, hosts: Sequence[str] | None = None) -> FastAPI:
     async def page(q: str = "", where: str = "", order: str = "", cut_off: str = "", fold: str = "") -> HTMLResponse:
         asked = Asked(q, where, order, cut_off, fold)
         if not q.strip():
+            store = await run_in_threadpool(stores.current)
             return HTMLResponse(search_page(asked, len(store), store.columns), headers=HEADERS)
         try:
-            found = await answered(asked, PAGE_HITS)
+            store, found = await answered(asked, PAGE_HITS)
             there = [thumbnail is not None for thumbnail in store.thumbnails([hit.id for hit in found.hits])]
         except InputError as error:
+            store = await run_in_threadpool(stores.current)
             return HTMLResponse(search_page(asked, len(store), store.columns, error=str(error)), status_code=400, headers=HEADERS)
         return HTMLResponse(search_page(asked, len(store), store.columns, found, there), headers=HEADERS)
 
@@ -108,7 +112,7 @@ def make_app(store: Store, hosts: Sequence[str] | None = None) -> FastAPI:
         fold: str = "",
     ) -> Response:
         try:
-            found = await answered(Asked(q, where, order, cut_off, fold), k)
+            _, found = await answered(Asked(q, where, order, cut_off, fold), k)
             return Response(as_json(q, found), media_type="application/json", headers=HEADERS)
         except InputError as error:
             return JSONResponse({"error": str(error)}, status_code=400, headers=HEADERS)
@@ -116,7 +120,8 @@ def make_app(store: Store, hosts: Sequence[str] | None = None) -> FastAPI:
     @app.get("/thumbnails/{id}")
     async def thumbnail(id: str) -> Response:
         try:
-            [picture] = store.thumbnails([int(id)])
+            number = int(id)
+            [picture] = await run_in_threadpool(stores.answered, lambda store: store.thumbnails([number]))
         except InputError as error:  # not an id of the store, or its file is damaged
             return JSONResponse({"error": str(error)}, status_code=404, headers=HEADERS)
         except ValueError:  # not a number

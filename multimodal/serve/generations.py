@@ -1,0 +1,71 @@
+"""The newest generation of a store that others change: a request is answered by one generation, and the next one by the newest there is.
+
+    stores = Newest(Store("S"))
+    store = stores.current()            # opened again if a writer has committed since; called from any thread
+
+Opening the next generation reads what is new in it. It is made ready to be searched before it takes the place of the one before, which
+answers what was begun with it. A store that cannot be opened any more is said so, once, and the last good generation goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from threading import Lock
+from typing import TypeVar
+
+from multimodal.boxes import MANIFEST
+from multimodal.doors.printable import printable
+from multimodal.errors import InputError
+from multimodal.search.store import Store
+
+T = TypeVar("T")
+
+
+class Newest:
+    """A store, opened again whenever its manifest is another file."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._seen = self._state()
+        if not store.is_current():  # it changed before we looked
+            self._seen = None
+        self._opening = Lock()
+
+    def current(self) -> Store:
+        """The newest generation. Whoever asks while it is being opened waits for it."""
+        if self._state() == self._seen:
+            return self._store
+        with self._opening:
+            state = self._state()
+            if state != self._seen:
+                self._seen = state
+                try:
+                    store = Store(self._store.path, before=self._store, trust=self._store.trust)
+                    _ = store.engine, store.calibration
+                    self._store = store
+                except (InputError, OSError) as error:
+                    print(
+                        printable(f"{self._store.path}: cannot be opened again, so the last state is served on: {error}"), file=sys.stderr
+                    )
+            return self._store
+
+    def answered(self, ask: Callable[[Store], T]) -> T:
+        """What `ask` says of the newest generation; asked again if the store changed so often meanwhile that its files were removed."""
+        store = self.current()
+        try:
+            return ask(store)
+        except (InputError, FileNotFoundError):
+            newer = self.current()
+            if newer is store:
+                raise
+            return ask(newer)
+
+    def _state(self) -> tuple[int, int, int] | None:
+        """What tells one manifest from the next, since each is a new file."""
+        try:
+            facts = os.stat(self._store.path / MANIFEST)
+        except OSError:
+            return None
+        return facts.st_ino, facts.st_mtime_ns, facts.st_size
