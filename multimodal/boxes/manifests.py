@@ -38,7 +38,8 @@ MAX_DEPTH = 100
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a box is, its settings, and what it was made from. Nothing in it differs between two equal jobs: no times, no paths.
+    """What a box is, its settings, and what it was made from. Nothing in it differs between two equal jobs: no times, and no paths but the
+    folders that a store of people's own pictures is compared with.
 
     kind: "shards", "text-space", "column", "run", "export", "store" or "onnx".
     config: the settings that made it, JSON values.
