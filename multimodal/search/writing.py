@@ -362,9 +362,11 @@ class StoreWriter:
             "deleted": deleted,
             "generation": before.counts["generation"] + 1,
             "next_segment": max([before.counts["next_segment"], *used]),
-            NEXT_ID: max(self.store.next_id, next_id),
         }
-        write_manifest(self.path, Manifest("store", before.config if config is None else config, counts, before.made_from, parts))
+        config = before.config if config is None else config
+        if PICTURES in config:  # ids of a shard set are its own, and come again
+            counts[NEXT_ID] = max(self.store.next_id, next_id)
+        write_manifest(self.path, Manifest("store", config, counts, before.made_from, parts))
         for folder in (SEGMENTS, TOMBSTONES, FUSION, INDEX, LEFT_OUT):
             for path in (self.path / folder).glob("[0-9]*"):
                 if folder + path.name not in {*parts, *before.parts} and PART.fullmatch(folder + path.name):

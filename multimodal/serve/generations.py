@@ -38,17 +38,17 @@ class Newest:
         if self._state() == self._seen:
             return self._store
         with self._opening:
-            state = self._state()
-            if state != self._seen:
-                self._seen = state
+            while (state := self._state()) != self._seen:
                 try:
                     store = Store(self._store.path, before=self._store, trust=self._store.trust)
                     _ = store.engine, store.calibration
                     self._store = store
                 except (InputError, OSError) as error:
-                    print(
-                        printable(f"{self._store.path}: cannot be opened again, so the last state is served on: {error}"), file=sys.stderr
-                    )
+                    if self._state() != state:  # changed while it was read
+                        continue
+                    said = f"{self._store.path}: cannot be opened again, so what was there before is served on: {error}"
+                    print(printable(said), file=sys.stderr)
+                self._seen = state  # only now: whoever asks meanwhile has to wait
             return self._store
 
     def answered(self, ask: Callable[[Store], T]) -> T:

@@ -11,6 +11,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 from urllib.parse import parse_qs, urlsplit
 from urllib.request import urlopen
@@ -208,3 +210,47 @@ def test_the_verb_serves_until_it_is_interrupted(path):
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
     assert process.returncode == 0 and rest == ""
+
+
+def test_what_a_writer_commits_is_served_at_once_and_no_request_is_dropped(path, tmp_path):
+    """Readers ask all the time while another adds, deletes and compacts; a reply is that of one generation, the last of the newest."""
+    shutil.copytree(path, tmp_path / "store")
+    random = np.random.default_rng(1)
+    replies, stop = [], threading.Event()
+
+    def ask():
+        while not stop.is_set():
+            replies.append(client.get("/api/search", params={"q": "beach", "k": 1000}))
+            replies.append(client.get("/thumbnails/7"))
+            replies.append(client.get("/", params={"q": "snow"}))
+
+    with TestClient(make_app(Store(tmp_path / "store"))) as client, ThreadPoolExecutor(2) as threads:  # one event loop for all threads
+        readers = [threads.submit(ask) for _ in range(2)]
+        try:
+            with StoreWriter(tmp_path / "store") as writer:
+                for id in range(100, 115):
+                    writer.append(Segment(np.array([id]), random.standard_normal((1, 4)), {"name": ["n"], "text": ["t"]}, [PNG]))
+                    found = client.get("/api/search", params={"q": "beach", "k": 1000}).json()["hits"]
+                    assert id in {hit["id"] for hit in found}
+                    if id % 2:
+                        writer.delete([id])
+                        found = client.get("/api/search", params={"q": "beach", "k": 1000}).json()["hits"]
+                        assert id not in {hit["id"] for hit in found}
+                    if id % 5 == 0:
+                        writer.compact()
+        finally:
+            stop.set()
+        for reader in readers:
+            reader.result()
+        assert f"{len(Store(tmp_path / 'store')):,}" in client.get("/").text
+    assert len(replies) > 10 and {reply.status_code for reply in replies} == {200}
+
+
+def test_a_store_that_is_gone_is_served_on_and_said_once(path, tmp_path, capsys):
+    shutil.copytree(path, tmp_path / "store")
+    client = TestClient(make_app(Store(tmp_path / "store")))
+    before = client.get("/api/search", params={"q": "beach"}).json()
+    (tmp_path / "store" / "manifest.json").write_text("{")
+    for _ in range(3):
+        assert client.get("/api/search", params={"q": "beach"}).json() == before
+    assert capsys.readouterr().err.count("cannot be opened again") == 1
