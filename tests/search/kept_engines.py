@@ -77,10 +77,10 @@ class Retaining(KeptFlat):
 
     def retain(self, ids: np.ndarray) -> None:
         kept = np.isin(self._ids, ids)
-        kept_ids, rows = self._ids[kept], self._rows(np.flatnonzero(kept)).copy()
-        self.__dict__.clear()
-        KeptFlat.__init__(self, rows.shape[1])
-        self.add(kept_ids, rows)
+        left = KeptFlat(self.dim)
+        left.add(self._ids[kept], self._rows(np.flatnonzero(kept)))
+        self._blocks = left._blocks
+        self.__dict__.pop("_ids", None)  # is worked out once for the blocks
 
 
 class Codes(KeptFlat):
