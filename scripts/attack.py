@@ -446,9 +446,11 @@ def attack_queries(folder: Path, faults: Path, trials: int, random_: random.Rand
         for query in queries:
             try:
                 given = random.Random(query.encode(errors="surrogatepass"))
-                where = None if given.random() < 0.4 else random_where(given)
-                cut_off = given.choice((None, None, 0.5, 0.01, 0.0, float("nan")))
-                order = "score" if given.random() < 0.6 else given.choice(ORDERS)
+                extra = given.choice((None, "where", "where", "order", "cut_off"))
+                query = query if extra is None or given.random() < 0.3 else given.choice(("red", "red + circle", "image:3 + blue"))
+                where = random_where(given) if extra == "where" else None
+                order = given.choice(ORDERS) if extra == "order" else "score"
+                cut_off = given.choice((0.5, 0.01, 1.0, 0.0, float("nan"))) if extra == "cut_off" else None
                 found = answer(store, query, k=5, where=where, order=order, cut_off=cut_off, fold=given.random() < 0.3)
                 as_json(query, found).encode(errors="surrogateescape")
                 outcomes["same"] += 1
