@@ -27,10 +27,10 @@ from multimodal.text import TextSpace
 
 MAX_TERMS = 4
 """Of a random query; queries of more terms are compared with these."""
-NUM_QUERIES = 400
+NUM_QUERIES = 256
 """Random queries of each number of terms above one; of one term, each word is a query."""
 QUANTILES = 100
-_ROWS_AT_ONCE = 4096
+_ROWS_AT_ONCE = 2048
 _DECIMALS = 5
 
 
@@ -66,24 +66,22 @@ class Reach:
 def reach_of(blocks: Iterable[np.ndarray], words: np.ndarray) -> Reach | None:
     """From the rows of a store, in blocks (b, d) of about unit length, and the unit vectors (w, d) of its words as queries have them.
 
-    None if there are no pictures or no words. Random queries are the same ones for the same number of words. In float64: the place of a row
-    among the others changes a cosine by less than what is kept of it.
+    None if there are no pictures or no words. Random queries are the same ones for the same number of words; those of three terms are those
+    of two with one term more. Cosines are made in float64, so that the place of a row among the others changes none that is kept.
     """
     if not len(words):
         return None
-    random = np.random.default_rng(0)
-    queries = [np.arange(len(words))[:, None]]
-    queries += [random.integers(0, len(words), (NUM_QUERIES, num)) for num in range(2, MAX_TERMS + 1)]
-    best = [np.full(len(some), -np.inf) for some in queries]
+    chosen = np.random.default_rng(0).integers(0, len(words), (MAX_TERMS, NUM_QUERIES))
+    best = [np.full(len(words), -np.inf), *np.full((MAX_TERMS - 1, NUM_QUERIES), -np.inf)]
     for block in blocks:
         for start in range(0, len(block), _ROWS_AT_ONCE):
             rows = block[start : start + _ROWS_AT_ONCE].astype(np.float64)
-            cosines = words @ (rows / np.linalg.norm(rows, axis=1, keepdims=True)).T
-            for at, chosen in enumerate(queries):
-                levels = cosines[chosen[:, 0]]
-                for term in chosen.T[1:]:
-                    np.minimum(levels, cosines[term], out=levels)
-                np.maximum(best[at], levels.max(axis=1), out=best[at])
+            cosines = (words @ (rows / np.linalg.norm(rows, axis=1, keepdims=True)).T).astype(np.float32)
+            np.maximum(best[0], cosines.max(axis=1), out=best[0])
+            levels = cosines[chosen[0]]
+            for found, term in zip(best[1:], chosen[1:], strict=True):
+                np.minimum(levels, cosines[term], out=levels)
+                np.maximum(found, levels.max(axis=1), out=found)
     if not np.isfinite(best[0]).all():
         return None
     return Reach(np.stack([np.quantile(some, np.linspace(0, 1, QUANTILES + 1)) for some in best]))

@@ -113,7 +113,7 @@ def test_a_store_keeps_what_random_queries_of_its_words_reach(store):
     np.testing.assert_allclose(store.reach.levels[0], np.quantile(best, np.linspace(0, 1, QUANTILES + 1)), atol=1e-4)
     pairs = np.sort([_levels(store, *pair).max() for pair in product(words, words)])
     off = store.reach.levels[1] - np.quantile(pairs, np.linspace(0, 1, QUANTILES + 1))
-    assert np.abs(off[10:-10]).max() < 0.08
+    assert np.abs(off).mean() < 0.03
     assert (np.diff(store.reach.levels, axis=0)[:, 50] < 0).all()  # the more terms, the lower the least of them
 
 
