@@ -79,8 +79,7 @@ class Retaining(KeptFlat):
         kept = np.isin(self._ids, ids)
         left = KeptFlat(self.dim)
         left.add(self._ids[kept], self._rows(np.flatnonzero(kept)))
-        self._blocks = left._blocks
-        self.__dict__.pop("_ids", None)  # is worked out once for the blocks
+        self._blocks, self._joined = left._blocks, None
 
 
 class Codes(KeptFlat):
