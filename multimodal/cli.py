@@ -28,7 +28,7 @@ VERBS: Verbs = {
     "search": ("multimodal.search.door:search_verb", 'find pictures in words: multimodal search --store S "woman + scientist - man"'),
     "serve": ("multimodal.serve.app:serve", "a search page in a browser: multimodal serve --store S"),
     "store": {
-        "delete": ("multimodal.search.upkeep:delete", "delete pictures from a store, by ids or paths"),
+        "delete": ("multimodal.search.upkeep:delete", "delete pictures from a store, by ids or a filter"),
         "compact": ("multimodal.search.upkeep:compact", "rewrite a store without its deleted pictures"),
         "verify": ("multimodal.verify:verify", "read every byte of a store again and compare it with its manifest"),
         "build-index": ("multimodal.search.build_index:build_index", "make the index that a store's engine keeps, or change the engine"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -17,29 +16,30 @@ import pyarrow as pa
 from multimodal.errors import InputError
 from multimodal.search.folders import DELETED, FILE, LEFT_OUT_SCHEMA, left_out
 from multimodal.search.generation import PICTURES
-from multimodal.search.store import Store
 from multimodal.search.writing import StoreWriter
 
 
-def delete(store: Path, ids: Sequence[int] = (), paths: Sequence[str] = (), trust: Sequence[str] = ()) -> None:
+def delete(store: Path, ids: Sequence[int] = (), where: str | None = None, trust: Sequence[str] = ()) -> None:
     """Delete pictures from a store. Files are not touched, and ids are not given again.
 
     Of a store of folders, `multimodal rescan` leaves the files out from then on; `multimodal rescan --restore` takes them again.
     The vectors stay on disk until `multimodal store compact`.
 
       multimodal store delete stores/photos --ids 3 5
-      multimodal store delete stores/photos --paths "Screenshots/*"
+      multimodal store delete stores/photos --where 'path like "Screenshots/%"'
 
     Args:
         store: the store's folder.
         ids: of the pictures, as `multimodal search` prints them.
-        paths: patterns of paths, as the column path has them (of a shard set: the column name); * stands for anything, also for folders.
+        where: the pictures that meet this filter, as in `multimodal search --where`; with ids, those too.
         trust: packages whose engine the store names. Their code is run.
     """
-    if not (ids or paths):
-        raise InputError("which pictures? Give --ids, or --paths with patterns. See: multimodal store delete --help")
+    if not ids and where is None:
+        raise InputError("which pictures? Give --ids, or --where with a filter. See: multimodal store delete --help")
     with StoreWriter(store, trust) as writer:
-        going = sorted({*ids, *(id for pattern in paths for id in _matching(writer.store, pattern))})
+        going = sorted({*ids, *(writer.store.select(where).tolist() if where is not None else ())})
+        if not going:
+            raise InputError(f"{store}: no picture meets the filter {where!r}, so nothing was deleted")
         remember(writer, going)
         left = len(writer.store)
     print(f"{store}: {len(going):,} pictures deleted, {left:,} left", file=sys.stderr)
@@ -75,11 +75,3 @@ def compact(store: Path, trust: Sequence[str] = ()) -> None:
         if num > 1 or deleted:
             writer.compact()
         print(f"{store}: {len(writer.store):,} pictures in one segment, {num:,} before; {deleted:,} deleted rows removed", file=sys.stderr)
-
-
-def _matching(store: Store, pattern: str) -> list[int]:
-    column = "path" if "path" in store.columns else "name"
-    found = [id for id, path in zip(store.ids.tolist(), store.column(column), strict=True) if fnmatchcase(path or "", pattern)]
-    if not found:
-        raise InputError(f"{store.path}: no {column} is like {pattern!r}. In a shell, quote the pattern: --paths '{pattern}'")
-    return found

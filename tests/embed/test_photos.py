@@ -279,7 +279,9 @@ def test_a_folder_of_unreadable_files_alone_ends_in_one_line(tmp_path: Path, tin
 
 def test_what_was_deleted_by_hand_stays_away_until_it_is_restored(tmp_path: Path, folder: Path, tiny_export: Path) -> None:
     store = made(tiny_export, folder, tmp_path / "S")
-    delete(tmp_path / "S", ids=[ids_of(store)["0.jpg"]], paths=["2023/*"])
+    delete(tmp_path / "S", ids=[ids_of(store)["0.jpg"]], where='path like "2023/%"')
+    with pytest.raises(InputError, match="no picture meets the filter"):
+        delete(tmp_path / "S", where='path like "2023/%"')
     assert str(rescan(tmp_path / "S", **SETTINGS)) == "5 pictures, nothing new"
     assert not (tmp_path / "S/bad.csv").exists(), "they can be read"
     assert str(rescan(tmp_path / "S", restore=True, **SETTINGS)) == "9 pictures, 4 added"
