@@ -34,7 +34,7 @@ from multimodal.export.model import Export, ExportNetwork, load_export
 from multimodal.machine.progress import track
 from multimodal.metrics import chance_recall_at, interval, kept, ranks, recall_at, trade_off
 from multimodal.shards import Part, SetPath, ShardSet, Split, open_set
-from multimodal.text import EncoderSpace, ProjectedSpace, TextSpace
+from multimodal.text import EncoderSpace, OpenClipSpace, ProjectedSpace, TextSpace
 from multimodal.towers import Preprocessing
 
 ALPHAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -139,7 +139,7 @@ def evaluate(
     for one in track(between, "alphas", unit="alpha"):
         network = one.network(ends[1].network)
         with tempfile.TemporaryDirectory() as scratch:
-            query = _remembering(one.query(ends[1].query, Path(scratch)), known)
+            query = _remembering(one.query(ends[1].query, Path(scratch)), known, Path(scratch))
             ours = own.measure(network, query)
             for other in others:
                 rows.append(_row(one.alpha, ours, other.measure(network, query), rows, weight))
@@ -325,15 +325,18 @@ class _Known:
         raise NotImplementedError("it lives as long as a command")
 
 
-def _remembering(space: TextSpace, known: dict[str, _Known]) -> TextSpace:
-    """The same space, in which what lies below its layers embeds each text once for all alphas, if it was not trained."""
+def _remembering(space: TextSpace, known: dict[str, _Known], scratch: Path) -> TextSpace:
+    """The same space, in which what lies below its layers embeds each text once for all alphas.
+
+    scratch: the folder of one alpha; a tower with weights in it was trained, and is another one for each alpha.
+    """
     if isinstance(space, ProjectedSpace):
-        return ProjectedSpace(_remembering(space.space, known), space.layers)
+        return ProjectedSpace(_remembering(space.space, known, scratch), space.layers)
     if isinstance(space, EncoderSpace) and space.projection is not None:
-        return ProjectedSpace(_remembering(space.without_projection(), known), [space.projection])
-    if isinstance(space, EncoderSpace) and "interpolated" in space.folder.parts[-1:]:  # trained, and another one for each alpha
-        return space
-    return known.setdefault(str(space.folder) if isinstance(space, EncoderSpace) else space.fingerprint, _Known(space))
+        return ProjectedSpace(_remembering(space.without_projection(), known, scratch), [space.projection])
+    if not isinstance(space, EncoderSpace | OpenClipSpace):
+        return known.setdefault(space.fingerprint, _Known(space))
+    return space if space.folder.is_relative_to(scratch) else known.setdefault(str(space.folder), _Known(space))
 
 
 # -- tables and the page -------------------------------------------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def test_texts_that_are_kept_for_all_alphas_have_the_vectors_of_their_space(tiny
     encoder = EncoderSpace(tiny_bert, max_tokens=12, device="cpu", pooling="cls", prompt="q: ", long_texts=long_texts)
     space = encoder.with_projection(random.normal(size=(5, encoder.dim)), random.normal(size=5))
     texts = ["a dog", "snow and a very long walk with two dogs and a cat", "a dog"]
-    assert _remembering(space, {}).embed(texts) == pytest.approx(space.embed(texts), abs=1e-6)
+    assert _remembering(space, {}, tiny_bert / "scratch").embed(texts) == pytest.approx(space.embed(texts), abs=1e-6)
 
 
 def test_a_column_gives_the_same_figures_as_the_pictures(tuned: Road) -> None:
