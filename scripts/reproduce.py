@@ -95,6 +95,8 @@ class Cell:
 
 
 TABLES = "results.txt"
+FINE_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
+"""Among which `forgetting` chooses."""
 WORDS_SHOWN = 12
 ARITHMETIC_FACTS = (
     "Queries are made from captions and tags, and judged by them; see multimodal evaluate arithmetic. The constants of every store were "
@@ -571,74 +573,178 @@ def zeroshot(out: Path, flickr8k: Path, classes: Path, seeds: int = 3) -> None:
     _save(out / "index.html", zeroshot_figures.page(rows, found, printed, done))
 
 
-def forgetting(out: Path, flickr8k: Path, demo: Path, careless: float = 0.1, hasty: float = 0.01) -> None:
-    """A model taught on photographs is tuned to drawings: what it learns and what it forgets, at three rates, and between base and run.
+def forgetting(out: Path, flickr8k: Path, demo: Path, seeds: int = 3, careless: float = 0.1, hasty: float = 0.01) -> None:
+    """Models taught on photographs are tuned to drawings: what they learn and what they forget, at three rates, and between base and run.
+
+    The rate is chosen among FINE_RATES on pictures that are not reported: validation drawings, and photographs that the bases were taught.
+    Reported are the held-out drawings and Flickr8k's dev part.
 
     Args:
         out: folder for everything; the page is index.html there, the figures are one .json for each run.
-        flickr8k: the folder of `reproduce.py flickr8k`: its shards, the space minilm, and the contrastive run of seed 0 with its export.
+        flickr8k: the folder of `reproduce.py flickr8k`: its shards, the space minilm, and the contrastive runs with their exports.
         demo: the folder of `multimodal demo`: its shards fluent, with the columns trunk and minilm.
-        careless: a rate at which the monitor must stop the run.
-        hasty: a rate at which the run is tuned without a limit, and its best epoch chosen by the drawings alone, as one would without a
+        seeds: of the bases, and of the drawings' splits.
+        careless: a rate at which the monitor must stop each run.
+        hasty: a rate at which runs are tuned without a limit, and their best epoch chosen by the drawings alone, as one would without a
             monitor.
     """
-    base, drawings, photographs = flickr8k / "runs/contrastive/seed0", demo / "shards/fluent", flickr8k / "shards"
-    fit = (
-        *("multimodal", "fit", "--config", "experiment/finetune_emoji.yaml", "--data.shards", str(drawings)),
-        *("--init_from", str(base / "run"), "--forgetting.pairs", str(photographs), "--forgetting.part", "dev"),
-    )
-    unlimited = ("--model.optimiser.lr", f"{hasty:g}", "--forgetting.min_kept", "0", "--selection.monitor", "val/R@10")
-    done: list[Command] = [(*fit, "--run", str(out / "careless"), "--model.optimiser.lr", f"{careless:g}")]
-    try:
-        attempt(done[0])
-    except InputError as reason:
-        stopped = str(reason).replace(str(out / "careless"), "careless")
-    else:
-        raise InputError(f"{out / 'careless'}: was not stopped at a rate of {careless:g}. Give a larger --careless")
-    rows = []
-    for name, settings in {"recipe": (), "hasty": unlimited}.items():
-        run_folder, export, figures_file = out / name, out / f"{name}-export", out / f"{name}.json"
-        steps: list[Command] = [
-            (*fit, "--run", str(run_folder), *settings),
-            ("multimodal", "export", "--run", str(run_folder), "--space", str(flickr8k / "spaces/minilm"), "--output", str(export)),
-            (
-                *("multimodal", "evaluate", "interpolation", "--base", str(base / "export"), "--export", str(export)),
-                *("--shards", str(drawings), "--foreign", str(photographs), "--foreign-part", "dev", "--column", "trunk"),
-                *("--output", str(figures_file)),
-            ),
-        ]
-        for command in steps:
-            run(command)
-        done += steps
-        rows.append([InterpolationRow.from_json(values) for values in json.loads(figures_file.read_text(encoding="utf-8"))])
-    runs = {"careless": careless, "recipe": None, "hasty": hasty}
-    forgotten = [forgotten_of(out / name, _at_rate(name, rate)) for name, rate in runs.items()]
-    tables = [f"{name}\n{interpolation_figures.as_table(of)}" for name, of in zip(("recipe", "hasty"), rows, strict=True)]
-    printed = "\n\n".join([f"careless\n{stopped}", *tables]) + "\n"
+    _check(seeds)
+    drawings, photographs = demo / "shards/fluent", flickr8k / "shards"
+    done: list[Command] = []
+
+    def tuned(seed: int, name: str, rate: float, *settings: str) -> Command:
+        return (
+            *("multimodal", "fit", "--config", "experiment/finetune_emoji.yaml", "--run", str(out / name / f"seed{seed}" / "run")),
+            *("--data.shards", str(drawings), "--data.split.seed", str(seed), "--seed_everything", str(seed)),
+            *("--init_from", str(flickr8k / f"runs/contrastive/seed{seed}/run"), "--model.optimiser.lr", f"{rate:g}"),
+            *("--forgetting.pairs", str(photographs), "--forgetting.part", "train", *settings),
+        )
+
+    def try_to(command: Command) -> str:
+        """The reason why the monitor stopped the run; "" if it did not."""
+        done.append(command)
+        try:
+            attempt(command)
+        except InputError as reason:
+            if "stopped after epoch" not in str(reason):
+                raise
+            return str(reason)
+        return ""
+
+    tried: dict[float, list[Tuned]] = {}
+    for rate in FINE_RATES:
+        for seed in range(seeds):
+            name = f"rate{rate:g}"
+            reason = try_to(tuned(seed, name, rate))
+            tried.setdefault(rate, []).append(Tuned.of(out / name / f"seed{seed}" / "run", bool(reason)))
+    chosen = max(tried, key=lambda rate: float(np.mean([one.trade_off for one in tried[rate]])))
+    stops = []
+    for seed in range(seeds):
+        reason = try_to(tuned(seed, "careless", careless))
+        if not reason:
+            raise InputError(f"{out / 'careless'}: seed {seed} was not stopped at a rate of {careless:g}. Give a larger --careless")
+        stops.append(reason.replace(f"{out}/", "").partition(". checkpoints/")[0])
+
+    unlimited = ("--forgetting.min_kept", "0", "--selection.monitor", "val/R@10")
+    names = {f"rate{chosen:g}": f"chosen, a rate of {chosen:g}", "hasty": f"hasty, a rate of {hasty:g}"}
+    between: dict[str, list[list[InterpolationRow]]] = {}
+    for name in names:
+        for seed in range(seeds):
+            folder, base = out / name / f"seed{seed}", flickr8k / f"runs/contrastive/seed{seed}/export"
+            steps: list[Command] = [tuned(seed, name, hasty, *unlimited)] if name == "hasty" else []
+            steps += [
+                (
+                    *("multimodal", "export", "--run", str(folder / "run"), "--space", str(flickr8k / "spaces/minilm")),
+                    *("--output", str(folder / "export")),
+                ),
+                (
+                    *("multimodal", "evaluate", "interpolation", "--base", str(base), "--export", str(folder / "export")),
+                    *("--shards", str(drawings), "--split.seed", str(seed), "--column", "trunk"),
+                    *("--foreign", str(photographs), "--foreign-part", "dev", "--output", str(folder / "between.json")),
+                ),
+            ]
+            for command in steps:
+                run(command)
+            done += steps
+            values = json.loads((folder / "between.json").read_text(encoding="utf-8"))
+            between.setdefault(name, []).append([InterpolationRow.from_json(row) for row in values])
+    texts = [
+        f"careless, a rate of {careless:g}\n" + "\n".join(stops),
+        f"rates, on validation drawings and 1,000 training photographs: the epoch with the best val/trade_off\n{rates_table(tried)}",
+        *(f"{shown}\n{over_seeds(between[name])}" for name, shown in names.items()),
+    ]
+    printed = "\n\n".join(texts) + "\n"
     print(f"\n{printed}")
     report = Report(
         title="What a fine-tuning forgets",
         facts=[
             "Two linear heads, taught to match photographs (Flickr8k) with captions and then tuned to drawings (emoji) with keywords.",
-            f"The careless run: {stopped}",
+            "Curves: what a run measures of itself, on validation drawings and photographs that its base was taught. Trade-offs: held-out "
+            "drawings, and photographs on which nothing was taught or chosen.",
+            f"{seeds} seeds, each with its own base and its own split of the drawings; the curves are those of seed 0.",
+            *(f"The careless run: {reason}" for reason in stops[:1]),
         ],
         rows=[],
         answers=[],
         topics=[],
         curves=[],
         commands=[shlex.join(["python", *sys.argv]), *(shlex.join(command) for command in done)],
-        forgotten=forgotten,
-        trade_offs=[
-            chart for name, of in zip(("recipe", "hasty"), rows, strict=True) for chart in interpolation_figures.trade_offs_of(of, name)
+        forgotten=[
+            forgotten_of(out / name / "seed0" / "run", shown)
+            for name, shown in {"careless": f"careless, a rate of {careless:g}", **names}.items()
         ],
+        trade_offs=[chart for name, shown in names.items() for chart in interpolation_figures.trade_offs_of(mean_of(between[name]), shown)],
         printed=printed,
     )
     _save(out / TABLES, printed)
     _save(out / "index.html", render(report))
 
 
-def _at_rate(name: str, rate: float | None) -> str:
-    return f"{name}: the recipe's rate" if rate is None else f"{name}: a rate of {rate:g}"
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """A run that measures what it forgets, at the epoch with the best trade-off, in per cent.
+
+    own: val/R@10. kept: val/kept. stopped: whether the monitor ended it.
+    """
+
+    own: float
+    kept: float
+    trade_off: float
+    stopped: bool
+
+    @classmethod
+    def of(cls, run: Path, stopped: bool) -> Tuned:
+        own, kept, trade_off = curves_of(run, "", ("val/R@10", "val/kept", "val/trade_off"))
+        best = int(np.argmax(trade_off.values))
+        return cls(own.values[best], kept.values[best], trade_off.values[best], stopped)
+
+
+def rates_table(tried: Mapping[float, Sequence[Tuned]]) -> str:
+    """A line for each rate: the mean of its seeds, and the smallest and largest trade-off."""
+    lines = []
+    for rate, of in tried.items():
+        own, left, trade_off = (np.array([getattr(one, name) for one in of]) for name in ("own", "kept", "trade_off"))
+        spread = f"{trade_off.min():.1f}..{trade_off.max():.1f} of {len(of)}"
+        num_stopped = sum(one.stopped for one in of)
+        lines.append((f"{rate:g}", f"{own.mean():.1f}", f"{left.mean():.1f}", f"{trade_off.mean():.1f}", spread, f"{num_stopped}"))
+    return align(("rate", "own R@10", "kept", "trade-off", "seeds", "stopped"), lines, num_left=1)
+
+
+def mean_of(seeds: Sequence[Sequence[InterpolationRow]]) -> list[InterpolationRow]:
+    """The rows of several seeds as one row for each alpha: means, and as low and high the smallest and the largest of the seeds."""
+    means = []
+    for rows in zip(*seeds, strict=True):
+        if len(alphas := {row.alpha for row in rows}) != 1:
+            raise ValueError(f"the seeds' rows are of different alphas: {sorted(alphas)}")
+        values = {
+            name: float(np.mean([getattr(row, name) for row in rows]))
+            for name in ("recall_1", "recall_5", "own_figure", "own_chance", "other_figure", "other_chance", "kept", "trade_off")
+        }
+        for side in ("own", "other"):
+            of = [getattr(row, f"{side}_figure") for row in rows]
+            values |= {f"{side}_low": min(of), f"{side}_high": max(of)}
+        means.append(replace(rows[0], num_own=round(np.mean([row.num_own for row in rows])), **values))
+    return means
+
+
+def over_seeds(seeds: Sequence[Sequence[InterpolationRow]]) -> str:
+    """A line for each alpha: the mean of the seeds, and the smallest and largest R@10 of each side."""
+    means = mean_of(seeds)
+    header = ("alpha", "own R@1", "R@5", "R@10", "seeds", "other R@10", "seeds", "kept", "trade-off")
+    lines = [
+        (
+            *(f"{row.alpha:g}", f"{row.recall_1:.1f}", f"{row.recall_5:.1f}", f"{row.own_figure:.1f}"),
+            *(f"{row.own_low:.1f}..{row.own_high:.1f}", f"{row.other_figure:.1f}", f"{row.other_low:.1f}..{row.other_high:.1f}"),
+            *(f"{row.kept:.1f}", f"{row.trade_off:.1f}"),
+        )
+        for row in means
+    ]
+    one = means[0]
+    note = (
+        f"own: {one.own}, {one.num_own} pictures, chance {one.own_chance:.1f}; other: {one.other}, {one.num_other} pictures, "
+        f"chance {one.other_chance:.1f}; mean of {len(seeds)} seeds, smallest..largest"
+    )
+    return f"{note}\n{align(header, lines, num_left=1)}"
 
 
 @dataclass(frozen=True, slots=True)

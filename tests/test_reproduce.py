@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from multimodal.errors import InputError
+from multimodal.evaluate.interpolation import InterpolationRow
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 180, 60), "blue": (50, 70, 210)}
 SHAPES = ("square", "stripe")
@@ -110,3 +111,31 @@ def test_a_table_without_a_place_or_a_run_without_a_table_is_refused(
     with pytest.raises(InputError, match=said):
         reproduce.docs([tmp_path / folder], tmp_path / "results.md")
     assert (tmp_path / "results.md").read_text(encoding="utf-8") == page
+
+
+def interpolated(alpha: float, own: float, other: float) -> InterpolationRow:
+    sides = {"own": "own pairs: drawings, test", "num_own": 100, "other": "foreign pairs: photos, dev", "num_other": 200}
+    intervals = {"own_low": 0.0, "own_high": 99.0, "own_chance": 10.0, "other_low": 0.0, "other_high": 99.0, "other_chance": 5.0}
+    figures = {"recall_1": own / 10, "recall_5": own / 2, "own_figure": own, "other_figure": other, "kept": other, "trade_off": own}
+    return InterpolationRow(alpha=alpha, **sides, **intervals, **figures)  # type: ignore[arg-type]
+
+
+def test_seeds_become_their_mean_with_the_smallest_and_the_largest(reproduce: ModuleType) -> None:
+    seeds = [[interpolated(0, 10, 60), interpolated(1, 50, 20)], [interpolated(0, 20, 62), interpolated(1, 52, 40)]]
+    base, run = reproduce.mean_of(seeds)
+    assert (base.own_figure, base.own_low, base.own_high, base.recall_1) == (15, 10, 20, 1.5)
+    assert (run.alpha, run.other_figure, run.other_low, run.other_high, run.kept) == (1, 30, 20, 40, 30)
+    table = reproduce.over_seeds(seeds)
+    assert "chance 10.0" in table and "chance 5.0" in table and "mean of 2 seeds" in table
+    assert table.splitlines()[-1].split() == ["1", "5.1", "25.5", "51.0", "50.0..52.0", "30.0", "20.0..40.0", "30.0", "51.0"]
+    with pytest.raises(ValueError, match="different alphas"):
+        reproduce.mean_of([seeds[0], seeds[1][::-1]])
+
+
+def test_a_rate_has_a_line_with_what_its_best_epochs_found_and_kept(reproduce: ModuleType, tmp_path: Path) -> None:
+    lines = ["epoch,step,val/R@10,val/kept,val/trade_off", "-1,-1,10,100,31.6", "0,3,40,90,60", "1,7,50,49,49.5"]
+    (tmp_path / "metrics.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    stopped = reproduce.Tuned.of(tmp_path, stopped=True)
+    assert (stopped.own, stopped.kept, stopped.trade_off) == (40, 90, 60)
+    table = reproduce.rates_table({1e-2: [stopped, reproduce.Tuned(50, 80, 70, stopped=False)]})
+    assert table.splitlines()[-1].split() == ["0.01", "45.0", "85.0", "65.0", "60.0..70.0", "of", "2", "1"]
