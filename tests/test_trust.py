@@ -20,7 +20,8 @@ from safetensors.torch import save_file
 from multimodal.boxes import box_file, copy_box, fingerprint_file, read_manifest
 from multimodal.boxes.trust import Builder, find_class
 from multimodal.errors import InputError
-from multimodal.export.model import HEADS, SLOTS, load_export
+from multimodal.export.model import load_export
+from multimodal.export.slots import HEADS, SLOTS
 from multimodal.pairs import Pair
 from multimodal.search.generation import fusion_fingerprint
 from multimodal.shards import ShardSet

@@ -28,7 +28,7 @@ from multimodal.embed.class_texts import PLAIN, class_weights, judge, names_of, 
 from multimodal.embed.labelled import LabelledPictures, embed_labelled, open_labelled
 from multimodal.embed.pictures import as_batches, pick_batch_size
 from multimodal.errors import InputError
-from multimodal.export.model import trunk_of
+from multimodal.export.trained import trunk_of
 from multimodal.machine.cores import map_in_threads
 from multimodal.objectives.base import rank, world_size
 from multimodal.pairs import Batch

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from multimodal.boxes import MANIFEST, box_file, fingerprint_file, read_any_manifest, reading
 from multimodal.errors import InputError
 from multimodal.export.hub import local
-from multimodal.export.model import CHECKPOINTS, WEIGHTS, read_checkpoint
+from multimodal.export.model import WEIGHTS
+from multimodal.export.run import CHECKPOINTS
+from multimodal.export.trained import read_checkpoint
 from multimodal.objectives.contrastive import begin_at
 from multimodal.towers import ClipTextTower, ClipTrunk
 from multimodal.training.module import PairModule

@@ -5,6 +5,8 @@ Trainer(callbacks=[SeedSteps(seed=0), Progress(), KeepCheckpoints(Path("runs/x/c
 
 from __future__ import annotations
 
+import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,11 +24,12 @@ from torch import distributed
 from multimodal.boxes import atomic_write
 from multimodal.errors import InputError
 from multimodal.machine.progress import track
+from multimodal.metrics import chance_recall_at
 from multimodal.pairs import Batch
 from multimodal.shards import Ledger
 from multimodal.shards.ledger import NO_WORDS
 from multimodal.training.datamodule import PairData
-from multimodal.training.forgetting import OWN, Forgetting
+from multimodal.training.forgetting import OWN, TRADE_OFF, Forgetting
 from multimodal.training.loggers import Pace, WeightsAndBiases
 from multimodal.training.module import PairModule
 from multimodal.training.panels import Show
@@ -34,6 +37,8 @@ from multimodal.training.panels import Show
 CHECKPOINTS = "checkpoints"
 BEST = "best.ckpt"
 LAST = "last.ckpt"
+HARDLY_TELLS = 75
+"""Per cent that chance finds among so few validation pairs that epochs hardly differ, and the first one is kept."""
 ASK_EVERY_S = 10.0
 """The longest delay until a run of several ranks learns that it should pause."""
 
@@ -256,6 +261,20 @@ class Selection:
         """The deciding figure."""
         return self.monitor or OWN
 
+    def cannot_tell(self, num_pairs: int) -> str:
+        """Why the figure can hardly choose an epoch among so few validation pairs; "" if it can."""
+        found = re.fullmatch(r"val/R@(\d+)", OWN if self.figure == TRADE_OFF else self.figure)
+        if found is None or not num_pairs:
+            return ""
+        chance = 100 * chance_recall_at(num_pairs, int(found[1]))
+        if chance < HARDLY_TELLS:
+            return ""
+        other = "" if self.figure == TRADE_OFF else ", or choose by --selection.monitor val/loss --selection.mode min"
+        return (
+            f"{num_pairs} validation pairs are too few to choose the best epoch by {self.figure}: chance alone finds {chance:.0f} % of "
+            f"them. Raise --data.validation_share{other}"
+        )
+
     def early_stopping(self) -> list[Callback]:
         if self.patience is None:
             return []
@@ -413,6 +432,10 @@ class KeepCheckpoints(Checkpoint):
         self._seen_step = trainer.global_step
         if self.clock is not None:
             self.clock.start(self._seen_step)
+        if self.selection is not None and trainer.is_global_zero and not trainer.global_step:
+            num: int = len(trainer.datamodule.validation_ids)  # type: ignore[attr-defined]
+            if warning := self.selection.cannot_tell(num):
+                print(warning, file=sys.stderr)
         before = self.forgetting.measured[0] if self.forgetting is not None else None
         if before is not None and not trainer.global_step and self.selection is not None and self.selection.figure in before.figures:
             self._keep_if_best(trainer, before.figures[self.selection.figure], before.epoch)

@@ -9,17 +9,14 @@ From Python, as often as one likes in one process: `fit(["--config", "experiment
 from __future__ import annotations
 
 import argparse
-import logging
 import math
 import os
 import re
 import signal
 import sys
 import tempfile
-import threading
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -65,39 +62,11 @@ from multimodal.training.help_of_parts import help_of, parts
 from multimodal.training.loggers import MetricsFile, WeightsAndBiases
 from multimodal.training.long_texts import LongTexts
 from multimodal.training.module import PairModule
+from multimodal.training.options import CKPT_PATH, TRAINER_DEFAULTS, FitParser, add_options_of_a_run, configs_first, natural_precision
 from multimodal.training.preflight import Preflight
 from multimodal.training.refusals import refusal
 from multimodal.training.runs import StaysThere
-
-DESCRIPTION = "Train from a recipe: all options of all parts. `multimodal fit --help` shows the common ones."
-
-CKPT_PATH = (
-    "--ckpt_path: a run resumes from its own checkpoints/last.ckpt when the same command is run again. To start from the weights "
-    "of another run or an export: --init_from FOLDER. To train a finished run further: --trainer.max_epochs N --extend"
-)
-CHECKPOINT_EVERY_S = 600.0
-"""The most time that a kill costs, by default."""
-USAGE = "multimodal fit --config RECIPE --run FOLDER [options]"
-TRAINER_DEFAULTS = {
-    "devices": 1,  # for a laptop; trainer/gpu8.yaml sets more
-    "max_epochs": 60,
-    "log_every_n_steps": 10,
-    "num_sanity_val_steps": 0,  # the preflight checks more
-    "enable_progress_bar": False,  # ours is a callback
-    "enable_model_summary": False,
-    "use_distributed_sampler": False,  # a PairLoader knows its rank
-}
-ON_PURPOSE = (
-    r"\s*By default only one JsonargparseDeprecationWarning.*",  # from calls that Lightning makes
-    r"\s*``\w+`` was deprecated in v4.*",
-    ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning 2.6 beside torch 2.15
-    ".*does not have many workers.*",  # columns need none
-    ".*smaller than the logging interval.*",
-    ".*in eval mode at the start of training.*",  # frozen trunks
-    ".*It is recommended to use `self.log.*sync_dist=True.*",  # figures are already those of all ranks
-    ".*Checkpoint directory .* exists and is not empty.*",
-    ".*Total length of `CombinedLoader` across ranks is zero.*",
-)
+from multimodal.training.surroundings import pausing, quiet, threads
 
 
 def fit(args: Sequence[str] | None = None) -> Path:
@@ -125,15 +94,6 @@ def build(args: Sequence[str]) -> tuple[PairModule, PairData]:
         return cli.model, cli.datamodule
 
 
-class _Parser(LightningArgumentParser):
-    """LightningCLI's parser, which raises instead of exiting, and shows how to start."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        ours = {"prog": "multimodal fit", "usage": USAGE, "description": DESCRIPTION, "exit_on_error": False, "allow_abbrev": False}
-        super().__init__(*args, **{**kwargs, **ours})
-        self.formatter_class = type("_Help", (argparse.RawDescriptionHelpFormatter, self.formatter_class), {})
-
-
 class _FitCLI(LightningCLI):
     """LightningCLI for one verb, with a run's folder and the parts that every run has."""
 
@@ -147,42 +107,14 @@ class _FitCLI(LightningCLI):
             PairData,
             args=["--help" if arg == FULL else arg for arg in configs_first(recipes.with_found_recipes(args))],
             run=False,
-            parser_class=_Parser,
+            parser_class=FitParser,
             save_config_callback=None,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
         )
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--run", type=Path, required=True, help="the folder of the run; made by this command")
-        parser.add_argument("--overwrite", action="store_true", help="train again if the folder holds a run already")
-        parser.add_argument("--extend", action="store_true", help="train an existing run further, if only trainer.max_epochs is larger")
-        parser.add_argument(
-            "--clip",
-            type=str | None,
-            default=None,
-            help="the CLIP model of those towers of the recipe that name none: NAME/TAG, NAME/FILE, a folder; for random weights, NAME",
-        )
-        parser.add_argument("--init_from", type=Path | None, default=None, help="a run or an export whose weights this run starts from")
-        parser.add_argument(
-            "--init_parts",
-            type=list[str] | None,
-            default=None,
-            help="the parts of those weights to use, such as [image_tower.trunk]; null: all, and all must fit",
-        )
-        parser.add_argument("--seed_everything", type=int, default=0, help="seed of weights, order, crops, captions and dropout")
-        parser.add_argument(
-            "--num_threads", type=int | None, default=None, help="of torch on a CPU; null: one per core. 1 is best for heads over columns"
-        )
-        parser.add_argument(
-            "--checkpoint_every_n_steps", type=int | None, default=None, help="also write last.ckpt within epochs, after this many steps"
-        )
-        parser.add_argument(
-            "--checkpoint_every_s",
-            type=float | None,
-            default=CHECKPOINT_EVERY_S,
-            help="and when this many seconds have passed since the last one; null for both: only after each epoch",
-        )
+        add_options_of_a_run(parser)
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(PairModule, "model")
@@ -359,7 +291,7 @@ class _FitCLI(LightningCLI):
         try:
             self._begin(run, made_from, last if resumes else None)
             on_cpu = self.trainer.strategy.root_device.type == "cpu"
-            with _threads(self.config.num_threads), freed_memory_kept() if on_cpu else nullcontext(), _pausing(signal.SIGUSR1, self.pause):
+            with threads(self.config.num_threads), freed_memory_kept() if on_cpu else nullcontext(), pausing(signal.SIGUSR1, self.pause):
                 self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=last if resumes else None, weights_only=True)
         except Stopped as why:
             _say(
@@ -377,6 +309,8 @@ class _FitCLI(LightningCLI):
             raise KeyboardInterrupt from None
         except Exception as error:  # Lightning's parts raise errors of all kinds; all are raised again
             self.stays_there.check()
+            if stock.raised_by_an_optimiser(error, self.trainer.optimizers):
+                raise self._optimiser_failed(error) from error
             if reason := stock.reason_of(error):
                 raise InputError(reason) from error
             raise
@@ -412,6 +346,15 @@ class _FitCLI(LightningCLI):
         runs.write_beginning(run, self.resolved, made_from, self.clip_models)
         for logger in self.trainer.loggers:
             logger.log_hyperparams({**self.settings, "made_from": made_from})
+
+    def _optimiser_failed(self, error: Exception) -> InputError:
+        """What to do after a step that could not be made; the rates are those of the failed step."""
+        rates = sorted({f"{group['lr']:g}" for one in self.trainer.optimizers for group in one.param_groups})
+        where = f"at step {self.trainer.global_step}, in epoch {self.trainer.current_epoch}, at a rate of {' and '.join(rates)}"
+        return InputError(
+            f"{self.config.run}: model.optimiser failed {where}: {' '.join(str(error).split()).rstrip('.')}. "
+            "Lower --model.optimiser.lr, or change what the message names, and add --overwrite"
+        )
 
     def _refuse_launch_from_python(self) -> None:
         """Lightning starts other ranks by running this process's command again, which would be the user's script under Python."""
@@ -451,93 +394,19 @@ class _BuildCLI(_FitCLI):
         return None
 
 
-def natural_precision(accelerator: str | Any) -> str:
-    """ "bf16-mixed" on a GPU that computes in it natively (from Ampere on), else "32-true": emulated bf16 is many times slower."""
-    if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
-        return "32-true"
-    own = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))  # a rank asks only its own GPU
-    return "bf16-mixed" if torch.version.hip is not None or torch.cuda.get_device_capability(own) >= (8, 0) else "32-true"
-
-
 def _as_list(value: Any) -> list[Any]:
     if value is None or isinstance(value, bool):
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def configs_first(args: Sequence[str]) -> list[str]:
-    """The arguments with each --config FILE before the options, in their order: an option overrides any file, wherever it is given."""
-    files: list[str] = []
-    options: list[str] = []
-    rest = list(args)
-    while rest:
-        arg = rest.pop(0)
-        if arg in recipes.OPTIONS:
-            files += [arg, *rest[:1]]
-            rest = rest[1:]
-        else:
-            (files if arg.partition("=")[0] in recipes.OPTIONS else options).append(arg)
-    return files + options
-
-
 def _epochs(limit: int | None) -> float:
     return math.inf if limit is None or limit < 0 else limit
-
-
-@contextmanager
-def _pausing(signum: signal.Signals, pause: Pause) -> Iterator[None]:
-    """Pauses at the signal that a cluster sends before it ends a job; Lightning's own handler would write its own files."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(*args: Any) -> None:
-        pause.signal = signum.name
-
-    before = signal.signal(signum, ask)
-    try:
-        yield
-    finally:
-        signal.signal(signum, before)
 
 
 @rank_zero_only
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _threads(num: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(num or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without Lightning's tips and without warnings about things that are intended; other warnings are still shown."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    asked_for = [logging.getLogger(f"lightning.pytorch.{name}") for name in ("callbacks", "profilers")]
-    """ModelSummary and the profilers report through logging."""
-    levels = [logger.level for logger in loggers + asked_for]
-    interrupt = signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
-    with warnings.catch_warnings():
-        for message in ON_PURPOSE:
-            warnings.filterwarnings("ignore", message=message)
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.WARNING)
-            for logger in asked_for:
-                logger.setLevel(logging.INFO)
-            yield
-        finally:
-            for logger, level in zip(loggers + asked_for, levels, strict=True):
-                logger.setLevel(level)
-            if interrupt is not None:  # Lightning leaves Ctrl-C disabled after the first one
-                signal.signal(signal.SIGINT, interrupt)
 
 
 if __name__ == "__main__":

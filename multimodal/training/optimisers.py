@@ -118,6 +118,7 @@ class AdamWCosine(Optimiser):
     ) -> None:
         super().__init__(rates, layer_decay)
         _check(lr, weight_decay=weight_decay, warmup_steps=warmup_steps)
+        _check_betas(betas)
         self.lr, self.weight_decay, self.warmup_steps, self.betas = lr, weight_decay, warmup_steps, betas
 
     def make(self, groups: list[dict[str, Any]]) -> Optimizer:
@@ -196,6 +197,7 @@ class ScheduleFreeAdamW(Optimiser):
     ) -> None:
         super().__init__(rates, layer_decay)
         _check(lr, weight_decay=weight_decay, warmup_steps=warmup_steps)
+        _check_betas(betas)
         self.lr, self.weight_decay, self.warmup_steps, self.betas = lr, weight_decay, warmup_steps, betas
 
     def make(self, groups: list[dict[str, Any]]) -> Optimizer:
@@ -308,3 +310,8 @@ def _check(lr: float, **not_negative: float) -> None:
     for name, value in not_negative.items():
         if value < 0:
             raise InputError(f"optimiser.{name}={value} must not be negative")
+
+
+def _check_betas(betas: tuple[float, float]) -> None:
+    if not all(0 <= beta < 1 for beta in betas):
+        raise InputError(f"optimiser.betas={list(betas)} must be from 0 to below 1")

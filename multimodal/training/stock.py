@@ -3,6 +3,7 @@
 place(config.trainer, run)                                      # they write into the run's folder
 refuse_what_cannot_work(callbacks, objective, 2, "ddp")     # InputError with the reason
 reason_of(error)                                                # one line, if such a part raised it
+raised_by_an_optimiser(error, trainer.optimizers)               # whether a step of an optimiser or a schedule failed
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import (
     BackboneFinetuning,
@@ -27,6 +29,7 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
 from torch import distributed
+from torch.optim import Optimizer
 
 from multimodal.errors import InputError
 from multimodal.objectives import Objective
@@ -137,6 +140,24 @@ def reason_of(error: BaseException) -> str | None:
         return None
     login = " To log without one: --config trainer/wandb.yaml, or WANDB_MODE=offline" if blamed.endswith(".wandb") else ""
     return f"trainer: {blamed}: {' '.join(str(error).split()).rstrip('.')}.{login}"
+
+
+def raised_by_an_optimiser(error: BaseException, optimisers: Sequence[Optimizer]) -> bool:
+    """Whether the update of the weights failed, and not the forward or backward pass that an optimiser calls inside its step.
+
+    A rate that float32 cannot hold, gradients that the optimiser does not support, a schedule that is shorter than the run. optimisers: the
+    trainer's, which may be those of a package.
+    """
+    if not isinstance(error, RuntimeError | ArithmeticError | ValueError) or isinstance(error, InputError | torch.OutOfMemoryError):
+        return False
+    theirs = {type(one).__module__ for one in optimisers}
+    is_theirs = False
+    for module in _modules(error.__traceback__):
+        if module.startswith(("multimodal.", "lightning.")):
+            is_theirs = False
+        elif module in theirs or module.startswith("torch.optim."):
+            is_theirs = True
+    return is_theirs
 
 
 def _parts(trainer: Namespace) -> Iterator[Namespace]:

@@ -24,15 +24,16 @@ from multimodal.boxes import reading
 from multimodal.boxes.trust import Builder, Classes, classes_of
 from multimodal.data import Captions, ColumnRows, Mixture, Pixels, Shuffle, Shuffled, Side, Stream, TowerPixels
 from multimodal.errors import InputError
-from multimodal.export.model import IMAGE_TOWERS, SLOTS, TEXT_SIDES, Trained
+from multimodal.export.slots import IMAGE_TOWERS, SLOTS, TEXT_SIDES
+from multimodal.export.trained import Trained
 from multimodal.objectives import Objective
 from multimodal.shards import SetPath, Sets, Split
 from multimodal.shards.remote import RemoteShards
 from multimodal.towers.text import Encoder
 from multimodal.training.datamodule import PairData
-from multimodal.training.door import quiet
 from multimodal.training.module import PairModule
 from multimodal.training.runs import CONFIG
+from multimodal.training.surroundings import quiet
 from multimodal.urls import is_url
 
 PAIR_DATA = "multimodal.training.PairData"

@@ -23,7 +23,8 @@ from multimodal.data.decode import centre
 from multimodal.embed.columns import embed
 from multimodal.errors import InputError
 from multimodal.export.card import read_card
-from multimodal.export.model import SLOTS, export, load_export
+from multimodal.export.model import export, load_export
+from multimodal.export.slots import SLOTS
 from multimodal.objectives import Clip, Cosine, Objective, SoftCrossEntropy
 from multimodal.pairs import Pair
 from multimodal.shards.columns import ColumnWriter

@@ -272,3 +272,9 @@ def test_what_cannot_work_is_refused_with_the_reason(
     more = [unlock(tmp_path, image_tower=4)[1] if one == "UNLOCK" else one for one in more]
     with pytest.raises(InputError, match=message):
         fit(command(recipe, "run", *more))
+
+
+def test_what_a_model_could_do_is_measured_by_its_own_towers(command: Callable[..., list[str]], drawings: Path) -> None:
+    said = r"before the first step val/foreign_R@10 is \d+\.\d, no better than chance \(15.6\), so there is nothing to forget"
+    with pytest.raises(InputError, match=said):  # random weights
+        fit(command("clip_full", "run", "--forgetting.pairs", str(drawings), "--forgetting.part", "all"))

@@ -20,9 +20,10 @@ from multimodal.cli import main
 from multimodal.doors import recipes
 from multimodal.errors import InputError
 from multimodal.training.beginnings import beginning
-from multimodal.training.door import build, configs_first, fit
+from multimodal.training.door import build, fit
 from multimodal.training.help import FULL, MOST_USED, OPTIONS, by_name, short_help
 from multimodal.training.help_of_parts import SECTIONS, parts
+from multimodal.training.options import configs_first
 from multimodal.training.validate import validate
 
 Arguments = Callable[..., list[str]]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -282,3 +283,18 @@ def test_pairs_without_a_known_word_are_counted_apart_and_are_never_too_many(
     assert read_manifest(run, kind="run").counts["pairs_without_words"] == len(without)
     said = capfd.readouterr().err
     assert f"{len(without)} without a known word" in said and "have no word that the space knows" in said and " bad" not in said
+
+
+def test_too_few_validation_pairs_to_choose_an_epoch_are_reported(
+    arguments: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ["--trainer.max_epochs", "1", "--data.validation_share", "0.1"]
+    fit(arguments("few", *few))
+    said = re.search(
+        r"(\d+) validation pairs are too few to choose the best epoch by val/R@10: chance alone finds (\d+) % of them",
+        capsys.readouterr().err,
+    )
+    assert said is not None and int(said[2]) == round(100 * min(1, 10 / int(said[1])))
+    for other in (["--selection.monitor", "val/loss", "--selection.mode", "min"], ["--data.validation_share", "0.5"]):
+        fit(arguments(other[-1], *few, *other))
+        assert "too few" not in capsys.readouterr().err

@@ -255,3 +255,49 @@ def test_a_run_that_diverges_ends_with_the_reason_and_its_last_good_checkpoint(
 def test_a_rate_beyond_all_bounds_is_named(arguments: Callable[..., list[str]]) -> None:
     with pytest.raises(InputError, match=r"training diverged: the loss is (nan|inf) at step \d+.* Train again with a lower"):
         fit(arguments("run", "--model.optimiser.lr", "3e37", "--model.optimiser.warmup_steps", "0", "--preflight.max_steps", "0"))
+
+
+BEYOND_FLOAT32 = {
+    "adamw": ["--model.optimiser.lr", "1e38", "--model.optimiser.warmup_steps", "0"],
+    "sgd": ["--model.optimiser", "multimodal.training.SGDSteps", "--model.optimiser.lr", "1e39"],
+    "torch's": [
+        *("--model.optimiser", "multimodal.training.TorchOptimiser"),
+        *("--model.optimiser.optimizer", "torch.optim.RMSprop", "--model.optimiser.optimizer.lr", "1e39"),
+    ],
+    "another package's": ["--model.optimiser", "multimodal.training.ScheduleFreeAdamW", "--model.optimiser.lr", "1e40"],
+    "of other gradients": [
+        *("--model.optimiser", "multimodal.training.TorchOptimiser"),
+        *("--model.optimiser.optimizer", "torch.optim.SparseAdam"),
+    ],
+}
+
+
+@pytest.mark.parametrize("settings", BEYOND_FLOAT32.values(), ids=BEYOND_FLOAT32)
+def test_a_step_that_the_optimiser_cannot_make_ends_the_run_in_one_line(arguments: Callable[..., list[str]], settings: list[str]) -> None:
+    said = r"run: model.optimiser failed at step \d, in epoch 0, at a rate of \S+: .*(overflow|dense).*\. Lower --model.optimiser.lr"
+    with pytest.raises(InputError, match=said) as stopped:
+        fit(arguments("run", *settings, "--preflight.max_steps", "0"))
+    assert "\n" not in str(stopped.value)
+
+
+FAULTY = '''
+import torch
+from multimodal.objectives import SoftCrossEntropy
+
+class Faulty(SoftCrossEntropy):
+    """An objective with a fault in its backward pass."""
+
+    def forward(self, image, text, valid):
+        loss, parts = super().forward(image, text, valid)
+        loss.register_hook(lambda gradient: gradient.view(7))
+        return loss, parts
+'''
+
+
+def test_a_fault_in_the_pass_that_the_optimiser_calls_keeps_its_traceback(
+    arguments: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RuntimeError, match=r"shape '\[7\]' is invalid"):
+        fit(arguments("run", "--model.objective", "faulty.Faulty", "--preflight.max_steps", "0"))

@@ -16,7 +16,7 @@ from timm.models import group_parameters
 from torch import nn
 
 from multimodal.errors import InputError
-from multimodal.export.model import Trained
+from multimodal.export.trained import Trained
 from multimodal.objectives import Clip
 from multimodal.towers import Head, ImageTower, NoWeights, Trunk
 from multimodal.training import AdamWCosine, ScheduleFreeAdamW, SGDSteps, TorchOptimiser
@@ -129,6 +129,7 @@ def test_sgd_drops_its_rate_every_so_many_steps() -> None:
         ({"rates": {"text_side": 0.0}}, "text_side: 0.0 must be above 0"),
         ({"layer_decay": 1.5}, "layer_decay=1.5 must be above 0 and at most 1"),
         ({"warmup_steps": -1}, "warmup_steps=-1 must not be negative"),
+        ({"betas": (0.9, 1.0)}, r"betas=\[0.9, 1.0\] must be from 0 to below 1"),
     ],
 )
 def test_a_rate_that_is_for_nothing_is_refused(settings: dict[str, Any], said: str) -> None:
