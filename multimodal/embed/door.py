@@ -65,7 +65,8 @@ def index_verb(
         device: cpu, cuda:0 ...; by default the accelerator if there is one.
         max_bad_share: with shards, fail if a larger share of the pictures cannot be read.
         engine: a search engine of your own, by its class path: --engine mypackage.HNSW --engine.links 16 (see
-            multimodal.search.engine). The store names it, so that opening it needs --trust mypackage. By default search is exact.
+            multimodal.search.engine). The store names it, so that opening it needs --trust mypackage. By default search is exact, and
+            approximate from 500,000 pictures on (multimodal.search.ivf.IvfEngine).
             `multimodal store build-index` changes it later.
         template: what a short query is embedded in, with {} in its place; by default "a photo of {}" for contrastive models, and {}
             alone for others. `multimodal evaluate arithmetic --fit` chooses it by measuring.

@@ -27,7 +27,12 @@ SLACK = 2.0**-23
 """Times d: what two float32 inner products of unit vectors, each off by at most d * 2**-24, are off by together."""
 CALLS = ("__len__", "add", "search", "filter")
 KEEPING = ("save", "load")
-OURS = ("multimodal.search.flat.FlatEngine", "multimodal.search.pgvector.PgVector", "multimodal.search.qdrant.Qdrant")
+OURS = (
+    "multimodal.search.flat.FlatEngine",
+    "multimodal.search.ivf.IvfEngine",
+    "multimodal.search.pgvector.PgVector",
+    "multimodal.search.qdrant.Qdrant",
+)
 """The engines of this project, which any store may name. They are imported when they are named."""
 
 
@@ -115,6 +120,27 @@ class Coarse(Protocol):
     @property
     def oversampling(self) -> int:
         """How many candidates to ask for, for each neighbour that is wanted."""
+        ...
+
+
+@runtime_checkable
+class Trains(Protocol):
+    """A kept engine that is fitted to rows before it takes them, such as one that puts them into lists."""
+
+    def sample_size(self, num_rows: int) -> int:
+        """How many rows it wants to see, of a store that has so many."""
+        ...
+
+    def train(self, sample: np.ndarray, num_rows: int) -> None:
+        """Before any row is added. sample (m, d) float32, evenly from all rows; num_rows: how many rows will be added."""
+
+
+@runtime_checkable
+class Tunes(Protocol):
+    """A kept engine that chooses how thoroughly it searches by measuring against exact search, once all rows are added."""
+
+    def tune(self, queries: np.ndarray, nearest: np.ndarray) -> dict[str, Any]:
+        """queries (q, d) float32, in words; nearest (q, k) int64, the ids of their exact neighbours. Returns figures for the manifest."""
         ...
 
 

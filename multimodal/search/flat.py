@@ -102,6 +102,10 @@ class FlatEngine:
         view._allowed = allowed if self._allowed is None else np.intersect1d(allowed, self._allowed, assume_unique=True)
         return view
 
+    def rows(self) -> np.ndarray:
+        """(n, d) float32, all of them."""
+        return self._rows(np.arange(len(self._ids)))
+
     def _check(self, ids: np.ndarray, rows: np.ndarray) -> None:
         if self._allowed is not None:
             raise ValueError("a filtered engine is a view; add to the engine that it was filtered from")

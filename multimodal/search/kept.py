@@ -20,7 +20,8 @@ import numpy as np
 from multimodal.boxes import box_file, fingerprint_file, fingerprint_json, reading
 from multimodal.errors import InputError
 from multimodal.machine.progress import track
-from multimodal.search.engine import Coarse, Engine, EngineRecipe, IndexGoneError, Kept, MapsRows, Retains
+from multimodal.search.calibration import frequent_words
+from multimodal.search.engine import Coarse, Engine, EngineRecipe, IndexGoneError, Kept, MapsRows, Retains, Trains, Tunes
 from multimodal.search.generation import is_index, is_segment, segment_name
 from multimodal.search.layered import Layered, Rescored, RowNumbers, row_numbers
 from multimodal.search.segments import SegmentReader, unit_rows
@@ -33,6 +34,11 @@ MAX_DEAD_SHARE, MAX_GROWTH = 0.25, 2
 not if its engine removes rows.
 """
 _ROWS_AT_ONCE = 1 << 16
+APPROXIMATE = EngineRecipe("multimodal.search.ivf.IvfEngine")
+APPROXIMATE_FROM = 500_000
+"""With so many pictures, a store that names no engine gets an approximate one at the end of `multimodal index`."""
+NUM_TUNED, NUM_NEIGHBOURS = 256, 10
+"""Captions that an approximate index is tuned with, beside as many words; and how many neighbours of each it is to find."""
 
 Covered = Sequence[tuple[SegmentReader, np.ndarray]]
 """Segments, each with the positions of its live rows."""
@@ -42,6 +48,25 @@ def recipe_of(config: Mapping[str, Any]) -> EngineRecipe | None:
     """The engine that a store names in its config; None for exact search."""
     described = config.get("engine")
     return None if described is None else EngineRecipe(**described)
+
+
+def recipe_for(store: Store) -> EngineRecipe | None:
+    """The engine that a store names, or that it gets for its size; None for exact search."""
+    named = recipe_of(store.manifest.config)
+    return APPROXIMATE if named is None and len(store) >= APPROXIMATE_FROM else named
+
+
+def describe_index(store: Store) -> str | None:
+    """What was measured of a store's index, in a sentence; None if there are no figures."""
+    found = index_part(store.manifest.parts)
+    figures = {} if found is None else found[1]["figures"]
+    if "recall" not in figures:
+        return None
+    return (
+        f"search is approximate: it finds {100 * figures['recall']:.1f} % of the {figures['neighbours']} nearest pictures, by "
+        f"{figures['queries']} queries in words. For exact search: multimodal store build-index {shlex.quote(str(store.path))} "
+        "--engine multimodal.search.flat.FlatEngine"
+    )
 
 
 def index_part(parts: Mapping[str, Mapping[str, Any]]) -> tuple[str, Mapping[str, Any]] | None:
@@ -79,7 +104,10 @@ def open_engine(store: Store) -> Engine:
         raise _gone(store, error) from None
     if len(index) < numbers.num_live:
         raise _gone(store, f"its index has {len(index):,} rows, and covers {numbers.num_live:,} pictures: some were removed from it")
-    return Layered(Rescored(index, numbers.vectors) if isinstance(index, Coarse) else index, numbers, exact_engine(store.dim, others))
+    beside = exact_engine(store.dim, others)
+    if isinstance(index, Coarse):
+        return Layered(Rescored(index, numbers.vectors), numbers, beside, exact_engine(store.dim, store.live_positions))
+    return Layered(index, numbers, beside)
 
 
 def exact_engine(dim: int, segments: Covered) -> Engine:
@@ -122,7 +150,7 @@ def _load(empty: Engine, folder: Path) -> Engine:
 
 def is_needed(store: Store) -> bool:
     """Whether `StoreWriter.build_index` would change something. InputError if the engine is not trusted."""
-    recipe = recipe_of(store.manifest.config)
+    recipe = recipe_for(store)
     if recipe is None or not isinstance(made := recipe.make(store.dim, store.path, store.trust), Kept):
         return False
     found = index_part(store.manifest.parts)
@@ -154,9 +182,12 @@ def write_index(
     engine, covered, made_with = _begun(store, recipe, empty, segments, live, anew)
     rest = [(segment, positions) for segment, positions in live if segment_name(segment.number) not in covered]
     num_new = sum(len(positions) for _, positions in rest)
+    if isinstance(engine, Trains) and not len(engine):
+        engine.train(_sample(rest, engine.sample_size(num_new), store.dim), num_new)
     blocks = _blocks(rest)
     for numbers, rows in track(blocks, f"index of {store.path.name}", unit="block") if num_new > _ROWS_AT_ONCE else blocks:
         engine.add(numbers, rows)
+    figures = _tuned(engine, store, live) if isinstance(engine, Tunes) and len(engine) else {}
     if folder.exists():
         shutil.rmtree(folder)  # of a writer that was killed
     folder.mkdir(parents=True)
@@ -165,8 +196,44 @@ def write_index(
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    facts = {"rows": len(engine), "made_with": made_with or num_new, "segments": dict(segments), "figures": {}}
+    facts = {"rows": len(engine), "made_with": made_with or num_new, "segments": dict(segments), "figures": figures}
     return {**facts, "fingerprint": index_fingerprint(folder, facts)}
+
+
+def _sample(segments: Covered, size: int, dim: int) -> np.ndarray:
+    """(size, d) float32 of unit length: rows evenly from all segments."""
+    every = np.linspace(0, sum(len(live) for _, live in segments) - 1, size).round().astype(np.int64)
+    rows, start = np.empty((size, dim), np.float32), 0
+    for segment, live in segments:
+        places = np.flatnonzero((every >= start) & (every < start + len(live)))
+        positions = live[every[places] - start]
+        rows[places] = unit_rows(segment.rows()[positions], segment.ids[positions])
+        start += len(live)
+    return rows
+
+
+def _tuned(engine: Tunes, store: Store, live: Covered) -> dict[str, Any]:
+    """Figures against exact search. Queries are what people write: captions of the store, and frequent words, as a search embeds them."""
+    from multimodal.search.flat import FlatEngine
+
+    texts = _some_texts(live, NUM_TUNED)
+    words = frequent_words(texts, store.query_space, is_slow=True)
+    asked = [*texts, *words]
+    embedded = [store.calibration.embed(text, store.query_space) for text in track(asked, "queries of the index", unit="query")]
+    queries = np.stack([vector for vector in embedded if vector.any()]).astype(np.float32)
+    exact = FlatEngine(store.dim)
+    for segment, positions in live:
+        exact.add_mapped(row_numbers(segment.number, positions), segment.rows(), positions)
+    return engine.tune(queries, exact.search(queries, NUM_NEIGHBOURS).ids)
+
+
+def _some_texts(live: Covered, num: int) -> list[str]:
+    """Texts of pictures evenly from all segments; fewer, or none, if few pictures have one."""
+    step = max(sum(len(positions) for _, positions in live) // num, 1)
+    found: list[str] = []
+    for segment, positions in live:
+        found += [text for text in segment.metadata(["text"], positions[::step])["text"] if text and text.strip()]
+    return found[:num]
 
 
 def index_fingerprint(folder: Path, facts: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ from multimodal.search.fusion import Fusion, TermScores
 from multimodal.search.segments import name_some, unit_rows
 
 SCORE_DECIMALS = 6  # float16 rows carry three or four; at six, scores that should tie do tie
+_COMBINED_AT_ONCE = 1 << 15
 MIN_DEPTH, DEPTH = 200, 20
 """Neighbours of each term that an approximate engine gives as candidates: at least the first, and the second for each wanted hit."""
 
@@ -150,12 +151,17 @@ def _of_all(scorer: _Scorer, engine: Engine, k: int, named: frozenset[int]) -> R
     parts, units = scorer.terms.parts, scorer.terms.units
     own = [place for place, part in enumerate(parts) if part.home == ""]
     ids, found = engine.scores(np.stack([units[place] for place in own]) if own else np.zeros((1, scorer.homes[""].dim)))
-    cosines = np.empty((len(parts), len(ids)))
-    cosines[own] = found[: len(own)]
+    cosines: list[np.ndarray] = [np.empty(0)] * len(parts)  # (n,) float32 of each term
+    for place, line in zip(own, found, strict=False):
+        cosines[place] = line
     for place, part in enumerate(parts):
         if part.home:
             cosines[place] = _aligned(scorer.homes[part.home], part.home, units[place], ids)
-    totals = scorer.fusion.combine(scorer.scores(cosines)).sum(axis=0)
+    totals = np.empty(len(ids))
+    for start in range(0, len(ids), _COMBINED_AT_ONCE):  # a block in float64 stays in the processor's cache, all pictures would not
+        some = slice(start, start + _COMBINED_AT_ONCE)
+        block = np.stack([line[some] for line in cosines]).astype(np.float64)
+        totals[some] = scorer.fusion.combine(scorer.scores(block)).sum(axis=0)
     kept = totals >= np.partition(totals, max(len(ids) - k, 0))[max(len(ids) - k, 0)] - 2 * scorer.slack()
     return scorer.ranking(ids[kept], k, named, f"all {len(ids):,} pictures")
 

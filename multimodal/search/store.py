@@ -33,6 +33,7 @@ from multimodal.search.generation import (
     check_manifest,
     fusion_fingerprint,
     is_fusion,
+    is_index,
     is_segment,
     is_tombstones,
     segment_name,
@@ -143,7 +144,9 @@ class Store:
 
     def __repr__(self) -> str:
         attached = f", of {self.shards.place!r}" if self.shards is not None else ""
-        return f"Store({str(self.path)!r}: {len(self):,} pictures, {self.family}, {self.dim} dimensions{attached})"
+        recall = next((facts["figures"].get("recall") for name, facts in self.manifest.parts.items() if is_index(name)), None)
+        approximate = "" if recall is None else f", approximate search with recall {recall}"
+        return f"Store({str(self.path)!r}: {len(self):,} pictures, {self.family}, {self.dim} dimensions{approximate}{attached})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, (self.path, self.trust, self.shards, self.folders)

@@ -55,7 +55,7 @@ from multimodal.search.generation import (
     segment_name,
 )
 from multimodal.search.joining import schema_of, write_joined
-from multimodal.search.kept import Covered, is_needed, recipe_of, write_index
+from multimodal.search.kept import APPROXIMATE, Covered, is_needed, recipe_for, recipe_of, write_index
 from multimodal.search.segments import Segment, SegmentReader, column_type, name_some, unit_rows, write_segment
 from multimodal.search.store import Store
 from multimodal.text import open_space
@@ -118,9 +118,12 @@ def _copy_networks(query: Path, target: Path) -> None:
 
 
 def _check_engine(path: Path, engine: EngineRecipe | None) -> None:
-    """InputError if the existing store has another engine than the one requested."""
+    """InputError if the existing store has another engine than the one requested. None is what a store gets for its size."""
+    from multimodal.search.engine import EngineRecipe
+
     before, now = read_manifest(path, kind="store").config.get("engine"), None if engine is None else engine.as_json()
-    if before != now:
+    exact = (None, EngineRecipe(EXACT).as_json())
+    if before != now and not (before in exact and now in exact) and not (now is None and before == APPROXIMATE.as_json()):
         named = "exact search" if before is None else _named(before)
         wanted = "exact search" if now is None else _named(now)
         raise InputError(
@@ -273,17 +276,17 @@ class StoreWriter:
     def build_index(self, engine: EngineRecipe | None = None, anew: bool = False) -> None:
         """Make the index that the store's engine keeps, or add what it does not cover yet; nothing for an engine that keeps none.
 
+        A store that names no engine gets an approximate one if it is large, see `multimodal.search.kept.recipe_for`.
         engine: change to this one. anew: make it from nothing. InputError if the engine is not trusted, or cannot be reached.
         """
         store = self.store
-        config = {name: value for name, value in store.manifest.config.items() if engine is None or name != "engine"}
-        if engine is not None and engine.class_path != EXACT:
-            config["engine"] = engine.as_json()
+        recipe = recipe_for(store) if engine is None else engine
+        config = {**store.manifest.config, **({} if recipe is None else {"engine": recipe.as_json()})}
         is_same = config == store.manifest.config
         if is_same and not anew and not is_needed(store):
             return
         segments = {name: facts["fingerprint"] for name, facts in store.manifest.parts.items() if is_segment(name)}
-        index = self._index(recipe_of(config), segments, store.live_positions, anew or not is_same)
+        index = self._index(recipe, segments, store.live_positions, anew or not is_same)
         kept = {part: facts for part, facts in store.manifest.parts.items() if not is_index(part)}
         self._commit({**kept, **index}, config=config)
 
