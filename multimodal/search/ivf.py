@@ -66,7 +66,7 @@ class IvfEngine:
         num_lists = min(2 ** round(math.log2(math.sqrt(num_rows))), len(sample) // _PER_LIST)
         # an odd dimension is padded with a zero
         half = -(-self.dim // 2)
-        index = faiss.index_factory(2 * half, f"IVF{num_lists},PQ{half}x4fs", faiss.METRIC_INNER_PRODUCT)
+        index: Any = faiss.index_factory(2 * half, f"IVF{num_lists},PQ{half}x4fs", faiss.METRIC_INNER_PRODUCT)
         index.cp.spherical, index.cp.max_points_per_centroid, index.cp.seed = True, 2 * _PER_LIST, 1
         index.train(self._padded(sample))
         self._index, self._few = index, None

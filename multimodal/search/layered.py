@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import numpy as np
 
@@ -114,10 +114,10 @@ class Layered:
         order = np.lexsort((ids, -scores), axis=1)[:, :k]
         return Neighbours(np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1))
 
-    def filter(self, ids: np.ndarray) -> Engine:
+    def filter(self, ids: np.ndarray) -> Self:
         exact = None if self._exact is None else self._exact.filter(ids)
         if exact is not None and len(exact) <= NARROW:
-            return exact
+            return cast(Self, exact)  # an engine like this one, to whoever searches it
         view = type(self)(self._index.filter(self._numbers.rows(ids)), self._numbers, self._beside.filter(ids), exact)
         view._num_live = len(view._index)
         return view
