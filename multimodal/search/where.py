@@ -31,6 +31,8 @@ from multimodal.search.pointing import PointedError, brief
 Where = str | Sequence[str] | Mapping[str, Any]
 """A filter; several, which must all be met; or a mapping, see `where_of`."""
 
+MAX_CHARACTERS = 1_000_000
+"""A list of a hundred thousand names; a server takes far shorter filters."""
 MAX_DEPTH = 50
 MAX_LIKES = 20
 MAX_PATTERN = 200
@@ -97,6 +99,8 @@ Tree = Test | Not | Joined
 
 def parse_where(where: str) -> Tree:
     """The tree of a filter; WhereError, an InputError that points at the column, if it does not parse."""
+    if len(where) > MAX_CHARACTERS:
+        raise WhereError(where, MAX_CHARACTERS, f"a filter has at most {MAX_CHARACTERS:,} characters, and this one has {len(where):,}")
     try:
         where.encode()
     except UnicodeEncodeError as error:  # half a surrogate pair: command-line bytes that are not UTF-8

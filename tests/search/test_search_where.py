@@ -14,7 +14,7 @@ from multimodal.search.filters import FilterColumns
 from multimodal.search.query import answer
 from multimodal.search.segments import Segment
 from multimodal.search.store import Store
-from multimodal.search.where import MAX_DEPTH, MAX_LIKES, MAX_PATTERN, WhereError, parse_where, where_of
+from multimodal.search.where import MAX_CHARACTERS, MAX_DEPTH, MAX_LIKES, MAX_PATTERN, WhereError, parse_where, where_of
 from multimodal.search.writing import StoreWriter, create_store
 
 DIM = 8
@@ -385,6 +385,8 @@ def test_depth_and_patterns_are_bounded_and_long_lists_are_not(made):
             parse_where(too_deep)
     with pytest.raises(WhereError, match=f"more than {MAX_LIKES} patterns"):
         parse_where(" or ".join(["name like x"] * (MAX_LIKES + 1)))
+    with pytest.raises(WhereError, match=f"at most {MAX_CHARACTERS:,} characters"):
+        parse_where("(" * (MAX_CHARACTERS + 1))
     long = " or ".join(f"size = {number}" for number in range(3000))
     assert (store.select(long) == store.select({"size": list(range(3000))})).all()
 
