@@ -12,7 +12,7 @@ from multimodal.errors import InputError
 from multimodal.pairs import Hit
 from multimodal.search.asking import image_encoder
 from multimodal.search.choosing import BY_SCORE
-from multimodal.search.query import FILE_COLUMNS, answer, as_json, as_json_lines
+from multimodal.search.query import answer, as_json, as_json_lines
 from multimodal.search.store import Store
 
 
@@ -85,7 +85,7 @@ def search_verb(
     if sum((json, jsonl, paths)) > 1 or (null and not paths):
         raise InputError("give one of --json, --jsonl and --paths; --null is for --paths")
     opened = Store(store, trust=trust)
-    if paths and not set(FILE_COLUMNS) <= set(opened.columns):
+    if paths and not opened.has_files:
         raise InputError(f"{store}: its pictures came from shards, and are no files of their own, so there are no paths. See --jsonl")
     encoder = None if export is None else image_encoder(opened, export)
     joined = _joined(join, trust)

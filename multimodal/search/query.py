@@ -33,8 +33,6 @@ from multimodal.search.where import Where
 if TYPE_CHECKING:
     from multimodal.search.filters import FilterColumns
 
-FILE_COLUMNS = ("folder", "path")
-"""Columns of a store that was made from a folder of pictures: a picture's file is the second in the first."""
 ImageEncoder = Callable[[Sequence[Path]], np.ndarray]
 """Paths of p pictures -> (p, d) float32, in the space of the store's rows."""
 
@@ -53,10 +51,13 @@ class Searchable(Rankable, Pictures, Protocol):
     @property
     def columns(self) -> list[str]: ...
     @property
+    def has_files(self) -> bool: ...
+    @property
     def filter_columns(self) -> FilterColumns: ...
     @property
     def reach(self) -> Reach: ...
     def select(self, where: Where) -> np.ndarray: ...
+    def file_of(self, folder: str, path: str) -> Path: ...
     def records(self, ids: Sequence[int] | np.ndarray, columns: Sequence[str] = ...) -> list[dict[str, Any]]: ...
 
 
@@ -276,7 +277,7 @@ def _hits(
     for part, values in zip(terms.parts, found.added, strict=True):
         added[part.label] = added.get(part.label, 0.0) + values
     show = np.exp if is_product else np.asarray
-    files = FILE_COLUMNS if set(FILE_COLUMNS) <= set(store.columns) else ()
+    files = ("folder", "path") if store.has_files else ()
     records = store.records(found.ids[list(places)], ("name", "text", *files))
     return [
         Hit(
@@ -287,17 +288,11 @@ def _hits(
             why={label: float(show(values[at])) for label, values in added.items()},
             rank=rank,
             like=nearly_equal,
-            path=_path_of(record),
+            path=str(store.file_of(record["folder"], record["path"])) if files else None,
             pictures=store,
         )
         for rank, (at, record, nearly_equal) in enumerate(zip(places, records, like or [()] * len(places), strict=True), start=1)
     ]
-
-
-def _path_of(record: Mapping[str, Any]) -> str | None:
-    """The file of a picture; None where it came from shards."""
-    folder, path = (record.get(name) for name in FILE_COLUMNS)
-    return None if folder is None or path is None else str(Path(folder) / path)
 
 
 FACTS = ("rank", "id", "score", "name", "text", "why", "like", "path")

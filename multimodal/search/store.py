@@ -203,6 +203,15 @@ class Store:
             )
         self.shards = shards
 
+    @property
+    def has_files(self) -> bool:
+        """Whether its pictures are files in folders; those of a shard set are not."""
+        return PICTURES in self.manifest.config
+
+    def file_of(self, folder: str, path: str) -> Path:
+        """The file of a picture, by its columns, where its folder is attached or else was when it was indexed."""
+        return Path(self.folders.get(folder, folder)) / path
+
     def picture_bytes(self, id: int) -> bytes | None:
         """The encoded picture of an id: the whole one if its shard set or folder is attached, else its thumbnail, or None if it has none.
 

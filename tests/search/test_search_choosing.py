@@ -38,7 +38,8 @@ def path(tmp_path_factory, space_boxes):
     rows = _units(np.random.default_rng(3).standard_normal((NUM, DIM)))
     for copy, of in ((1, 0), (41, 0), (50, 20)):
         rows[copy] = rows[of] + 0.02 * rows[(copy + 7) % NUM]
-    create_store(path, space_boxes["wordvec"], family="wordvec", export="e" * 64)
+    folders = {"pictures": {"folders": ["/photos", "/other"], "export": "e" * 64}}
+    create_store(path, space_boxes["wordvec"], family="wordvec", export="e" * 64, settings=folders)
     with StoreWriter(path) as writer:
         for ids in (range(40), range(40, NUM)):
             metadata = {
