@@ -182,7 +182,7 @@ def _update(
         _check_export(store, Path(config["export"]))
     has_folders = set(config["folders"]) <= set(folders_of(store))
     is_done = not todo and has_folders and _is_calibrated(store, work.template) and not is_needed(store)
-    num_before, num_new = len(store), 0
+    num_new = 0
     with nullcontext() if is_done else StoreWriter(store.path, work.trust) as writer:
         if writer is not None:
             if writer.store.manifest != store.manifest:  # another one wrote before we had the lock
@@ -195,7 +195,6 @@ def _update(
             store = writer.store
     out = left_out(store)
     _write_ledger(store.path, out)
-    assert len(store) == num_before + num_new - len(todo.deleted)
     unreadable = len(_unreadable(out))
     num_changed = min(todo.num_changed, num_new)
     return Changes(

@@ -1,13 +1,14 @@
-"""The live pictures of many segments as one segment, written piece by piece: what `StoreWriter.compact` does.
+"""The live pictures of many segments as few, written piece by piece: what `StoreWriter.compact` does.
 
-facts = write_joined(store.path / "segments/000007", store)
+for number, live in enumerate(in_turn(store.live_positions), start=7):
+    facts = write_joined(store.path / segment_name(number), live, schema_of(store), store.dim)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -15,13 +16,17 @@ import pyarrow.parquet as pq
 
 from multimodal.boxes import atomic_write, box_file, reading
 from multimodal.boxes.arrays import write_array
-from multimodal.search.segments import METADATA_GROUP, THUMBNAIL_GROUP, describe_segment
+from multimodal.search.segments import METADATA_FILE, METADATA_GROUP, THUMBNAIL_FILE, THUMBNAIL_GROUP, describe_segment
 
 if TYPE_CHECKING:
     from multimodal.search.segments import SegmentReader
     from multimodal.search.store import Store
 
+    Live: TypeAlias = Sequence[tuple[SegmentReader, np.ndarray]]
+
 ROWS_TOGETHER = 1 << 14
+MAX_ROWS = 1 << 16
+"""Of a joined segment: whoever reads a thumbnail reads first where each group of them lies in its file."""
 
 
 def schema_of(store: Store) -> pa.Schema:
@@ -36,24 +41,40 @@ def schema_of(store: Store) -> pa.Schema:
     return pa.schema(list(fields.values()))
 
 
-def write_joined(folder: Path, store: Store) -> dict[str, Any]:
-    """Make the folder of a segment with all live pictures of a store, in its order, and return the facts that its manifest keeps."""
-    live = store.live_positions
+def in_turn(live: Live, max_rows: int = MAX_ROWS) -> Iterator[Live]:
+    """The same rows in the same order, at most max_rows together."""
+    some: list[tuple[SegmentReader, np.ndarray]] = []
+    room = max_rows
+    for segment, positions in live:
+        while len(positions):
+            some.append((segment, positions[:room]))
+            positions, room = positions[room:], room - len(some[-1][1])
+            if not room:
+                yield some
+                some, room = [], max_rows
+    if some:
+        yield some
+
+
+def write_joined(folder: Path, live: Live, schema: pa.Schema, dim: int) -> dict[str, Any]:
+    """Make the folder of a segment with these rows, and return the facts that a store's manifest keeps."""
+    ids = np.concatenate([segment.ids[positions] for segment, positions in live])
     folder.mkdir(parents=True)
-    write_array(folder / "ids.npy", store.ids)
+    write_array(folder / "ids.npy", ids)
     with atomic_write(folder / "rows.npy") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": (len(store.ids), store.dim)})
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": (len(ids), dim)})
         for segment, positions in live:
             rows = segment.rows()
             for start in range(0, len(positions), ROWS_TOGETHER):
                 file.write(np.ascontiguousarray(rows[positions[start : start + ROWS_TOGETHER]]).tobytes())
-    schema = schema_of(store)
-    _write_table(folder / "metadata.parquet", schema, (table for one in live for table in _metadata(*one, schema)), METADATA_GROUP, "zstd")
+    _write_table(
+        folder / "metadata.parquet", schema, (table for one in live for table in _metadata(*one, schema)), METADATA_GROUP, METADATA_FILE
+    )
     if any(segment.has_thumbnails for segment, _ in live):
         pictures = pa.schema({"id": pa.int64(), "image": pa.binary()})
         tables = (table for segment, positions in live for table in _thumbnails(segment, positions))
-        _write_table(folder / "thumbnails.parquet", pictures, tables, THUMBNAIL_GROUP, "none")
-    return describe_segment(folder, len(store.ids), schema)
+        _write_table(folder / "thumbnails.parquet", pictures, tables, THUMBNAIL_GROUP, THUMBNAIL_FILE)
+    return describe_segment(folder, len(ids), schema)
 
 
 def _metadata(segment: SegmentReader, positions: np.ndarray, schema: pa.Schema) -> Iterator[pa.Table]:
@@ -74,9 +95,9 @@ def _thumbnails(segment: SegmentReader, positions: np.ndarray) -> Iterator[pa.Ta
         yield pa.table({"id": pa.array(segment.ids[some]), "image": pa.array(segment.thumbnails(some), pa.binary())})
 
 
-def _write_table(path: Path, schema: pa.Schema, tables: Iterator[pa.Table], group: int, compression: str) -> None:
+def _write_table(path: Path, schema: pa.Schema, tables: Iterator[pa.Table], group: int, settings: Mapping[str, Any]) -> None:
     """In row groups of the same size however the tables are cut."""
-    with atomic_write(path) as file, pq.ParquetWriter(file, schema, compression=compression, store_schema=False) as writer:
+    with atomic_write(path) as file, pq.ParquetWriter(file, schema, **settings) as writer:
         left = schema.empty_table()
         for table in tables:
             left = pa.concat_tables([left, table])

@@ -24,6 +24,9 @@ from multimodal.errors import InputError
 REQUIRED_COLUMNS = ("name", "text")
 METADATA_GROUP = 1024  # rows in a Parquet row group: as many are read for one hit
 THUMBNAIL_GROUP = 16
+METADATA_FILE = {"compression": "zstd", "store_schema": False}
+THUMBNAIL_FILE = {"compression": "none", "store_schema": False, "write_statistics": False}
+"""How the two tables are written. Pictures are compressed already, and the least and the greatest of a group say nothing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,10 +74,10 @@ def write_segment(folder: Path, segment: Segment) -> dict[str, Any]:
     folder.mkdir(parents=True)
     write_array(folder / "ids.npy", ids)
     write_array(folder / "rows.npy", np.asarray(segment.rows, dtype=np.float16))
-    _write_table(folder / "metadata.parquet", metadata, METADATA_GROUP, compression="zstd")
+    _write_table(folder / "metadata.parquet", metadata, METADATA_GROUP, METADATA_FILE)
     if segment.thumbnails is not None:
         thumbnails = pa.table({"id": ids, "image": pa.array(list(segment.thumbnails), type=pa.binary())})
-        _write_table(folder / "thumbnails.parquet", thumbnails, THUMBNAIL_GROUP, compression="none")  # pictures are compressed already
+        _write_table(folder / "thumbnails.parquet", thumbnails, THUMBNAIL_GROUP, THUMBNAIL_FILE)
     return describe_segment(folder, len(ids), metadata.schema)
 
 
@@ -190,9 +193,9 @@ def _column(name: str, values: Sequence[Any]) -> pa.Array:
     return array
 
 
-def _write_table(path: Path, table: pa.Table, group: int, compression: str) -> None:
+def _write_table(path: Path, table: pa.Table, group: int, settings: Mapping[str, Any]) -> None:
     with atomic_write(path) as file:
-        pq.write_table(table, file, row_group_size=group, compression=compression, store_schema=False)
+        pq.write_table(table, file, row_group_size=group, **settings)
 
 
 def _read_table(path: Path, columns: Sequence[str] | None, positions: np.ndarray | None, num_rows: int) -> dict[str, list[Any]]:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from multimodal.errors import InputError
 from multimodal.search.folders import DELETED, FILE, LEFT_OUT_SCHEMA, left_out
 from multimodal.search.generation import PICTURES
+from multimodal.search.joining import MAX_ROWS
 from multimodal.search.writing import StoreWriter
 
 
@@ -59,7 +60,7 @@ def remember(writer: StoreWriter, ids: Sequence[int]) -> None:
 
 
 def compact(store: Path, trust: Sequence[str] = ()) -> None:
-    """Rewrite a store without its deleted pictures, as one segment. Ids stay, and are not given again.
+    """Rewrite a store without its deleted pictures, as one segment, or few large ones. Ids stay, and are not given again.
 
     A search that is running goes on: the old files stay until the next change.
 
@@ -72,6 +73,10 @@ def compact(store: Path, trust: Sequence[str] = ()) -> None:
     with StoreWriter(store, trust) as writer:
         num = len(writer.store.segments)
         deleted = len(writer.store.deleted)
-        if num > 1 or deleted:
+        if deleted or num > -(-len(writer.store) // MAX_ROWS):
             writer.compact()
-        print(f"{store}: {len(writer.store):,} pictures in one segment, {num:,} before; {deleted:,} deleted rows removed", file=sys.stderr)
+        now = len(writer.store.segments)
+        print(
+            f"{store}: {len(writer.store):,} pictures; segments: {num:,} before, {now:,} now; {deleted:,} deleted rows removed",
+            file=sys.stderr,
+        )

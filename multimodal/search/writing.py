@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ from multimodal.search.generation import (
     is_tombstones,
     segment_name,
 )
-from multimodal.search.joining import schema_of, write_joined
+from multimodal.search.joining import in_turn, schema_of, write_joined
 from multimodal.search.kept import APPROXIMATE, Covered, is_needed, recipe_for, recipe_of, write_index
 from multimodal.search.segments import Segment, SegmentReader, column_type, name_some, unit_rows, write_segment
 from multimodal.search.store import Store
@@ -257,7 +258,9 @@ class StoreWriter:
         return made
 
     def compact(self) -> None:
-        """Rewrite the live rows as one segment, in their order, without tombstones. Memory is that of some thousand rows and all ids.
+        """Rewrite the live rows without tombstones, in their order, as one segment, or as few of at most `joining.MAX_ROWS`.
+
+        Memory is that of some thousand pictures, and of all ids.
 
         The index of the rewritten rows is made before they become a generation, so that no reader meets a store without one.
         """
@@ -268,10 +271,15 @@ class StoreWriter:
         if not len(store):
             self._commit({**kept, **self._index(recipe, {}, [])})
             return
-        name, facts = self._make(store.manifest.counts["next_segment"], lambda folder: write_joined(folder, store))
-        segment = SegmentReader(self.path / name, facts["rows"], store.dim)
-        index = self._index(recipe, {name: facts["fingerprint"]}, [(segment, np.arange(len(store)))])
-        self._commit({name: {**facts, "made_from": store.sources}, **kept, **index})
+        schema, number = schema_of(store), store.manifest.counts["next_segment"]
+        made: dict[str, dict[str, Any]] = {}
+        for live in in_turn(store.live_positions):
+            name, facts = self._make(number + len(made), partial(write_joined, live=live, schema=schema, dim=store.dim))
+            made[name] = {**facts, "made_from": {} if made else store.sources}
+        readers = [SegmentReader(self.path / name, facts["rows"], store.dim) for name, facts in made.items()]
+        covered = [(segment, np.arange(len(segment.ids))) for segment in readers]
+        index = self._index(recipe, {name: facts["fingerprint"] for name, facts in made.items()}, covered)
+        self._commit({**made, **kept, **index})
 
     def build_index(self, engine: EngineRecipe | None = None, anew: bool = False) -> None:
         """Make the index that the store's engine keeps, or add what it does not cover yet; nothing for an engine that keeps none.
