@@ -17,7 +17,7 @@ from typing import Any, Self
 import faiss
 import numpy as np
 
-from multimodal.boxes import Manifest, atomic_write, read_manifest, write_manifest
+from multimodal.boxes import Manifest, check_values, read_manifest, write_manifest
 from multimodal.boxes.arrays import read_array, write_array
 from multimodal.errors import InputError
 from multimodal.search.engine import Neighbours
@@ -31,7 +31,8 @@ _PER_LIST = 64  # rows of the sample for each list; FAISS asks for 39 to 256
 _MARGIN = 0.005  # chosen on one half of the queries, the recall on the other half is a little lower
 _DEPTHS = (2, 3, 4, 5, 7, 10, 15, 20, 30, 50)
 """Candidates for each wanted neighbour that are tried."""
-_NEIGHBOURS = 10
+_BITS = 4
+_CODES = 2**_BITS
 _ROW_COST, _LIST_COST = 400.0, 64.0
 """What scoring a row again costs, and opening a list, in units of comparing one code; measured, in single queries at a million rows."""
 
@@ -66,7 +67,7 @@ class IvfEngine:
         num_lists = min(2 ** round(math.log2(math.sqrt(num_rows))), len(sample) // _PER_LIST)
         # an odd dimension is padded with a zero
         half = -(-self.dim // 2)
-        index: Any = faiss.index_factory(2 * half, f"IVF{num_lists},PQ{half}x4fs", faiss.METRIC_INNER_PRODUCT)
+        index = _empty_index(2 * half, num_lists)
         index.cp.spherical, index.cp.max_points_per_centroid, index.cp.seed = True, 2 * _PER_LIST, 1
         index.train(self._padded(sample))
         self._index, self._few = index, None
@@ -152,27 +153,73 @@ class IvfEngine:
         return view
 
     def save(self, path: Path) -> None:
-        """ids.npy (n,) int64; lists.faiss, or for few rows rows.npy (n, d) float32."""
-        write_array(path / "ids.npy", self._ids)
+        """ids.npy (n,) int64. For few rows rows.npy (n, d) float32; else, with the ids list by list,
+
+        centroids.npy (l, d) and codebooks.npy (m, 16, 2) float32; sizes.npy (l,) int64; codes.npy uint8, blocks of 32 rows as FAISS
+        compares them. Arrays, and not FAISS's own file: of these a stranger's can be checked before anything follows what it says.
+        """
         if self._few is not None:
+            write_array(path / "ids.npy", self._ids)
             write_array(path / "rows.npy", self._few.rows())
         else:
-            with atomic_write(path / "lists.faiss") as file:
-                file.write(faiss.serialize_index(self._index).tobytes())
+            lists = faiss.downcast_InvertedLists(self._index.invlists)
+            sizes = np.array([lists.list_size(number) for number in range(self._index.nlist)], np.int64)
+            filled = list(zip(np.flatnonzero(sizes).tolist(), sizes[sizes > 0].tolist(), strict=True))
+            ids = [faiss.rev_swig_ptr(lists.get_ids(number), size) for number, size in filled]
+            codes = [faiss.rev_swig_ptr(lists.get_codes(number), _code_bytes(lists, size)) for number, size in filled]
+            write_array(path / "ids.npy", np.concatenate([np.empty(0, np.int64), *ids]))
+            write_array(path / "codes.npy", np.concatenate([np.empty(0, np.uint8), *codes]))
+            write_array(path / "sizes.npy", sizes)
+            write_array(path / "centroids.npy", self._index.quantizer.reconstruct_n(0, self._index.nlist))
+            write_array(path / "codebooks.npy", faiss.vector_to_array(self._index.pq.centroids).reshape(-1, _CODES, 2))
         tuned = {"num_probes": self._num_probes, "oversampling": self._oversampling}
         write_manifest(path, Manifest(kind=KIND, config={"dim": self.dim, **tuned}, counts={"rows": len(self._ids)}))
 
     def load(self, path: Path) -> Self:
         config = read_manifest(path, kind=KIND).config
+        check_values(path, "config", config, {"dim": int, "num_probes": int, "oversampling": int})
         if config["dim"] != self.dim:
             raise ValueError(f"holds rows of {config['dim']} dimensions, expected {self.dim}")
         ids = read_array(path / "ids.npy")
         if (path / "rows.npy").is_file():
             self.add(ids, read_array(path / "rows.npy"))
             return self
-        self._index, self._few, self._ids = faiss.read_index(str(path / "lists.faiss")), None, ids
+        names = ("centroids", "codebooks", "sizes", "codes")
+        centroids, codebooks, sizes, codes = (read_array(path / f"{name}.npy", mapped=name == "codes") for name in names)
+        dim = 2 * -(-self.dim // 2)
+        wanted = ((ids, (len(ids),), np.int64), (centroids, (len(sizes), dim), np.float32), (sizes, (len(sizes),), np.int64))
+        for array, shape, dtype in (*wanted, (codebooks, (dim // 2, _CODES, 2), np.float32), (codes, (len(codes),), np.uint8)):
+            if array.shape != shape or array.dtype != dtype:
+                raise ValueError(f"holds {array.dtype} {array.shape}; expected {np.dtype(dtype)} {shape}")
+        if not (0 <= config["num_probes"] <= len(sizes) and 1 <= config["oversampling"] <= _DEPTHS[-1]):
+            raise ValueError(f"reads {config['num_probes']} of {len(sizes)} lists, and {config['oversampling']} times the candidates")
+        index = _empty_index(dim, len(sizes))
+        index.quantizer.add(np.ascontiguousarray(centroids))
+        faiss.copy_array_to_vector(np.ascontiguousarray(codebooks).ravel(), index.pq.centroids)
+        index.is_trained = True
+        self._fill(index, ids, sizes, codes)
+        self._index, self._few, self._ids = index, None, ids
         self._num_probes, self._oversampling = config["num_probes"], config["oversampling"]
         return self
+
+    @staticmethod
+    def _fill(index: Any, ids: np.ndarray, sizes: np.ndarray, codes: np.ndarray) -> None:
+        """Put the ids and codes of all lists, one list after the other, into an index without rows. ValueError if they do not fit."""
+        lists = faiss.downcast_InvertedLists(index.invlists)
+        if sizes.min(initial=0) < 0 or sizes.max(initial=0) > len(ids) or int(sizes.sum()) != len(ids):
+            raise ValueError(f"its lists do not hold the {len(ids):,} rows that it names")
+        stops = np.cumsum(_code_bytes(lists, sizes))
+        if len(codes) != (stops[-1] if len(stops) else 0):
+            raise ValueError(f"holds {len(codes):,} bytes of codes, expected {stops[-1] if len(stops) else 0:,}")
+        row = 0
+        for number, (size, stop) in enumerate(zip(sizes.tolist(), stops.tolist(), strict=True)):
+            if size:
+                some, num_bytes = ids[row : row + size], _code_bytes(lists, size)
+                lists.resize(number, size)
+                faiss.memcpy(lists.get_ids(number), faiss.swig_ptr(some), some.nbytes)
+                faiss.memcpy(lists.get_codes(number), faiss.swig_ptr(np.array(codes[stop - num_bytes : stop])), num_bytes)
+                row += size
+        index.ntotal = len(ids)
 
     def _candidates(self, queries: np.ndarray, num: int, num_probes: int) -> np.ndarray:
         return self._searched(queries, min(num, len(self._ids)), num_probes)[1]
@@ -188,6 +235,17 @@ class IvfEngine:
         padded = np.zeros((len(rows), self._index.d if self._index is not None else 2 * -(-self.dim // 2)), np.float32)
         padded[:, : self.dim] = rows
         return padded
+
+
+def _empty_index(dim: int, num_lists: int) -> Any:
+    """An `IndexIVFPQFastScan` whose lists and codes are not chosen yet. dim: an even number."""
+    index: Any = faiss.IndexIVFPQFastScan(faiss.IndexFlatIP(dim), dim, num_lists, dim // 2, _BITS, faiss.METRIC_INNER_PRODUCT)
+    return index
+
+
+def _code_bytes(lists: Any, size: Any) -> Any:
+    """The bytes that FAISS keeps for lists of some sizes: whole blocks of rows."""
+    return -(-size // lists.n_per_block) * lists.block_size
 
 
 def _recall(found: np.ndarray, nearest: np.ndarray) -> float:

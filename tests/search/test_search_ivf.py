@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 
+from multimodal.boxes import read_manifest, write_manifest
 from multimodal.errors import InputError
 from multimodal.search import kept, layered
 from multimodal.search.conformance import brute_force, check_engine
@@ -44,6 +46,46 @@ def test_tuning_reaches_the_recall_that_is_asked_for_and_reads_fewer_lists_for_l
         assert figures["recall"] == round(float(measured), 4) and figures["recall"] >= recall - 0.03 and figures["queries"] == 100
         read.append(figures["lists_read"] * figures["oversampling"])
     assert read[0] < read[1]
+
+
+def test_a_saved_index_answers_as_before_and_one_whose_arrays_do_not_fit_is_refused(tmp_path):
+    random = np.random.default_rng(0)
+    rows, queries = _clusters(random, 700, 9), _clusters(random, 20, 9)
+    engine = IvfEngine(9, min_rows=200)
+    engine.add(3 * np.arange(700), rows)
+    engine.tune(queries, brute_force(3 * np.arange(700), rows, queries, 10).ids)
+    engine.save(tmp_path)
+    again = IvfEngine(9, min_rows=200).load(tmp_path)
+    for k in (1, 30, 700):
+        one, other = engine.search(queries, k), again.search(queries, k)
+        assert (one.ids == other.ids).all() and (one.scores == other.scores).all()
+    sizes, codes = np.load(tmp_path / "sizes.npy"), np.load(tmp_path / "codes.npy")
+    fewer, negative = sizes.copy(), sizes.copy()
+    fewer[0] -= 1
+    negative[:2] += [-10 * sizes[0], 10 * sizes[0]]
+    for name, wrong in (
+        ("sizes", fewer),
+        ("sizes", negative),
+        ("sizes", sizes[1:]),
+        ("sizes", np.append(sizes, 0)),
+        ("sizes", np.append(sizes[:-1], 2**62)),
+        ("sizes", sizes.astype(np.int32)),
+        ("codes", codes[:-1]),
+        ("codes", codes.astype(np.int8)),
+        ("centroids", np.load(tmp_path / "centroids.npy")[:, 1:]),
+        ("codebooks", np.load(tmp_path / "codebooks.npy")[1:]),
+        ("ids", np.arange(699)),
+    ):
+        right = np.load(tmp_path / f"{name}.npy")
+        np.save(tmp_path / f"{name}.npy", wrong)
+        with pytest.raises(ValueError, match="holds|hold"):
+            IvfEngine(9).load(tmp_path)
+        np.save(tmp_path / f"{name}.npy", right)
+    manifest = read_manifest(tmp_path, "index")
+    for setting, value in (("num_probes", 10**9), ("oversampling", 0), ("oversampling", 10**12)):
+        write_manifest(tmp_path, replace(manifest, config={**manifest.config, setting: value}))
+        with pytest.raises(ValueError, match=f"reads .*{value}"):
+            IvfEngine(9).load(tmp_path)
 
 
 def test_a_recall_that_is_no_share_is_refused():
