@@ -47,8 +47,10 @@ class IvfEngine:
         self.dim, self.recall, self.min_rows = dim, recall, min_rows
         self._few: FlatEngine | None = FlatEngine(dim)
         self._index: Any = None  # faiss.IndexIVF, once there are enough rows
-        self._ids = np.empty(0, np.int64)
-        self._allowed: np.ndarray | None = None
+        self._ids = np.empty(0, np.int64)  # FAISS has the positions in it, so that a filter is a bit for each row
+        self._allowed: np.ndarray | None = None  # positions, ascending
+        self._bits: np.ndarray | None = None
+        self._selector: Any = None
         self._num_probes = 0  # 0: not tuned
         self._oversampling = _DEPTHS[-1]
 
@@ -96,7 +98,7 @@ class IvfEngine:
             self.train(rows[sample], len(rows))
         self._ids = every
         if self._index is not None:
-            self._index.add_with_ids(self._padded(rows), ids)
+            self._index.add(self._padded(rows))
 
     def tune(self, queries: np.ndarray, nearest: np.ndarray) -> dict[str, Any]:
         """Choose how many lists are read, and how many candidates are scored again, by one half of the queries; figures of the other.
@@ -133,7 +135,7 @@ class IvfEngine:
         if k < 1:
             raise InputError(f"k = {k}; it must be at least 1")
         if self._few is not None:
-            return (self._few if self._allowed is None else self._few.filter(self._allowed)).search(queries, k)
+            return (self._few if self._allowed is None else self._few.filter(self._ids[self._allowed])).search(queries, k)
         k = min(k, len(self))
         if not (k and len(queries)):
             return Neighbours(np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32))
@@ -149,7 +151,12 @@ class IvfEngine:
     def filter(self, ids: np.ndarray) -> Self:
         view = type(self).__new__(type(self))
         view.__dict__ |= self.__dict__
-        view._allowed = np.intersect1d(ids, self._ids if self._allowed is None else self._allowed)
+        is_allowed = np.isin(self._ids, ids)
+        if self._allowed is not None:
+            is_allowed &= np.isin(np.arange(len(self._ids)), self._allowed)
+        view._allowed = np.flatnonzero(is_allowed)
+        view._bits = np.packbits(is_allowed, bitorder="little")  # which the selector reads there
+        view._selector = faiss.IDSelectorBitmap(view._bits)
         return view
 
     def save(self, path: Path) -> None:
@@ -226,10 +233,9 @@ class IvfEngine:
 
     def _searched(self, queries: np.ndarray, k: int, num_probes: int) -> tuple[np.ndarray, np.ndarray]:
         """(q, k) scores and ids; id -1 where the lists that were read have fewer."""
-        selector = None if self._allowed is None else faiss.IDSelectorBatch(self._allowed)
-        params = faiss.SearchParametersIVF(nprobe=num_probes, sel=selector)  # type: ignore[call-arg]
-        scores, ids = self._index.search(self._padded(queries), k, params=params)
-        return scores, ids
+        params = faiss.SearchParametersIVF(nprobe=num_probes, sel=self._selector)  # type: ignore[call-arg]
+        scores, positions = self._index.search(self._padded(queries), k, params=params)
+        return scores, np.where(positions >= 0, self._ids[positions], -1)
 
     def _padded(self, rows: np.ndarray) -> np.ndarray:
         padded = np.zeros((len(rows), self._index.d if self._index is not None else 2 * -(-self.dim // 2)), np.float32)

@@ -70,12 +70,14 @@ class RowNumbers:
         if not self._segments:
             return np.full((len(rows), 1), np.nan, np.float32)
         at, positions, there = self._places(rows)
-        taken = np.full((len(rows), self._segments[0].dim), np.nan, np.float32)
+        halves = np.zeros((len(rows), self._segments[0].dim), np.float16)
         for index in np.unique(at[there]).tolist():
             chosen = there & (at == index)
             if index not in self._mapped:
                 self._mapped[index] = self._segments[index].rows()
-            taken[chosen] = unit_rows(self._mapped[index][positions[chosen]], rows[chosen])
+            halves[chosen] = self._mapped[index][positions[chosen]]
+        taken = np.full(halves.shape, np.nan, np.float32)
+        taken[there] = unit_rows(halves[there], rows[there])  # all at once: a call for each segment takes longer than their rows
         return taken
 
     def _places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
