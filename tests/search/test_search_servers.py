@@ -159,10 +159,12 @@ def test_a_server_that_is_not_there_and_a_database_that_is_not_are_named_with_th
         PgVector(4, url, table="nothing.pictures").add(np.arange(1), units(1, 4))
 
 
-def test_a_qdrant_that_is_not_there_is_named_with_the_remedy():
+def test_a_qdrant_that_is_not_there_is_named_with_the_remedy(monkeypatch):
     pytest.importorskip("qdrant_client", reason="needs qdrant-client, of the extra qdrant")
     from multimodal.search.qdrant import Qdrant
 
+    for name in ("NO_PROXY", "no_proxy"):  # its client asks a proxy that the environment names, also for this machine
+        monkeypatch.setenv(name, "localhost")
     with pytest.raises(InputError, match=r"Qdrant \(http://localhost:1\): cannot connect: .*Start the server, or name its address"):
         Qdrant(4, "http://localhost:1").add(np.arange(1), units(1, 4))
 
@@ -193,7 +195,7 @@ def test_a_table_that_a_killed_process_left_is_replaced_and_one_that_is_being_ma
     name = ".".join(left._names)
     with pytest.raises(InputError, match="another process is making the table"):
         PgVector(4, url, table=name).add(np.arange(2), units(2, 4))
-    left._session._connection.close()  # as when its process dies
+    sql(url, f"SELECT pg_terminate_backend({left._session._connection.info.backend_pid}, 60000)")  # as when its process dies; waits for it
     again = PgVector(4, url, table=name)
     again.add(np.arange(2), units(2, 4))
     assert sql(url, f"SELECT count(*) FROM {name}") == [(2,)]
@@ -205,7 +207,7 @@ def test_a_connection_that_breaks_is_reported_and_made_again(url, pgvector, tmp_
     engine.save(tmp_path)
     view, name = engine.filter(np.arange(2)), engine._names[0]
     pid = engine._session._connection.info.backend_pid
-    sql(url, f"SELECT pg_terminate_backend({pid})")
+    sql(url, f"SELECT pg_terminate_backend({pid}, 60000)")  # waits for its end
     with pytest.raises(InputError, match="Is the server still running. The next search connects again"):
         engine.search(units(1, 4), 2)
     assert engine.search(units(1, 4), 2).ids.shape == (1, 2)
