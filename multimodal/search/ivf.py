@@ -156,25 +156,26 @@ class IvfEngine:
             is_allowed &= np.isin(np.arange(len(self._ids)), self._allowed)
         view._allowed = np.flatnonzero(is_allowed)
         view._bits = np.packbits(is_allowed, bitorder="little")  # which the selector reads there
-        view._selector = faiss.IDSelectorBitmap(view._bits)
+        view._selector = faiss.IDSelectorBitmap(view._bits)  # type: ignore[call-arg, arg-type]
         return view
 
     def save(self, path: Path) -> None:
-        """ids.npy (n,) int64. For few rows rows.npy (n, d) float32; else, with the ids list by list,
+        """ids.npy (n,) int64. For few rows rows.npy (n, d) float32; else
 
-        centroids.npy (l, d) and codebooks.npy (m, 16, 2) float32; sizes.npy (l,) int64; codes.npy uint8, blocks of 32 rows as FAISS
-        compares them. Arrays, and not FAISS's own file: of these a stranger's can be checked before anything follows what it says.
+        centroids.npy (l, d) and codebooks.npy (m, 16, 2) float32; sizes.npy (l,) int64, and list by list places.npy (n,) int64 among the
+        ids and codes.npy uint8, blocks of 32 rows as FAISS compares them. Arrays, and not FAISS's own file: of these a stranger's can be
+        checked before anything follows what it says.
         """
+        write_array(path / "ids.npy", self._ids)
         if self._few is not None:
-            write_array(path / "ids.npy", self._ids)
             write_array(path / "rows.npy", self._few.rows())
         else:
             lists = faiss.downcast_InvertedLists(self._index.invlists)
             sizes = np.array([lists.list_size(number) for number in range(self._index.nlist)], np.int64)
             filled = list(zip(np.flatnonzero(sizes).tolist(), sizes[sizes > 0].tolist(), strict=True))
-            ids = [faiss.rev_swig_ptr(lists.get_ids(number), size) for number, size in filled]
+            places = [faiss.rev_swig_ptr(lists.get_ids(number), size) for number, size in filled]
             codes = [faiss.rev_swig_ptr(lists.get_codes(number), _code_bytes(lists, size)) for number, size in filled]
-            write_array(path / "ids.npy", np.concatenate([np.empty(0, np.int64), *ids]))
+            write_array(path / "places.npy", np.concatenate([np.empty(0, np.int64), *places]))
             write_array(path / "codes.npy", np.concatenate([np.empty(0, np.uint8), *codes]))
             write_array(path / "sizes.npy", sizes)
             write_array(path / "centroids.npy", self._index.quantizer.reconstruct_n(0, self._index.nlist))
@@ -191,11 +192,17 @@ class IvfEngine:
         if (path / "rows.npy").is_file():
             self.add(ids, read_array(path / "rows.npy"))
             return self
-        names = ("centroids", "codebooks", "sizes", "codes")
-        centroids, codebooks, sizes, codes = (read_array(path / f"{name}.npy", mapped=name == "codes") for name in names)
+        names = ("centroids", "codebooks", "sizes", "places", "codes")
+        centroids, codebooks, sizes, places, codes = (read_array(path / f"{name}.npy", mapped=name == "codes") for name in names)
         dim = 2 * -(-self.dim // 2)
-        wanted = ((ids, (len(ids),), np.int64), (centroids, (len(sizes), dim), np.float32), (sizes, (len(sizes),), np.int64))
-        for array, shape, dtype in (*wanted, (codebooks, (dim // 2, _CODES, 2), np.float32), (codes, (len(codes),), np.uint8)):
+        for array, shape, dtype in (
+            (ids, (len(ids),), np.int64),
+            (centroids, (len(sizes), dim), np.float32),
+            (codebooks, (dim // 2, _CODES, 2), np.float32),
+            (sizes, (len(sizes),), np.int64),
+            (places, (len(ids),), np.int64),
+            (codes, (len(codes),), np.uint8),
+        ):
             if array.shape != shape or array.dtype != dtype:
                 raise ValueError(f"holds {array.dtype} {array.shape}; expected {np.dtype(dtype)} {shape}")
         if not (0 <= config["num_probes"] <= len(sizes) and 1 <= config["oversampling"] <= _DEPTHS[-1]):
@@ -204,29 +211,30 @@ class IvfEngine:
         index.quantizer.add(np.ascontiguousarray(centroids))
         faiss.copy_array_to_vector(np.ascontiguousarray(codebooks).ravel(), index.pq.centroids)
         index.is_trained = True
-        self._fill(index, ids, sizes, codes)
+        self._fill(index, places, sizes, codes)
         self._index, self._few, self._ids = index, None, ids
         self._num_probes, self._oversampling = config["num_probes"], config["oversampling"]
         return self
 
     @staticmethod
-    def _fill(index: Any, ids: np.ndarray, sizes: np.ndarray, codes: np.ndarray) -> None:
-        """Put the ids and codes of all lists, one list after the other, into an index without rows. ValueError if they do not fit."""
-        lists = faiss.downcast_InvertedLists(index.invlists)
-        if sizes.min(initial=0) < 0 or sizes.max(initial=0) > len(ids) or int(sizes.sum()) != len(ids):
-            raise ValueError(f"its lists do not hold the {len(ids):,} rows that it names")
+    def _fill(index: Any, places: np.ndarray, sizes: np.ndarray, codes: np.ndarray) -> None:
+        """Put the places and codes of all lists, one list after the other, into an index without rows. ValueError if they do not fit."""
+        lists, num = faiss.downcast_InvertedLists(index.invlists), len(places)
+        within = sizes.min(initial=0) >= 0 and sizes.max(initial=0) <= num and int(sizes.sum()) == num
+        if not within or places.min(initial=0) < 0 or places.max(initial=-1) >= num or (np.bincount(places, minlength=num) != 1).any():
+            raise ValueError(f"its lists do not hold each of {num:,} rows once")
         stops = np.cumsum(_code_bytes(lists, sizes))
         if len(codes) != (stops[-1] if len(stops) else 0):
             raise ValueError(f"holds {len(codes):,} bytes of codes, expected {stops[-1] if len(stops) else 0:,}")
         row = 0
         for number, (size, stop) in enumerate(zip(sizes.tolist(), stops.tolist(), strict=True)):
             if size:
-                some, num_bytes = ids[row : row + size], _code_bytes(lists, size)
+                some, num_bytes = places[row : row + size], _code_bytes(lists, size)
                 lists.resize(number, size)
                 faiss.memcpy(lists.get_ids(number), faiss.swig_ptr(some), some.nbytes)
                 faiss.memcpy(lists.get_codes(number), faiss.swig_ptr(np.array(codes[stop - num_bytes : stop])), num_bytes)
                 row += size
-        index.ntotal = len(ids)
+        index.ntotal = num
 
     def _candidates(self, queries: np.ndarray, num: int, num_probes: int) -> np.ndarray:
         return self._searched(queries, min(num, len(self._ids)), num_probes)[1]

@@ -75,10 +75,13 @@ def test_a_saved_index_answers_as_before_and_one_whose_arrays_do_not_fit_is_refu
         ("centroids", np.load(tmp_path / "centroids.npy")[:, 1:]),
         ("codebooks", np.load(tmp_path / "codebooks.npy")[1:]),
         ("ids", np.arange(699)),
+        ("places", np.load(tmp_path / "places.npy") + 1),
+        ("places", np.load(tmp_path / "places.npy") - 1),
+        ("places", np.zeros(700, np.int64)),
     ):
         right = np.load(tmp_path / f"{name}.npy")
         np.save(tmp_path / f"{name}.npy", wrong)
-        with pytest.raises(ValueError, match="holds|hold"):
+        with pytest.raises(ValueError, match="hold"):
             IvfEngine(9).load(tmp_path)
         np.save(tmp_path / f"{name}.npy", right)
     manifest = read_manifest(tmp_path, "index")
