@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import uvicorn
 from fastapi import FastAPI, HTTPException, Query, Request, Response
@@ -30,6 +30,8 @@ from multimodal.search.store import Store
 from multimodal.serve.connections import Impatient, KnownHosts
 from multimodal.serve.generations import Newest
 from multimodal.serve.page import Asked, search_page
+
+T = TypeVar("T")
 
 PAGE_HITS = 48
 MAX_HITS = 1000
@@ -78,10 +80,9 @@ def make_app(store: Store, hosts: Sequence[str] | None = None) -> FastAPI:
         app.add_middleware(KnownHosts, hosts=hosts)
     one_at_a_time, stores = asyncio.Lock(), Newest(store)
 
-    async def answered(asked: Asked, k: int) -> tuple[Store, Answer]:
-        """With the generation that answered."""
+    async def answered(ask: Callable[[Store], T]) -> T:
         async with one_at_a_time:
-            return await run_in_threadpool(stores.answered, lambda store: (store, _answer(store, asked, k)))
+            return await run_in_threadpool(stores.answered, ask)
 
     @app.exception_handler(RequestValidationError)
     async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -95,12 +96,10 @@ def make_app(store: Store, hosts: Sequence[str] | None = None) -> FastAPI:
             store = await run_in_threadpool(stores.current)
             return HTMLResponse(search_page(asked, len(store), store.columns), headers=HEADERS)
         try:
-            store, found = await answered(asked, PAGE_HITS)
-            there = [thumbnail is not None for thumbnail in store.thumbnails([hit.id for hit in found.hits])]
+            return HTMLResponse(await answered(lambda store: _page(store, asked)), headers=HEADERS)
         except InputError as error:
             store = await run_in_threadpool(stores.current)
             return HTMLResponse(search_page(asked, len(store), store.columns, error=str(error)), status_code=400, headers=HEADERS)
-        return HTMLResponse(search_page(asked, len(store), store.columns, found, there), headers=HEADERS)
 
     @app.get("/api/search")
     async def search(
@@ -112,7 +111,8 @@ def make_app(store: Store, hosts: Sequence[str] | None = None) -> FastAPI:
         fold: str = "",
     ) -> Response:
         try:
-            _, found = await answered(Asked(q, where, order, cut_off, fold), k)
+            asked = Asked(q, where, order, cut_off, fold)
+            found = await answered(lambda store: _answer(store, asked, k))
             return Response(as_json(q, found), media_type="application/json", headers=HEADERS)
         except InputError as error:
             return JSONResponse({"error": str(error)}, status_code=400, headers=HEADERS)
@@ -131,6 +131,12 @@ def make_app(store: Store, hosts: Sequence[str] | None = None) -> FastAPI:
         return Response(picture, media_type=media_type(picture), headers=HEADERS)
 
     return app
+
+
+def _page(store: Store, asked: Asked) -> str:
+    found = _answer(store, asked, PAGE_HITS)
+    there = [thumbnail is not None for thumbnail in store.thumbnails([hit.id for hit in found.hits])]
+    return search_page(asked, len(store), store.columns, found, there)
 
 
 def _answer(store: Store, asked: Asked, k: int) -> Answer:

@@ -52,15 +52,16 @@ class Newest:
             return self._store
 
     def answered(self, ask: Callable[[Store], T]) -> T:
-        """What `ask` says of the newest generation; asked again if the store changed so often meanwhile that its files were removed."""
+        """What `ask` says of the newest generation; asked again for as long as writers remove files of the one that it is asking."""
         store = self.current()
-        try:
-            return ask(store)
-        except (InputError, FileNotFoundError):
-            newer = self.current()
-            if newer is store:
-                raise
-            return ask(newer)
+        while True:
+            try:
+                return ask(store)
+            except (InputError, FileNotFoundError):
+                newer = self.current()
+                if newer is store:
+                    raise
+                store = newer
 
     def _state(self) -> tuple[int, int, int] | None:
         """What tells one manifest from the next, since each is a new file."""
