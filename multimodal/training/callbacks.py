@@ -37,7 +37,7 @@ from multimodal.training.panels import Show
 CHECKPOINTS = "checkpoints"
 BEST = "best.ckpt"
 LAST = "last.ckpt"
-HARDLY_TELLS = 75
+HARDLY_TELLS = 90
 """Per cent that chance finds among so few validation pairs that epochs hardly differ, and the first one is kept."""
 ASK_EVERY_S = 10.0
 """The longest delay until a run of several ranks learns that it should pause."""
@@ -263,7 +263,7 @@ class Selection:
 
     def cannot_tell(self, num_pairs: int) -> str:
         """Why the figure can hardly choose an epoch among so few validation pairs; "" if it can."""
-        found = re.fullmatch(r"val/R@(\d+)", OWN if self.figure == TRADE_OFF else self.figure)
+        found = re.fullmatch(r"val/R@(1|5|10)", OWN if self.figure == TRADE_OFF else self.figure)
         if found is None or not num_pairs:
             return ""
         chance = 100 * chance_recall_at(num_pairs, int(found[1]))
