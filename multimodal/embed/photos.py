@@ -31,7 +31,7 @@ from multimodal.pictures.exif import Taken, read_exif
 from multimodal.search.engine import EngineRecipe
 from multimodal.search.folders import COLUMNS, DELETED, LEFT_OUT_SCHEMA, folders_of, left_out
 from multimodal.search.generation import PICTURES, QUERY, VIEWS
-from multimodal.search.kept import is_needed
+from multimodal.search.kept import describe_index, is_needed
 from multimodal.search.segments import Segment
 from multimodal.search.store import Store
 from multimodal.search.writing import StoreWriter, create_store
@@ -364,6 +364,8 @@ def _write_ledger(path: Path, out: pa.Table) -> None:
 def _tell(path: Path, done: Changes) -> None:
     for line in _lines(path, done):
         print(line, file=sys.stderr)
+    if told := describe_index(Store(path)):
+        print(f"{path}: {told}", file=sys.stderr)
 
 
 def _lines(path: Path, done: Changes) -> Iterator[str]:
