@@ -89,8 +89,24 @@ def index_verb(
         from multimodal.embed.stores import index
 
         index(
-            *(export, shards, output, part, split, column, thumbnails, batch_size, num_threads, device, max_bad_share),
-            *(engine, template, metadata, cache, cache_bytes, trust, views),
+            export,
+            shards,
+            output,
+            part=part,
+            split=split,
+            column=column,
+            thumbnails=thumbnails,
+            batch_size=batch_size,
+            num_threads=num_threads,
+            device=device,
+            max_bad_share=max_bad_share,
+            engine=engine,
+            template=template,
+            metadata=metadata,
+            cache=cache,
+            cache_bytes=cache_bytes,
+            trust=trust,
+            views=views,
         )
         return
     defaults = {"part": "all", "split": Split(), "max_bad_share": 0.05}
@@ -101,7 +117,17 @@ def index_verb(
     from multimodal.embed.photos import SEGMENT_SIZE, index_pictures
 
     index_pictures(
-        *(export, pictures, output, thumbnails, batch_size, num_threads, device, engine, template, trust, views),
+        export,
+        pictures,
+        output,
+        thumbnails=thumbnails,
+        batch_size=batch_size,
+        num_threads=num_threads,
+        device=device,
+        engine=engine,
+        template=template,
+        trust=trust,
+        views=views,
         segment_size=SEGMENT_SIZE if segment_size is None else segment_size,
     )
 
