@@ -126,33 +126,35 @@ class FlatEngine:
     def _candidates(self, queries: np.ndarray, k: int) -> list[np.ndarray]:
         """For each query the positions of its k best rows, and of those that may be among them. k: at most the length."""
         asked = _Queries(queries)
-        slack = np.max([block.slack(asked) for block in self._blocks], axis=0)[:, None]
+        slack = 2 * np.max([block.slack(asked) for block in self._blocks], axis=0)  # both scores that are compared may be off
         best = np.full((len(queries), k), -np.inf)  # the k largest so far, ascending
         lock = Lock()
 
-        def look(pieces: Sequence[_Piece]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            found = np.concatenate([piece.block.rough(asked, piece) for piece in pieces], axis=1)
-            most = found.max(axis=1, keepdims=True)
-            if np.isnan(most).any():
-                broken = self._ids[self._positions(pieces[0].first + np.flatnonzero(np.isnan(found).any(axis=0)))]
-                raise InputError(f"rows that are zero or not finite cannot be searched; their ids: {name_some(broken.tolist())}")
-            floor = best[:, :1] - 2 * slack
-            if found.shape[1] > k and (most >= floor).any():  # nothing below the k-th of this task alone
-                floor = np.maximum(floor, np.partition(found, -k, axis=1)[:, -k, None] - 2 * slack)
-            at, columns = np.nonzero(found >= floor)
-            values = found[at, columns]
-            with lock:
-                for query in np.unique(at).tolist():
-                    merged = np.concatenate([best[query], values[at == query]])
-                    best[query] = np.sort(np.partition(merged, -k)[-k:])
-            return at, columns + pieces[0].first, values
+        def look(pieces: Sequence[_Piece]) -> list[tuple[np.ndarray, np.ndarray]]:
+            every = [piece.block.rough(asked, piece) for piece in pieces]
+            found = np.ascontiguousarray(every[0] if len(every) == 1 else np.concatenate(every, axis=1))
+            return [look_for(query, line, pieces) for query, line in enumerate(found)]
 
-        parts = list(map_in_threads(look, self._tasks()))
-        at, places, values = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        kept = values >= (best[:, :1] - 2 * slack)[at, 0]
-        at, places = at[kept], places[kept]
-        order = np.argsort(at, kind="stable")
-        return np.split(self._positions(places[order]), np.searchsorted(at[order], np.arange(1, len(queries))))
+        def look_for(query: int, found: np.ndarray, pieces: Sequence[_Piece]) -> tuple[np.ndarray, np.ndarray]:
+            most = found.max()
+            if np.isnan(most):
+                broken = self._ids[self._positions(pieces[0].first + np.flatnonzero(np.isnan(found)))]
+                raise InputError(f"rows that are zero or not finite cannot be searched; their ids: {name_some(broken.tolist())}")
+            floor = best[query, 0] - slack[query]
+            if len(found) > k and most >= floor:  # nothing below the k-th of this task alone
+                floor = max(floor, np.partition(found, -k)[-k] - slack[query])
+            at = np.flatnonzero(found >= floor)
+            values = found[at]
+            if len(at):
+                with lock:
+                    merged = np.concatenate([best[query], values])
+                    best[query] = np.sort(np.partition(merged, -k)[-k:])
+            return at + pieces[0].first, values
+
+        parts = [list(zip(*lines, strict=True)) for lines in zip(*map_in_threads(look, self._tasks()), strict=True)]
+        places, values = ([np.concatenate(arrays) for arrays in arrays_of] for arrays_of in zip(*parts, strict=True))
+        floors = best[:, 0] - slack
+        return [self._positions(at[found >= floor]) for at, found, floor in zip(places, values, floors, strict=True)]
 
     def _positions(self, places: np.ndarray) -> np.ndarray:
         """Of places among the rows that are searched, the positions among all rows."""

@@ -185,3 +185,21 @@ def test_a_tar_that_was_cut_costs_its_pairs_and_not_the_run(jpegs: Callable[...,
     run = fit([*command, "--run", str(tmp_path / "run")])
     assert [row["key"] for row in rows_of(run / "bad.csv")] == [shards.key(id) for id in range(390, 400)]
     assert float(rows_of(run / "metrics.csv")[-1]["train/bad_pairs"]) == 10
+
+
+def test_a_run_whose_tar_vanishes_ends_with_the_reason_and_goes_on_once_it_is_back(
+    jpegs: Callable[..., list[str]], witness: Witnessed, launch: Callable[..., list[int]], tmp_path: Path
+) -> None:
+    command = [*jpegs("set", ()), "--trainer.callbacks+=witness.Witness", "--checkpoint_every_n_steps", "4", "--run", str(tmp_path / "run")]
+    tar = tmp_path / "set" / "000001.tar"
+    witness.die_after(6)
+    assert launch(command) == [-signal.SIGKILL]
+    witness.die_after(None)
+    tar.rename(tmp_path / "elsewhere.tar")
+    with pytest.raises(InputError, match=r"000001.tar: the shard is missing") as ended:
+        fit(command)
+    assert "\n" not in str(ended.value)
+    assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
+    (tmp_path / "elsewhere.tar").rename(tar)
+    fit(command)
+    assert [int(row["step"]) for row in rows_of(tmp_path / "run" / "metrics.csv")] == list(range(18))

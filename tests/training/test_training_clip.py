@@ -278,3 +278,14 @@ def test_what_a_model_could_do_is_measured_by_its_own_towers(command: Callable[.
     said = r"before the first step val/foreign_R@10 is \d+\.\d, no better than chance \(15.6\), so there is nothing to forget"
     with pytest.raises(InputError, match=said):  # random weights
         fit(command("clip_full", "run", "--forgetting.pairs", str(drawings), "--forgetting.part", "all"))
+
+
+def test_a_model_that_is_tuned_carelessly_is_stopped_before_it_forgets_all(
+    command: Callable[..., list[str]], drawings: Path, tmp_path: Path
+) -> None:
+    learning = ["--model.optimiser.lr", "1e-3", "--trainer.max_epochs", "20", "--data.validation_share", "0"]
+    to_open_clip(export(fit(command("clip_full", "able", *learning)), tmp_path / "export"), tmp_path / "able_clip")
+    measured = ["--clip", str(tmp_path / "able_clip"), "--forgetting.pairs", str(drawings), "--forgetting.part", "all"]
+    shuffled = ["--data.text", "multimodal.data.Shuffled", "--data.text.side", "multimodal.data.Captions"]
+    with pytest.raises(InputError, match=r"stopped after epoch \d, val/kept is [\d.]+, below forgetting.min_kept=50: val/foreign_R@10"):
+        fit(command("clip_full", "careless", *measured, *shuffled, "--model.optimiser.lr", "1e-1"))
