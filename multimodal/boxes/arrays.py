@@ -6,6 +6,7 @@ read_array(box / "rows.npy", mapped=True)     # (n, d), read from disk when acce
 
 from __future__ import annotations
 
+import mmap
 import threading
 from pathlib import Path
 from tokenize import TokenError
@@ -33,3 +34,19 @@ def read_array(path: Path, mapped: bool = False) -> np.ndarray:
         except (TokenError, SyntaxError) as error:  # of numpy's second look at a header that it cannot parse, as Python 2 wrote them
             raise ValueError(f"Cannot parse header: {error}") from error
     return array
+
+
+def let_go(array: np.ndarray) -> None:
+    """Give the memory of a part of a mapped array back. The system keeps the content in its cache, and maps it again at the next access.
+
+    Pages that the part shares with others stay. Does nothing to an array in memory, or on a system that has no such call.
+    """
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if not isinstance(base, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED") or not array.flags.c_contiguous:
+        return
+    begin = array.__array_interface__["data"][0] - np.frombuffer(base, np.uint8).__array_interface__["data"][0]
+    first, end = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE, (begin + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if first < end:
+        base.madvise(mmap.MADV_DONTNEED, first, end - first)

@@ -84,7 +84,7 @@ def search_verb(
     """
     if sum((json, jsonl, paths)) > 1 or (null and not paths):
         raise InputError("give one of --json, --jsonl and --paths; --null is for --paths")
-    opened = Store(store, trust=trust)
+    opened = Store(store, trust=trust, once=True)
     if paths and not opened.has_files:
         raise InputError(f"{store}: its pictures came from shards, and are no files of their own, so there are no paths. See --jsonl")
     encoder = None if export is None else image_encoder(opened, export)
@@ -121,7 +121,7 @@ def _joined(join: Sequence[str], trust: Sequence[str]) -> dict[str, Store]:
     joined: dict[str, Store] = {}
     for given in join:
         name, equals, path = given.partition("=")
-        store = Store(path if equals else given, trust=trust)
+        store = Store(path if equals else given, trust=trust, once=True)
         name = name if equals else store.family
         if name in joined:
             raise InputError(f"--join {given}: {joined[name].path} is joined as {name} already. Give names: --join NAME={store.path}")

@@ -78,10 +78,11 @@ class ScoresAll(Protocol):
 class MapsRows(Protocol):
     """An engine that can leave a store's rows where they are: float16, in mapped files."""
 
-    def add_mapped(self, ids: np.ndarray, rows: np.ndarray, live: np.ndarray | None = None) -> None:
+    def add_mapped(self, ids: np.ndarray, rows: np.ndarray, live: np.ndarray | None = None, once: bool = False) -> None:
         """As `add`, for rows (m, d) float16 of unit length up to its rounding, which do not change; scores are of the rows at unit length.
 
         live: the positions among the rows that the ids are of, ascending; None if they are of all rows.
+        once: they will be searched once, and should not stay in memory.
         """
         ...
 

@@ -18,6 +18,7 @@ from typing import Self
 import numkong
 import numpy as np
 
+from multimodal.boxes.arrays import let_go
 from multimodal.errors import InputError
 from multimodal.machine.cores import map_in_threads
 from multimodal.search.engine import Neighbours
@@ -54,16 +55,18 @@ class FlatEngine:
         if repeated := duplicates(ids) or ids[np.isin(ids, self._ids)].tolist():
             raise InputError(f"ids must be unique in an engine; these come twice: {name_some(repeated)}")
         rows = np.array(rows, dtype=np.float32, order="C")
-        self._append(_Block(ids, rows, None, float(np.linalg.norm(rows.astype(np.float64), axis=1).max(initial=0))))
+        self._append(_Block(ids, rows, None, False, float(np.linalg.norm(rows.astype(np.float64), axis=1).max(initial=0))))
 
-    def add_mapped(self, ids: np.ndarray, rows: np.ndarray, live: np.ndarray | None = None) -> None:
+    def add_mapped(self, ids: np.ndarray, rows: np.ndarray, live: np.ndarray | None = None, once: bool = False) -> None:
         """Rows that stay as they are: float16 of unit length, up to its rounding. Scores are those of the rows at unit length.
 
         ids: (n,) int64, none of them added before. rows: (m, d) float16, mapped; neither may change afterwards.
         live: (n,) the positions among the rows that the ids are of, ascending; None if the ids are of all rows.
+        once: pages are given back as soon as their rows are compared, so that a search of a large store takes little memory. Whoever
+        searches again maps them again, which takes a part of the time of a search.
         """
         self._check(ids, rows if live is None else rows[: len(live)])
-        self._append(_Block(ids, rows, live, None))
+        self._append(_Block(ids, rows, live, once, None))
 
     def search(self, queries: np.ndarray, k: int) -> Neighbours:
         if queries.ndim != 2 or queries.shape[1] != self.dim:
@@ -90,6 +93,7 @@ class FlatEngine:
         def score(pieces: Sequence[_Piece]) -> None:
             for piece in pieces:
                 found[:, piece.first : piece.first + piece.num] = piece.block.scores(asked, piece)
+            _let_go(pieces)
 
         for _ in map_in_threads(score, self._tasks()):
             pass
@@ -132,6 +136,7 @@ class FlatEngine:
 
         def look(pieces: Sequence[_Piece]) -> list[tuple[np.ndarray, np.ndarray]]:
             every = [piece.block.rough(asked, piece) for piece in pieces]
+            _let_go(pieces)
             found = np.ascontiguousarray(every[0] if len(every) == 1 else np.concatenate(every, axis=1))
             return [look_for(query, line, pieces) for query, line in enumerate(found)]
 
@@ -266,9 +271,9 @@ class _Piece:
 class _Block:
     """Rows that were added together."""
 
-    def __init__(self, ids: np.ndarray, rows: np.ndarray, live: np.ndarray | None, longest: float | None) -> None:
+    def __init__(self, ids: np.ndarray, rows: np.ndarray, live: np.ndarray | None, once: bool, longest: float | None) -> None:
         """rows: float32, of which the longest has that length; or float16 of unit length up to rounding, and longest is None."""
-        self.ids, self.rows, self.live, self.longest = ids, rows.view(np.ndarray), live, longest
+        self.ids, self.rows, self.live, self.once, self.longest = ids, rows.view(np.ndarray), live, once, longest
 
     def slack(self, asked: _Queries) -> np.ndarray:
         """(q,): the most that a score of `rough` is off by."""
@@ -307,6 +312,13 @@ class _Block:
         step = max(_BYTES_AT_ONCE // (self.rows.shape[1] * self.rows.itemsize), 1)
         parts = [self.rows[start : start + step] for start in range(0, len(self.rows), step)]
         return np.concatenate([np.empty(0, np.float32), *map_in_threads(_lengths, parts)])
+
+
+def _let_go(pieces: Sequence[_Piece]) -> None:
+    """Give back the pages of mapped rows that will not be read again."""
+    for piece in pieces:
+        if piece.block.once:
+            let_go(piece.block.rows if isinstance(piece.span, np.ndarray) else piece.block.rows[piece.span])
 
 
 def _lengths(rows: np.ndarray) -> np.ndarray:

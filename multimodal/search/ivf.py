@@ -18,7 +18,7 @@ import faiss
 import numpy as np
 
 from multimodal.boxes import Manifest, check_values, read_manifest, write_manifest
-from multimodal.boxes.arrays import read_array, write_array
+from multimodal.boxes.arrays import let_go, read_array, write_array
 from multimodal.errors import InputError
 from multimodal.search.engine import Neighbours
 from multimodal.search.flat import FlatEngine
@@ -33,6 +33,7 @@ _DEPTHS = (2, 3, 4, 5, 7, 10, 15, 20, 30, 50)
 """Candidates for each wanted neighbour that are tried."""
 _BITS = 4
 _CODES = 2**_BITS
+_COPIED_AT_ONCE = 2**24  # bytes
 _ROW_COST, _LIST_COST = 400.0, 64.0
 """What scoring a row again costs, and opening a list, in units of comparing one code; measured, in single queries at a million rows."""
 
@@ -226,7 +227,7 @@ class IvfEngine:
         stops = np.cumsum(_code_bytes(lists, sizes))
         if len(codes) != (stops[-1] if len(stops) else 0):
             raise ValueError(f"holds {len(codes):,} bytes of codes, expected {stops[-1] if len(stops) else 0:,}")
-        row = 0
+        row = read = 0
         for number, (size, stop) in enumerate(zip(sizes.tolist(), stops.tolist(), strict=True)):
             if size:
                 some, num_bytes = places[row : row + size], _code_bytes(lists, size)
@@ -234,6 +235,9 @@ class IvfEngine:
                 faiss.memcpy(lists.get_ids(number), faiss.swig_ptr(some), some.nbytes)
                 faiss.memcpy(lists.get_codes(number), faiss.swig_ptr(np.array(codes[stop - num_bytes : stop])), num_bytes)
                 row += size
+                if stop - read >= _COPIED_AT_ONCE:  # the copy is what is searched: the file's pages would only double the memory
+                    let_go(codes[read:stop])
+                    read = stop
         index.ntotal = num
 
     def _candidates(self, queries: np.ndarray, num: int, num_probes: int) -> np.ndarray:

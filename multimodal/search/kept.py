@@ -83,10 +83,10 @@ def open_engine(store: Store) -> Engine:
     """The engine over the live pictures of a store. InputError: not trusted, its index is not made yet, is stale or is damaged."""
     recipe = recipe_of(store.manifest.config)
     if recipe is None:
-        return exact_engine(store.dim, store.live_positions)
+        return exact_engine(store.dim, store.live_positions, store.once)
     empty = recipe.make(store.dim, store.path, store.trust)
     if not isinstance(empty, Kept):
-        _add(empty, store.live_positions)
+        _add(empty, store.live_positions, store.once)
         return empty
     found = index_part(store.manifest.parts)
     if found is None:
@@ -97,32 +97,35 @@ def open_engine(store: Store) -> Engine:
     _check_is_covered(store, facts)
     covered = [(segment, live) for segment, live in store.live_positions if segment_name(segment.number) in facts["segments"]]
     others = [(segment, live) for segment, live in store.live_positions if segment_name(segment.number) not in facts["segments"]]
-    numbers = RowNumbers(covered)
+    numbers = RowNumbers(covered, store.once)
     try:
         index = _load(empty, box_file(store.path, name))
     except IndexGoneError as error:
         raise _gone(store, error) from None
     if len(index) < numbers.num_live:
         raise _gone(store, f"its index has {len(index):,} rows, and covers {numbers.num_live:,} pictures: some were removed from it")
-    beside = exact_engine(store.dim, others)
+    beside = exact_engine(store.dim, others, store.once)
     if isinstance(index, Coarse):
-        return Layered(Rescored(index, numbers.vectors), numbers, beside, exact_engine(store.dim, store.live_positions))
+        return Layered(Rescored(index, numbers.vectors), numbers, beside, exact_engine(store.dim, store.live_positions, store.once))
     return Layered(index, numbers, beside)
 
 
-def exact_engine(dim: int, segments: Covered) -> Engine:
-    """Exact search over the live rows of segments, at unit length in float32: float16's rounding leaves lengths off by up to 1e-3."""
+def exact_engine(dim: int, segments: Covered, once: bool = False) -> Engine:
+    """Exact search over the live rows of segments, at unit length in float32: float16's rounding leaves lengths off by up to 1e-3.
+
+    once: see `FlatEngine.add_mapped`.
+    """
     from multimodal.search.flat import FlatEngine  # imported here: reading a store for something else loads no kernels
 
     engine = FlatEngine(dim)
-    _add(engine, segments)
+    _add(engine, segments, once)
     return engine
 
 
-def _add(engine: Engine, segments: Covered) -> None:
+def _add(engine: Engine, segments: Covered, once: bool) -> None:
     for segment, live in segments:
         if isinstance(engine, MapsRows):
-            engine.add_mapped(segment.ids[live], segment.rows(), None if len(live) == len(segment.ids) else live)
+            engine.add_mapped(segment.ids[live], segment.rows(), None if len(live) == len(segment.ids) else live, once)
         else:
             engine.add(segment.ids[live], unit_rows(segment.rows()[live], segment.ids[live]))
 

@@ -32,8 +32,9 @@ def row_numbers(segment: int, positions: np.ndarray) -> np.ndarray:
 class RowNumbers:
     """The pictures of some segments by the numbers of their rows, and the numbers by picture."""
 
-    def __init__(self, segments: Sequence[tuple[SegmentReader, np.ndarray]]) -> None:
-        """segments: each with the positions of its live rows."""
+    def __init__(self, segments: Sequence[tuple[SegmentReader, np.ndarray]], once: bool = False) -> None:
+        """segments: each with the positions of its live rows. once: files are not kept mapped, see `FlatEngine.add_mapped`."""
+        self._once = once
         self._segments = sorted((segment for segment, _ in segments), key=lambda segment: segment.number)
         live = {segment.number: positions for segment, positions in segments}
         sizes = [len(segment.ids) for segment in self._segments]
@@ -73,9 +74,12 @@ class RowNumbers:
         halves = np.zeros((len(rows), self._segments[0].dim), np.float16)
         for index in np.unique(at[there]).tolist():
             chosen = there & (at == index)
-            if index not in self._mapped:
-                self._mapped[index] = self._segments[index].rows()
-            halves[chosen] = self._mapped[index][positions[chosen]]
+            mapped = self._mapped.get(index)
+            if mapped is None:
+                mapped = self._segments[index].rows()
+                if not self._once:
+                    self._mapped[index] = mapped
+            halves[chosen] = mapped[positions[chosen]]
         taken = np.full(halves.shape, np.nan, np.float32)
         taken[there] = unit_rows(halves[there], rows[there])  # all at once: a call for each segment takes longer than their rows
         return taken

@@ -60,12 +60,14 @@ class Store:
     `ids` (n,) int64 are the live pictures, segment by segment; everything else comes in that order.
     """
 
-    def __init__(self, path: str | Path, before: Store | None = None, trust: Sequence[str] = ()) -> None:
+    def __init__(self, path: str | Path, before: Store | None = None, trust: Sequence[str] = (), once: bool = False) -> None:
         """before: an earlier generation of the same store, whose segments are not read again. trust: packages whose text spaces and
-        engines may be loaded; see `open_space`.
+        engines may be loaded; see `open_space`. once: it will be searched once, and should take little memory; see
+        `FlatEngine.add_mapped`.
         """
         self.path = Path(path)
         self.trust = tuple(trust)
+        self.once = once
         self.shards: ShardSet | None = None
         """The set that the pictures came from, if it was attached."""
         self.folders: Mapping[str, Path] = {}

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -74,7 +78,8 @@ def test_float16_rows_of_a_mapped_file_are_searched_at_unit_length(small_tasks, 
     queries[0] = rows[1]
     engine = FlatEngine(dim)
     for start in range(0, 600, 150):
-        engine.add_mapped(ids[start : start + 150], read_array(tmp_path / "rows.npy", mapped=True)[start : start + 150])
+        mapped = read_array(tmp_path / "rows.npy", mapped=True)[start : start + 150]
+        engine.add_mapped(ids[start : start + 150], mapped, once=start < 300)
     units = unit_rows(rows, ids)
     for k in (1, 30, 600, 1000):
         wanted, found = brute_force(ids, units, queries, k), engine.search(queries, k)
@@ -119,3 +124,23 @@ def test_mapped_rows_that_are_not_finite_are_named(small_tasks):
     engine.add_mapped(np.arange(100) + 1000, rows)
     with pytest.raises(InputError, match="not finite.* 1041$"):
         engine.search(np.ones((1, 4), np.float32), 3)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, which only Linux has")
+def test_rows_that_are_searched_once_do_not_stay_in_memory(tmp_path):
+    write_array(tmp_path / "rows.npy", _units(np.random.default_rng(0), 40_000, 256).astype(np.float16))  # 20 MB
+    resident = []
+    for once in (True, False):
+        engine, rows = FlatEngine(256), read_array(tmp_path / "rows.npy", mapped=True)
+        engine.add_mapped(np.arange(40_000), rows, once=once)
+        engine.search(np.ones((1, 256), np.float32), 3)
+        engine.scores(np.ones((2, 256), np.float32))
+        resident.append(_resident_bytes(tmp_path / "rows.npy"))
+        del engine, rows
+    assert resident[0] < 1_000_000 < 20_000_000 < resident[1]
+
+
+def _resident_bytes(path: Path) -> int:
+    """Of a file that is mapped into this process."""
+    of_file = Path("/proc/self/smaps").read_text().split(f"{path}\n")[1:]
+    return 1024 * sum(int(re.search(r"^Rss: +(\d+) kB", facts, re.MULTILINE)[1]) for facts in of_file)
