@@ -17,7 +17,8 @@ class Answer:
     steps: its expression, or those of a series (`between`), which has one hit for each.
     left_out: phrases with no known word. unknown: each unknown word, also in phrases with known words -> near spellings.
     candidates: in words, which pictures were scored. is_product: whether scores are products of what the terms do to them, else sums.
-    remark: why there are no hits, if a cut-off hides them all.
+    remark: why there are no hits, if a cut-off hides them all. num_found: how many pictures pass the filter and the cut-off; None where
+    near duplicates are folded, which are counted only as far as they are looked at.
     """
 
     steps: tuple[Expression, ...]
@@ -27,6 +28,7 @@ class Answer:
     candidates: str
     is_product: bool
     remark: str = ""
+    num_found: int | None = None
 
     @property
     def notes(self) -> str:

@@ -61,7 +61,7 @@ def ask(
     named = dict(images or {})
     if not isinstance(query, str):
         named, query = {**named, PICTURE: query}, f"image:{PICTURE}"
-    encoder = None if model is None else _Encoder(store, model)
+    encoder = None if model is None else PictureEncoder(store, model)
     vectors = {name: _vector(store, name, value, encoder) for name, value in named.items()}
     found = answer(store, query, k, None if encoder is None else encoder.files, where, vectors, fusion, joined, order, cut_off, fold)
     if found.notes:
@@ -74,18 +74,21 @@ def image_encoder(store: StoreOfExport, model: Export | str | Path) -> Callable[
 
     InputError if the model is another export.
     """
-    return _Encoder(store, model).files
+    return PictureEncoder(store, model).files
 
 
-class _Encoder:
-    """The export that the store was made from (checked), opened at the first picture."""
+class PictureEncoder:
+    """The image tower of the export that a store was made from, loaded at the first picture: by ONNX if it has that, else by torch."""
 
     def __init__(self, store: StoreOfExport, model: Export | str | Path) -> None:
+        """InputError if the model is another export."""
         self._store = store
         self._model: Export | LightTower | Path = local(model) if isinstance(model, str | Path) else model
         path = self._model if isinstance(self._model, Path) else self._model.path
         found = read_manifest(path, kind="export").fingerprint if isinstance(model, str | Path) else model.fingerprint
         wanted = store.manifest.made_from["export"]
+        self.fingerprint = found
+        """Of the export."""
         if found != wanted:
             raise InputError(
                 f"{path}: this export is {found[:12]} and {store.path} was made from {wanted[:12]}. Their vectors cannot be compared"
@@ -106,10 +109,15 @@ class _Encoder:
         return load_export(path, trust=self._store.trust)
 
     def files(self, paths: Sequence[Path]) -> np.ndarray:
+        """(b, d) float32 of picture files."""
         return self.opened.embed_image_files(paths)
 
+    def picture(self, image: Image.Image) -> np.ndarray:
+        """(d,) float32 of a decoded picture."""
+        return self.opened.encode_image([image])[0]
 
-def _vector(store: StoreOfExport, name: str, value: Any, encoder: _Encoder | None) -> np.ndarray:
+
+def _vector(store: StoreOfExport, name: str, value: Any, encoder: PictureEncoder | None) -> np.ndarray:
     """(d,) of a term that was given as a vector or as a picture."""
     if isinstance(value, np.ndarray) and value.dtype != np.uint8:
         vector = np.squeeze(value)

@@ -15,6 +15,7 @@ import numpy as np
 
 from multimodal.errors import InputError, near_names
 from multimodal.search.engine import Engine
+from multimodal.search.pausing import may_pause
 from multimodal.search.ranking import Ranking
 from multimodal.search.segments import unit_rows
 
@@ -75,6 +76,7 @@ def _nearly_equal(store: Shown, engine: Engine, id: int) -> list[int]:
     row = unit_rows(store.take([id]), np.array([id]))
     depth = min(_FIRST, len(engine))
     while True:
+        may_pause()
         found = engine.search(row, depth)
         if depth >= len(engine) or found.scores[0, -1] < bar:
             return [other for other in found.ids[0][found.scores[0] >= bar].tolist() if other != id]

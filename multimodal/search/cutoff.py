@@ -23,6 +23,7 @@ from multimodal.errors import InputError
 from multimodal.search.algebra import QueryTerms
 from multimodal.search.calibration import Calibration
 from multimodal.search.engine import Engine, ScoresAll
+from multimodal.search.pausing import may_pause
 from multimodal.text import TextSpace
 
 MAX_TERMS = 4
@@ -135,6 +136,7 @@ def _neighbours_above(engine: Engine, unit: np.ndarray, bar: float) -> np.ndarra
     """The ids whose cosine is above a bar, by an engine that only finds nearest neighbours."""
     depth = min(256, len(engine))
     while True:
+        may_pause()
         found = engine.search(unit[None].astype(np.float32), max(depth, 1))
         if depth >= len(engine) or found.scores[0, -1] <= bar:
             return found.ids[0][found.scores[0] > bar]

@@ -26,6 +26,7 @@ from multimodal.search.cutoff import Judge, Reach, check_cut_off
 from multimodal.search.fusion import Fusion, default_fusion, make_fusion, names_product
 from multimodal.search.grammar import Expression, Term, parse, parse_steps
 from multimodal.search.hits import Hits
+from multimodal.search.pausing import may_pause
 from multimodal.search.ranking import Rankable, Ranking, rank, totals_of
 from multimodal.search.segments import unit_rows
 from multimodal.search.where import Where
@@ -86,6 +87,7 @@ def answer(
     order: str = BY_SCORE,
     cut_off: float | None = None,
     fold: bool = False,
+    offset: int = 0,
 ) -> Answer:
     """Like `search`, with the query as it was understood and the unknown words beside the hits.
 
@@ -95,12 +97,17 @@ def answer(
     order: the column in whose order hits are shown, after a minus from the largest to the smallest; they are chosen by score.
     cut_off: hide the pictures that this share of random queries for something finds as good ones of; see `multimodal.search.cutoff`.
     fold: show a picture that nearly equals a better one as `Hit.like` of that one; see `multimodal.search.choosing`.
+    offset: leave out the first so many of the k pictures, which costs less than to leave them out afterwards.
     A series (`between a and b in 5`) has a hit for each step, in place of k: the best picture that no earlier step has, while there is one.
     """
     if not hasattr(k, "__index__"):  # from Python: a float would fail far from here
         raise InputError(f"k = {k!r}; it must be a whole number")
     if k < 1:
         raise InputError(f"k = {k}; it must be at least 1")
+    if not 0 <= offset:
+        raise InputError(f"offset = {offset}; it must be at least 0")
+    if offset and order != BY_SCORE:
+        raise InputError(f"an order by {order} is that of the best k pictures: ask for them at once, with a larger k and no offset")
     steps = parse_steps(query)
     is_series = len(steps) > 1
     if is_series and (order != BY_SCORE or cut_off is not None or fold):
@@ -115,7 +122,9 @@ def answer(
     hits: list[Hit] = []
     candidates = remark = ""
     seen: dict[str, QueryTerms] = {}
+    num_found: int | None = None
     for step in steps:
+        may_pause()
         terms = look_up(step, store, images, way.centred, joined)
         seen[str(step)] = terms
         if cut_off is not None and len(store.ids):
@@ -124,19 +133,21 @@ def answer(
         ranked = partial(rank, store, terms, way, named=named, allowed=allowed, joined=joined)
         if fold:
             found, places, like = fold_hits(store, ranked, k, store.engine if allowed is None else store.engine.filter(allowed))
-            hits += _hits(store, terms, found, places, way.is_product, like)
+            hits += _hits(store, terms, found, places, way.is_product, like, offset)
         else:
             found = ranked(len(hits) + 1 if is_series else k)
             places = [at for at, id in enumerate(found.ids.tolist()) if not is_series or id not in {hit.id for hit in hits}]
-            hits += _hits(store, terms, found, places[: 1 if is_series else None], way.is_product)
+            hits += _hits(store, terms, found, places[: 1 if is_series else None], way.is_product, offset=0 if is_series else offset)
+            num_found = len(store.ids) if allowed is None else len(allowed)
         candidates = found.candidates
     if is_series:
-        hits = [replace(hit, rank=step) for step, hit in enumerate(hits, start=1)]
+        num_found = len(hits)
+        hits = [replace(hit, rank=step) for step, hit in enumerate(hits, start=1)][offset:]
     elif order != BY_SCORE:
         hits = [hits[place] for place in by_column(store, [hit.id for hit in hits], order)]
     left_out = dict.fromkeys(term for terms in seen.values() for term in terms.left_out)
     unknown = {word: near for terms in seen.values() for word, near in terms.unknown.items()}
-    return Answer(steps, hits, tuple(left_out), unknown, candidates, way.is_product, remark)
+    return Answer(steps, hits, tuple(left_out), unknown, candidates, way.is_product, remark, num_found)
 
 
 def _above(
@@ -271,13 +282,19 @@ def _hits(
     places: Sequence[int],
     is_product: bool,
     like: Sequence[tuple[int, ...]] = (),
+    offset: int = 0,
 ) -> list[Hit]:
-    """The pictures at some places of a ranking. Terms that share a label, as those of a swap do, are shown together."""
+    """The pictures at some places of a ranking, without the first `offset` of them.
+
+    Terms that share a label, as those of a swap do, are shown together.
+    """
     added: dict[str, np.ndarray] = {}
     for part, values in zip(terms.parts, found.added, strict=True):
         added[part.label] = added.get(part.label, 0.0) + values
     show = np.exp if is_product else np.asarray
     files = ("folder", "path") if store.has_files else ()
+    like = (like or [()] * len(places))[offset:]
+    places = places[offset:]
     records = store.records(found.ids[list(places)], ("name", "text", *files))
     return [
         Hit(
@@ -291,16 +308,16 @@ def _hits(
             path=str(store.file_of(record["folder"], record["path"])) if files else None,
             pictures=store,
         )
-        for rank, (at, record, nearly_equal) in enumerate(zip(places, records, like or [()] * len(places), strict=True), start=1)
+        for rank, (at, record, nearly_equal) in enumerate(zip(places, records, like, strict=True), start=1 + offset)
     ]
 
 
 FACTS = ("rank", "id", "score", "name", "text", "why", "like", "path")
 
 
-def as_json(query: str, found: Answer) -> str:
-    """One JSON object: query, means, unknown, left_out, candidates, remark, why_is (product or sum), hits."""
-    whole = {
+def as_values(query: str, found: Answer) -> dict[str, Any]:
+    """As JSON values: query, means, unknown, left_out, candidates, remark, why_is (product or sum), hits."""
+    return {
         "query": query,
         "means": " | ".join(map(str, found.steps)),
         "unknown": dict(found.unknown),
@@ -310,7 +327,11 @@ def as_json(query: str, found: Answer) -> str:
         "why_is": "product" if found.is_product else "sum",
         "hits": [{name: getattr(hit, name) for name in FACTS} for hit in found.hits],
     }
-    return json_text(whole, indent=1)
+
+
+def as_json(query: str, found: Answer) -> str:
+    """`as_values` as one JSON object."""
+    return json_text(as_values(query, found), indent=1)
 
 
 def as_json_lines(found: Answer) -> str:

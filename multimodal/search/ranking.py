@@ -19,6 +19,7 @@ from multimodal.errors import InputError
 from multimodal.search.algebra import Place, QueryTerms
 from multimodal.search.engine import SLACK, Engine, ScoresAll
 from multimodal.search.fusion import Fusion, TermScores
+from multimodal.search.pausing import may_pause
 from multimodal.search.segments import name_some, unit_rows
 
 SCORE_DECIMALS = 6  # float16 rows carry three or four; at six, scores that should tie do tie
@@ -66,6 +67,7 @@ def rank(
     if allowed is not None:
         engine, named = engine.filter(allowed), named & set(allowed.tolist())
     scorer = _Scorer(homes, terms, fusion)
+    may_pause()
     if not len(engine):
         return Ranking(np.empty(0, np.int64), np.empty(0), np.empty((len(terms.parts), 0)), "no picture")
     if len(terms.parts) == 1 and not terms.parts[0].is_without and terms.parts[0].home == "":
@@ -133,6 +135,7 @@ def _of_one_term(scorer: _Scorer, engine: Engine, k: int, named: frozenset[int])
     unit = scorer.terms.units[0]
     wanted = k
     while True:  # until every row left out is clearly worse than the k-th hit, so that k hits are the first k of any longer list
+        may_pause()
         wanted = min(wanted + 16, len(engine))
         found = engine.search(unit[None].astype(np.float32), wanted)
         ids = np.union1d(found.ids[0], sorted(named)).astype(np.int64)

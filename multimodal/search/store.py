@@ -125,6 +125,11 @@ class Store:
         every = [int(segment.ids.max()) + 1 for segment in self.segments if len(segment.ids)]
         return max([self.manifest.counts.get(NEXT_ID, 0), *every])
 
+    @cached_property
+    def version(self) -> str:
+        """Of this generation: 12 hexadecimal digits, which change whenever anything that the manifest knows of changes."""
+        return self.manifest.fingerprint[:12]
+
     @property
     def ids_fingerprint(self) -> str:
         """Of the ids, in whatever order: a picture that changes gets another id, so equal ones mean equal rows."""
@@ -374,6 +379,15 @@ class Store:
         for segment, places, positions in self._places(ids):
             for place, thumbnail in zip(places.tolist(), segment.thumbnails(positions), strict=True):
                 found[place] = thumbnail
+        return found
+
+    def may_have_thumbnails(self, ids: Sequence[int] | np.ndarray) -> list[bool]:
+        """Whether the part of the store that has a picture has thumbnails at all, which is known without reading them."""
+        found = [False] * len(ids)
+        for segment, places, _ in self._places(ids):
+            has_thumbnails = segment.has_thumbnails
+            for place in places.tolist():
+                found[place] = has_thumbnails
         return found
 
     @property

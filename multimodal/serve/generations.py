@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from threading import Lock
 from typing import TypeVar
 
@@ -33,6 +34,15 @@ class Newest:
             self._seen = None
         self._opening = Lock()
 
+    @property
+    def path(self) -> Path:
+        return self._store.path
+
+    @property
+    def state(self) -> tuple[int, int, int] | None:
+        """What tells this generation from the next, without opening it."""
+        return self._state()
+
     def current(self) -> Store:
         """The newest generation. Whoever asks while it is being opened waits for it."""
         if self._state() == self._seen:
@@ -41,6 +51,7 @@ class Newest:
             while (state := self._state()) != self._seen:
                 try:
                     store = Store(self._store.path, before=self._store, trust=self._store.trust)
+                    store.shards, store.folders = self._store.shards, self._store.folders
                     _ = store.engine, store.calibration
                     self._store = store
                 except (InputError, OSError) as error:

@@ -6,7 +6,7 @@ search_page(Asked("cat + heart"), num_pictures=1376, columns=store.columns, foun
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
@@ -22,13 +22,21 @@ EXAMPLES = ("red heart", "woman + scientist without man", "between summer and wi
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What an address asks for, as it was typed; "" for what it does not name."""
+    """What an address asks for, as it was typed; "" for what it does not name. docs/page.md says what each name means."""
 
-    query: str
+    q: str
     where: str = ""
     order: str = ""
     cut_off: str = ""
     fold: str = ""
+    store: str = ""
+    fusion: str = ""
+    view: str = ""
+    columns: str = ""
+
+    @property
+    def query(self) -> str:
+        return self.q
 
     @property
     def share(self) -> float | None:
@@ -46,9 +54,8 @@ class Asked:
         return self.fold.lower() in ("true", "on")
 
     def address(self, query: str) -> str:
-        """The page of another query with the same filter, order, cut-off and folding, as a link relative to any other page."""
-        given = {"q": query, "where": self.where, "order": self.order, "cut_off": self.cut_off, "fold": self.fold}
-        return "?" + urlencode({name: value for name, value in given.items() if value})
+        """The page of another query with all else the same, as a link relative to any other page."""
+        return "?" + urlencode({name: value for name, value in (asdict(self) | {"q": query}).items() if value})
 
 
 def search_page(
@@ -65,9 +72,10 @@ def search_page(
     Each picture links to a query of that picture plus this query, or plus its own step of a series.
     """
     hits = found.hits if found else []
+    of_store = f"?{urlencode({'store': asked.store})}" if asked.store else ""
     steps = [asked.query] * len(hits) if found is None or len(found.steps) == 1 else [str(step) for step in found.steps[: len(hits)]]
     cards = [
-        Card(hit, f"thumbnails/{hit.id}" if there else None, asked.address(_with_picture(hit.id, step)))
+        Card(hit, f"thumbnails/{hit.id}{of_store}" if there else None, asked.address(_with_picture(hit.id, step)))
         for hit, step, there in zip(hits, steps, has_thumbnail, strict=True)
     ]
     return render(
