@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from multimodal.errors import near_names
+from multimodal.search.pausing import may_pause
 from multimodal.search.pointing import brief
 from multimodal.search.where import Joined, Not, Test, Tree, Where, WhereError, Written, parse_where, where_of
 
@@ -113,8 +114,11 @@ class FilterColumns:
         if isinstance(tree, Not):
             return ~self._tree(where, tree.part)
         if isinstance(tree, Joined):
-            parts = (self._tree(where, part) for part in tree.parts)
-            return (np.logical_and if tree.by == "and" else np.logical_or).reduce(list(parts))
+            met = self._tree(where, tree.parts[0]).copy()
+            for part in tree.parts[1:]:  # one after the other: a filter may have thousands
+                may_pause()
+                (np.logical_and if tree.by == "and" else np.logical_or)(met, self._tree(where, part), out=met)
+            return met
         return _Tester(where, tree, self._column(where, tree.column)).met()
 
     def _column(self, where: str, named: Written) -> Column:

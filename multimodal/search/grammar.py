@@ -169,11 +169,21 @@ def parse_steps(query: str) -> tuple[Expression, ...]:
 
     In step i of n the weight of each part is (n - 1 - i) / (n - 1) of its weight in the first query plus i / (n - 1) of that in the last.
     """
+    return _parser(query).parse()
+
+
+def parse_places(query: str) -> tuple[tuple[Expression, ...], Mapping[Term, int]]:
+    """What `parse_steps` returns; and for each term, at weight 1, the position at which the query first names it."""
+    parser = _parser(query)
+    return parser.parse(), parser.places
+
+
+def _parser(query: str) -> _Parser:
     try:
         query.encode()
     except UnicodeEncodeError as error:  # half a surrogate pair: command-line bytes that are not UTF-8
         raise QueryError(query, error.start, "the query is not valid UTF-8 here") from None
-    return _Parser(query).parse()
+    return _Parser(query)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +200,7 @@ class _Parser:
         self.query = query
         self.tokens = list(self._tokens())
         self.next = 0
+        self.places: dict[Term, int] = {}
 
     def parse(self) -> tuple[Expression, ...]:
         if self.peek.kind == "end":
@@ -256,7 +267,7 @@ class _Parser:
             return self._factor(self._multiplied(token, weight), depth + 1, excluded)
         if token.text == "(":
             return self._group(weight, depth, excluded)
-        term = self._term()
+        term = self._placed_term()
         if self.peek.kind == "instead":
             self._swap(term, token.position, weight, excluded)
         elif not excluded:
@@ -284,7 +295,7 @@ class _Parser:
             self._fail(token.position, "what is excluded cannot be a swap. Write the swap first, as in b instead of c without a")
         if self.peek.kind in ("sign", "weight") or self.peek.text == "(":
             self._fail_at_side(self.peek.position)
-        old = self._term()
+        old = self._placed_term()
         if self.peek.kind == "instead":
             self._fail(self.peek.position, "one swap has two sides. Join swaps with +: a instead of b + a instead of c")
         if weight < 0:
@@ -296,6 +307,13 @@ class _Parser:
 
     def _fail_at_side(self, position: int) -> NoReturn:
         self._fail(position, 'each side of "instead of" is one term, without parentheses; a weight is before both: 2*woman instead of man')
+
+    def _placed_term(self) -> Term:
+        """One term, whose place is kept."""
+        position = self.peek.position
+        term = self._term()
+        self.places.setdefault(term, position)
+        return term
 
     def _term(self) -> Term:
         """One term, with weight 1."""

@@ -8,8 +8,9 @@ A query that does not parse yet is described as far as it does, with the error a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -17,12 +18,14 @@ import numpy as np
 from multimodal.errors import InputError
 from multimodal.search.algebra import Part, Place, at_home, number_of, parts_of, term_vector
 from multimodal.search.calibration import unit
-from multimodal.search.grammar import Expression, QueryError, Term, parse_steps
+from multimodal.search.grammar import MAX_WEIGHT, Expression, QueryError, Term, parse_places
 from multimodal.text.space import NamesDimensions
 
 Role = Literal["wanted", "subtracted", "without", "swap"]
 NUM_TOPIC_WORDS = 8
 NUM_SPELLINGS = 5
+_TRIED = 4
+"""Words that are left out at the end of a query that does not parse, one after the other."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,7 +33,8 @@ class TypedPart:
     """A term, or a swap, of a query.
 
     old: the label of the term that a swap replaces. known: whether it counts; unknown: its unknown words -> near spellings.
-    spellings: what the term could be instead, its unknown words replaced. words: those of a topic.
+    spellings: what the term could be instead, its unknown words replaced. words: those of a topic. position: in the query, from 0.
+    step: of a series, 0 for its first end and 1 for its last.
     """
 
     term: Term
@@ -40,15 +44,18 @@ class TypedPart:
     unknown: Mapping[str, list[str]] = field(default_factory=dict)
     spellings: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+    position: int = 0
+    step: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Typed:
-    """vector: (d,), the sum of what the query wants of this store, or None if that is nothing. error, position: why the rest does not
-    parse, and where."""
+    """parts: in the order of the query. vector: (d,), the sum of what it wants of this store, or None if that is nothing. num_steps: of a
+    series, else 1. error, position: why the rest does not parse, and where."""
 
     parts: tuple[TypedPart, ...]
     vector: np.ndarray | None
+    num_steps: int = 1
     error: str | None = None
     position: int | None = None
 
@@ -63,32 +70,33 @@ def understand(
 
     images: content of image terms that are no ids -> their vectors (d,). joined: as for `look_up`.
     """
+    error, position = None, None
     try:
-        steps, error, position = parse_steps(query), None, None
+        steps, begins = parse_places(query)
     except QueryError as wrong:
         error, position = str(wrong), wrong.column - 1
-        steps = _beginning(query, position)
+        steps, begins = _beginning(query, position)
     places: dict[str, Place] = {"": store, **(joined or {})}
     parts: list[TypedPart] = []
     total = np.zeros(store.dim)
-    for step in (steps[0], steps[-1])[: len(steps)]:
-        for described, vector in _described(step, places, images or {}):
-            if not any(_is_same(described, other) for other in parts):
-                parts.append(described)
-                if vector is not None:
-                    total += described.term.weight * vector if described.role == "wanted" else vector * (described.role == "swap")
-    return Typed(tuple(parts), unit(total) if total.any() else None, error, position)
+    for step, expression in enumerate([steps[0], steps[-1]] if len(steps) > 1 else steps):
+        for described, vector in _described(expression, places, images or {}):
+            parts.append(replace(described, position=begins.get(described.term.at(1.0), 0), step=step))
+            if vector is not None:
+                total += min(described.term.weight, MAX_WEIGHT) * vector
+    parts.sort(key=lambda part: (part.step, part.position))
+    return Typed(tuple(parts), unit(total) if total.any() else None, max(len(steps), 1), error, position)
 
 
-def _beginning(query: str, position: int) -> tuple[Expression, ...]:
+def _beginning(query: str, position: int) -> tuple[tuple[Expression, ...], Mapping[Term, int]]:
     """The longest beginning, in whole words, that parses."""
-    words = query[:position].split()
-    for num in range(len(words), max(len(words) - 4, 0), -1):
+    ends = [word.end() for word in re.finditer(r"\S+", query[:position])]
+    for end in reversed(ends[-_TRIED:]):
         try:
-            return parse_steps(" ".join(words[:num]))
+            return parse_places(query[:end])
         except QueryError:
             continue
-    return ()
+    return (), {}
 
 
 def _described(
@@ -104,20 +112,7 @@ def _described(
         new, old = parts_of(Expression((), (), (swap,)))
         described, vector = _part(new, "swap", places, images)
         replaced, _ = _part(old, "swap", places, images)
-        found.append(
-            (
-                TypedPart(
-                    described.term,
-                    "swap",
-                    old.term.label,
-                    described.known,
-                    {**described.unknown, **replaced.unknown},
-                    described.spellings,
-                    described.words,
-                ),
-                vector,
-            )
-        )
+        found.append((replace(described, old=old.term.label, unknown={**described.unknown, **replaced.unknown}), vector))
     return found
 
 
@@ -150,7 +145,3 @@ def _spellings(content: str, unknown: Mapping[str, list[str]]) -> tuple[str, ...
 
 def _near(word: str, unknown: Mapping[str, list[str]]) -> list[str]:
     return unknown.get(word) or unknown.get(word.lower()) or []
-
-
-def _is_same(one: TypedPart, other: TypedPart) -> bool:
-    return (one.term, one.role, one.old) == (other.term, other.role, other.old)

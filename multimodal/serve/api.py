@@ -123,7 +123,7 @@ def add_api(app: FastAPI, desk: Desk) -> None:
         words = desk.words(served)
         is_ready = words.done() and not words.cancelled() and words.exception() is None
         if not q.strip():
-            return _json({"parts": [], "suggestions": [], "error": None, "position": None})
+            return _json({"parts": [], "series": None, "suggestions": [], "error": None, "position": None})
 
         def ask(opened: Store) -> bytes:
             typed = understand(opened, asked.query, desk.uploaded(served), desk.stores.others(served))
@@ -293,6 +293,7 @@ def terms_values(typed: Typed, near: list[Near]) -> dict[str, Any]:
     said = {word for part in typed.parts for word in part.term.content.lower().split()}
     return {
         "parts": [_part_values(part) for part in typed.parts],
+        "series": typed.num_steps if typed.num_steps > 1 else None,
         "suggestions": [{"text": one.word, "why": "near"} for one in near if one.word not in said][:NUM_SUGGESTIONS],
         "error": typed.error,
         "position": typed.position,
@@ -448,6 +449,8 @@ def _part_values(part: TypedPart) -> dict[str, Any]:
         "unknown": dict(part.unknown),
         "spellings": list(part.spellings),
         "words": list(part.words),
+        "position": part.position,
+        "step": part.step,
     }
 
 

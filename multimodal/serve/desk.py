@@ -83,6 +83,11 @@ class Desk:
         self.metrics.engine(served.name, seconds)
         return found
 
+    async def asking(self, store: str, ask: Callable[[Store], T], is_query: bool = True) -> T:
+        """The same by the store's name; what only reads files need not be a query, and waits for none."""
+        served = self.stores.find(store)
+        return await (self.ask if is_query else self.read)(served, ask)
+
     async def answer(self, served: Served, what: Hashable, ask: Callable[[Store], bytes]) -> bytes:
         """The same, of what many may ask, for a reply. what: the question; equal ones of one generation have one answer."""
         key = (served.name, served.newest.state, what)

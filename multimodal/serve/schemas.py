@@ -106,7 +106,8 @@ class SearchRequest(Strict):
 
 
 class QueryPart(BaseModel):
-    """A term of a query, as a chip. spellings: contents that it could have instead, its unknown words replaced."""
+    """A term of a query, as a chip. spellings: contents that it could have instead, its unknown words replaced. position: in the query,
+    from 0. step: of a series, 0 for its first end and 1 for its last."""
 
     label: str
     kind: Literal["text", "image", "near", "topic"]
@@ -119,6 +120,8 @@ class QueryPart(BaseModel):
     unknown: dict[str, list[str]]
     spellings: list[str]
     words: list[str]
+    position: int
+    step: int
 
 
 class Suggestion(BaseModel):
@@ -127,9 +130,11 @@ class Suggestion(BaseModel):
 
 
 class Terms(BaseModel):
-    """How a query is understood so far; of one that does not parse, the part before `position` that does."""
+    """How a query is understood so far; of one that does not parse, the part before `position` that does. series: the number of its steps,
+    or null if it is no series."""
 
     parts: list[QueryPart]
+    series: int | None
     suggestions: list[Suggestion]
     error: str | None
     position: int | None

@@ -55,10 +55,16 @@ def client(path):
     return TestClient(make_app(Store(path)))
 
 
+def same_answer(reply, printed):
+    """Whether a reply is what the command line prints, with a server's facts beside it."""
+    hits = [{name: hit[name] for name in kept} for hit, kept in zip(reply["hits"], printed["hits"], strict=True)]
+    return {**{name: reply[name] for name in printed}, "hits": hits} == printed
+
+
 def test_json_is_what_the_command_line_prints(client, path):
     reply = client.get("/api/search", params={"q": "beach - snow + zxqv", "k": 2})
     assert reply.status_code == 200 and reply.headers["content-type"] == "application/json"
-    assert reply.text == as_json("beach - snow + zxqv", answer(Store(path), "beach - snow + zxqv", 2))
+    assert same_answer(reply.json(), json.loads(as_json("beach - snow + zxqv", answer(Store(path), "beach - snow + zxqv", 2))))
     assert len(reply.json()["hits"]) == 2 and "zxqv" in reply.json()["unknown"]
 
 
@@ -142,7 +148,6 @@ def test_the_page_names_unknown_words_and_asks_nothing_of_a_network(client):
     for text in (page.text, client.get("/").text):
         assert "http:" not in text and "https:" not in text and "//" not in text
     assert page.headers["content-security-policy"].startswith("default-src 'none'")
-    assert client.get("/docs").status_code == 404
 
 
 def test_thumbnails_have_their_media_type_and_others_are_not_found(client):
@@ -157,7 +162,7 @@ def test_a_filter_an_order_a_cut_off_and_folding_are_those_of_the_command_line(c
     given = {"where": "year is not missing and name in (a.png, b.png, c.png)", "order": "-year", "cut_off": "1", "fold": "true"}
     reply = client.get("/api/search", params={"q": "beach"} | given)
     found = answer(Store(path), "beach", 10, where=given["where"], order="-year", cut_off=1.0, fold=True)
-    assert reply.text == as_json("beach", found) and [hit["id"] for hit in reply.json()["hits"]] == [7, 8]
+    assert same_answer(reply.json(), json.loads(as_json("beach", found))) and [hit["id"] for hit in reply.json()["hits"]] == [7, 8]
     page = client.get("/", params={"q": "beach"} | given).text
     assert f'value="{escape(given["where"])}"' in page and 'value="-year"' in page and " checked" in page
     [link, *_] = re.findall(r'<div class="picture"><a href="([^"]+)"', page)
@@ -170,7 +175,7 @@ def test_a_filter_an_order_a_cut_off_and_folding_are_those_of_the_command_line(c
     ("given", "told"),
     [
         ({"where": "yaer = 2001"}, "where, column 1: there is no column yaer. Did you mean year"),
-        ({"where": "year = " + "(" * 2000}, "the filter has 2,007 characters; this server accepts at most 1,000"),
+        ({"where": "year = " + "(" * 100_000}, "the filter has 100,007 characters; this server accepts at most 100,000"),
         ({"order": "yaer"}, "order: there is no column yaer. Did you mean year"),
         ({"cut_off": "much"}, "cut-off 'much': a share of the random queries"),
         ({"cut_off": "nan"}, "cut-off nan: a share of the random queries"),
