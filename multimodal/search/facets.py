@@ -183,9 +183,9 @@ def _round_width(least: float) -> float:
 def _date_bins(name: str, since_epoch: np.ndarray) -> Iterator[Bin]:
     """Days, months or years: the finest of which there are at most MAX_BINS between the first and the last, else years."""
     moments = since_epoch.astype("datetime64[us]")
-    for unit in ("D", "M", "Y"):
-        parts = moments.astype(f"datetime64[{unit}]")
-        if unit == "Y" or int((parts.max() - parts.min()).astype(np.int64)) < MAX_BINS:
-            break
+    parts = moments.astype("datetime64[D]")
+    for unit in ("M", "Y"):
+        if int((parts.max() - parts.min()).astype(np.int64)) >= MAX_BINS:
+            parts = moments.astype(f"datetime64[{unit}]")
     for part, count in zip(*np.unique(parts, return_counts=True), strict=True):
         yield Bin(str(part), str(part + 1), int(count), f"{name} = {part}")

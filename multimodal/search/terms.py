@@ -80,7 +80,7 @@ def understand(
     parts: list[TypedPart] = []
     total = np.zeros(store.dim)
     for step, expression in enumerate([steps[0], steps[-1]] if len(steps) > 1 else steps):
-        for described, vector in _described(expression, places, images or {}):
+        for described, vector in _described(expression, places, {} if images is None else images):
             parts.append(replace(described, position=begins.get(described.term.at(1.0), 0), step=step))
             if vector is not None:
                 total += min(described.term.weight, MAX_WEIGHT) * vector

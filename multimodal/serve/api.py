@@ -9,6 +9,7 @@ import asyncio
 import re
 import time
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -69,7 +70,7 @@ def add_api(app: FastAPI, desk: Desk) -> None:
     @app.get("/api/stores", response_model=list[schemas.StoreFacts], responses=PROBLEMS, tags=["stores"])
     async def stores() -> Response:
         """The stores that are served, and what can be asked of each."""
-        facts = [await desk.answer(served, "facts", lambda store, one=served: facts_json(one, store)) for served in desk.stores]
+        facts = [await desk.answer(served, "facts", partial(facts_json, served)) for served in desk.stores]
         return Response(b"[" + b",".join(facts) + b"]", media_type="application/json")
 
     async def _search(asked: Asked, k: int, offset: int) -> Response:

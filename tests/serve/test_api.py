@@ -70,6 +70,16 @@ def test_what_is_refused_says_why(client: TestClient, given: dict[str, str], tol
     assert problem.position == (7 if given.get("q") == "beach +" else None)
 
 
+def test_a_filter_is_as_long_as_a_list_of_ten_thousand_pictures_and_no_longer(client: TestClient) -> None:
+    names = ", ".join(f"IMG_{id}.jpg" for id in range(20))
+    asked = {"q": "beach", "where": f"name in ({names})", "k": 60}
+    assert len(client.post("/api/search", json=asked).json()["hits"]) == 20
+    told = client.post("/api/search", json=asked | {"where": "size = " + "(" * 100_000})
+    assert told.status_code == 400 and "the filter has 100,007 characters; this server accepts at most 100,000" in told.json()["error"]
+    many = " or ".join(f"size = {number}" for number in range(0, 5000, 50))
+    assert len(client.post("/api/search", json=asked | {"where": many}).json()["hits"]) == 5
+
+
 def test_another_store_answers_by_its_name_and_scores_terms_of_the_first(client: TestClient, topic_store: Path) -> None:
     own = client.get("/api/search", params={"q": "beach", "store": "topics"}).json()
     assert [hit["id"] for hit in own["hits"][:5]] == [hit.id for hit in answer(Store(topic_store), "beach", 5).hits]

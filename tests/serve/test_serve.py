@@ -175,7 +175,7 @@ def test_a_filter_an_order_a_cut_off_and_folding_are_those_of_the_command_line(c
     ("given", "told"),
     [
         ({"where": "yaer = 2001"}, "where, column 1: there is no column yaer. Did you mean year"),
-        ({"where": "year = " + "(" * 100_000}, "the filter has 100,007 characters; this server accepts at most 100,000"),
+        ({"where": "year = " + "(" * 2000}, "where, column 8: a value is missing after ="),
         ({"order": "yaer"}, "order: there is no column yaer. Did you mean year"),
         ({"cut_off": "much"}, "cut-off 'much': a share of the random queries"),
         ({"cut_off": "nan"}, "cut-off nan: a share of the random queries"),
@@ -254,8 +254,8 @@ def test_what_a_writer_commits_is_served_at_once_and_no_request_is_dropped(path,
 def test_a_store_that_is_gone_is_served_on_and_said_once(path, tmp_path, capsys):
     shutil.copytree(path, tmp_path / "store")
     client = TestClient(make_app(Store(tmp_path / "store")))
-    before = client.get("/api/search", params={"q": "beach"}).json()
+    before = client.get("/api/search", params={"q": "beach"}).json()["hits"]
     (tmp_path / "store" / "manifest.json").write_text("{")
     for _ in range(3):
-        assert client.get("/api/search", params={"q": "beach"}).json() == before
+        assert client.get("/api/search", params={"q": "beach"}).json()["hits"] == before
     assert capsys.readouterr().err.count("cannot be opened again") == 1

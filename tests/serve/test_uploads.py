@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from multimodal.embed.photos import index_pictures
@@ -47,19 +49,25 @@ def client(store: Path, export: Path) -> TestClient:
 def claims(width: int, height: int) -> bytes:
     """A PNG that says it is so large, in some bytes."""
     chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + b"\0\0\0\0IDAT"
+
+
+def spoilt(number: int, form: str, at: int, other: bytes) -> bytes:
+    """A picture file with other bytes somewhere in it."""
+    whole = encoded(number, form)
+    return whole[:at] + other + whole[at + len(other) :]
 
 
 def test_a_given_picture_is_a_term_and_finds_itself(client: TestClient, store: Path) -> None:
     reply = client.post("/api/pictures", content=encoded(4), headers={"content-type": "image/jpeg"})
-    given = schemas.Uploaded.model_validate(reply.json(), strict=True)
-    assert (given.width, given.height) == (48, 36) and given.content.startswith("up-")
+    uploaded = schemas.Uploaded.model_validate(reply.json(), strict=True)
+    assert (uploaded.width, uploaded.height) == (48, 36) and uploaded.content.startswith("up-")
     assert client.post("/api/pictures", content=encoded(4)).json() == reply.json(), "the same file has the same name"
-    found = client.get("/api/search", params={"q": f"image:{given.content}"}).json()
+    found = client.get("/api/search", params={"q": f"image:{uploaded.content}"}).json()
     assert found["hits"][0]["name"] == "4.jpg" and found["hits"][0]["score"] > 0.99
-    [part] = client.get("/api/terms", params={"q": f"image:{given.content} +"}).json()["parts"]
+    [part] = client.get("/api/terms", params={"q": f"image:{uploaded.content} +"}).json()["parts"]
     assert part["kind"] == "image" and part["known"]
-    thumbnail = client.get(f"/thumbnails/{given.content}")
+    thumbnail = client.get(f"/thumbnails/{uploaded.content}")
     assert thumbnail.status_code == 200 and Image.open(io.BytesIO(thumbnail.content)).size == (48, 36)
     assert client.get("/api/stores").json()[0]["takes_pictures"]
     lines = client.get("/metrics").text.splitlines()
@@ -81,6 +89,16 @@ def test_what_is_no_picture_or_too_large_is_refused(client: TestClient, content:
     reply = client.post("/api/pictures", content=content)
     assert reply.status_code == status, reply.text
     schemas.Problem.model_validate(reply.json(), strict=True)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.binary(max_size=200)
+    | st.builds(spoilt, st.integers(0, 3), st.sampled_from(["jpeg", "png", "webp", "gif"]), st.integers(0, 400), st.binary(max_size=20))
+)
+def test_no_upload_fails(client: TestClient, content: bytes) -> None:
+    reply = client.post("/api/pictures", content=content)
+    assert reply.status_code in (200, 413, 415), reply.text
 
 
 def test_a_body_without_a_length_is_cut_off_at_the_limit(client: TestClient) -> None:
