@@ -20,7 +20,7 @@ def average_precisions(scores: np.ndarray, relevant: np.ndarray, ranked: np.ndar
     Every query needs a relevant item that is ranked; relevant items that are not ranked do not count. Equals `average_precision` of
     `relevant_ranks` for the ranked items of one query.
     """
-    hits = _in_order(scores, relevant & ranked, ranked)
+    hits = in_order(scores, relevant & ranked, ranked)
     places = np.arange(1, hits.shape[1] + 1)
     found = np.cumsum(hits, axis=1, dtype=np.int32)
     precision: np.ndarray = (np.where(hits, found, 0) / places).sum(axis=1) / found[:, -1]
@@ -45,7 +45,7 @@ def shares_among(scores: np.ndarray, marked: np.ndarray, ranked: np.ndarray, k: 
     return shares
 
 
-def _in_order(scores: np.ndarray, relevant: np.ndarray, ranked: np.ndarray) -> np.ndarray:
+def in_order(scores: np.ndarray, relevant: np.ndarray, ranked: np.ndarray) -> np.ndarray:
     """(q, n) bool: whether the item at each place is relevant, best first; items that are not ranked come last."""
     worth = np.where(ranked, -scores, np.inf)
     order = np.argsort(worth, axis=1)
