@@ -62,7 +62,7 @@ ARCHIVE_SUFFIX = ".tar"
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One family of the demo: the shipped recipe that trains it, and the column that its text side reads."""
+    """One family of the demo: the shipped recipe that trains it, and the column that teaches it."""
 
     name: str
     experiment: str

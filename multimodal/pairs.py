@@ -65,12 +65,12 @@ class Batch(NamedTuple):
     """(b,) int64, the pair's id in its shard set; -1 for padding."""
     image: Tensor
     """(b, 3, h, w) uint8 pictures, or (b, d) float rows of a feature column."""
-    text: Tensor | Sequence[str]
-    """(b, d) float rows of a column, or b strings for a text tower."""
+    target: Tensor | Sequence[str]
+    """What the picture is taught by: (b, d) float rows of a column, or b strings for a text tower."""
     valid: Tensor
     """(b,) bool; False for padding and for samples that could not be read."""
     identity: Tensor | None = None
-    """(b, 2) int64, a number for the row's picture and one for its text, equal for equal ones on all ranks; None unless the loader was
+    """(b, 2) int64, a number for the row's picture and one for its target, equal for equal ones on all ranks; None unless the loader was
     asked for it.
     """
 

@@ -63,7 +63,7 @@ class Training:
     """One run, and what it is evaluated on.
 
     recipe: its name in tables; experiment: the recipe's file. folder: where run, export, stores and figures go.
-    shards: the training set; text: the column of its text side; space: the text space of that column.
+    shards: the training set; target: the column of its target side; space: the text space of that column.
     seed: of the split and of the training. control: texts are shuffled across pictures.
     column: the feature column, None to train from pixels. trunk: the name in tables of the network behind the features.
     thumbnails: keep thumbnails in the stores, for the page. settings: more options of `multimodal fit`.
@@ -74,7 +74,7 @@ class Training:
     folder: Path
     shards: Path
     space: Path
-    text: str
+    target: str
     galleries: Sequence[Gallery]
     seed: int = 0
     control: bool = False
@@ -182,11 +182,11 @@ def _sides(training: Training) -> Iterator[str]:
     if training.column is not None:
         yield from ("--data.image.init_args.name", training.column)
     if not training.control:
-        yield from ("--data.text.init_args.name", training.text)
+        yield from ("--data.target.init_args.name", training.target)
         return
-    yield from ("--data.text.class_path", "multimodal.data.Shuffled", "--data.text.init_args.seed", str(training.seed))
-    yield from ("--data.text.init_args.side.class_path", "multimodal.data.ColumnRows")
-    yield from ("--data.text.init_args.side.init_args.name", training.text)
+    yield from ("--data.target.class_path", "multimodal.data.Shuffled", "--data.target.init_args.seed", str(training.seed))
+    yield from ("--data.target.init_args.side.class_path", "multimodal.data.ColumnRows")
+    yield from ("--data.target.init_args.side.init_args.name", training.target)
 
 
 def _run_list(log: Path, line: Sequence[Command]) -> int:

@@ -204,13 +204,13 @@ def our_loader(setting: Setting, scratch: Path) -> dict[str, float]:
 
     module, data = our_parts(setting, scratch)
     loader, trunk = data.train_dataloader(), module.image_tower.trunk.to(setting.device)
-    tokenizer = module.text_side.tokenizer
+    tokenizer = module.target_side.tokenizer
     mean, std = trunk.mean, trunk.std
 
     def epoch() -> None:
         for batch in islice(loader, setting.num_batches):
             batch.image.to(setting.device).float().sub_(mean).div_(std)
-            tokenizer.padded([tokenizer.tokens(text).ids for text in batch.text], tokenizer.context_length)
+            tokenizer.padded([tokenizer.tokens(text).ids for text in batch.target], tokenizer.context_length)
 
     with torch.no_grad():
         return {"pairs_per_s": second_epoch(epoch, setting)}
@@ -235,7 +235,7 @@ def our_loss(setting: Setting, scratch: Path) -> dict[str, float]:
     module, _ = our_parts(setting, scratch)
     pictures, texts = example(setting)
     with torch.no_grad():
-        image, text = module.image_tower(pictures), module.text_side(texts)
+        image, text = module.image_tower(pictures), module.target_side(texts)
         loss, _ = module.objective(image, text, torch.ones(len(texts), dtype=torch.bool))
     return {"loss": loss.item()}
 
@@ -246,7 +246,7 @@ def our_arguments(setting: Setting, scratch: Path) -> list[str]:
         "--config": "experiment/clip_scratch.yaml",
         "--clip": weights_folder(setting),
         "--model.image_tower.init_args.trunk.init_args.weights": "true",
-        "--model.text_side.init_args.weights": "true",
+        "--model.target_side.init_args.weights": "true",
         "--model.optimiser": json.dumps({"lr": LR, "weight_decay": WEIGHT_DECAY, "warmup_steps": WARMUP, "betas": BETAS}),
         "--data.shards": setting.data,
         "--data.validation_share": 0,

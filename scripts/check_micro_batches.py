@@ -58,35 +58,35 @@ class Model(nn.Module):
         torch.manual_seed(0)
         trunk = Trunk(architecture, NoWeights(0), frozen=False, size=side_px)
         self.image_tower = ImageTower(trunk, Head(trunk.dim, DIM, hidden=128, dropout=dropout))
-        self.text_side = Head(DIM_TEXT, DIM, hidden=128, dropout=dropout)
+        self.target_side = Head(DIM_TEXT, DIM, hidden=128, dropout=dropout)
         self.objective = objective
 
     def forward(self, batch: Inputs, size: int) -> Tensor:
-        image, text = encode(self.image_tower, batch.image, size), encode(self.text_side, batch.text, size)
-        return self.loss(image, text, batch)
+        image, target = encode(self.image_tower, batch.image, size), encode(self.target_side, batch.target, size)
+        return self.loss(image, target, batch)
 
-    def loss(self, image: Tensor, text: Tensor, batch: Inputs) -> Tensor:
-        loss: Tensor = self.objective(image, text, batch.valid, batch.identity)[0]
+    def loss(self, image: Tensor, target: Tensor, batch: Inputs) -> Tensor:
+        loss: Tensor = self.objective(image, target, batch.valid, batch.identity)[0]
         return loss
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
     image: Tensor
-    text: Tensor
+    target: Tensor
     valid: Tensor
     identity: Tensor
 
     def of_rank(self, rank: int, num_ranks: int) -> Inputs:
-        return Inputs(*(part.chunk(num_ranks)[rank] for part in (self.image, self.text, self.valid, self.identity)))
+        return Inputs(*(part.chunk(num_ranks)[rank] for part in (self.image, self.target, self.valid, self.identity)))
 
 
 def inputs(num: int, side_px: int = SIDE_PX, dtype: torch.dtype = torch.float32) -> Inputs:
-    """Random pictures and rows; one in ten is not valid, and some have the picture or the text of another one."""
+    """Random pictures and rows; one in ten is not valid, and some have the picture or the target of another one."""
     given = torch.Generator().manual_seed(1)
     image = torch.randint(0, 256, (num, 3, side_px, side_px), generator=given, dtype=torch.uint8)
-    text = torch.randn(num, DIM_TEXT, generator=given).to(dtype)
-    return Inputs(image, text, torch.rand(num, generator=given) < 0.9, torch.randint(0, 4 * num, (num, 2), generator=given))
+    target = torch.randn(num, DIM_TEXT, generator=given).to(dtype)
+    return Inputs(image, target, torch.rand(num, generator=given) < 0.9, torch.randint(0, 4 * num, (num, 2), generator=given))
 
 
 def gradient(model: Model) -> Tensor:
@@ -109,7 +109,7 @@ def reference(case: Case, num_ranks: int) -> tuple[Tensor, Tensor]:
         own = batch.of_rank(rank, num_ranks)
         torch.manual_seed(100 + rank)
         images += [model.image_tower(part) for part in own.image.split(case.size)]
-        texts += [model.text_side(part) for part in own.text.split(case.size)]
+        texts += [model.target_side(part) for part in own.target.split(case.size)]
     loss = model.loss(torch.cat(images), torch.cat(texts), batch)
     loss.backward()
     return loss.detach(), gradient(model)
@@ -180,7 +180,7 @@ def memory(batches: list[int], size: int) -> None:
     print(f"\nresident memory in MB, {MEMORY_SIDE_PX}-pixel pictures\n{'batch':>6}{'encoded':>14}{'peak':>8}{'added':>8}")
     for num, of in [(num, size) for num in batches] + [(num, num) for num in sorted(batches)[:2]]:
         command = [sys.executable, __file__, "--step", str(num), str(of)]
-        told = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, capture_output=True, text=True).stdout
+        told = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, capture_output=True, target=True).stdout
         peak, added = map(float, told.split())
         print(f"{num:>6}{'at once' if of == num else f'{of} at a time':>14}{peak:>8.0f}{added:>8.0f}", flush=True)
 

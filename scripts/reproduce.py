@@ -407,7 +407,7 @@ class Study:
                     folder=self.out / "runs" / _file_name(cell.recipe) / f"seed{seed}",
                     shards=self.shards,
                     space=self.out / "spaces" / column,
-                    text=column,
+                    target=column,
                     galleries=[gallery],
                     seed=seed,
                     trunk="imagenet",

@@ -44,12 +44,12 @@ RECIPE = """
 num_threads: 1
 model:
   image_tower: {class_path: multimodal.towers.Head, init_args: {dim_in: 256, dim_out: 8, standardise: true}}
-  text_side: {class_path: torch.nn.Identity}
+  target_side: {class_path: torch.nn.Identity}
   objective: {class_path: multimodal.objectives.Cosine}
   optimiser: {lr: 1.0e-2, warmup_steps: 2}
 data:
   image: {class_path: multimodal.data.ColumnRows, init_args: {name: trunk}}
-  text: {class_path: multimodal.data.ColumnRows, init_args: {name: words}}
+  target: {class_path: multimodal.data.ColumnRows, init_args: {name: words}}
   batch_size: 8
   validation_share: 0.2
 trainer: {accelerator: cpu, max_epochs: 2, log_every_n_steps: 1}

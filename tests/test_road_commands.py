@@ -52,8 +52,8 @@ def test_a_control_trains_on_shuffled_texts_and_is_judged_as_one() -> None:
     for training in (plain, control):
         fit, *_, judged = commands(training)
         _, data = build(fit[2:])
-        assert type(data.text).__name__ == ("Shuffled" if training.control else "ColumnRows")
-        assert (data.text.side if training.control else data.text).name == "column"
+        assert type(data.target).__name__ == ("Shuffled" if training.control else "ColumnRows")
+        assert (data.target.side if training.control else data.target).name == "column"
         assert (data.split.seed, data.validation_share) == (3, 0)
         assert ("--control" in judged) == training.control
         assert str(figures(training, training.galleries[0], "retrieval")) in judged
@@ -77,7 +77,7 @@ def test_every_run_of_the_reproduction_is_a_recipe_that_can_be_built(
     columns = set(studies[0]._spaces())
     for training in trainings:
         module, data = build(commands(training)[0][2:])
-        assert training.text in columns and training.space == tmp_path / "out" / "spaces" / training.text
+        assert training.target in columns and training.space == tmp_path / "out" / "spaces" / training.target
         assert module.optimiser.optimizer(module).param_groups
 
 

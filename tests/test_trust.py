@@ -300,7 +300,7 @@ def rewrite_run(road: Road, **model: Any) -> None:
     (road.folder / "run/config.yaml").write_text(yaml.safe_dump(config))
 
 
-@pytest.mark.parametrize("part", ["image_tower", "text_side", "objective"])
+@pytest.mark.parametrize("part", ["image_tower", "target_side", "objective"])
 @pytest.mark.parametrize("named", ["beside.Head", "os.system", COMPOSE])
 def test_a_run_that_names_code_is_not_exported_without_trust(stranger: Road, part: str, named: str) -> None:
     rewrite_run(stranger, **{part: called(named)})

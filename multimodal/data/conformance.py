@@ -82,7 +82,7 @@ def _seen(make: MakeLoader, batch_size: int, world_size: int, epoch: int) -> lis
         assert changed is None, f"batch {changed} changed while later ones were read: its memory was reused too early"
         assert len(batches) == len(loader) == len(loaders[0]), f"rank {rank} took {len(batches)} steps, of {len(loaders[0])} on rank 0"
         for batch in batches:
-            assert {len(batch.id), len(batch.image), len(batch.text), len(batch.valid)} == {batch_size}, "a batch is not full"
+            assert {len(batch.id), len(batch.image), len(batch.target), len(batch.valid)} == {batch_size}, "a batch is not full"
             padding = batch.id < 0
             assert not batch.valid[padding].any(), "a row of padding is marked valid"
             seen += batch.id[~padding].tolist()

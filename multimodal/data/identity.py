@@ -1,4 +1,4 @@
-"""Which rows of a batch hold the same picture or the same text, as numbers that ranks can exchange.
+"""Which rows of a batch hold the same picture or the same target, as numbers that ranks can exchange.
 
     Identities(shards, ids, Pixels(224), Captions())(ids, words)         # (n, 2) int64
 
@@ -19,18 +19,18 @@ from multimodal.shards.columns import Column
 
 
 class Identities:
-    """A number for each pair's picture, and one for its text, equal for equal ones.
+    """A number for each pair's picture, and one for its target, equal for equal ones; a row of a column counts as the text it is made from.
 
-    shards, ids: as for `open_side`. image, text: the two sides of the batch.
+    shards, ids: as for `open_side`. image, target: the two sides of the batch.
     """
 
-    def __init__(self, shards: ShardSet | JoinedShards, ids: np.ndarray, image: Side, text: Side) -> None:
+    def __init__(self, shards: ShardSet | JoinedShards, ids: np.ndarray, image: Side, target: Side) -> None:
         self._pictures = open_side(PictureIdentity.of(image), shards, ids)
-        self._texts = open_side(TextIdentity.of(text), shards, ids)
+        self._targets = open_side(TargetIdentity.of(target), shards, ids)
 
     def __call__(self, ids: np.ndarray, words: np.ndarray | None) -> np.ndarray:
-        """ids (n,) int64, and the random words by which their texts are drawn -> (n, 2) int64."""
-        return np.stack([_numbers(ids, self._pictures(ids, None)), _numbers(ids, self._texts(ids, words))], axis=1)
+        """ids (n,) int64, and the random words by which their targets are drawn -> (n, 2) int64."""
+        return np.stack([_numbers(ids, self._pictures(ids, None)), _numbers(ids, self._targets(ids, words))], axis=1)
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ class PictureIdentity(Side):
 
 
 @dataclass(frozen=True)
-class TextIdentity(Side):
+class TargetIdentity(Side):
     """For each pair the text that its row of a column was made from."""
 
     column: str
 
     @classmethod
     def of(cls, side: Side) -> Side:
-        """Of the texts of a text side. The rows of a side that is neither a column nor captions count as they are."""
+        """Of the texts of a target side. The rows of a side that is neither a column nor captions count as they are."""
         if isinstance(side, Shuffled):
             return Shuffled(cls.of(side.side), side.seed)
         return cls(side.name) if isinstance(side, ColumnRows) else side

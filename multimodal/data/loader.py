@@ -1,6 +1,6 @@
 """Batches of pairs, every pair once an epoch on any number of ranks and workers, from any position.
 
-    loader = PairLoader(shards, ids, image=Pixels(224), text=ColumnRows("lda40"), batch_size=64, seed=0, num_workers=2)
+    loader = PairLoader(shards, ids, image=Pixels(224), target=ColumnRows("lda40"), batch_size=64, seed=0, num_workers=2)
     for batch in loader: ...                    # epoch 0; the next loop is epoch 1
     loader.load_state_dict(saved)               # continues after the last batch returned before `saved` was taken
 
@@ -25,7 +25,7 @@ from multimodal.data.mixture import Drawn, MixedOrder, Mixture
 from multimodal.data.order import random_words
 from multimodal.data.shuffle import EpochOrder, FullShuffle, Shuffle
 from multimodal.data.sides import Side, open_side, reads_tars
-from multimodal.data.steps import IMAGE, TEXT, Place, Step, StepLoader, Steps, check_place
+from multimodal.data.steps import IMAGE, TARGET, Place, Step, StepLoader, Steps, check_place
 from multimodal.errors import InputError
 from multimodal.pairs import Batch
 from multimodal.shards import JoinedShards, Ledger, ShardSet
@@ -38,7 +38,7 @@ class PairLoader(StepLoader):
     """A plain iterable of `Batch`, all of batch_size rows.
 
     shards, ids (n,) int64: the pairs of one split, as `Split.ids` gives them. With several joined sets, ids must be ascending.
-    image, text: the two sides.
+    image, target: the two sides.
     batch_size: rows of one rank. seed: of the order and of every random choice.
     shuffle: True to train: a new order and new random choices (crop, caption) each epoch. False to evaluate: the order of `ids`, nothing
     random.
@@ -58,7 +58,7 @@ class PairLoader(StepLoader):
         shards: ShardSet | JoinedShards,
         ids: np.ndarray,
         image: Side,
-        text: Side,
+        target: Side,
         batch_size: int,
         seed: int,
         shuffle: bool = True,
@@ -75,7 +75,7 @@ class PairLoader(StepLoader):
         check_place(batch_size, rank, world_size, pin)
         ids = np.asarray(ids, np.int64)
         opened = open_order(shards, ids, seed, order, mixture) if shuffle else None
-        steps = _PairSteps(shards, ids, image, text, batch_size, seed, opened, rank, world_size, identify)
+        steps = _PairSteps(shards, ids, image, target, batch_size, seed, opened, rank, world_size, identify)
         super().__init__(steps, steps.num, seed, num_workers, rank, world_size, pin, drop_tail)
         self._order = f"{order} of {opened.counts.tolist()}" if isinstance(opened, MixedOrder) else repr(order if shuffle else None)
         if drop_tail and 0 < self.num_pairs < self.global_batch:
@@ -152,7 +152,7 @@ class _PairSteps(Steps):
         shards: ShardSet | JoinedShards,
         ids: np.ndarray,
         image: Side,
-        text: Side,
+        target: Side,
         batch_size: int,
         seed: int,
         order: EpochOrder | MixedOrder | None,
@@ -160,28 +160,28 @@ class _PairSteps(Steps):
         world_size: int,
         identify: bool,
     ) -> None:
-        super().__init__(open_side(image, shards, ids), open_side(text, shards, ids), batch_size)
+        super().__init__(open_side(image, shards, ids), open_side(target, shards, ids), batch_size)
         self.shards, self.ids, self.seed, self.order = shards, ids, seed, order
         self.rank, self.world_size = rank, world_size
         self.num = order.num if order else len(ids)
-        self.reads_tars = reads_tars(image) or reads_tars(text) or identify
-        self.identities = Identities(shards, ids, image, text) if identify else None
+        self.reads_tars = reads_tars(image) or reads_tars(target) or identify
+        self.identities = Identities(shards, ids, image, target) if identify else None
 
     def step(self, place: Place, buffer: int | None) -> Step:
         drawn = self.drawn(place)
         ids = drawn.ids
-        crops, captions = (random_words(self.seed, drawn.passes, ids, purpose) if self.order else None for purpose in (IMAGE, TEXT))
-        image, text = self.read(self.image, ids, crops, buffer), self.read(self.text, ids, captions, None)
-        unread = [(int(id), reason) for side in (image, text) for id, reason in zip(ids[~side.ok], side.reasons, strict=True)]
+        crops, captions = (random_words(self.seed, drawn.passes, ids, purpose) if self.order else None for purpose in (IMAGE, TARGET))
+        image, target = self.read(self.image, ids, crops, buffer), self.read(self.target, ids, captions, None)
+        unread = [(int(id), reason) for side in (image, target) for id, reason in zip(ids[~side.ok], side.reasons, strict=True)]
         valid = np.zeros(self.batch_size, bool)
-        valid[: len(ids)] = image.ok & text.ok
+        valid[: len(ids)] = image.ok & target.ok
         padded_ids = np.full(self.batch_size, -1, np.int64)
         padded_ids[: len(ids)] = ids
         identity = None
         if self.identities is not None:
             identity = np.zeros((self.batch_size, 2), np.int64)
             identity[: len(ids)] = self.identities(ids, captions)
-        return Step(padded_ids, image.values if buffer is None else None, text.values, valid, unread, buffer, identity)
+        return Step(padded_ids, image.values if buffer is None else None, target.values, valid, unread, buffer, identity)
 
     def drawn(self, place: Place) -> Drawn:
         """This rank's b pairs, fewer in the last step of an epoch."""

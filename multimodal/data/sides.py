@@ -2,7 +2,7 @@
 
     data:
       image: {class_path: multimodal.data.Pixels, init_args: {size: 224}}
-      text: {class_path: multimodal.data.ColumnRows, init_args: {name: lda40}}
+      target: {class_path: multimodal.data.ColumnRows, init_args: {name: lda40}}
 
 To add one, derive from `Side`: settings in `__init__`, and `open`, which returns a `Reader` for a shard set. A reader takes ids and returns
 their rows. It takes its random choices from the words that it is given, one for each id, so that a row is a function of (seed, epoch, id).

@@ -28,7 +28,7 @@ SPARE_BUFFERS = 4
 """Buffers beyond those of prefetched steps: the batch in use, the next one, and two that a loop may keep before batches have to be sent by
 pipe.
 """
-IMAGE, TEXT = 0, 1
+IMAGE, TARGET = 0, 1
 """Purposes of a pair's random words, so that its crop and its caption are independent."""
 Place = tuple[int, ...]
 """Where a step begins: its epoch, its offset there, and what else the steps of a loader need to know."""
@@ -48,7 +48,7 @@ class Step(NamedTuple):
     ids: np.ndarray
     image: np.ndarray | Sequence[str] | None
     """None if the rows are in a buffer."""
-    text: np.ndarray | Sequence[str]
+    target: np.ndarray | Sequence[str]
     valid: np.ndarray
     unread: Sequence[Any]
     """What could not be read, as the loader's `_note` takes it."""
@@ -59,11 +59,11 @@ class Step(NamedTuple):
 class Steps(Dataset, ABC):
     """(*place, buffer) -> a step. buffer: the number of the buffer for the pictures, None for an array of their own. Is sent to workers.
 
-    image, text: the readers of the two sides.
+    image, target: the readers of the two sides.
     """
 
-    def __init__(self, image: Reader, text: Reader, batch_size: int) -> None:
-        self.image, self.text, self.batch_size = image, text, batch_size
+    def __init__(self, image: Reader, target: Reader, batch_size: int) -> None:
+        self.image, self.target, self.batch_size = image, target, batch_size
         self.buffers: Buffers | None = None
 
     def __getitem__(self, place: tuple[Any, ...]) -> Step | InputError:
@@ -201,14 +201,14 @@ class StepLoader(ABC):
     def _batch(self, step: Step | InputError) -> tuple[Batch, Sequence[Any]]:
         if isinstance(step, InputError):
             raise step
-        reader, text = self._steps.image, _laid(self._steps.text, step.text)
+        reader, target = self._steps.image, _laid(self._steps.target, step.target)
         if step.image is not None:
             image = _laid(reader, step.image)
         else:
             assert self._buffers is not None and step.buffer is not None and isinstance(reader, InPlace)
             image = self._buffers.lend(step.buffer, reader.rows_in)
         identity = None if step.identity is None else torch.from_numpy(step.identity)
-        return Batch(torch.from_numpy(step.ids), _tensor(image), _tensor(text), torch.from_numpy(step.valid), identity), step.unread
+        return Batch(torch.from_numpy(step.ids), _tensor(image), _tensor(target), torch.from_numpy(step.valid), identity), step.unread
 
 
 class _Places:
@@ -258,6 +258,6 @@ def _pinned_ahead(batches: Iterable[tuple[Batch, Sequence[Any]]]) -> Iterator[tu
 
 def _pinned(read: tuple[Batch, Sequence[Any]]) -> tuple[Batch, Sequence[Any]]:
     batch, unread = read
-    text = batch.text.pin_memory() if isinstance(batch.text, torch.Tensor) else batch.text
+    target = batch.target.pin_memory() if isinstance(batch.target, torch.Tensor) else batch.target
     identity = None if batch.identity is None else batch.identity.pin_memory()
-    return Batch(batch.id.pin_memory(), batch.image.pin_memory(), text, batch.valid.pin_memory(), identity), unread
+    return Batch(batch.id.pin_memory(), batch.image.pin_memory(), target, batch.valid.pin_memory(), identity), unread

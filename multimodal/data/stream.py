@@ -62,7 +62,7 @@ class Stream:
 class StreamLoader(StepLoader):
     """A plain iterable of `Batch`, all of batch_size rows, as many on every rank.
 
-    tars: paths or URLs. image, text: `Pixels` and `Captions`; other sides read by id. wanted: which pairs are trained on. ledger: where
+    tars: paths or URLs. image, target: `Pixels` and `Captions`; other sides read by id. wanted: which pairs are trained on. ledger: where
     unreadable pairs are listed, each once; the caller closes it. A sample without a picture or a text is not in a batch; a pair whose
     picture does not decode is an invalid row. A tar that cannot be read at all is an InputError. Other arguments as of `PairLoader`.
     A batch's id is (number of the tar) * 2**32 + (number of the sample in it).
@@ -75,7 +75,7 @@ class StreamLoader(StepLoader):
         tars: Sequence[str],
         stream: Stream,
         image: Side,
-        text: Side,
+        target: Side,
         batch_size: int,
         seed: int,
         wanted: Wanted = every_pair,
@@ -86,12 +86,12 @@ class StreamLoader(StepLoader):
         ledger: Ledger | None = None,
     ) -> None:
         check_place(batch_size, rank, world_size, pin)
-        check_sides(image, text)
+        check_sides(image, target)
         if stream.num_pairs is None:
             raise InputError(
                 "data.stream.num_pairs is not set: tars do not say how many pairs they have. Set the number of pairs of an epoch"
             )
-        steps = _StreamSteps(tars, stream, image, text, batch_size, seed, wanted, rank, world_size)
+        steps = _StreamSteps(tars, stream, image, target, batch_size, seed, wanted, rank, world_size)
         super().__init__(steps, stream.num_pairs, seed, num_workers, rank, world_size, pin)
         self.ledger = ledger
         self._named: set[tuple[str, str]] = set()
@@ -120,9 +120,9 @@ class StreamLoader(StepLoader):
                 self.ledger.bad(bad.where, bad.key, bad.reason)
 
 
-def check_sides(image: Side, text: Side) -> None:
+def check_sides(image: Side, target: Side) -> None:
     """InputError if a side reads by id."""
-    for name, side in (("image", image), ("text", text)):
+    for name, side in (("image", image), ("target", target)):
         if not isinstance(side, Pixels | Captions):
             raise InputError(
                 f"data.{name}={side}: cannot be used with streamed tars, whose pairs have no ids; only Pixels and Captions can. "
@@ -151,7 +151,7 @@ class _StreamSteps(Steps):
         tars: Sequence[str],
         stream: Stream,
         image: Side,
-        text: Side,
+        target: Side,
         batch_size: int,
         seed: int,
         wanted: Wanted,
@@ -160,7 +160,7 @@ class _StreamSteps(Steps):
     ) -> None:
         self.window = _Window()
         rows, shards = np.arange(batch_size), cast(ShardSet, self.window)
-        super().__init__(image.open(shards, rows), text.open(shards, rows), batch_size)
+        super().__init__(image.open(shards, rows), target.open(shards, rows), batch_size)
         self.tars, self.stream, self.seed, self.wanted = tars, stream, seed, wanted
         self.rank, self.world_size = rank, world_size
         self.names = short_names(tars)
@@ -180,13 +180,15 @@ class _StreamSteps(Steps):
         drawn = list(islice(reading.pairs, self.batch_size))
         self.window.pairs = [streamed.pair for _, streamed in drawn]
         rows = np.arange(len(drawn))
-        image, text = (self.read(read, rows, reading.words(len(rows)), into) for read, into in ((self.image, buffer), (self.text, None)))
+        image, target = (
+            self.read(read, rows, reading.words(len(rows)), into) for read, into in ((self.image, buffer), (self.target, None))
+        )
         unread = reading.take_bad()
-        for side in (image, text):
+        for side in (image, target):
             for row, reason in zip(np.flatnonzero(~side.ok).tolist(), side.reasons, strict=True):
                 unread.append(Bad(self.names[drawn[row][0]], drawn[row][1].key, reason))
         ids = np.array([(number << PLACE_BITS) + streamed.place for number, streamed in drawn], np.int64)
-        return Step(ids, image.values if buffer is None else None, text.values, image.ok & text.ok, unread, buffer)
+        return Step(ids, image.values if buffer is None else None, target.values, image.ok & target.ok, unread, buffer)
 
 
 class _Reading:

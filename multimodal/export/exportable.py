@@ -1,6 +1,6 @@
 """What an export takes from a run, and why a run cannot be exported. Used by `multimodal export`, and by `fit` before its first step.
 
-    check_exportable(image_tower, text_side, image_column, text_column)     # InputError with the reason
+    check_exportable(image_tower, target_side, image_column, target_column)     # InputError with the reason
 
 An export holds `objective.output(head(trunk(picture)))`, and a text space to embed queries: that of the text column, with the layers that
 the run trained on top of it, or the space that a text tower makes from itself (`as_space`).
@@ -30,35 +30,37 @@ TOLERANCE = 1e-4
 
 @runtime_checkable
 class ReadsQueries(Protocol):
-    """A text side that reads texts itself, and can be saved as a text space."""
+    """A target side that reads texts itself, and can be saved as a text space."""
 
     def as_space(self, folder: Path) -> TextSpace:
         """The space whose vectors are those of forward, up to length. folder: empty; it exists until the space has been saved."""
         ...
 
 
-def check_exportable(image_tower: nn.Module, text_side: nn.Module, image: Column | None, text: Column | None) -> None:
+def check_exportable(image_tower: nn.Module, target_side: nn.Module, image: Column | None, target: Column | None) -> None:
     """InputError, with the reason, if a run with these parts could be trained but not exported.
 
-    image, text: the columns that the two sides of its pairs are read from; None for pixels and for captions.
+    image, target: the columns that the two sides of its pairs are read from; None for pixels and for captions.
     """
     if image is None:
         trunk_and_head(image_tower)
     else:
         check_made_by_trunk(image)
-    if isinstance(text_side, ReadsQueries):
+    if isinstance(target_side, ReadsQueries):
         return
-    if isinstance(text_side, TextTower):
-        layers_of_tower(text_side)
-    elif text is None:
+    if isinstance(target_side, TextTower):
+        layers_of_tower(target_side)
+    elif target is None:
         raise InputError(
-            f"its texts are not a column and its text side {_name(text_side)} has no `as_space`, so nothing could read queries. Use "
+            f"its targets are not a column and its target side {_name(target_side)} has no `as_space`, so nothing could read queries. Use "
             "multimodal.towers.TextTower, or give it as_space(folder) -> TextSpace"
         )
-    elif "text-space" not in text.manifest.made_from:
-        raise InputError(f"{text.path}: was not made by a text space, so nothing could read queries. Make it with: data-prep make-columns")
+    elif "text-space" not in target.manifest.made_from:
+        raise InputError(
+            f"{target.path}: was not made by a text space, so nothing could read queries. Make it with: data-prep make-columns"
+        )
     else:
-        layers_of(text_side, text.dim)
+        layers_of(target_side, target.dim)
 
 
 def check_made_by_trunk(column: Column) -> None:
@@ -92,23 +94,23 @@ def trunk_and_head(tower: nn.Module) -> tuple[Trunk, nn.Module]:
     return trunk, head
 
 
-def layers_of(text_side: nn.Module, dim: int) -> list[Projection]:
-    """A text side over the rows (n, dim) of a text space, as affine layers with GELU between them; [] for the identity.
+def layers_of(target_side: nn.Module, dim: int) -> list[Projection]:
+    """A target side over the rows (n, dim) of a text space, as affine layers with GELU between them; [] for the identity.
 
     InputError if it is anything else: search computes it without torch.
     """
     layers: list[tuple[Tensor, Tensor]] = []
-    if isinstance(text_side, nn.Linear):
-        bias: Tensor | None = text_side.bias
-        layers = [(text_side.weight.detach(), torch.zeros(text_side.out_features) if bias is None else bias.detach())]
-    elif isinstance(text_side, Head):
+    if isinstance(target_side, nn.Linear):
+        bias: Tensor | None = target_side.bias
+        layers = [(target_side.weight.detach(), torch.zeros(target_side.out_features) if bias is None else bias.detach())]
+    elif isinstance(target_side, Head):
         try:
-            layers = text_side.as_layers()
+            layers = target_side.as_layers()
         except ValueError as error:
-            raise InputError(f"its text side cannot be exported: {error}. Train it with activation: null") from None
-    if type(text_side) not in (nn.Linear, nn.Identity, Head) and not _agrees(text_side, layers, dim):
+            raise InputError(f"its target side cannot be exported: {error}. Train it with activation: null") from None
+    if type(target_side) not in (nn.Linear, nn.Identity, Head) and not _agrees(target_side, layers, dim):
         raise InputError(
-            f"its text side is a {_name(text_side)}, which cannot embed queries. Use torch.nn.Linear, a multimodal.towers.Head, a "
+            f"its target side is a {_name(target_side)}, which cannot embed queries. Use torch.nn.Linear, a multimodal.towers.Head, a "
             "multimodal.towers.TextTower, or a class of your own with as_space(folder) -> TextSpace"
         )
     return [Projection(weight.float().cpu().numpy(), bias.float().cpu().numpy()) for weight, bias in layers]
@@ -119,19 +121,19 @@ def layers_of_tower(tower: TextTower) -> list[Projection]:
     return [] if tower.head is None else layers_of(tower.head, tower.head.dim_in)
 
 
-def _agrees(text_side: nn.Module, layers: list[tuple[Tensor, Tensor]], dim: int) -> bool:
+def _agrees(target_side: nn.Module, layers: list[tuple[Tensor, Tensor]], dim: int) -> bool:
     """Whether it gives the same as the layers, up to length, on random rows."""
-    place = next((tensor.device for tensor in text_side.state_dict().values()), torch.device("cpu"))
+    place = next((tensor.device for tensor in target_side.state_dict().values()), torch.device("cpu"))
     rows = torch.randn(NUM_PROBED, dim, generator=torch.Generator().manual_seed(0)).to(place)
-    was_training = text_side.training
+    was_training = target_side.training
     with torch.no_grad():
-        text_side.eval()
+        target_side.eval()
         try:
-            given = text_side(rows)
-        except (RuntimeError, TypeError, ValueError, AttributeError):  # from a text side that does not take rows
+            given = target_side(rows)
+        except (RuntimeError, TypeError, ValueError, AttributeError):  # from a target side that does not take rows
             return False
         finally:
-            text_side.train(was_training)
+            target_side.train(was_training)
         made = rows
         for number, (weight, bias) in enumerate(layers):
             made = nn.functional.linear(nn.functional.gelu(made) if number else made, weight, bias)

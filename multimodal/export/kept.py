@@ -2,7 +2,7 @@
 
     described = from_run(described, Path("runs/clip"), "image_tower")
 
-The checkpoint has the weights; beside it, `models/image_tower` has the settings, and `models/text_side` the tokenizer too.
+The checkpoint has the weights; beside it, `models/image_tower` has the settings, and `models/target_side` the tokenizer too.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ def from_run(described: Any, run: Path, part: str) -> Any:
     if described.get("class_path") not in CLIP_TOWERS or not isinstance(inner, Mapping | None):
         return {name: from_run(value, run, part) for name, value in described.items()}
     folder = Path(run) / MODELS / part
+    if part == "target_side" and not folder.is_dir():
+        folder = folder.with_name("text_side")  # what release 0.1 called it
     if not folder.is_dir():
         raise InputError(f"{run}: has no {MODELS}/{part}, which says what its CLIP model is. Restore it, or train again")
     return {**described, "init_args": {**(inner or {}), "model": f"{LOCAL}{folder}", "weights": False}}

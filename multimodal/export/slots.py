@@ -55,7 +55,7 @@ ACTIVATIONS = (
 """The classes of torch.nn that a head may end in."""
 HEADS = {**classes_of(nn, nn.Module, ("Identity", "Linear")), **classes_of(towers, Head)}
 IMAGE_TOWERS = {**HEADS, **classes_of(towers, ImageTower)}
-TEXT_SIDES = {**HEADS, **classes_of(towers, TextTower), **classes_of(towers, towers.ClipTextTower)}
+TARGET_SIDES = {**HEADS, **classes_of(towers, TextTower), **classes_of(towers, towers.ClipTextTower)}
 SLOTS: dict[type, Classes] = {
     nn.Module: {**classes_of(nn, nn.Module, ACTIVATIONS), **classes_of(towers, towers.ColourJitter)},
     **{base: classes_of(towers, base) for base in (Weights, Head, Encoder, Tuning)},

@@ -38,8 +38,9 @@ from multimodal.export.exportable import (
     trunk_and_head,
 )
 from multimodal.export.kept import from_run
+from multimodal.export.renamed import current_settings, current_tensors
 from multimodal.export.run import CHECKPOINTS
-from multimodal.export.slots import IMAGE_TOWERS, RUN_SLOTS, SLOTS, TEXT_SIDES, build_trunk, description
+from multimodal.export.slots import IMAGE_TOWERS, RUN_SLOTS, SLOTS, TARGET_SIDES, build_trunk, description
 from multimodal.shards.columns import Column
 from multimodal.shards.joined import JoinedShards
 from multimodal.shards.reader import ShardSet
@@ -83,6 +84,7 @@ class Trained:
         if checkpoint_path is None:
             raise InputError(f"{run}: has no {' and no '.join(CHECKPOINTS)}. Run it first: multimodal fit --config {path}")
         state, step = read_checkpoint(checkpoint_path)
+        config = current_settings(config)
         if is_whole(run):
             made_from = read_manifest(run, kind="run").made_from
         else:
@@ -93,7 +95,7 @@ class Trained:
         return cls(Path(run), model, data, state, step, made_from, encoder, trust)
 
     def build(self, part: str, base: type, ours: Classes) -> Any:
-        """`image_tower`, `text_side` or `objective`, with the checkpoint's weights."""
+        """`image_tower`, `target_side` or `objective`, with the checkpoint's weights."""
         if not isinstance(self.model.get(part), Mapping):
             raise InputError(f"{self.run / 'config.yaml'}: model.{part} has no class_path")
         finish: dict[type, Callable[[Any], Any]] = {Weights: StoredWeights, Encoder: self._encoder}
@@ -191,7 +193,7 @@ def read_checkpoint(path: Path) -> tuple[Mapping[str, Tensor], int]:
         state, step = checkpoint["state_dict"], int(checkpoint.get("global_step", 0))
         if not isinstance(state, Mapping) or not all(isinstance(name, str) and isinstance(one, Tensor) for name, one in state.items()):
             raise ValueError("its state_dict does not hold tensors by name")
-    return state, step
+    return current_tensors(state), step
 
 
 def _read_made_from(path: Path) -> Mapping[str, str]:
@@ -304,22 +306,22 @@ def _options(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def query_of(trained: Trained, space: Path | None, scratch: Path) -> TextSpace:
-    """What reads queries: the text column's own space, with the run's text side on top if it has one; or the run's text tower.
+    """What reads queries: the text column's own space, with the run's target side on top if it has one; or the run's text tower.
 
     scratch: an empty folder that exists until the space has been saved.
     """
-    text_side = trained.build("text_side", nn.Module, TEXT_SIDES)
-    column = trained.column("text")
+    target_side = trained.build("target_side", nn.Module, TARGET_SIDES)
+    column = trained.column("target")
     with trained.refused():
-        check_exportable(trained.image_tower, text_side, trained.column("image"), column)
-    if isinstance(text_side, ReadsQueries):
-        return text_side.as_space(scratch)
-    if isinstance(text_side, TextTower):
-        text_side.encoder.save_pretrained(scratch)
-        text_side.tokenizer.save_pretrained(scratch)
-        usage = {**asdict(text_side.usage), "long_texts": text_side.long_texts}
-        space_of_tower = EncoderSpace(scratch, max_tokens=text_side.max_tokens, **usage)
-        return project(space_of_tower, layers_of_tower(text_side))
+        check_exportable(trained.image_tower, target_side, trained.column("image"), column)
+    if isinstance(target_side, ReadsQueries):
+        return target_side.as_space(scratch)
+    if isinstance(target_side, TextTower):
+        target_side.encoder.save_pretrained(scratch)
+        target_side.tokenizer.save_pretrained(scratch)
+        usage = {**asdict(target_side.usage), "long_texts": target_side.long_texts}
+        space_of_tower = EncoderSpace(scratch, max_tokens=target_side.max_tokens, **usage)
+        return project(space_of_tower, layers_of_tower(target_side))
     assert column is not None  # else it could not be exported
     if space is None:
         raise InputError(f"{trained.run}: its text column {column.path} needs the text space that made it. Give it: --space <folder>")
@@ -329,7 +331,7 @@ def query_of(trained: Trained, space: Path | None, scratch: Path) -> TextSpace:
             f"{space}: is the text space {opened.fingerprint[:12]}, but the run's text column {column.path} was made with {wanted[:12]}. "
             "Give that space, or make the column with this one and train again"
         )
-    return project(opened, layers_of(text_side, opened.dim))
+    return project(opened, layers_of(target_side, opened.dim))
 
 
 def _with_pooling(recipe: Mapping[str, Any]) -> Mapping[str, Any]:

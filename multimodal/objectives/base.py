@@ -23,13 +23,13 @@ Parts = dict[str, Tensor]
 
 
 class Objective(nn.Module):
-    """What a run minimises: image side, text side and validity of the rows in, a scalar and named parts out."""
+    """What a run minimises: image side, target side and validity of the rows in, a scalar and named parts out."""
 
     uses_identity: bool = False
-    """Whether `forward` takes a fourth argument, `Batch.identity`, which says which rows hold the same picture or the same text."""
+    """Whether `forward` takes a fourth argument, `Batch.identity`, which says which rows hold the same picture or the same target."""
 
-    def forward(self, image: Tensor, text: Tensor, valid: Tensor) -> tuple[Tensor, Parts]:
-        """image (b, d), text (b, d) any float, valid (b,) bool -> (scalar to run backward from, detached scalars to log).
+    def forward(self, image: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Parts]:
+        """image (b, d), target (b, d) any float, valid (b,) bool -> (scalar to run backward from, detached scalars to log).
 
         Only valid rows count; the others may hold anything, even NaN. The parts include at least `loss`, and `rows`, the number of rows
         that counted on all ranks.
@@ -37,24 +37,24 @@ class Objective(nn.Module):
         raise NotImplementedError(f"{type(self).__name__}.forward")
 
     def output(self, image: Tensor) -> Tensor:
-        """image (b, d) -> (b, d): the image vector outside training, which stores compare with a text's row. By default it is `image`."""
+        """image (b, d) -> (b, d): the image vector outside training, which stores compare with a query's. By default it is `image`."""
         return image
 
 
 class RowObjective(Objective):
     """An objective that is the mean of one loss per row. To add one, write `row_loss`.
 
-    A text row of zeros stands for a text without a known word. It says nothing about its picture, so the row counts as invalid.
+    A target row of zeros stands for a text without a known word. It says nothing about its picture, so the row counts as invalid.
     """
 
-    def row_loss(self, image: Tensor, text: Tensor) -> Tensor:
-        """image (b, d), text (b, d), both float32 or float64 and finite -> (b,), the loss of each row."""
+    def row_loss(self, image: Tensor, target: Tensor) -> Tensor:
+        """image (b, d), target (b, d), both float32 or float64 and finite -> (b,), the loss of each row."""
         raise NotImplementedError(f"{type(self).__name__}.row_loss")
 
-    def forward(self, image: Tensor, text: Tensor, valid: Tensor) -> tuple[Tensor, Parts]:
-        image, text, valid = clean(image, text, valid)
+    def forward(self, image: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Parts]:
+        image, target, valid = clean(image, target, valid)
         with torch.autocast(image.device.type, enabled=False):  # a mean of thousands of small numbers needs more than bf16's 8 bits
-            losses = self.row_loss(image, text)
+            losses = self.row_loss(image, target)
         if losses.shape != valid.shape:
             raise ValueError(
                 f"{type(self).__name__}.row_loss: expected shape ({len(valid)},), got {tuple(losses.shape)}. Return one number per row: "
@@ -65,22 +65,22 @@ class RowObjective(Objective):
         return loss, {"loss": loss.detach(), "rows": num_valid}
 
 
-def clean(image: Tensor, text: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Both sides in at least float32, with zeros in rows that do not count; and which rows do: the valid ones whose text is not all zeros.
+def clean(image: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Both sides in at least float32, with zeros in rows that do not count; and which do: the valid ones whose target is not all zeros.
 
     Rows are replaced, not multiplied: 0 * NaN would be NaN, in the gradient too. Shapes do not change, so that ranks stay in step.
     """
-    if image.ndim != 2 or image.shape != text.shape:
+    if image.ndim != 2 or image.shape != target.shape:
         raise ValueError(
-            f"the image side is {tuple(image.shape)} and the text side {tuple(text.shape)}; both must be (b, d) with the same d. "
-            f"Set the image head's dim_out to the dimension of the text side"
+            f"the image side is {tuple(image.shape)} and the target side {tuple(target.shape)}; both must be (b, d) with the same d. "
+            f"Set the image head's dim_out to the dimension of the target side"
         )
     if valid.shape != image.shape[:1] or valid.dtype != torch.bool:
         raise ValueError(f"valid must be bool of shape ({len(image)},), one per row; it is {valid.dtype} of shape {tuple(valid.shape)}")
-    valid = valid & (text != 0).any(dim=1)
-    image, text = (side.to(torch.promote_types(side.dtype, torch.float32)) for side in (image, text))
+    valid = valid & (target != 0).any(dim=1)
+    image, target = (side.to(torch.promote_types(side.dtype, torch.float32)) for side in (image, target))
     keep = valid[:, None]
-    return torch.where(keep, image, 0.0), torch.where(keep, text, 0.0), valid
+    return torch.where(keep, image, 0.0), torch.where(keep, target, 0.0), valid
 
 
 def mean_over_ranks(losses: Tensor, valid: Tensor, num_valid: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
 """What any objective must do, as checks for your own objective, one line each.
 
-    assert_conforms(Cosine, slow=lambda image, text: (1 - cos(image, text)).mean())
+    assert_conforms(Cosine, slow=lambda image, target: (1 - cos(image, target)).mean())
     assert_ranks_equal_one(Cosine, partial(Clip, scale=5.0))       # two processes, which take seconds to start:
                                                                    # check many objectives in one call
 
-`slow` defines the objective for valid rows, as the plainest loop: (objective, image (n, d), text (n, d)) -> a number. If the objective uses
-the identity of its rows, `slow` gets it as a fourth argument (n, 2).
+`slow` defines the objective for valid rows, as the plainest loop: (objective, image (n, d), target (n, d)) -> a number. If the objective
+uses the identity of its rows, `slow` gets it as a fourth argument (n, 2).
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class Example:
     """Inputs of a tower (n, e), target rows (n, d), validity (n,) and identity (n, 2), which tests may change."""
 
     inputs: Tensor
-    text: Tensor
+    target: Tensor
     valid: Tensor
     identity: Tensor
 
     def at(self, rows: Tensor | slice) -> Example:
         """Some of the rows, or all in another order."""
-        return Example(self.inputs[rows], self.text[rows], self.valid[rows], self.identity[rows])
+        return Example(self.inputs[rows], self.target[rows], self.valid[rows], self.identity[rows])
 
     def labels(self, objective: Objective) -> tuple[Tensor, ...]:
         """What the objective takes after the two sides."""
@@ -58,13 +58,13 @@ class Outcome:
 def example(seed: int = 0, num: int = NUM, num_invalid: int = 3) -> Example:
     """Random rows in float64; targets are distributions, which every objective accepts. The last rows are invalid.
 
-    Some rows have the picture of another one, and some its text, by their identity.
+    Some rows have the picture of another one, and some its target, by their identity.
     """
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(num, DIM_IN, generator=generator, dtype=torch.float64)
-    text = torch.softmax(2 * torch.randn(num, DIM, generator=generator, dtype=torch.float64), dim=1)
+    target = torch.softmax(2 * torch.randn(num, DIM, generator=generator, dtype=torch.float64), dim=1)
     identity = torch.randint(0, 2 * num, (num, 2), generator=generator)
-    return Example(inputs, text, torch.arange(num) < num - num_invalid, identity)
+    return Example(inputs, target, torch.arange(num) < num - num_invalid, identity)
 
 
 def outcome(make: Make, example: Example) -> Outcome:
@@ -90,7 +90,7 @@ def assert_row_loss_is_one_number_a_row(make: Make) -> None:
     """A `RowObjective` returns one number per row: its base class takes the mean over the valid rows of all ranks."""
     given, objective = example(num_invalid=0), make()
     if isinstance(objective, RowObjective):
-        shape = tuple(objective.row_loss(_Model(objective).tower(given.inputs).detach(), given.text).shape)
+        shape = tuple(objective.row_loss(_Model(objective).tower(given.inputs).detach(), given.target).shape)
         assert shape == (NUM,), f"row_loss gives shape {shape} for {NUM} rows, expected ({NUM},): one number per row, not their mean"
 
 
@@ -99,12 +99,12 @@ def assert_only_its_arguments_count(make: Make) -> None:
     given, other = example(), example(seed=1)
     objective = _Model(make()).objective
     tower = _Model(objective).tower
-    arguments = tower(given.inputs).detach(), given.text, *given.labels(objective)
+    arguments = tower(given.inputs).detach(), given.target, *given.labels(objective)
     before = [argument.clone() for argument in arguments]
     first = objective(*arguments)[0].item()
     untouched = all(torch.equal(argument, copy) for argument, copy in zip(arguments, before, strict=True))
     assert untouched, "forward changes its inputs: work on copies"
-    objective(tower(other.inputs).detach(), other.text, *other.labels(objective))
+    objective(tower(other.inputs).detach(), other.target, *other.labels(objective))
     again = objective(*arguments)[0].item()
     assert again == first, f"the loss of a batch is {first}, and {again} after another batch: it must depend on its arguments alone"
 
@@ -130,9 +130,9 @@ def assert_equals_the_loop(make: Make, slow: Slow) -> None:
         given = example(num_invalid=num_invalid)
         model = _Model(make()).train(mode)
         image = model.tower(given.inputs).detach()
-        loss, parts = model.objective(image, given.text, *given.labels(model.objective))
+        loss, parts = model.objective(image, given.target, *given.labels(model.objective))
         kept = given.at(given.valid)
-        expected = slow(model.objective, image[given.valid], kept.text, *kept.labels(model.objective)[1:])
+        expected = slow(model.objective, image[given.valid], kept.target, *kept.labels(model.objective)[1:])
         assert abs(loss.item() - expected) < 1e-8, (
             f"the loss{'' if mode else ' in eval mode'} is {loss.item()}, but the loop over {int(given.valid.sum())} rows gives {expected}"
         )
@@ -156,21 +156,21 @@ def assert_identity_is_equality_alone(make: Make) -> None:
 
 
 def assert_invalid_rows_change_nothing(make: Make) -> None:
-    """Rows that are marked invalid, with any content, and rows with all-zero text change neither loss nor gradient."""
+    """Rows that are marked invalid, with any content, and rows with all-zero target change neither loss nor gradient."""
     given = example()
     keep = given.valid
     alone = outcome(make, given.at(keep))
     _assert_equal(outcome(make, given), alone, "invalid rows")
     for poison in (float("nan"), float("inf"), 1e30):
-        text = torch.where(keep[:, None], given.text, poison)
-        _assert_equal(outcome(make, replace(given, text=text)), alone, f"invalid text rows of {poison}")
+        target = torch.where(keep[:, None], given.target, poison)
+        _assert_equal(outcome(make, replace(given, target=target)), alone, f"invalid target rows of {poison}")
         image = torch.where(keep[:, None], _Model(make()).tower(given.inputs), poison).detach().requires_grad_()
         objective = make()
-        objective(image, given.text, *given.labels(objective))[0].backward()
+        objective(image, given.target, *given.labels(objective))[0].backward()
         assert image.grad is not None and torch.isfinite(image.grad).all(), f"invalid image rows of {poison} reach the gradient"
         assert (image.grad[~keep] == 0).all(), "invalid image rows have a gradient"
-    unknown = torch.where(keep[:, None], given.text, 0.0)
-    _assert_equal(outcome(make, replace(given, text=unknown, valid=torch.ones_like(keep))), alone, "texts without a known word")
+    unknown = torch.where(keep[:, None], given.target, 0.0)
+    _assert_equal(outcome(make, replace(given, target=unknown, valid=torch.ones_like(keep))), alone, "texts without a known word")
 
 
 def assert_nothing_valid_costs_nothing(make: Make) -> None:
@@ -187,10 +187,10 @@ def assert_finite_in_bf16(make: Make) -> None:
     for scale in (1.0, 100.0):
         objective = make()
         image = (scale * _Model(objective).tower(given.inputs)).detach()
-        expected, _ = objective(image, given.text, *given.labels(objective))
+        expected, _ = objective(image, given.target, *given.labels(objective))
         rough = image.to(torch.bfloat16).requires_grad_()
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss, _ = objective(rough, given.text.to(torch.bfloat16), *given.labels(objective))
+            loss, _ = objective(rough, given.target.to(torch.bfloat16), *given.labels(objective))
         loss.backward()
         assert rough.grad is not None and torch.isfinite(loss) and torch.isfinite(rough.grad).all(), (
             f"not finite in bfloat16 at scale {scale}"
@@ -242,7 +242,7 @@ class _Model(nn.Module):
         self.double()
 
     def forward(self, given: Example) -> Tensor:
-        loss: Tensor = self.objective(self.tower(given.inputs), given.text, *given.labels(self.objective))[0]
+        loss: Tensor = self.objective(self.tower(given.inputs), given.target, *given.labels(self.objective))[0]
         return loss
 
 

@@ -111,8 +111,8 @@ class Clip(Objective):
         self.label_smoothing, self.uses_identity = label_smoothing, mask_duplicates
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
 
-    def forward(self, image: Tensor, text: Tensor, valid: Tensor, identity: Tensor | None = None) -> tuple[Tensor, Parts]:
-        image, text, valid = clean(image, text, valid)
+    def forward(self, image: Tensor, target: Tensor, valid: Tensor, identity: Tensor | None = None) -> tuple[Tensor, Parts]:
+        image, text, valid = clean(image, target, valid)
         among = Candidates(valid, _checked(identity, self))
         if self.training:
             with torch.no_grad():  # here, at the start of the next step, because an objective has no access to the optimiser
@@ -157,8 +157,8 @@ class SigLip(Objective):
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
         self.bias = nn.Parameter(torch.tensor(float(bias)))
 
-    def forward(self, image: Tensor, text: Tensor, valid: Tensor, identity: Tensor | None = None) -> tuple[Tensor, Parts]:
-        image, text, valid = clean(image, text, valid)
+    def forward(self, image: Tensor, target: Tensor, valid: Tensor, identity: Tensor | None = None) -> tuple[Tensor, Parts]:
+        image, text, valid = clean(image, target, valid)
         among = Candidates(valid, _checked(identity, self))
         with torch.autocast(image.device.type, enabled=False):
             scale = self.log_scale.exp()

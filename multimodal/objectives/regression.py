@@ -24,12 +24,12 @@ def mean_squared_error(image: Tensor, target: Tensor) -> Tensor:
 class Cosine(RowObjective):
     """Compares the direction alone, as a search does; the length of the image's vector is free."""
 
-    def row_loss(self, image: Tensor, text: Tensor) -> Tensor:
-        return cosine_distance(image, text)
+    def row_loss(self, image: Tensor, target: Tensor) -> Tensor:
+        return cosine_distance(image, target)
 
 
 class MeanSquaredError(RowObjective):
     """Compares direction and length. With targets of length one its values are small, about 1/d: raise the learning rate accordingly."""
 
-    def row_loss(self, image: Tensor, text: Tensor) -> Tensor:
-        return mean_squared_error(image, text)
+    def row_loss(self, image: Tensor, target: Tensor) -> Tensor:
+        return mean_squared_error(image, target)

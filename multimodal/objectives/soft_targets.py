@@ -53,18 +53,18 @@ class SigmoidCrossEntropy(RowObjective):
         self.low, self.high = low, high
         self._targets_seen = False
 
-    def row_loss(self, image: Tensor, text: Tensor) -> Tensor:
+    def row_loss(self, image: Tensor, target: Tensor) -> Tensor:
         if not self._targets_seen:  # one check is enough, as a column is uniform; each check makes a GPU wait
-            self._check(text)
+            self._check(target)
         # a row that does not count is all zeros, perhaps outside the interval; it is still finite, and the caller masks it
-        return sigmoid_cross_entropy(image, (text - self.low) / (self.high - self.low))
+        return sigmoid_cross_entropy(image, (target - self.low) / (self.high - self.low))
 
     def output(self, image: Tensor) -> Tensor:
         """(b, d) logits -> (b, d) in [low, high]."""
         return self.low + (self.high - self.low) * torch.sigmoid(image)
 
-    def _check(self, text: Tensor) -> None:
-        counted = text[(text != 0).any(dim=1)]
+    def _check(self, target: Tensor) -> None:
+        counted = target[(target != 0).any(dim=1)]
         if not len(counted):
             return
         least, most = counted.min().item(), counted.max().item()
@@ -80,8 +80,8 @@ class SigmoidCrossEntropy(RowObjective):
 class SoftCrossEntropy(RowObjective):
     """Cross-entropy with a target distribution: one softmax over all topics for each picture."""
 
-    def row_loss(self, image: Tensor, text: Tensor) -> Tensor:
-        return soft_cross_entropy(image, text)
+    def row_loss(self, image: Tensor, target: Tensor) -> Tensor:
+        return soft_cross_entropy(image, target)
 
     def output(self, image: Tensor) -> Tensor:
         """(b, K) logits -> (b, K) probabilities, rows sum to one."""
@@ -91,8 +91,8 @@ class SoftCrossEntropy(RowObjective):
 class KLDivergence(RowObjective):
     """KL from the target distribution to the picture's softmax: trains as `SoftCrossEntropy` does, and is 0 for a perfect prediction."""
 
-    def row_loss(self, image: Tensor, text: Tensor) -> Tensor:
-        return kl_divergence(image, text)
+    def row_loss(self, image: Tensor, target: Tensor) -> Tensor:
+        return kl_divergence(image, target)
 
     def output(self, image: Tensor) -> Tensor:
         """(b, K) logits -> (b, K) probabilities, rows sum to one."""

@@ -71,10 +71,10 @@ class ForeignPairs(Ability):
 
     def __init__(self, shards: ShardSet, ids: np.ndarray, data: PairData) -> None:
         self.place = shards.place
-        image, text = plain(data.image), plain(data.text)
-        for name in (*column_names(image), *column_names(text)):
+        image, target = plain(data.image), plain(data.target)
+        for name in (*column_names(image), *column_names(target)):
             JoinedShards({**JoinedShards.of(data.shards).sets, "": shards}).columns(name)
-        self._loader = _loader(shards, ids, image, text, data)
+        self._loader = _loader(shards, ids, image, target, data)
 
     def measure(self, module: PairModule) -> Measured:
         figures = retrieval_figures(encode_pairs(module, self._loader))
@@ -87,7 +87,7 @@ class Classes(Ability):
     """Top-1 accuracy of pictures by the nearest class, each its name in templates, as in `multimodal evaluate zeroshot`.
 
     pictures: gives this rank's batches. labels: (n,) int64, of each picture by its place. names: of the c classes.
-    embed_texts: texts -> what the text side takes.
+    embed_texts: texts -> what the target side takes.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Classes(Ability):
         rows = []
         for start in range(0, len(texts), TEXTS_PER_BATCH):
             given = self.embed_texts(texts[start : start + TEXTS_PER_BATCH])
-            vectors = module.text_side(_converted(module, given)).float().cpu().numpy()
+            vectors = module.target_side(_converted(module, given)).float().cpu().numpy()
             rows.append(np.where(given.any(dim=1, keepdim=True).numpy(), vectors, 0) if isinstance(given, Tensor) else vectors)
         return np.concatenate(rows)
 
@@ -260,13 +260,13 @@ def _batch(places: np.ndarray, image: Tensor, valid: np.ndarray) -> Batch:
 
 
 def _texts(data: PairData, space: Path | None) -> Callable[[Sequence[str]], Tensor | Sequence[str]]:
-    """Texts -> what the run's text side takes: the texts, or their rows in the space of its text column."""
-    text = plain(data.text)
-    if isinstance(text, Captions):
+    """Texts -> what the run's target side takes: the texts, or their rows in the space of its text column."""
+    target = plain(data.target)
+    if isinstance(target, Captions):
         return lambda texts: list(texts)
-    if not isinstance(text, ColumnRows):
-        raise InputError(f"forgetting.classes: names of classes cannot be read as data.text ({text}). Use Captions or a text column")
-    column = next(iter(JoinedShards.of(data.shards).columns(text.name).values()))
+    if not isinstance(target, ColumnRows):
+        raise InputError(f"forgetting.classes: names of classes cannot be read as data.target ({target}). Use Captions or a text column")
+    column = next(iter(JoinedShards.of(data.shards).columns(target.name).values()))
     if space is None:
         raise InputError(f"forgetting.classes: names of classes need the space that made {column.path}. Give it: --forgetting.space FOLDER")
     opened, wanted = open_space(space), column.manifest.made_from.get("text-space", "none")
@@ -285,6 +285,8 @@ def _texts(data: PairData, space: Path | None) -> Callable[[Sequence[str]], Tens
     return embed
 
 
-def _loader(shards: ShardSet, ids: np.ndarray, image: Side, text: Side, data: PairData) -> PairLoader:
+def _loader(shards: ShardSet, ids: np.ndarray, image: Side, target: Side, data: PairData) -> PairLoader:
     rows = rows_per_rank(data.batch_size, world_size())
-    return PairLoader(shards, ids, image, text, rows, data.seed, False, num_workers=data.num_workers, rank=rank(), world_size=world_size())
+    return PairLoader(
+        shards, ids, image, target, rows, data.seed, False, num_workers=data.num_workers, rank=rank(), world_size=world_size()
+    )

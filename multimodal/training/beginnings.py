@@ -87,7 +87,7 @@ def beginning(box: Path, has_trunk: bool = True) -> Beginning:
 
 def name_clip(model: Any, named: str) -> None:
     """Write the name of a CLIP model into the settings of those towers that name none; InputError if there are none."""
-    towers = [model.image_tower.get("init_args", {}).get("trunk"), model.text_side]
+    towers = [model.image_tower.get("init_args", {}).get("trunk"), model.target_side]
     settings = [tower.get("init_args") for tower in towers if tower is not None]
     unnamed = [one for one in settings if one is not None and "model" in one and one.model is None]
     if not unnamed:
@@ -103,7 +103,7 @@ ClipTower = ClipTrunk | ClipTextTower
 
 
 def clip_towers(module: nn.Module) -> dict[str, ClipTower]:
-    """The towers of CLIP models that a `PairModule` has, by the part that they are in: "image_tower" or "text_side"."""
+    """The towers of CLIP models that a `PairModule` has, by the part that they are in: "image_tower" or "target_side"."""
     return {name.partition(".")[0]: tower for name, tower in module.named_modules() if isinstance(tower, ClipTower)}
 
 
@@ -132,5 +132,5 @@ def _lies_in(name: str, part: str) -> bool:
 
 
 def _parts(names: Mapping[str, Tensor]) -> list[str]:
-    """`image_tower.trunk`, `image_tower.head`, `text_side`, `objective`: those that exist."""
+    """`image_tower.trunk`, `image_tower.head`, `target_side`, `objective`: those that exist."""
     return list(dict.fromkeys(".".join(name.split(".")[: 2 if name.startswith("image_tower.") else 1]) for name in names))

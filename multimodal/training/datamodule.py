@@ -1,6 +1,6 @@
 """The pairs of a run: those to train on, those to validate on, and the two sides of a batch.
 
-    data = PairData(Path("shards/emoji"), image=ColumnRows("trunk"), text=ColumnRows("lda40"), split=Split(held_out=0.2))
+    data = PairData(Path("shards/emoji"), image=ColumnRows("trunk"), target=ColumnRows("lda40"), split=Split(held_out=0.2))
 
 The held-out pairs (`split`'s test part) are not touched. Validation uses some of the training pairs, split off by group, so that a recipe
 can be chosen without looking at the test pairs.
@@ -39,7 +39,7 @@ class PairData(L.LightningDataModule):
     """Loaders of training and validation pairs for each rank, from any position.
 
     shards: the shard set, a folder or a URL; or several, each under a name; or a pattern of tars, which are streamed
-    (`s3://bucket/{00000..01242}.tar`, see `multimodal.shards.streamed`). image, text: the two sides of a batch (`multimodal.data`).
+    (`s3://bucket/{00000..01242}.tar`, see `multimodal.shards.streamed`). image, target: the two sides of a batch (`multimodal.data`).
     split: which pairs are held out for the test.
     validation_share: the share of training groups to validate on instead; 0 trains on all of them, without validation.
     train_share: the share of the remaining groups to train on; a larger share contains a smaller one.
@@ -58,7 +58,7 @@ class PairData(L.LightningDataModule):
         self,
         shards: Sets,
         image: Side,
-        text: Side,
+        target: Side,
         split: Split,
         validation_share: float = 0.1,
         train_share: float = 1.0,
@@ -78,7 +78,7 @@ class PairData(L.LightningDataModule):
             raise InputError(f"data.validation_share={validation_share} must be a share from 0 to below 1")
         if not 0 < train_share <= 1:
             raise InputError(f"data.train_share={train_share} must be a share above 0 and at most 1")
-        self.source, self.image, self.text, self.split = shards, image, text, split
+        self.source, self.image, self.target, self.split = shards, image, target, split
         self.validation_share, self.train_share, self.batch_size, self.num_workers = validation_share, train_share, batch_size, num_workers
         self.max_bad_share, self.seed, self.order, self.mixture, self.leave_out = max_bad_share, seed, order, mixture, leave_out
         self.stream, self.cache, self.cache_bytes = stream, cache, cache_bytes
@@ -154,7 +154,7 @@ class PairData(L.LightningDataModule):
             self.shards,
             ids,
             self.image,
-            self.text,
+            self.target,
             rows,
             self.seed,
             shuffle=False,
@@ -172,7 +172,7 @@ class PairData(L.LightningDataModule):
         """
         num = NUM_OF_REMOTE if any(one.remote for one in JoinedShards.of(self.shards).sets.values()) else num
         ids = self.train_ids[Order(self.seed, len(self.train_ids)).ids(epoch=0, start=0, stop=min(num, len(self.train_ids)))]
-        values = open_side(self.text, self.shards, ids)(ids, random_words(self.seed, 0, ids)).values
+        values = open_side(self.target, self.shards, ids)(ids, random_words(self.seed, 0, ids)).values
         return [] if isinstance(values, np.ndarray) else list(values)
 
     def prepare_for(self, image_tower: nn.Module) -> None:
@@ -180,7 +180,7 @@ class PairData(L.LightningDataModule):
         trunk = getattr(image_tower, "trunk", None)
         if isinstance(trunk, Trunk):
             given = {name: getattr(trunk.preprocessing, name) for name in ("size", "crop_share", "interpolation", "resize", "fill")}
-            self.image, self.text = for_tower(self.image, **given), for_tower(self.text, **given)
+            self.image, self.target = for_tower(self.image, **given), for_tower(self.target, **given)
 
     def made_from(self) -> dict[str, str]:
         """Fingerprints of what the run learns from: the shards, each column that a side reads, and the list of pairs left out; for each
@@ -191,7 +191,7 @@ class PairData(L.LightningDataModule):
         shards = self._open()
         sets = JoinedShards.of(shards)
         of = {name: f" of {name}" if isinstance(shards, JoinedShards) else "" for name in sets.sets}
-        names = sorted({name for side in (self.image, self.text) for name in column_names(side)})
+        names = sorted({name for side in (self.image, self.target) for name in column_names(side)})
         columns = {f"column {name}{of[one]}": column.manifest.fingerprint for name in names for one, column in sets.columns(name).items()}
         lists = {}
         if self.leave_out is not None:
@@ -215,7 +215,7 @@ class PairData(L.LightningDataModule):
             self.shards,
             ids,
             self.image,
-            self.text,
+            self.target,
             seed=self.seed,
             shuffle=shuffle,
             ledger=self.ledger if shuffle else None,

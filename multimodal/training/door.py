@@ -34,6 +34,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from multimodal.boxes import MANIFEST, State, write_manifest
 from multimodal.doors import recipes
 from multimodal.errors import InputError
+from multimodal.export.renamed import current_settings
 from multimodal.machine.heap import freed_memory_kept
 from multimodal.shards.ledger import NO_WORDS_FILE
 from multimodal.towers import Trunk
@@ -169,6 +170,11 @@ class _FitCLI(LightningCLI):
         If this command makes the run longer, with the longer run's length.
         """
         run = self.config.run
+        if (then := yaml.safe_load(text)) != current_settings(then):
+            raise InputError(
+                f"{run}: was begun by release 0.1, which called data.target data.text, and can be resumed by that release alone. "
+                "multimodal export and validate read it as it is. Choose another --run, or train again with --overwrite"
+            )
         try:
             begun = self.parser.parse_string(text)
         except argparse.ArgumentError as error:

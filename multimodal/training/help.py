@@ -24,8 +24,8 @@ WIDTH, COLUMN = 130, 38
 
 HEAD = """usage: multimodal fit --config RECIPE --run FOLDER [options]
 
-Train from a recipe, a YAML file with three parts: `model` (an image tower, a text side, an objective, an optimiser: each a class, named by
-its path, with its arguments), `data` (where the two sides of a pair are read) and `trainer` (Lightning's Trainer).
+Train from a recipe, a YAML file with three parts: `model` (an image tower, a target side, an objective, an optimiser: each a class, named
+by its path, with its arguments), `data` (where the two sides of a pair are read) and `trainer` (Lightning's Trainer).
 
   multimodal fit --config experiment/topic_emoji.yaml --data.shards data/emoji --run runs/topic
   multimodal fit --config experiment/topic_emoji.yaml --data.shards data/emoji --run runs/slow --model.optimiser.lr 1e-4
@@ -48,7 +48,7 @@ OPTIONS = {
         "--extend": "train an existing run further, with a larger --trainer.max_epochs; the cosine is that of the longer run",
         "--clip MODEL": "the CLIP model of the towers, as for export --pretrained; for random weights NAME alone [null]",
         "--init_from FOLDER": "start from the weights of another run or an export",
-        "--init_parts '[PART, ...]'": "use only these parts of them: image_tower.trunk, image_tower.head, text_side, objective",
+        "--init_parts '[PART, ...]'": "use only these parts of them: image_tower.trunk, image_tower.head, target_side, objective",
         "--seed_everything N": "seed of weights, order, crops, captions and dropout [0]",
         "--num_threads N": "threads of torch on a CPU; for heads over columns, 1 is fastest [null]",
         "--checkpoint_every_s S": "seconds between checkpoints: the most that a kill costs [600.0]",
@@ -117,13 +117,13 @@ def by_name() -> dict[str, dict[str, str]]:
     ours = multimodal.towers
     return {
         "--model.image_tower": _described(ours, (ImageTower, Head)),
-        "--model.text_side": {
-            "torch.nn.Identity": "if the text is a column of targets",
+        "--model.target_side": {
+            "torch.nn.Identity": "if the target is a column",
             **_described(ours, (Head, TextTower, ClipTextTower)),
         },
         "--model.objective": _described(multimodal.objectives, (Objective,)),
         "--model.optimiser": _described(multimodal.training, (Optimiser,)),
-        "--data.image, --data.text": _described(multimodal.data, (Side,)),
+        "--data.image, --data.target": _described(multimodal.data, (Side,)),
         "--data.order": _described(multimodal.data, (Shuffle,)),
         "weights of a trunk": _described(ours, (Weights,)),
         "tuning of a CLIP model's tower": _described(ours, (Tuning,)),

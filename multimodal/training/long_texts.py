@@ -21,9 +21,9 @@ class LongTexts(Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, PairModule)
         data: PairData = trainer.datamodule  # type: ignore[attr-defined]
-        if trainer.global_step or not trainer.is_global_zero or not isinstance(pl_module.text_side, CutsTexts):
+        if trainer.global_step or not trainer.is_global_zero or not isinstance(pl_module.target_side, CutsTexts):
             return
         texts = data.some_texts(NUM_READ)
-        if num_cut := pl_module.text_side.num_cut(texts):
+        if num_cut := pl_module.target_side.num_cut(texts):
             among = f"of {len(texts):,}" if len(texts) == len(data.train_ids) else f"of {len(texts):,} drawn"
             print(f"{num_cut:,} {among} texts are longer than the text tower reads; only their beginnings count", file=sys.stderr)

@@ -1,7 +1,7 @@
 """A batch that does not fit into memory: encoded in micro-batches, with the loss and the gradient of the whole batch.
 
     image = encode(tower, batch.image, micro_batch_size=64)           # (b, d), as tower(batch.image)
-    loss, _ = objective(image, text, batch.valid)                     # all b pairs: each has b - 1 negatives
+    loss, _ = objective(image, target, batch.valid)                   # all b pairs: each has b - 1 negatives
     loss.backward()
 
 A contrastive objective needs all pairs of a batch, but only their embeddings; it is the towers' activations that fill the memory. Cached

@@ -1,8 +1,8 @@
-"""The one LightningModule: an image tower, a text side and an objective, each handed in.
+"""The one LightningModule: an image tower, a target side and an objective, each handed in.
 
     module = PairModule(Head(1280, 40), nn.Identity(), SoftCrossEntropy(), AdamWCosine(lr=1e-3))
 
-If the text is a column of targets, the text side is `nn.Identity`; a contrastive run has a head over
+The target is what a picture is taught by. If it is a column of targets, the target side is `nn.Identity`; a contrastive run has a head over
 an encoder's column, or a text tower over strings.
 """
 
@@ -40,30 +40,30 @@ DEFAULT_OPTIMISER: Optimiser = lazy_instance(AdamWCosine)
 class HeldOut:
     """The vectors of the validation pairs of all ranks, in the order of their ids. Pairs that could not be read are left out.
 
-    ids: (n,) int64, in the shard set. image: (n, d) float32, what the pictures mean (`objective.output`). text: (n, d) float32.
+    ids: (n,) int64, in the shard set. image: (n, d) float32, what the pictures mean (`objective.output`). target: (n, d) float32.
     """
 
     ids: np.ndarray
     image: np.ndarray
-    text: np.ndarray
+    target: np.ndarray
 
     def __len__(self) -> int:
         return len(self.ids)
 
 
 class Encoded(NamedTuple):
-    """A batch's vectors on this rank. id: (b,) int64. image, text: (b, d) float32, as in `HeldOut`. valid: (b,) bool."""
+    """A batch's vectors on this rank. id: (b,) int64. image, target: (b, d) float32, as in `HeldOut`. valid: (b,) bool."""
 
     id: Tensor
     image: Tensor
-    text: Tensor
+    target: Tensor
     valid: Tensor
 
 
 class PairModule(L.LightningModule):
     """Trains on pairs, and reports retrieval among validation pairs.
 
-    image_tower: `batch.image` -> (b, d). text_side: `batch.text` -> (b, d). objective: see `multimodal.objectives`.
+    image_tower: `batch.image` -> (b, d). target_side: `batch.target` -> (b, d). objective: see `multimodal.objectives`.
     optimiser: how the weights move, see `multimodal.training.optimisers`.
     micro_batch_size: how many rows a rank encodes at a time, if the activations of a whole batch do not fit into memory; loss and gradient
         stay those of the whole batch, for one more forward pass. None: all at once. See `multimodal.training.micro_batches`.
@@ -73,7 +73,7 @@ class PairModule(L.LightningModule):
     def __init__(
         self,
         image_tower: nn.Module,
-        text_side: nn.Module,
+        target_side: nn.Module,
         objective: Objective,
         optimiser: Optimiser = DEFAULT_OPTIMISER,
         micro_batch_size: int | None = None,
@@ -83,9 +83,9 @@ class PairModule(L.LightningModule):
             if micro_batch_size < 1:
                 raise InputError(f"model.micro_batch_size={micro_batch_size} must be at least 1, or null")
             check_rows_are_independent("image_tower", image_tower)
-            check_rows_are_independent("text_side", text_side)
+            check_rows_are_independent("target_side", target_side)
         self.image_tower = image_tower
-        self.text_side = text_side
+        self.target_side = target_side
         self.objective = objective
         self.optimiser = optimiser
         self.micro_batch_size = micro_batch_size
@@ -108,8 +108,8 @@ class PairModule(L.LightningModule):
         return self.objective.output(self.image_tower(image))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        image, text = self._embeddings(batch)
-        loss, parts = loss_of(self.objective, image, text, batch)
+        image, target = self._embeddings(batch)
+        loss, parts = loss_of(self.objective, image, target, batch)
         self.log_dict({f"train/{name}": value for name, value in parts.items()}, batch_size=len(batch.image))
         if self.trainer.accumulate_grad_batches == 1:
             return loss
@@ -121,7 +121,7 @@ class PairModule(L.LightningModule):
     def _embeddings(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Both sides, (b, d) each."""
         image = encode(self.image_tower, batch.image, self.micro_batch_size)
-        return image, encode(self.text_side, batch.text, self.micro_batch_size)
+        return image, encode(self.target_side, batch.target, self.micro_batch_size)
 
     def on_train_start(self) -> None:
         for optimizer in self._averaging():
@@ -149,18 +149,18 @@ class PairModule(L.LightningModule):
         return [optimizer for optimizer in self.trainer.optimizers if averages(optimizer)]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        image, text = self._embeddings(batch)
-        _, parts = loss_of(self.objective, image, text, batch)
+        image, target = self._embeddings(batch)
+        _, parts = loss_of(self.objective, image, target, batch)
         # Every rank has the figures of the whole batch, so there is nothing to reduce. An epoch's mean weights a batch by its valid rows.
         self.log("val/loss", parts["loss"], batch_size=int(parts["rows"]))
-        self._validated.append(self._encoded(batch, image, text))
+        self._validated.append(self._encoded(batch, image, target))
 
     def encode(self, batch: Batch) -> Encoded:
         """The vectors of a batch, as in validation; in evaluation mode and without gradients if the caller sees to it."""
         return self._encoded(batch, *self._embeddings(batch))
 
-    def _encoded(self, batch: Batch, image: Tensor, text: Tensor) -> Encoded:
-        return Encoded(batch.id, self.objective.output(image).float(), text.float(), batch.valid)
+    def _encoded(self, batch: Batch, image: Tensor, target: Tensor) -> Encoded:
+        return Encoded(batch.id, self.objective.output(image).float(), target.float(), batch.valid)
 
     def on_validation_epoch_start(self) -> None:
         self.held_out, self.figures = None, {}
@@ -180,11 +180,11 @@ class PairModule(L.LightningModule):
 
     def held_out_of(self, batches: Sequence[Encoded]) -> HeldOut:
         """Batches of all ranks as one, the same on every rank; called on all of them with equally many batches of equal size."""
-        ids, image, text, valid = (torch.cat(parts) for parts in zip(*batches, strict=True))
-        ids, image, text, valid = gather(ids), gather(image), gather(text), gather(valid.to(torch.uint8)).bool()
+        ids, image, target, valid = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        ids, image, target, valid = gather(ids), gather(image), gather(target), gather(valid.to(torch.uint8)).bool()
         ids = ids[valid]
         order = torch.argsort(ids)  # ranks hold slices of each batch; the result must not depend on their number
-        return HeldOut(ids[order].cpu().numpy(), *(rows[valid][order].cpu().numpy() for rows in (image, text)))
+        return HeldOut(ids[order].cpu().numpy(), *(rows[valid][order].cpu().numpy() for rows in (image, target)))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         accumulate: int = self.trainer.accumulate_grad_batches
@@ -218,22 +218,22 @@ class PairModule(L.LightningModule):
         return min(steps, trainer.max_steps) if trainer.max_steps >= 0 else steps
 
 
-def loss_of(objective: Any, image: Tensor, text: Tensor, batch: Batch) -> tuple[Tensor, Parts]:
+def loss_of(objective: Any, image: Tensor, target: Tensor, batch: Batch) -> tuple[Tensor, Parts]:
     """What an objective returns for a batch whose two sides are encoded, (b, d) each."""
     identity = (batch.identity,) if objective.uses_identity else ()
-    loss, parts = objective(image, text, batch.valid, *identity)
+    loss, parts = objective(image, target, batch.valid, *identity)
     return loss, parts
 
 
 def retrieval_figures(held_out: HeldOut) -> dict[str, float]:
-    """Retrieval of each text's own picture among those of all n pairs, by cosine.
+    """Retrieval of each target's own picture among those of all n pairs, by cosine.
 
     R@k in per cent and the median rank, each with its chance level: k of n, and the middle of n. Empty if n is 0.
     """
     num = len(held_out)
     if not num:
         return {}
-    first = ranks(held_out.text, held_out.image, np.arange(num))
+    first = ranks(held_out.target, held_out.image, np.arange(num))
     recall = {f"R@{k}": 100 * recall_at(first, k) for k in RECALL_AT}
     chance = {f"chance_R@{k}": 100 * chance_recall_at(num, k) for k in RECALL_AT}
     return {**recall, **chance, "median_rank": float(np.median(first)), "chance_median_rank": (num + 1) / 2, "num_pairs": float(num)}

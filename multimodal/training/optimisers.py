@@ -62,7 +62,7 @@ class Optimiser(ABC):
         """The torch optimiser of a module's trainable parameters; InputError if there are none, or a rate matches none."""
         groups = self.groups(module)
         if not groups:
-            raise InputError("no parameter of the towers, the text side or the objective is trainable: all are frozen")
+            raise InputError("no parameter of the towers, the target side or the objective is trainable: all are frozen")
         made = self.make([group for _, group in groups])
         for (factor, _), group in zip(groups, made.param_groups, strict=True):
             group["lr"] *= factor

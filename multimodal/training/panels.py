@@ -90,7 +90,7 @@ class Queries(Panel):
 
     def open(self, module: PairModule, data: PairData) -> Show | None:
         ids = self._ids(data)
-        texts = open_side(_words_of(data.text), data.shards, data.validation_ids)(ids, None).values
+        texts = open_side(_words_of(data.target), data.shards, data.validation_ids)(ids, None).values
         return _ShowQueries(dict(zip(ids.tolist(), texts, strict=True)), self.k, Thumbnails(data.shards, self.size_px))
 
     def _ids(self, data: PairData) -> np.ndarray:
@@ -124,8 +124,8 @@ class Topics(Panel):
         _check_settings(self, k=self.k, max_pictured=self.max_pictured, size_px=self.size_px)
 
     def open(self, module: PairModule, data: PairData) -> Show | None:
-        names = list(column_names(data.text))
-        if not names or not isinstance(module.text_side, nn.Identity):
+        names = list(column_names(data.target))
+        if not names or not isinstance(module.target_side, nn.Identity):
             return None
         joined = JoinedShards.of(data.shards)
         of, column = next(iter(joined.columns(names[0]).items()))  # it means the same in all sets
@@ -200,8 +200,8 @@ class _ShowQueries:
         place = {id: row for row, id in enumerate(held_out.ids.tolist())}
         ids = [id for id in self.texts if id in place]  # an unreadable pair has no vectors
         own = np.array([place[id] for id in ids], np.int64)
-        first = ranks(held_out.text[own], held_out.image, own)
-        found, cosines = nearest(held_out.text[own], held_out.image, self.k)
+        first = ranks(held_out.target[own], held_out.image, own)
+        found, cosines = nearest(held_out.target[own], held_out.image, self.k)
         found_ids = held_out.ids[found]
         rows = [
             (id, self.texts[id], int(rank), len(held_out), of_query.tolist(), scores.tolist())
@@ -224,7 +224,7 @@ class _ShowTopics:
     thumbnails: Thumbnails
 
     def __call__(self, held_out: HeldOut) -> View:
-        in_pictures, in_texts = _shares(held_out.image), _shares(held_out.text)
+        in_pictures, in_texts = _shares(held_out.image), _shares(held_out.target)
         most = np.argsort(-held_out.image, axis=0, kind="stable")[: self.k].T  # (K, k) rows
         shares = np.take_along_axis(held_out.image.T, most, axis=1)
         rows = [

@@ -63,7 +63,7 @@ class Preflight(Callback):
         own_gpu = [pl_module.device] if pl_module.device.type == "cuda" else []  # all of them would mean a context on each
         with isolate_rng(include_cuda=False), torch.random.fork_rng(own_gpu):
             batch, unread = data.some_pairs(self.num_pairs, trainer.global_rank, trainer.world_size)
-            sides = Sides(f"data.image ({data.image})", f"data.text ({data.text})")
+            sides = Sides(f"data.image ({data.image})", f"data.target ({data.target})")
             self._stop_on(what_is_wrong(batch, unread, sides))
             if self.export:
                 check_export(pl_module, data)
@@ -109,12 +109,12 @@ class Sides:
     """The names of a batch's two sides in messages."""
 
     image: str
-    text: str
+    target: str
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How well the pairs are fitted: the loss at first and now, and now with each picture given the text of another one."""
+    """How well the pairs are fitted: the loss at first and now, and now with each picture given the target of another one."""
 
     first: float
     now: float
@@ -145,21 +145,21 @@ def what_is_wrong(batch: Batch, unread: str, sides: Sides) -> str | None:
         return None  # a single row is always constant
     if _is_constant(batch.image[valid]):
         return f"{sides.image} gives the same values for all {int(valid.sum())} pictures"
-    if isinstance(batch.text, Tensor):
-        if not batch.text[valid].any():
-            return f"{sides.text} is zero for all {int(valid.sum())} pairs: no text has a word that its space knows"
-        if _is_constant(batch.text[valid]):
-            return f"{sides.text} is the same for all {int(valid.sum())} pairs: the target is constant"
-    elif len({text for text, ok in zip(batch.text, valid.tolist(), strict=True) if ok}) == 1:
-        return f"{sides.text} is the same for all {int(valid.sum())} pairs"
+    if isinstance(batch.target, Tensor):
+        if not batch.target[valid].any():
+            return f"{sides.target} is zero for all {int(valid.sum())} pairs: no text has a word that its space knows"
+        if _is_constant(batch.target[valid]):
+            return f"{sides.target} is the same for all {int(valid.sum())} pairs: the target is constant"
+    elif len({target for target, ok in zip(batch.target, valid.tolist(), strict=True) if ok}) == 1:
+        return f"{sides.target} is the same for all {int(valid.sum())} pairs"
     return None
 
 
 def check_export(module: PairModule, data: PairData) -> None:
     """InputError, from the same function that `multimodal export` calls, if this run could not be exported."""
-    image, text = (_column(data.shards, side) for side in (data.image, data.text))
+    image, target = (_column(data.shards, side) for side in (data.image, data.target))
     try:
-        check_exportable(module.image_tower, module.text_side, image, text)
+        check_exportable(module.image_tower, module.target_side, image, target)
     except InputError as reason:
         raise InputError(
             f"preflight: this run could be trained but not exported: {reason}. To train it anyway: --preflight.export false"
@@ -176,7 +176,7 @@ def check_dimensions(module: PairModule, batch: Batch, sides: Sides) -> None:
     """InputError, with the dimensions, if a side does not fit its tower, or the two towers do not fit each other."""
     for key, tower, rows, side in (
         ("model.image_tower", module.image_tower, batch.image, sides.image),
-        ("model.text_side", module.text_side, batch.text, sides.text),
+        ("model.target_side", module.target_side, batch.target, sides.target),
     ):
         wanted = getattr(tower, "dim_in", None)
         if wanted is not None and not (isinstance(rows, Tensor) and rows.ndim == 2 and rows.shape[1] == wanted):
@@ -187,17 +187,17 @@ def check_dimensions(module: PairModule, batch: Batch, sides: Sides) -> None:
     towers = _copies(module).eval()
     with torch.no_grad():
         try:
-            image, text = towers["image_tower"](batch.image), towers["text_side"](batch.text)
+            image, target = towers["image_tower"](batch.image), towers["target_side"](batch.target)
         except ValueError as error:
             raise InputError(f"preflight: {error}") from None
-    if not isinstance(text, Tensor):
+    if not isinstance(target, Tensor):
         raise InputError(
-            f"preflight: {sides.text} gives strings, but model.text_side does not turn them into numbers. Use multimodal.towers.TextTower"
+            f"preflight: {sides.target} gives strings, which model.target_side does not turn into numbers. Use multimodal.towers.TextTower"
         )
-    if image.shape[1:] != text.shape[1:]:
+    if image.shape[1:] != target.shape[1:]:
         raise InputError(
-            f"preflight: model.image_tower gives {image.shape[-1]} numbers, but the text side gives {text.shape[-1]}: {sides.text}, "
-            f"model.text_side {type(module.text_side).__name__}. Set model.image_tower's dim_out: {text.shape[-1]}"
+            f"preflight: model.image_tower gives {image.shape[-1]} numbers, but the target side gives {target.shape[-1]}: {sides.target}, "
+            f"model.target_side {type(module.target_side).__name__}. Set model.image_tower's dim_out: {target.shape[-1]}"
         )
 
 
@@ -215,7 +215,7 @@ def overfit(module: PairModule, batch: Batch, times: float, max_steps: int) -> I
     for part in towers.modules():
         if isinstance(part, DROPOUTS):  # its noise could look like a falling loss
             part.p = 0.0
-    image_tower, text_side, objective = towers.values()
+    image_tower, target_side, objective = towers.values()
     optimizer: Any = module.optimiser.optimizer(towers)
     for group in optimizer.param_groups:
         group["lr"] *= times
@@ -224,15 +224,18 @@ def overfit(module: PairModule, batch: Batch, times: float, max_steps: int) -> I
     other, exchanged = _swapped(batch)
     first = None
     for step in range(max_steps + 1):
-        image, text = encode(image_tower, batch.image, module.micro_batch_size), encode(text_side, batch.text, module.micro_batch_size)
+        image, target = (
+            encode(image_tower, batch.image, module.micro_batch_size),
+            encode(target_side, batch.target, module.micro_batch_size),
+        )
         try:
-            loss, _ = loss_of(objective, image, text, batch)
+            loss, _ = loss_of(objective, image, target, batch)
         except ValueError as error:
             raise InputError(f"preflight: {error}") from None
         first = loss.item() if first is None else first
         if step and (step % CHECK_EVERY == 0 or step == max_steps or not torch.isfinite(loss)):
             with torch.no_grad():
-                swapped, parts = loss_of(objective, image, text[other], exchanged)
+                swapped, parts = loss_of(objective, image, target[other], exchanged)
             yield Fit(first, loss.item(), swapped.item() if parts["rows"] else float("inf"))
             if not torch.isfinite(loss):  # the same on all ranks, like the loss
                 return
@@ -244,11 +247,11 @@ def overfit(module: PairModule, batch: Batch, times: float, max_steps: int) -> I
 
 def _copies(module: PairModule) -> nn.ModuleDict:
     """Parameters by their names in the module, which decide their rates."""
-    return copy.deepcopy(nn.ModuleDict({name: getattr(module, name) for name in ("image_tower", "text_side", "objective")}))
+    return copy.deepcopy(nn.ModuleDict({name: getattr(module, name) for name in ("image_tower", "target_side", "objective")}))
 
 
 def _swapped(batch: Batch) -> tuple[Tensor, Batch]:
-    """Rows (b,) that give each pair the text of another one, and the batch with the validity and identity of the pairs then."""
+    """Rows (b,) that give each pair the target of another one, and the batch with the validity and identity of the pairs then."""
     other = torch.arange(len(batch.valid), device=batch.valid.device).roll(1)
     identity = None if batch.identity is None else torch.stack([batch.identity[:, 0], batch.identity[other, 1]], dim=1)
     return other, batch._replace(valid=batch.valid & batch.valid[other], identity=identity)

@@ -17,6 +17,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from multimodal.errors import not_importable
+from multimodal.export.renamed import refused
 
 KEY = re.compile(r'Parser key "([^"]+)":[ \n]*?(?=\n|\S)')
 PROBLEM = re.compile(r"Problem with given class_path '([\w.]+)':[ \n]*?(?=\n|\S)")
@@ -54,6 +55,8 @@ def refusal(error: Exception, known: Collection[str]) -> str:
         key = next(name for name in unknown.groups() if name)
         if group := re.search(r"Group '(\w+)'", flat):
             key = f"{group[1]}.{key}"
+        if old := refused(key):
+            return old
         names = parameters_of(found.of) if found.of else [name for name in known if not name.endswith(".help")]
         near = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
         if near:

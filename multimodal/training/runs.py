@@ -50,7 +50,7 @@ WHERE_NOT_WHAT = (
     "checkpoint_every_s",
     "clip",
     "model.image_tower.init_args.trunk.init_args.model",  # so are the models of open_clip
-    "model.text_side.init_args.model",
+    "model.target_side.init_args.model",
     "data.shards",  # their content is compared by fingerprint
     "data.leave_out",
     "data.cache",

@@ -49,7 +49,7 @@ CANNOT_WORK: Mapping[type[Callback], str] = {
     "Use EMAWeightAveraging, whose average the checkpoints hold",
     GradientAccumulationScheduler: "the learning rate and trainer/pairs_seen need steps of one size through the whole run. "
     "Set trainer.accumulate_grad_batches",
-    BackboneFinetuning: "it needs a model.backbone, but the towers are model.image_tower and model.text_side. "
+    BackboneFinetuning: "it needs a model.backbone, but the towers are model.image_tower and model.target_side. "
     "Use multimodal.training.Unlock, which locks any part of them for the first steps",
 }
 LOST = re.compile(r"Connection (closed|reset) by peer|remote process exited|Broken pipe")

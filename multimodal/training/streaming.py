@@ -76,7 +76,7 @@ def loader(data: PairData, **place: Any) -> StreamLoader:
     """The loader of the pairs to train on. place: the arguments of `StreamLoader` that depend on the process, such as its rank."""
     wanted = Trained(PartOf(data.split, data.validation_share))
     return StreamLoader(
-        tars_of(str(data.source)), data.stream, data.image, data.text, seed=data.seed, wanted=wanted, ledger=data.ledger, **place
+        tars_of(str(data.source)), data.stream, data.image, data.target, seed=data.seed, wanted=wanted, ledger=data.ledger, **place
     )
 
 
@@ -106,7 +106,7 @@ def made_from(data: PairData) -> dict[str, str]:
 
 
 def _check(data: PairData) -> None:
-    check_sides(data.image, data.text)
+    check_sides(data.image, data.target)
     if data.stream.num_pairs is None:
         raise InputError(
             f"data.shards={data.source}: tars do not say how many pairs they have. Set data.stream.num_pairs, the pairs of an epoch"

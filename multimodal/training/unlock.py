@@ -20,7 +20,7 @@ from multimodal.errors import InputError
 class Unlock(Callback):
     """Locks parts of the model for the first optimiser steps of a run: their weights do not move, and they are in evaluation mode.
 
-    after_steps: part (`image_tower`, `image_tower.trunk`, `text_side`) -> the number of steps. What a part's own `frozen` or `tuning`
+    after_steps: part (`image_tower`, `image_tower.trunk`, `target_side`) -> the number of steps. What a part's own `frozen` or `tuning`
     locks stays locked. At the step where a part begins to move, its rate is that of the schedule, and its optimiser state is new.
 
     With one process, a locked part costs no backward pass. Several ranks compute its gradients all the same, and drop them:
@@ -41,7 +41,7 @@ class Unlock(Callback):
             try:
                 network = pl_module.get_submodule(part)
             except AttributeError:
-                raise InputError(f"Unlock: after_steps: the model has no part {part}. Parts are image_tower, text_side, ...") from None
+                raise InputError(f"Unlock: after_steps: the model has no part {part}. Parts are image_tower, target_side, ...") from None
             self._moving[part] = [one for one in network.parameters() if one.requires_grad]
             if not self._moving[part]:
                 raise InputError(f"Unlock: after_steps: nothing of {part} could move later: its weights are frozen by its own settings")

@@ -24,7 +24,7 @@ from multimodal.boxes import reading
 from multimodal.boxes.trust import Builder, Classes, classes_of
 from multimodal.data import Captions, ColumnRows, Mixture, Pixels, Shuffle, Shuffled, Side, Stream, TowerPixels
 from multimodal.errors import InputError
-from multimodal.export.slots import IMAGE_TOWERS, SLOTS, TEXT_SIDES
+from multimodal.export.slots import IMAGE_TOWERS, SLOTS, TARGET_SIDES
 from multimodal.export.trained import Trained
 from multimodal.objectives import Objective
 from multimodal.shards import SetPath, Sets, Split
@@ -74,7 +74,7 @@ def validate(
         trained = Trained.read(run, encoder, trust)
         module = PairModule(
             trained.build("image_tower", nn.Module, IMAGE_TOWERS),
-            trained.build("text_side", nn.Module, TEXT_SIDES),
+            trained.build("target_side", nn.Module, TARGET_SIDES),
             trained.build("objective", Objective, SLOTS[Objective]),
             micro_batch_size=_micro_batch_size(trained),
         )

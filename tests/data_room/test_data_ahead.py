@@ -62,7 +62,7 @@ def test_batches_of_a_set_at_a_url_are_those_of_the_folder(local: ShardSet, orde
     )
     for _ in range(2):
         pairs = list(zip(here, there, strict=True))
-        assert all(torch.equal(one.id, other.id) and one.text == other.text for one, other in pairs)
+        assert all(torch.equal(one.id, other.id) and one.target == other.target for one, other in pairs)
 
 
 def test_tars_of_coming_steps_are_there_before_they_are_read_as_far_as_the_window_holds(local: ShardSet) -> None:

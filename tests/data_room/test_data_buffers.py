@@ -93,8 +93,8 @@ def test_epochs_that_are_left_early_change_nothing_in_the_next(shards: ShardSet)
     loader = with_workers(shards, 2)
     for _ in range(8):
         next(iter(loader))
-    read = [(batch.id.tolist(), batch.image.tolist(), batch.text) for batch in loader]
-    assert read == [(batch.id.tolist(), batch.image.tolist(), batch.text) for batch in with_workers(shards, 0)]
+    read = [(batch.id.tolist(), batch.image.tolist(), batch.target) for batch in loader]
+    assert read == [(batch.id.tolist(), batch.image.tolist(), batch.target) for batch in with_workers(shards, 0)]
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

@@ -104,7 +104,7 @@ def test_the_text_that_was_drawn_counts_as_string_and_as_row(shards: ShardSet) -
     found = []
     for _ in range(12):
         ((captions,), (rows,)) = (list(loader) for loader in loaders)
-        drawn = dict(zip(captions.id.tolist(), captions.text, strict=True))
+        drawn = dict(zip(captions.id.tolist(), captions.target, strict=True))
         expected = {(i, j) for i in drawn for j in drawn if i < j and drawn[i] == drawn[j]}
         assert equal_rows(captions, 1) == equal_rows(rows, 1) == expected
         found.append((1, 4) in expected)  # both drew "an animal"
@@ -128,7 +128,7 @@ def test_numbers_are_the_same_on_every_rank_and_a_run_goes_on_with_them(shards: 
 def test_a_shuffled_side_has_the_identity_of_what_it_gives(shards: ShardSet) -> None:
     sides = Shuffled(Pixels(8)), Shuffled(Captions(), seed=3)
     (batch,) = PairLoader(shards, np.arange(NUM), *sides, NUM, seed=0, shuffle=False, identify=True)
-    texts, pictures = list(batch.text), [bytes(picture.numpy()) for picture in batch.image]
+    texts, pictures = list(batch.target), [bytes(picture.numpy()) for picture in batch.image]
     for column, content in ((0, pictures), (1, texts)):
         assert equal_rows(batch, column) == {(i, j) for i in range(NUM) for j in range(NUM) if i < j and content[i] == content[j]}
 

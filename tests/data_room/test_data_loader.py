@@ -217,7 +217,7 @@ def test_evaluation_keeps_the_order_and_asks_for_no_chance(shards: ShardSet) -> 
     first, second = list(one), list(one)
     assert torch.cat([batch.id for batch in first])[:NUM].tolist() == list(range(NUM))
     assert equal(first, second)
-    assert (torch.cat([batch.text for batch in first])[:, 1] == 0).all(), "the main text's row"
+    assert (torch.cat([batch.target for batch in first])[:, 1] == 0).all(), "the main text's row"
 
 
 def test_the_text_changes_from_epoch_to_epoch_and_is_the_same_as_caption_and_as_row(shards: ShardSet) -> None:
@@ -226,9 +226,9 @@ def test_the_text_changes_from_epoch_to_epoch_and_is_the_same_as_caption_and_as_
     for _ in range(6):
         for row_batch, caption_batch in zip(rows, captions, strict=True):
             known = row_batch.id >= 0
-            told = [f"text {int(j)} of {int(i)}" for i, j in row_batch.text[known].tolist()]
-            assert told == caption_batch.text[: len(told)] and set(caption_batch.text[len(told) :]) <= {""}
-            chosen += [int(j) for i, j in row_batch.text[known].tolist() if i == 2]  # which has three texts
+            told = [f"text {int(j)} of {int(i)}" for i, j in row_batch.target[known].tolist()]
+            assert told == caption_batch.target[: len(told)] and set(caption_batch.target[len(told) :]) <= {""}
+            chosen += [int(j) for i, j in row_batch.target[known].tolist() if i == 2]  # which has three texts
     assert len(chosen) == 6 and len(set(chosen)) > 1
 
 
@@ -236,7 +236,7 @@ def test_a_bad_sample_keeps_its_place_and_shifts_nothing(shards: ShardSet) -> No
     one = loader(shards, (Pixels(8), ColumnRows("targets")), shuffle=False)
     batches = list(one)
     ids, valid = torch.cat([batch.id for batch in batches]), torch.cat([batch.valid for batch in batches])
-    images, texts = torch.cat([batch.image for batch in batches]), torch.cat([batch.text for batch in batches])
+    images, texts = torch.cat([batch.image for batch in batches]), torch.cat([batch.target for batch in batches])
     assert torch.equal(ids[~valid], torch.tensor([NOT_A_PICTURE, -1, -1]))
     assert (images[NOT_A_PICTURE] == 0).all() and images.dtype == torch.uint8
     assert texts[:NUM, 0].tolist() == list(range(NUM))
@@ -262,7 +262,7 @@ def test_a_tar_that_was_cut_since_costs_its_pairs_behind_the_cut(shards: ShardSe
     for batch, whole in zip(batches, wholes, strict=True):
         assert torch.equal(batch.id, whole.id) and torch.equal(batch.valid, whole.valid & (batch.id < 14))
         assert torch.equal(batch.image[batch.valid], whole.image[batch.valid])
-        kept = [(one, other) for one, other, valid in zip(batch.text, whole.text, batch.valid, strict=True) if valid]
+        kept = [(one, other) for one, other, valid in zip(batch.target, whole.target, batch.valid, strict=True) if valid]
         assert all(one == other for one, other in kept)
     told = {(bad.where, bad.key) for bad in ledger.entries}
     assert told == {("cut/000001", copy.key(id)) for id in range(14, 17)} and ledger.num_good == 5
@@ -297,7 +297,7 @@ def test_a_shuffled_side_gives_every_row_once_and_never_its_own(shards: ShardSet
         one = PairLoader(shards, part, ColumnRows("features"), Shuffled(ColumnRows("targets"), seed), 4, 0)
         batches = [*one, *one]
         ids = torch.cat([batch.id for batch in batches])
-        texts = torch.cat([batch.text for batch in batches])[ids >= 0][:, 0].long()
+        texts = torch.cat([batch.target for batch in batches])[ids >= 0][:, 0].long()
         ids = ids[ids >= 0]
         assert (ids != texts).all()
         dealt = {(int(id), int(text)) for id, text in zip(ids, texts, strict=True)}

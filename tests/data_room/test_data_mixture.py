@@ -329,8 +329,8 @@ def test_rows_are_those_of_the_pairs_own_set_and_a_pair_seen_again_in_an_epoch_h
     told = set()
     for batch in loader:
         used = batch.valid
-        assert torch.equal(batch.image[used, 0].long(), batch.id[used]) and torch.equal(batch.text[used, 0].long(), batch.id[used])
-        told |= set(zip(batch.id.tolist(), batch.text[:, 1].tolist(), strict=True))
+        assert torch.equal(batch.image[used, 0].long(), batch.id[used]) and torch.equal(batch.target[used, 0].long(), batch.id[used])
+        told |= set(zip(batch.id.tolist(), batch.target[:, 1].tolist(), strict=True))
     assert {id for id, _ in told if id >= 23 and id != 27} == {23, 24, 25, 26, 28}
     assert sum(id == 24 for id, _ in told) > 1
 
@@ -342,8 +342,8 @@ def test_workers_give_what_the_process_itself_gives(joined: JoinedShards) -> Non
 
     alone, helped = loader(0), loader(2)
     batches = list(zip(alone, helped, strict=True))
-    assert all(torch.equal(one.id, other.id) and one.text == other.text for one, other in batches)
-    assert all(text.endswith(f" of {id}") for one, _ in batches for id, text in zip(one.id.tolist(), one.text, strict=True) if id >= 0)
+    assert all(torch.equal(one.id, other.id) and one.target == other.target for one, other in batches)
+    assert all(text.endswith(f" of {id}") for one, _ in batches for id, text in zip(one.id.tolist(), one.target, strict=True) if id >= 0)
 
 
 def test_pictures_of_several_sets_are_those_of_each_with_their_channels_last_in_memory(tmp_path: Path) -> None:
@@ -403,7 +403,7 @@ def test_a_mixture_at_urls_gives_the_batches_of_the_folders(joined: JoinedShards
     mixture, order = Mixture({"cc": 1, "flickr": 2}), BlockShuffle(shards=2, lanes=1)
     here, far = (PairLoader(sets, np.arange(29), Bytes(), Captions(), 4, 0, order=order, mixture=mixture) for sets in (joined, there))
     for _ in range(2):
-        assert all(torch.equal(one.id, other.id) and one.text == other.text for one, other in zip(here, far, strict=True))
+        assert all(torch.equal(one.id, other.id) and one.target == other.target for one, other in zip(here, far, strict=True))
 
 
 @pytest.mark.parametrize(

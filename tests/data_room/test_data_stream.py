@@ -60,12 +60,12 @@ def loader(
 
 
 def numbers(batches: Sequence[Batch]) -> list[int]:
-    return [int(text) for batch in batches for text in batch.text]
+    return [int(text) for batch in batches for text in batch.target]
 
 
 def same(one: Sequence[Batch], other: Sequence[Batch]) -> bool:
     pairs = list(zip(one, other, strict=True))
-    return all(torch.equal(a.id, b.id) and torch.equal(a.image, b.image) and list(a.text) == list(b.text) for a, b in pairs)
+    return all(torch.equal(a.id, b.id) and torch.equal(a.image, b.image) and list(a.target) == list(b.target) for a, b in pairs)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -74,7 +74,7 @@ def test_batches_are_full_and_their_pictures_and_texts_belong_together(tars: lis
     assert len(batches) == 8 and {len(batch.id) for batch in batches} == {5}
     for batch in batches:
         assert batch.valid.all() and batch.image.shape == (5, 3, SIZE, SIZE) and batch.image.dtype == torch.uint8
-        shown = [int(text) for text in batch.text]
+        shown = [int(text) for text in batch.target]
         assert batch.image[:, 0, 0, 0].tolist() == shown
         assert [id >> PLACE_BITS for id in batch.id.tolist()] == [number // PER_TAR for number in shown]
         assert [id % 2**PLACE_BITS for id in batch.id.tolist()] == [number % PER_TAR for number in shown]
@@ -146,7 +146,7 @@ def test_what_is_broken_is_named_once_and_costs_itself(tmp_path: Path, tars: lis
     (tmp_path / "cut.tar").write_bytes(Path(tars[0]).read_bytes()[:2000])
     ledger = Ledger(tmp_path / "bad.csv")
     batches = list(loader([broken, str(tmp_path / "cut.tar"), tars[1]], ledger=ledger, num_pairs=200, resample=False))
-    invalid = [text for batch in batches for text, ok in zip(batch.text, batch.valid.tolist(), strict=True) if not ok]
+    invalid = [text for batch in batches for text, ok in zip(batch.target, batch.valid.tolist(), strict=True) if not ok]
     assert set(invalid) == {"1"} and len(numbers(batches)) == 200
     found = sorted((bad.where.rpartition("/")[2], bad.key, bad.reason.split(":")[0].split(";")[0]) for bad in ledger.entries)
     assert [(where, key) for where, key, _ in found] == [
@@ -171,7 +171,7 @@ def test_tars_without_pairs_or_that_are_gone_end_the_loop_with_their_name(tmp_pa
 
 def test_what_a_stream_cannot_do_is_refused(tars: list[str]) -> None:
     for text in (ColumnRows("words"), Shuffled(Captions())):
-        with pytest.raises(InputError, match="data.text=.*cannot be used with streamed tars.*multimodal shards index PATTERN"):
+        with pytest.raises(InputError, match="data.target=.*cannot be used with streamed tars.*multimodal shards index PATTERN"):
             StreamLoader(tars, Stream(10), Pixels(8), text, 2, seed=0)
     with pytest.raises(InputError, match="data.stream.num_pairs is not set"):
         StreamLoader(tars, Stream(), Pixels(8), Captions(), 2, seed=0)

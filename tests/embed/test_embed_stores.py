@@ -74,18 +74,18 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     head = Head(256, DIM, standardise=True).train()
     head(torch.from_numpy(np.nan_to_num(Column.of(shards, "tiny").take(np.arange(NUM)))))  # statistics that set pictures apart
-    parts = {"image_tower": head, "text_side": nn.Identity(), "objective": Cosine()}
+    parts = {"image_tower": head, "target_side": nn.Identity(), "objective": Cosine()}
     state = {f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()}
     (path / "run" / "checkpoints").mkdir(parents=True)
     torch.save({"state_dict": state, "global_step": 1}, path / "run" / "checkpoints" / "best.ckpt")
     model = {
         "image_tower": {"class_path": "multimodal.towers.Head", "init_args": {"dim_in": 256, "dim_out": DIM, "standardise": True}},
-        "text_side": {"class_path": "torch.nn.Identity"},
+        "target_side": {"class_path": "torch.nn.Identity"},
         "objective": {"class_path": "multimodal.objectives.Cosine"},
     }
     sides = {
         side: {"class_path": "multimodal.data.ColumnRows", "init_args": {"name": name}}
-        for side, name in (("image", "tiny"), ("text", "words"))
+        for side, name in (("image", "tiny"), ("target", "words"))
     }
     (path / "run" / "config.yaml").write_text(yaml.safe_dump({"model": model, "data": {"shards": str(path / "set"), **sides}}))
     export(path / "run", path / "export", path / "space")

@@ -43,7 +43,7 @@ def picture_run(
     for _ in range(seed):
         net(pixels(range(3)))
     torch.manual_seed(0 if text_seed is None else text_seed)
-    text: dict[str, Any] = {} if text_seed is None else {"text_side": Head(DIM, DIM, hidden=6), "config_text_side": TOP}
+    text: dict[str, Any] = {} if text_seed is None else {"target_side": Head(DIM, DIM, hidden=6), "config_target_side": TOP}
     tower = ImageTower(net, trained_head(seed=seed)).eval()
     named = described("multimodal.towers.ImageTower", trunk={**net.recipe}, head=HEAD)
     settings = {"image_tower": named, "image": PIXELS, **text, **config}
@@ -166,7 +166,7 @@ def tower_run(path: Path, world: Path, tiny_bert: Path, scale: float, seed: int,
     folder = described("multimodal.towers.FolderEncoder", path=str(tiny_bert))
     side = described("multimodal.towers.TextTower", encoder=folder, head=head, frozen=False, max_tokens=20)
     side["init_args"] |= changed
-    return write_run(path, world, trained_head(seed=seed), Clip(), text_side=tower, config_text_side=side, text=CAPTIONS)
+    return write_run(path, world, trained_head(seed=seed), Clip(), target_side=tower, config_target_side=side, target=CAPTIONS)
 
 
 def test_a_trained_text_tower_is_interpolated_too(tmp_path: Path, world: Path, tiny_bert: Path) -> None:
@@ -232,7 +232,7 @@ def test_a_projection_on_a_frozen_encoder_is_interpolated_and_two_frozen_encoder
             head = trained_head(seed=seed)
             torch.manual_seed(seed)
             linear, path = nn.Linear(16, DIM), tmp_path / f"{name} {seed}"
-            runs[name, seed] = write_run(path, world, head, Clip(), linear, config_text_side=side, text=text)
+            runs[name, seed] = write_run(path, world, head, Clip(), linear, config_target_side=side, target=text)
     base = export(runs["one", 1], tmp_path / "base", tmp_path / "space one")
     own = export(runs["one", 2], tmp_path / "own", tmp_path / "space one")
     made = export(runs["one", 2], tmp_path / "made", tmp_path / "space one", interpolate=base, alpha=0.3)
@@ -256,7 +256,7 @@ def test_another_architecture_is_refused_by_the_first_tensor_that_differs(tmp_pa
     torch.manual_seed(0)
     tower = ImageTower(net, Head(256, DIM, hidden=6, standardise=True)).eval()
     named = described("multimodal.towers.ImageTower", trunk={**net.recipe}, head=wide)
-    text = {"text_side": Head(DIM, DIM, hidden=6), "config_text_side": TOP}
+    text = {"target_side": Head(DIM, DIM, hidden=6), "config_target_side": TOP}
     run = write_run(tmp_path / "run", world, tower, Clip(), image_tower=named, image=PIXELS, **text)
     refused(
         run,
@@ -266,7 +266,7 @@ def test_another_architecture_is_refused_by_the_first_tensor_that_differs(tmp_pa
     )
 
     head = described("torch.nn.Linear", in_features=DIM, out_features=DIM)
-    run = picture_run(tmp_path / "flat", world, 2, text_side=nn.Linear(DIM, DIM), config_text_side=head)
+    run = picture_run(tmp_path / "flat", world, 2, target_side=nn.Linear(DIM, DIM), config_target_side=head)
     refused(run, pair / "base", world / "space", r"weight.0 is \(6, 4\) in the base and \(4, 4\) in the run")
 
 
@@ -280,7 +280,7 @@ def test_two_text_spaces_that_nothing_trained_must_be_one(tmp_path: Path, world:
     plain = export(picture_run(tmp_path / "plain", world, 1), tmp_path / "plain export", world / "space")
     names = rf"by the WordSpace {word_space().fingerprint[:12]}, and the run by the WordSpace {other.fingerprint[:12]}. Only trained"
     for base, seed in ((plain, None), (pair / "base", 2)):  # also below layers that were trained
-        run = picture_run(tmp_path / f"run {seed}", world, 2, seed, text=text)
+        run = picture_run(tmp_path / f"run {seed}", world, 2, seed, target=text)
         refused(run, base, tmp_path / "other", f"reads queries {names}")
     run = picture_run(tmp_path / "untrained", world, 2)
     refused(run, pair / "base", world / "space", r"reads queries by the ProjectedSpace \w+, and the run by the WordSpace")

@@ -87,17 +87,17 @@ TINY = described("multimodal.data.ColumnRows", name="tiny")
 TEXTS = described("multimodal.data.ColumnRows", name="words")
 
 
-def write_run(path: Path, world: Path, tower: nn.Module, objective: Objective, text_side: nn.Module | None = None, **config: Any) -> Path:
+def write_run(path: Path, world: Path, tower: nn.Module, objective: Objective, target_side: nn.Module | None = None, **config: Any) -> Path:
     """A run's folder as `multimodal fit` leaves it: its resolved config, and a checkpoint with Lightning's keys."""
     path.mkdir(parents=True, exist_ok=True)
     model = {
         "image_tower": config.get("image_tower", HEAD),
-        "text_side": config.get("config_text_side", IDENTITY),
+        "target_side": config.get("config_target_side", IDENTITY),
         "objective": described(f"{type(objective).__module__}.{type(objective).__name__}"),
     }
-    data = {"shards": str(world / "set"), "image": config.get("image", TINY), "text": config.get("text", TEXTS)}
+    data = {"shards": str(world / "set"), "image": config.get("image", TINY), "target": config.get("target", TEXTS)}
     (path / "config.yaml").write_text(yaml.safe_dump({"seed_everything": 0, "model": model, "data": data}))
-    parts = {"image_tower": tower, "text_side": text_side or nn.Identity(), "objective": objective}
+    parts = {"image_tower": tower, "target_side": target_side or nn.Identity(), "objective": objective}
     state = {f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()}
     (path / "checkpoints").mkdir(exist_ok=True)
     torch.save({"state_dict": state, "global_step": 20, "epoch": 1}, path / "checkpoints" / "best.ckpt")
@@ -195,6 +195,21 @@ def test_a_run_on_pictures_exports_the_trunk_that_it_trained(tmp_path: Path, wor
     np.testing.assert_allclose(load_export(tmp_path / "export").embed_images(pixels(range(3))), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_run_of_release_0_1_exports_to_the_same(tmp_path: Path, world: Path) -> None:
+    side = described("torch.nn.Linear", in_features=DIM, out_features=DIM)
+    run = write_run(tmp_path / "run", world, trained_head(), Clip(), target_side=nn.Linear(DIM, DIM), config_target_side=side)
+    export(run, tmp_path / "now", world / "space")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"]["text"], config["model"]["text_side"] = config["data"].pop("target"), config["model"].pop("target_side")
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    checkpoint["state_dict"] = {name.replace("target_side", "text_side"): one for name, one in checkpoint["state_dict"].items()}
+    torch.save(checkpoint, run / "checkpoints" / "best.ckpt")
+    export(run, tmp_path / "then", world / "space")
+    for file in (path for path in (tmp_path / "now").rglob("*") if path.is_file()):
+        assert file.read_bytes() == (tmp_path / "then" / file.relative_to(tmp_path / "now")).read_bytes(), file.name
+
+
 def test_a_column_that_has_changed_since_an_unfinished_run_began_is_refused(tmp_path: Path, world: Path) -> None:
     run = write_run(tmp_path / "run", world, trained_head(), Cosine())
     now = read_manifest(world / "set" / "columns" / "words", "column").fingerprint
@@ -223,14 +238,14 @@ def test_a_text_head_goes_into_the_query_side(tmp_path: Path, world: Path, tiny_
     with ColumnWriter(shards, "encoded", 16, "pair", "float32", {}, {"text-space": space.fingerprint}) as column:
         for shard in column.missing():
             column.write(shard, space.embed([shards.texts(id)[0] for id in shard.ids]))
-    text_side = trained_head(dim_in=16, seed=1)
+    target_side = trained_head(dim_in=16, seed=1)
     side = described("multimodal.towers.Head", dim_in=16, dim_out=DIM, standardise=True)
     text = described("multimodal.data.ColumnRows", name="encoded")
-    run = write_run(tmp_path / "run", world, trained_head(), Clip(), text_side=text_side, config_text_side=side, text=text)
+    run = write_run(tmp_path / "run", world, trained_head(), Clip(), target_side=target_side, config_target_side=side, target=text)
     export(run, tmp_path / "export", tmp_path / "space")
     opened = load_export(tmp_path / "export")
     with torch.inference_mode():
-        expected = nn.functional.normalize(text_side(torch.from_numpy(space.embed(QUERIES)))).numpy()
+        expected = nn.functional.normalize(target_side(torch.from_numpy(space.embed(QUERIES)))).numpy()
     np.testing.assert_allclose(opened.query.embed(QUERIES), expected, atol=1e-5)  # the standardisation is folded in: another order
     assert opened.card.family == "contrastive"
 
@@ -242,9 +257,9 @@ def test_a_text_head_goes_into_the_query_side(tmp_path: Path, world: Path, tiny_
         world,
         trained_head(),
         Clip(),
-        text_side=hidden,
-        config_text_side=bent,
-        text=text,
+        target_side=hidden,
+        config_target_side=bent,
+        target=text,
     )
     export(run, tmp_path / "bent-export", tmp_path / "space")
     opened = load_export(tmp_path / "bent-export")
@@ -266,7 +281,7 @@ class Soft(nn.Softmax):
 
 
 @pytest.mark.parametrize(
-    ("text_side", "class_path"),
+    ("target_side", "class_path"),
     [
         (nn.Linear(DIM, DIM), "torch.nn.Linear"),
         (Head(DIM, DIM, hidden=6), "multimodal.towers.Head"),
@@ -274,15 +289,15 @@ class Soft(nn.Softmax):
     ],
     ids=["linear", "hidden", "head"],
 )
-def test_a_text_head_goes_on_top_of_any_space(tmp_path: Path, world: Path, text_side: nn.Module, class_path: str) -> None:
-    arguments = {"in_features": DIM, "out_features": DIM} if isinstance(text_side, nn.Linear) else {"dim_in": DIM, "dim_out": DIM}
-    hidden = getattr(text_side, "hidden", None)
+def test_a_text_head_goes_on_top_of_any_space(tmp_path: Path, world: Path, target_side: nn.Module, class_path: str) -> None:
+    arguments = {"in_features": DIM, "out_features": DIM} if isinstance(target_side, nn.Linear) else {"dim_in": DIM, "dim_out": DIM}
+    hidden = getattr(target_side, "hidden", None)
     side = described(class_path, **arguments, **({"hidden": hidden.out_features} if hidden is not None else {}))
-    run = write_run(tmp_path / "run", world, trained_head(), Clip(), text_side=text_side, config_text_side=side)
+    run = write_run(tmp_path / "run", world, trained_head(), Clip(), target_side=target_side, config_target_side=side)
     export(run, tmp_path / "export", world / "space")
     query = load_export(tmp_path / "export").query
     with torch.inference_mode():
-        expected = nn.functional.normalize(text_side.eval()(torch.from_numpy(word_space().embed(QUERIES)))).numpy()
+        expected = nn.functional.normalize(target_side.eval()(torch.from_numpy(word_space().embed(QUERIES)))).numpy()
     np.testing.assert_allclose(query.embed(QUERIES), expected, atol=1e-6)
     assert query.family == "contrastive" and query.unknown_words("dog zebra") == {"zebra": []}
     assert not query.embed(["zebra"]).any()
@@ -294,11 +309,11 @@ def test_a_text_side_that_queries_cannot_go_through_is_refused_with_what_can(tmp
     soft = described(f"{__name__}.Soft")
     squared = described(f"{__name__}.Squared", dim_in=DIM, dim_out=DIM)
     runs = [
-        write_run(tmp_path / "soft", world, trained_head(), Clip(), text_side=Soft(), config_text_side=soft),
-        write_run(tmp_path / "squared", world, trained_head(), Clip(), text_side=Squared(DIM, DIM), config_text_side=squared),
+        write_run(tmp_path / "soft", world, trained_head(), Clip(), target_side=Soft(), config_target_side=soft),
+        write_run(tmp_path / "squared", world, trained_head(), Clip(), target_side=Squared(DIM, DIM), config_target_side=squared),
     ]
     for run in runs:
-        with pytest.raises(InputError, match=rf"{run}: its text side is a .*, which cannot embed queries. Use torch.nn.Linear"):
+        with pytest.raises(InputError, match=rf"{run}: its target side is a .*, which cannot embed queries. Use torch.nn.Linear"):
             export(run, tmp_path / "export", world / "space", trust=[__name__.partition(".")[0]])
 
 
@@ -311,7 +326,7 @@ def test_a_text_tower_that_trained_becomes_the_query_side(tmp_path: Path, world:
     folder = described("multimodal.towers.FolderEncoder", path=str(tiny_bert))
     side = described("multimodal.towers.TextTower", encoder=folder, head=head, frozen=False, max_tokens=20)
     captions = described("multimodal.data.Captions")
-    run = write_run(tmp_path / "run", world, trained_head(), Clip(), text_side=tower, config_text_side=side, text=captions)
+    run = write_run(tmp_path / "run", world, trained_head(), Clip(), target_side=tower, config_target_side=side, target=captions)
     with pytest.raises(InputError, match="add: --encoder multimodal.towers.FolderEncoder --encoder.path"):
         export(run, tmp_path / "export")  # a run is somebody's, too: no folder is opened because it says so
     export(run, tmp_path / "export", encoder=FolderEncoder(tiny_bert))
@@ -340,7 +355,7 @@ def test_an_export_pools_as_its_tower_did_and_takes_the_mean_for_a_run_that_does
             "multimodal.towers.TextTower", encoder=described("multimodal.towers.FolderEncoder", path=str(folder)), head=head, **said
         )
         captions = described("multimodal.data.Captions")
-        run = write_run(tmp_path / name, world, trained_head(), Clip(), text_side=tower, config_text_side=side, text=captions)
+        run = write_run(tmp_path / name, world, trained_head(), Clip(), target_side=tower, config_target_side=side, target=captions)
         export(run, tmp_path / f"export-{name}", encoder=given)
         query = load_export(tmp_path / f"export-{name}").query
         assert isinstance(query, EncoderSpace) and query.usage == tower.usage and query.usage.pooling == pooling
@@ -523,7 +538,7 @@ def test_a_checkpoint_that_is_junk_is_named(tmp_path: Path, finished: Path, worl
         (lambda config: config.update(data=None), "data has no settings"),
         (lambda config: config["data"].pop("shards"), "data.shards is missing"),
         (lambda config: config["data"].pop("image"), "data.image has no class_path"),
-        (lambda config: config["data"].update(text=5), "data.text has no class_path"),
+        (lambda config: config["data"].update(target=5), "data.target has no class_path"),
         (lambda config: config["data"].update(image=described("x", side=5)), "data.image.side has no class_path"),
     ],
 )
@@ -673,7 +688,7 @@ def test_a_card_that_says_something_else_of_the_trunk_is_an_error_and_makes_no_o
 def test_a_text_tower_of_ones_own_is_exported_as_the_space_that_it_says(tmp_path: Path, world: Path) -> None:
     captions = described("multimodal.data.Captions")
     side = described(f"{__name__}.SaysItsSpace")
-    run = write_run(tmp_path / "run", world, trained_head(), Cosine(), text_side=SaysItsSpace(), config_text_side=side, text=captions)
+    run = write_run(tmp_path / "run", world, trained_head(), Cosine(), target_side=SaysItsSpace(), config_target_side=side, target=captions)
     export(run, tmp_path / "export", trust=HERE)
     assert load_export(tmp_path / "export").query.fingerprint == word_space().fingerprint
 

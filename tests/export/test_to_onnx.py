@@ -51,7 +51,7 @@ def tower_run(path: Path, world: Path, bert: Path, pooling: Pooling = "mean", hi
     folder = described("multimodal.towers.FolderEncoder", path=str(bert))
     side = described("multimodal.towers.TextTower", encoder=folder, head=described_head, max_tokens=20, pooling=pooling, **usage)
     captions = described("multimodal.data.Captions")
-    return write_run(path, world, trained_head(), Clip(), text_side=tower, config_text_side=side, text=captions)
+    return write_run(path, world, trained_head(), Clip(), target_side=tower, config_target_side=side, target=captions)
 
 
 @pytest.fixture(scope="module")

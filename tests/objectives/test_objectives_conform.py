@@ -70,51 +70,51 @@ def dot(a: list[float], b: list[float]) -> float:
     return sum(x * y for x, y in zip(a, b, strict=True))
 
 
-def cosines(image: Tensor, text: Tensor) -> list[list[float]]:
-    return [[dot(i, t) / math.sqrt(dot(i, i) * dot(t, t)) for t in text.tolist()] for i in image.tolist()]
+def cosines(image: Tensor, target: Tensor) -> list[list[float]]:
+    return [[dot(i, t) / math.sqrt(dot(i, i) * dot(t, t)) for t in target.tolist()] for i in image.tolist()]
 
 
 def by_row(cost: Callable[[Objective, list[float], list[float]], float]) -> Callable[[Objective, Tensor, Tensor], float]:
-    def slow(objective: Objective, image: Tensor, text: Tensor) -> float:
-        return sum(cost(objective, i, t) for i, t in zip(image.tolist(), text.tolist(), strict=True)) / len(image)
+    def slow(objective: Objective, image: Tensor, target: Tensor) -> float:
+        return sum(cost(objective, i, t) for i, t in zip(image.tolist(), target.tolist(), strict=True)) / len(image)
 
     return slow
 
 
-def slow_sigmoid_cross_entropy(objective: Objective, image: list[float], text: list[float]) -> float:
+def slow_sigmoid_cross_entropy(objective: Objective, image: list[float], target: list[float]) -> float:
     assert isinstance(objective, SigmoidCrossEntropy)
-    shares = [(t - objective.low) / (objective.high - objective.low) for t in text]
+    shares = [(t - objective.low) / (objective.high - objective.low) for t in target]
     return -sum(s * math.log(sigmoid(x)) + (1 - s) * math.log(sigmoid(-x)) for x, s in zip(image, shares, strict=True))
 
 
-def slow_soft_cross_entropy(objective: Objective, image: list[float], text: list[float]) -> float:
-    return -sum(t * math.log(p) for t, p in zip(text, softmax(image), strict=True))
+def slow_soft_cross_entropy(objective: Objective, image: list[float], target: list[float]) -> float:
+    return -sum(t * math.log(p) for t, p in zip(target, softmax(image), strict=True))
 
 
-def slow_kl(objective: Objective, image: list[float], text: list[float]) -> float:
-    return sum(t * math.log(t / p) for t, p in zip(text, softmax(image), strict=True))
+def slow_kl(objective: Objective, image: list[float], target: list[float]) -> float:
+    return sum(t * math.log(t / p) for t, p in zip(target, softmax(image), strict=True))
 
 
-def slow_cosine(objective: Objective, image: list[float], text: list[float]) -> float:
-    return 1 - dot(image, text) / math.sqrt(dot(image, image) * dot(text, text))
+def slow_cosine(objective: Objective, image: list[float], target: list[float]) -> float:
+    return 1 - dot(image, target) / math.sqrt(dot(image, image) * dot(target, target))
 
 
-def slow_mean_squared_error(objective: Objective, image: list[float], text: list[float]) -> float:
-    return sum((x - t) ** 2 for x, t in zip(image, text, strict=True)) / len(image)
+def slow_mean_squared_error(objective: Objective, image: list[float], target: list[float]) -> float:
+    return sum((x - t) ** 2 for x, t in zip(image, target, strict=True)) / len(image)
 
 
 def rivals(own: int, num: int, identity: Tensor | None) -> list[int]:
-    """The rows that are compared with row own: itself, and those with another picture and another text."""
+    """The rows that are compared with row own: itself, and those with another picture and another target."""
     if identity is None:
         return list(range(num))
     rows = identity.tolist()
     return [j for j in range(num) if j == own or (rows[j][0] != rows[own][0] and rows[j][1] != rows[own][1])]
 
 
-def slow_clip(objective: Objective, image: Tensor, text: Tensor, identity: Tensor | None = None) -> float:
+def slow_clip(objective: Objective, image: Tensor, target: Tensor, identity: Tensor | None = None) -> float:
     assert isinstance(objective, Clip)
     scale, smoothing = objective.log_scale.exp().item(), objective.label_smoothing
-    logits = [[scale * cosine for cosine in row] for row in cosines(image, text)]
+    logits = [[scale * cosine for cosine in row] for row in cosines(image, target)]
     columns = [list(column) for column in zip(*logits, strict=True)]
     n, loss = len(logits), 0.0
     for i in range(n):
@@ -125,10 +125,10 @@ def slow_clip(objective: Objective, image: Tensor, text: Tensor, identity: Tenso
     return loss / (2 * n)
 
 
-def slow_siglip(objective: Objective, image: Tensor, text: Tensor, identity: Tensor | None = None) -> float:
+def slow_siglip(objective: Objective, image: Tensor, target: Tensor, identity: Tensor | None = None) -> float:
     assert isinstance(objective, SigLip)
     scale, bias = objective.log_scale.exp().item(), objective.bias.item()
-    rows = cosines(image, text)
+    rows = cosines(image, target)
     n = len(rows)
     decisions = [(i, j) for i in range(n) for j in rivals(i, n, identity)]
     return -sum(math.log(sigmoid((1 if i == j else -1) * (scale * rows[i][j] + bias))) for i, j in decisions) / n
@@ -186,8 +186,8 @@ def test_blocks_of_rows_make_the_same_contrastive_loss(
 class CountsEveryRow(Objective):
     """The bug that the suite is there for: a mean over all rows, valid or not."""
 
-    def forward(self, image: Tensor, text: Tensor, valid: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        loss = ((image - text) * valid[:, None]).square().mean()
+    def forward(self, image: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        loss = ((image - target) * valid[:, None]).square().mean()
         return loss, {"loss": loss.detach(), "rows": valid.sum()}
 
 
@@ -204,21 +204,21 @@ class NoOutput(Cosine):
 
 
 class FreeInEvaluation(MeanSquaredError):
-    def row_loss(self, image: Tensor, text: Tensor) -> Tensor:
-        return super().row_loss(image, text) if self.training else torch.zeros(len(image))
+    def row_loss(self, image: Tensor, target: Tensor) -> Tensor:
+        return super().row_loss(image, target) if self.training else torch.zeros(len(image))
 
 
 class MeanOfRows(MeanSquaredError):
-    def row_loss(self, image: Tensor, text: Tensor) -> Tensor:
-        return super().row_loss(image, text).mean()
+    def row_loss(self, image: Tensor, target: Tensor) -> Tensor:
+        return super().row_loss(image, target).mean()
 
 
 class InPlace(Cosine):
     """Normalises the side that it was given itself."""
 
-    def forward(self, image: Tensor, text: Tensor, valid: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        loss = super().forward(image, text, valid)
-        text /= text.norm(dim=1, keepdim=True)
+    def forward(self, image: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        loss = super().forward(image, target, valid)
+        target /= target.norm(dim=1, keepdim=True)
         return loss
 
 
@@ -234,16 +234,16 @@ class Running(MeanSquaredError):
 
     seen = 0
 
-    def row_loss(self, image: Tensor, text: Tensor) -> Tensor:
+    def row_loss(self, image: Tensor, target: Tensor) -> Tensor:
         self.seen += 1
-        return super().row_loss(image, text) * (1.0 if self.seen == 1 else 0.9)
+        return super().row_loss(image, target) * (1.0 if self.seen == 1 else 0.9)
 
 
 class Unnamed(MeanSquaredError):
     """Logs its loss under a name of its own alone."""
 
-    def forward(self, image: Tensor, text: Tensor, valid: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        loss, parts = super().forward(image, text, valid)
+    def forward(self, image: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, parts = super().forward(image, target, valid)
         return loss, {"squares": parts["loss"]}
 
 
@@ -305,8 +305,8 @@ def test_the_scale_of_clip_stays_at_most_a_hundred_and_can_come_back() -> None:
     objective = Clip(scale=100.0)
     with torch.no_grad():
         objective.log_scale.add_(1.0)  # as a step of an optimiser that went too far
-    image, text = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), torch.eye(4, 3) + 0.1
-    loss, parts = objective(image, text, torch.ones(4, dtype=torch.bool))
+    image, target = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), torch.eye(4, 3) + 0.1
+    loss, parts = objective(image, target, torch.ones(4, dtype=torch.bool))
     loss.backward()
     assert parts["scale"].item() == pytest.approx(100.0)
     assert objective.log_scale.grad is not None and objective.log_scale.grad.item() != 0
@@ -332,10 +332,10 @@ def test_a_pair_that_comes_twice_costs_what_it_costs_once() -> None:
     given = example(num_invalid=0)
     given = replace(given, identity=torch.arange(24).reshape(12, 2))
     twice = given.at(torch.tensor([*range(12), 4]))
-    image, text = twice.inputs @ torch.ones(4, 5, dtype=torch.float64) + twice.text.flip(1), twice.text
+    image, target = twice.inputs @ torch.ones(4, 5, dtype=torch.float64) + twice.target.flip(1), twice.target
     for objective, cut in ((Clip(mask_duplicates=True), info_nce), (SigLip(mask_duplicates=True), pairwise_sigmoid)):
         objective.double()
-        cosine = (F.normalize(image) @ F.normalize(text).T) * objective.log_scale.exp()
+        cosine = (F.normalize(image) @ F.normalize(target).T) * objective.log_scale.exp()
         own, among = torch.arange(13), contrastive.Candidates(twice.valid, twice.identity)
         with_it, without = cut(cosine, own, among.of(own))[4], cut(cosine[:12, :12], own[:12], given.valid)[4]
         torch.testing.assert_close(with_it, without, rtol=0, atol=1e-12)
@@ -351,7 +351,7 @@ def test_label_smoothing_is_torchs_among_valid_columns(label_smoothing: float) -
 
 def test_wrong_input_is_refused_with_what_to_do() -> None:
     ones = torch.ones(2, dtype=torch.bool)
-    with pytest.raises(ValueError, match=r"image side is \(2, 3\) and the text side \(2, 4\).*Set the image head's dim_out"):
+    with pytest.raises(ValueError, match=r"image side is \(2, 3\) and the target side \(2, 4\).*Set the image head's dim_out"):
         Cosine()(torch.ones(2, 3), torch.ones(2, 4), ones)
     with pytest.raises(ValueError, match="valid must be bool of shape"):
         Cosine()(torch.ones(2, 3), torch.ones(2, 3), torch.ones(2))
@@ -374,14 +374,14 @@ def test_wrong_input_is_refused_with_what_to_do() -> None:
 @pytest.mark.parametrize("make", ALL, ids=str)
 def test_a_gpu_has_the_loss_and_the_gradient_of_the_processor(make: Callable[[], Objective]) -> None:
     generator = torch.Generator().manual_seed(0)
-    rows, text = torch.randn(9, 6, generator=generator), torch.softmax(torch.randn(9, 6, generator=generator), dim=1)
+    rows, target = torch.randn(9, 6, generator=generator), torch.softmax(torch.randn(9, 6, generator=generator), dim=1)
     valid, identity = torch.arange(9) < 7, torch.randint(0, 12, (9, 2), generator=generator)
     found = []
     for device in ("cpu", "cuda"):
         image, objective = rows.to(device).requires_grad_(), make().to(device)
         with torch.autocast(device, dtype=torch.bfloat16):
             more = (identity.to(device),) if objective.uses_identity else ()
-            loss, _ = objective(image, text.to(device), valid.to(device), *more)
+            loss, _ = objective(image, target.to(device), valid.to(device), *more)
         loss.backward()
         assert image.grad is not None
         found.append((loss.detach().cpu(), image.grad.cpu()))

@@ -102,14 +102,14 @@ class Step(nn.Module):
 
     def __init__(self, folder: Path, accumulate: int, world_size: int) -> None:
         super().__init__()
-        self.image_tower, self.text_side = ImageTower(ClipTrunk(str(folder))), ClipTextTower(str(folder))
-        pairing = self.text_side.pairing
+        self.image_tower, self.target_side = ImageTower(ClipTrunk(str(folder))), ClipTextTower(str(folder))
+        pairing = self.target_side.pairing
         self.objective = Clip() if pairing.bias is None else SigLip()
         begin_at(self.objective, pairing.log_scale, pairing.bias)
         self.micro_batch_size = None if accumulate == 1 else B // accumulate // world_size
 
     def forward(self, images: Tensor, texts: list[str]) -> Tensor:
-        image, text = encode(self.image_tower, images, self.micro_batch_size), encode(self.text_side, texts, self.micro_batch_size)
+        image, text = encode(self.image_tower, images, self.micro_batch_size), encode(self.target_side, texts, self.micro_batch_size)
         loss: Tensor = self.objective(image, text, torch.ones(len(images), dtype=torch.bool))[0]
         return loss
 
@@ -120,7 +120,7 @@ def ours(folder: Path, accumulate: int, mine: slice, world_size: int) -> tuple[f
     network = nn.parallel.DistributedDataParallel(step) if world_size > 1 else step
     loss = network(pictures()[mine], TEXTS[mine])
     loss.backward()
-    renamed = {"image_tower.trunk.model.": "visual.", "text_side.network.": "text.", "objective.log_scale": "logit_scale"}
+    renamed = {"image_tower.trunk.model.": "visual.", "target_side.network.": "text.", "objective.log_scale": "logit_scale"}
     gradients = {}
     for name, parameter in step.named_parameters():
         for own, its in {**renamed, "objective.bias": "logit_bias"}.items():

@@ -184,8 +184,8 @@ def test_layers_of_a_resnet_are_stem_blocks_and_pooling(named: dict[str, str]) -
 
 
 def test_each_layer_has_a_share_of_the_rate_above_it(named: dict[str, str]) -> None:
-    towers = nn.ModuleDict({"image_tower": ImageTower(trunk_of(named["vit"])), "text_side": text_of(named["vit"], Lora(2))})
-    optimizer = AdamWCosine(lr=1.0, layer_decay=0.5, rates={"text_side": 2.0}).optimizer(towers)
+    towers = nn.ModuleDict({"image_tower": ImageTower(trunk_of(named["vit"])), "target_side": text_of(named["vit"], Lora(2))})
+    optimizer = AdamWCosine(lr=1.0, layer_decay=0.5, rates={"target_side": 2.0}).optimizer(towers)
     rates = {id(one): group["lr"] for group in optimizer.param_groups for one in group["params"]}
     names = {name: rates[id(one)] for name, one in towers.named_parameters() if one.requires_grad}
     found = {

@@ -30,12 +30,12 @@ model:
   image_tower:
     class_path: multimodal.towers.Head
     init_args: {{dim_in: {DIM_IMAGE}, dim_out: {DIM_TEXT}, dropout: 0.1, standardise: true}}
-  text_side: {{class_path: torch.nn.Identity}}
+  target_side: {{class_path: torch.nn.Identity}}
   objective: {{class_path: multimodal.objectives.SoftCrossEntropy}}
   optimiser: {{lr: 1.0e-2, warmup_steps: 3}}
 data:
   image: {{class_path: multimodal.data.ColumnRows, init_args: {{name: features}}}}
-  text: {{class_path: multimodal.data.ColumnRows, init_args: {{name: topics}}}}
+  target: {{class_path: multimodal.data.ColumnRows, init_args: {{name: topics}}}}
   batch_size: 16
   validation_share: 0.2
 preflight: {{export: false}}

@@ -96,7 +96,7 @@ def slow(module: PairModule, numbers: list[int], crop_share: float) -> float:
     with torch.no_grad():
         classes = []
         for name in COLOURS:
-            rows = [module.text_side([template.replace("{}", name.replace("_", " "))])[0] for template in TEMPLATES]
+            rows = [module.target_side([template.replace("{}", name.replace("_", " "))])[0] for template in TEMPLATES]
             classes.append(sum(row / row.norm() for row in rows))
         right = 0
         for number in numbers:

@@ -33,7 +33,7 @@ NUM_PAIRS, NUM_BAD, BATCH_SIZE, DIM = 400, 4, 48, 5
 RECIPE = f"""
 model:
   image_tower: tiny_tower.Tower
-  text_side:
+  target_side:
     class_path: multimodal.towers.Head
     init_args: {{dim_in: {DIM}, dim_out: 8}}
   objective: multimodal.objectives.Clip
@@ -42,7 +42,7 @@ data:
   split: {{held_out: 0}}
   validation_share: 0
   image: {{class_path: multimodal.data.Pixels, init_args: {{size: 8}}}}
-  text: {{class_path: multimodal.data.ColumnRows, init_args: {{name: words}}}}
+  target: {{class_path: multimodal.data.ColumnRows, init_args: {{name: words}}}}
   batch_size: {BATCH_SIZE}
 preflight: {{max_steps: 0, export: false}}
 trainer: {{accelerator: cpu, max_epochs: 2, log_every_n_steps: 1}}
@@ -94,7 +94,7 @@ def on_rank_one(command: list[str]) -> tuple[int, ...]:
 
 def training_loader(data: PairData, rank: int = 0, world_size: int = 1) -> PairLoader:
     return PairLoader(
-        data.shards, data.train_ids, data.image, data.text, BATCH_SIZE // world_size, seed=0, rank=rank, world_size=world_size
+        data.shards, data.train_ids, data.image, data.target, BATCH_SIZE // world_size, seed=0, rank=rank, world_size=world_size
     )
 
 
@@ -105,7 +105,7 @@ def slow_losses(module: PairModule, loader: PairLoader, num_epochs: int) -> list
     for _ in range(num_epochs):
         for batch in loader:
             image = F.normalize(module.image_tower(batch.image[batch.valid]), dim=1)
-            text = F.normalize(module.text_side(batch.text[batch.valid]), dim=1)
+            text = F.normalize(module.target_side(batch.target[batch.valid]), dim=1)
             scores = module.objective.log_scale.exp() * image @ text.T
             rows = [-torch.log_softmax(side[row], dim=0)[row] for side in (scores, scores.T) for row in range(len(side))]
             loss = torch.stack(rows).mean()

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from multimodal.data import random_words
-from multimodal.data.loader import TEXT
+from multimodal.data.loader import TARGET
 from multimodal.pairs import Pair
 from multimodal.shards import ColumnWriter, ShardSet, ShardWriter
 from multimodal.training.door import fit
@@ -36,7 +36,7 @@ class Drawn(Callback):
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         with open(self.folder / f"rank{trainer.global_rank}", "a") as file:
-            for id, text, ok in zip(batch.id.tolist(), batch.text, batch.valid.tolist()):
+            for id, text, ok in zip(batch.id.tolist(), batch.target, batch.valid.tolist()):
                 if ok:
                     file.write(json.dumps([trainer.current_epoch, id, text if isinstance(text, str) else text.tolist()]) + "\\n")
         dies = self.folder / "dies"
@@ -96,10 +96,10 @@ def test_the_caption_of_a_step_is_drawn_by_seed_epoch_and_id(
     monkeypatch.syspath_prepend(tmp_path)
     head = {"class_path": "multimodal.towers.Head", "init_args": {"dim_in": 6, "dim_out": 3}}
     recipe = {
-        "model": {"image_tower": head, "text_side": text["tower"], "objective": "multimodal.objectives.Clip"},
+        "model": {"image_tower": head, "target_side": text["tower"], "objective": "multimodal.objectives.Clip"},
         "data": {
             "image": {"class_path": "multimodal.data.ColumnRows", "init_args": {"name": "features"}},
-            "text": text["side"],
+            "target": text["side"],
             "batch_size": 8,
         },
         "preflight": {"export": False, "max_steps": 0},
@@ -123,7 +123,7 @@ def test_the_caption_of_a_step_is_drawn_by_seed_epoch_and_id(
     seen, numbers = drawn("whole"), set()
     for (epoch, id), of in seen.items():
         texts = captioned.texts(id)
-        number = int(random_words(SEED, epoch, np.array([id]), TEXT)[0]) % len(texts)
+        number = int(random_words(SEED, epoch, np.array([id]), TARGET)[0]) % len(texts)
         assert of == (texts[number] if isinstance(of, str) else [id, number])
         numbers.add((id, number))
     assert len(seen) == EPOCHS * len({id for _, id in seen})

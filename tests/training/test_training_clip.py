@@ -179,7 +179,7 @@ def test_a_locked_part_does_not_move_before_its_step_and_moves_after_it(
     towers = [name for name in runs["never"] if name in base]
     assert towers and all(torch.equal(runs["never"][name], base[name]) for name in towers)
     assert not torch.equal(runs["later"][towers[0]], base[towers[0]])
-    assert not torch.equal(runs["never"]["text_side.network.text_projection"], runs["later"]["text_side.network.text_projection"])
+    assert not torch.equal(runs["never"]["target_side.network.text_projection"], runs["later"]["target_side.network.text_projection"])
     assert launch(command("clip_full", "ranks", *unlock(tmp_path, image_tower=4)), num_ranks=2) == [0, 0]
     for name, tensor in weights(tmp_path / "ranks").items():
         if not name.endswith("in_proj_bias"):  # that of keys has no effect, and AdamW makes steps of its gradient's rounding
@@ -232,7 +232,7 @@ def test_a_model_is_trained_from_random_weights(command: Callable[..., list[str]
 
 @pytest.mark.parametrize("recipe", ["clip_full", "clip_lora"])
 def test_half_precision_micro_batches_and_checkpointing_go_together(recipe: str, command: Callable[..., list[str]], tmp_path: Path) -> None:
-    checkpointing = [f"--model.{part}.checkpointing" for part in ("image_tower.init_args.trunk.init_args", "text_side.init_args")]
+    checkpointing = [f"--model.{part}.checkpointing" for part in ("image_tower.init_args.trunk.init_args", "target_side.init_args")]
     more = [
         "--trainer.precision",
         "bf16-mixed",
@@ -249,9 +249,9 @@ def test_pictures_are_prepared_as_the_model_has_it(command: Callable[..., list[s
     _, data = build(command("clip_full", "run"))
     assert data.image == Pixels(32, (0.9, 1.0), flip=False, crop_share=1.0, resize="squash")
     _, data = build(
-        command("clip_full", "run", "--data.text", "multimodal.data.Shuffled", "--data.text.side", "multimodal.data.TowerPixels")
+        command("clip_full", "run", "--data.target", "multimodal.data.Shuffled", "--data.target.side", "multimodal.data.TowerPixels")
     )
-    assert data.text == Shuffled(Pixels(32, (0.9, 1.0), flip=False, crop_share=1.0, resize="squash"))
+    assert data.target == Shuffled(Pixels(32, (0.9, 1.0), flip=False, crop_share=1.0, resize="squash"))
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_pictures_are_prepared_as_the_model_has_it(command: Callable[..., list[s
             ["--config", "UNLOCK", "--model.image_tower.init_args.trunk.init_args.tuning", "multimodal.towers.Locked"],
             "frozen by",
         ),
-        ("clip_full", ["--data.text", "multimodal.data.TowerPixels", "--model.image_tower", "torch.nn.Identity"], "TowerPixels takes"),
+        ("clip_full", ["--data.target", "multimodal.data.TowerPixels", "--model.image_tower", "torch.nn.Identity"], "TowerPixels takes"),
     ],
 )
 def test_what_cannot_work_is_refused_with_the_reason(
@@ -286,6 +286,6 @@ def test_a_model_that_is_tuned_carelessly_is_stopped_before_it_forgets_all(
     learning = ["--model.optimiser.lr", "1e-3", "--trainer.max_epochs", "20", "--data.validation_share", "0"]
     to_open_clip(export(fit(command("clip_full", "able", *learning)), tmp_path / "export"), tmp_path / "able_clip")
     measured = ["--clip", str(tmp_path / "able_clip"), "--forgetting.pairs", str(drawings), "--forgetting.part", "all"]
-    shuffled = ["--data.text", "multimodal.data.Shuffled", "--data.text.side", "multimodal.data.Captions"]
+    shuffled = ["--data.target", "multimodal.data.Shuffled", "--data.target.side", "multimodal.data.Captions"]
     with pytest.raises(InputError, match=r"stopped after epoch \d, val/kept is [\d.]+, below forgetting.min_kept=50: val/foreign_R@10"):
         fit(command("clip_full", "careless", *measured, *shuffled, "--model.optimiser.lr", "1e-1"))

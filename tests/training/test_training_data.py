@@ -122,7 +122,7 @@ class OfOneRank(PairData):
     """A data module that takes no notice of ranks."""
 
     def train_dataloader(self) -> PairLoader:
-        return PairLoader(self.shards, self.train_ids, self.image, self.text, self.batch_size // self.trainer.world_size, self.seed)
+        return PairLoader(self.shards, self.train_ids, self.image, self.target, self.batch_size // self.trainer.world_size, self.seed)
 
 
 class Forgetful(PairData):

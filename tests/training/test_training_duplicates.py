@@ -23,12 +23,12 @@ NUM, NUM_TEXTS = 96, 6
 CONTRASTIVE = """
 model:
   image_tower: {class_path: multimodal.towers.Head, init_args: {dim_in: 8, dim_out: 5, standardise: false}}
-  text_side: {class_path: multimodal.towers.Head, init_args: {dim_in: 4, dim_out: 5, standardise: false}}
+  target_side: {class_path: multimodal.towers.Head, init_args: {dim_in: 4, dim_out: 5, standardise: false}}
   objective: {class_path: multimodal.objectives.Clip, init_args: {mask_duplicates: true}}
   optimiser: {lr: 1.0e-2}
 data:
   image: {class_path: multimodal.data.ColumnRows, init_args: {name: features}}
-  text: {class_path: multimodal.data.ColumnRows, init_args: {name: rows}}
+  target: {class_path: multimodal.data.ColumnRows, init_args: {name: rows}}
   batch_size: 16
   validation_share: 0.2
 preflight: {export: false}

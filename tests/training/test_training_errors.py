@@ -47,7 +47,12 @@ class OwnPanel(Panel):
         (["--model.image_tower.init_args.dim_inn", "3"], "Option 'dim_inn' is not accepted"),
         (["--model.objective", "multimodal.objectives.Nope"], "module 'multimodal.objectives' has no attribute 'Nope'"),
         (["--data.validation_share", "2"], "data.validation_share=2.0 must be a share"),
-        (["--data.text.init_args.name", "lda41"], "columns/lda41: does not exist. Finished ones: "),
+        (["--data.target.init_args.name", "lda41"], "columns/lda41: does not exist. Finished ones: "),
+        (
+            ["--data.text.init_args.name", "topics"],
+            "data.text is data.target since 0.2",
+        ),
+        (["--model.text_side", "torch.nn.Identity"], "model.text_side is model.target_side since 0.2"),
         (["--data.shards", "nowhere"], "nowhere: expected a shard set here, but the folder does not exist"),
         (["--data.batch_size", "0"], "data.batch_size=0 must be at least 1"),
         (["--selection.monitor", "val/R@100"], "selection.monitor=val/R@100 is not among the figures of this run: "),

@@ -275,7 +275,7 @@ def test_pairs_without_a_known_word_are_counted_apart_and_are_never_too_many(
     with ColumnWriter(shards, "rare", 4, "pair", "float32", {}, {"text-space": "of titles"}) as writer:
         for shard in writer.missing():
             writer.write(shard, rows[shard.start : shard.start + shard.num_pairs])
-    run = fit(arguments("run", "--data.text.init_args.name", "rare", "--data.max_bad_share", "0", "--data.validation_share", "0"))
+    run = fit(arguments("run", "--data.target.init_args.name", "rare", "--data.max_bad_share", "0", "--data.validation_share", "0"))
     without = [id for id in Split().ids(shards, "train").tolist() if id % 3]
     with open(run / "no_words.csv", newline="") as file:
         assert sorted(int(row["key"]) for row in csv.DictReader(file)) == without

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from tests.conftest import Road
     from tests.training.conftest import Witnessed
 
-SHUFFLED = ["--data.text", "multimodal.data.Shuffled", "--data.text.side.class_path", "multimodal.data.ColumnRows"]
-OTHERS = [*SHUFFLED, "--data.text.side.init_args.name", "topics"]
+SHUFFLED = ["--data.target", "multimodal.data.Shuffled", "--data.target.side.class_path", "multimodal.data.ColumnRows"]
+OTHERS = [*SHUFFLED, "--data.target.side.init_args.name", "topics"]
 """Pairs that contradict the base: it forgets what it could do as fast as it learns."""
 
 

@@ -51,13 +51,13 @@ class Letters(nn.Module):
 
 
 class Model(nn.Module):
-    """An image tower with dropout, a text side and an objective; equal seeds have equal weights."""
+    """An image tower with dropout, a target side and an objective; equal seeds have equal weights."""
 
-    def __init__(self, objective: Objective, text_side: Callable[[], nn.Module], dropout: float = 0.0) -> None:
+    def __init__(self, objective: Objective, target_side: Callable[[], nn.Module], dropout: float = 0.0) -> None:
         super().__init__()
         torch.manual_seed(1)
         self.image_tower = nn.Sequential(nn.Linear(DIM_IN, 16), nn.GELU(), nn.Dropout(dropout), nn.Linear(16, DIM), nn.Dropout(dropout))
-        self.text_side = text_side()
+        self.target_side = target_side()
         self.objective = objective
 
     def forward(self, image: Tensor, text: Tensor | Sequence[str], valid: Tensor, micro_batch_size: int | None) -> Tensor:
@@ -66,7 +66,7 @@ class Model(nn.Module):
         return loss
 
     def sides(self, image: Tensor, text: Tensor | Sequence[str]) -> list[tuple[nn.Module, Tensor | Sequence[str]]]:
-        return [(self.image_tower, image), (self.text_side, text)]
+        return [(self.image_tower, image), (self.target_side, text)]
 
 
 def outcome(model: Model, image: Tensor, text: Tensor | Sequence[str], valid: Tensor, micro_batch_size: int | None) -> list[Tensor]:
@@ -79,12 +79,12 @@ def outcome(model: Model, image: Tensor, text: Tensor | Sequence[str], valid: Te
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("make", OBJECTIVES)
-@pytest.mark.parametrize("text_side", [nn.Identity, partial(nn.Linear, DIM, DIM), Letters])
+@pytest.mark.parametrize("target_side", [nn.Identity, partial(nn.Linear, DIM, DIM), Letters])
 def test_loss_and_gradient_are_those_of_one_large_batch(
-    make: Callable[[], Objective], text_side: Callable[[], nn.Module], dtype: torch.dtype, tolerance: float
+    make: Callable[[], Objective], target_side: Callable[[], nn.Module], dtype: torch.dtype, tolerance: float
 ) -> None:
-    if make().__class__ in (SigmoidCrossEntropy, KLDivergence, SoftCrossEntropy) and text_side().__class__ is nn.Linear:
-        text_side = lambda: nn.Sequential(nn.Linear(DIM, DIM), nn.Softmax(dim=1))  # noqa: E731  targets in [0, 1]
+    if make().__class__ in (SigmoidCrossEntropy, KLDivergence, SoftCrossEntropy) and target_side().__class__ is nn.Linear:
+        target_side = lambda: nn.Sequential(nn.Linear(DIM, DIM), nn.Softmax(dim=1))  # noqa: E731  targets in [0, 1]
     given = torch.Generator().manual_seed(0)
     image = torch.randn(1024, DIM_IN, generator=given, dtype=dtype)
     columns = torch.softmax(torch.randn(1024, DIM, generator=given, dtype=dtype), dim=1)
@@ -92,7 +92,8 @@ def test_loss_and_gradient_are_those_of_one_large_batch(
     texts = ["".join(map(chr, row)) for row in letters.tolist()]
     valid = torch.rand(1024, generator=given) < 0.9
     whole, parts = (
-        outcome(Model(make(), text_side).to(dtype), image, texts if text_side is Letters else columns, valid, size) for size in (None, 64)
+        outcome(Model(make(), target_side).to(dtype), image, texts if target_side is Letters else columns, valid, size)
+        for size in (None, 64)
     )
     assert parts[0].item() == pytest.approx(whole[0].item(), rel=tolerance)
     scale = torch.cat([gradient.flatten() for gradient in whole[1:]]).norm()
@@ -208,7 +209,7 @@ def test_statistics_of_a_batch_are_refused_unless_they_are_frozen() -> None:
         InputError, match=r"image_tower.trunk.model.bn1 is a BatchNormAct2d.*frozen: true.*leave model.micro_batch_size out"
     ):
         PairModule(tower(trunk(False)), nn.Identity(), Clip(), micro_batch_size=4)
-    with pytest.raises(InputError, match="text_side.standardise is a Standardise"):
+    with pytest.raises(InputError, match="target_side.standardise is a Standardise"):
         PairModule(Head(6, 4), Head(5, 4, standardise=True), Clip(), micro_batch_size=4)
     with pytest.raises(InputError, match="must be at least 1, or null"):
         PairModule(Head(6, 4), nn.Identity(), Clip(), micro_batch_size=0)
@@ -226,14 +227,14 @@ def test_statistics_of_a_batch_are_refused_unless_they_are_frozen() -> None:
 RECIPE = """
 model:
   image_tower: {class_path: multimodal.towers.Head, init_args: {dim_in: 6, dim_out: 6, hidden: 16, dropout: 0, standardise: false}}
-  text_side: {class_path: multimodal.towers.Head, init_args: {dim_in: 4, dim_out: 6}}
+  target_side: {class_path: multimodal.towers.Head, init_args: {dim_in: 4, dim_out: 6}}
   objective: {class_path: multimodal.objectives.Clip}
   optimiser:
     class_path: multimodal.training.SGDSteps
     init_args: {lr: 0.1}
 data:
   image: {class_path: multimodal.data.ColumnRows, init_args: {name: some_bad}}
-  text: {class_path: multimodal.data.ColumnRows, init_args: {name: topics}}
+  target: {class_path: multimodal.data.ColumnRows, init_args: {name: topics}}
   batch_size: 32
   validation_share: 0.2
 preflight: {export: false, max_steps: 0}

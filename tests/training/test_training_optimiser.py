@@ -52,14 +52,14 @@ class Towers(nn.Module):
         super().__init__()
         trunk = Trunk("test_vit", NoWeights(0), frozen=False, size=32)
         self.image_tower = ImageTower(trunk, Head(trunk.dim, 4, standardise=True))
-        self.text_side = Head(3, 4, hidden=5)
+        self.target_side = Head(3, 4, hidden=5)
         self.objective = Clip()
 
 
 SETTINGS: list[dict[str, Any]] = [
     {},
     {"rates": {"image_tower": 0.5, "image_tower.trunk": 0.1}},
-    {"rates": {"text_side": 3.0, "objective": 0.25}, "layer_decay": 0.7},
+    {"rates": {"target_side": 3.0, "objective": 0.25}, "layer_decay": 0.7},
     {"layer_decay": 1.0},
 ]
 
@@ -70,7 +70,7 @@ def test_each_parameter_has_the_rate_and_the_decay_that_a_slow_loop_computes(kin
     if kind is ScheduleFreeAdamW:
         pytest.importorskip("schedulefree", reason="schedulefree is not installed (extra train)")
     towers, lr, decay = Towers(), 0.25, 0.125
-    towers.text_side.output.weight.requires_grad_(False)
+    towers.target_side.output.weight.requires_grad_(False)
     if kind is TorchOptimiser:
         made = TorchOptimiser(lambda groups: torch.optim.RMSprop(groups, lr=lr, weight_decay=decay), **settings).optimizer(towers)
     else:
@@ -126,7 +126,7 @@ def test_sgd_drops_its_rate_every_so_many_steps() -> None:
     ("settings", "said"),
     [
         ({"rates": {"image_towr": 0.1}}, "no trainable parameter is called image_towr. There are: image_tower.trunk, image_tower.head"),
-        ({"rates": {"text_side": 0.0}}, "text_side: 0.0 must be above 0"),
+        ({"rates": {"target_side": 0.0}}, "target_side: 0.0 must be above 0"),
         ({"layer_decay": 1.5}, "layer_decay=1.5 must be above 0 and at most 1"),
         ({"warmup_steps": -1}, "warmup_steps=-1 must not be negative"),
         ({"betas": (0.9, 1.0)}, r"betas=\[0.9, 1.0\] must be from 0 to below 1"),

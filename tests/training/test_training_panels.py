@@ -30,7 +30,7 @@ def data_of(pairs: Path, seed: int = 0, control: bool = False) -> PairData:
 
 def held_out(data: PairData) -> HeldOut:
     """Pictures at random, texts as the loader gives them."""
-    text = np.concatenate([batch.text[batch.valid].numpy() for batch in data.val_dataloader()])
+    text = np.concatenate([batch.target[batch.valid].numpy() for batch in data.val_dataloader()])
     return HeldOut(data.validation_ids, np.random.default_rng(0).random(text.shape, np.float32), text)
 
 
@@ -60,7 +60,7 @@ def test_a_pair_that_could_not_be_read_is_no_row(pairs: Path) -> None:
     data = data_of(pairs)
     first, second, *_ = data.validation_ids.tolist()
     rows = held_out(data)
-    left = HeldOut(rows.ids[1:], rows.image[1:], rows.text[1:])
+    left = HeldOut(rows.ids[1:], rows.image[1:], rows.target[1:])
     assert [row[0] for row in view_of(Queries([second, first]), data, left).rows] == [second]
 
 
@@ -70,7 +70,7 @@ def test_a_control_shows_the_words_that_its_vectors_were_made_of(pairs: Path) ->
     of_text = {shards.texts(id)[0]: topics.take(np.array([id]))[0] for id in range(len(shards))}
     for id, query, *_ in view_of(Queries(8), data, rows).rows:
         assert query != shards.texts(id)[0]  # type: ignore[arg-type]
-        assert np.array_equal(of_text[query], rows.text[rows.ids.tolist().index(id)])  # type: ignore[index]
+        assert np.array_equal(of_text[query], rows.target[rows.ids.tolist().index(id)])  # type: ignore[index]
 
 
 def test_settings_that_do_not_fit_are_refused_with_what_would(pairs: Path) -> None:

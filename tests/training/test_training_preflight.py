@@ -22,7 +22,7 @@ from multimodal.training.preflight import Fit, overfit
 
 Arguments = Callable[..., list[str]]
 
-TOPICS = "--data.text.init_args.name"
+TOPICS = "--data.target.init_args.name"
 DIM_TEXT = 4
 FEATURES = "--data.image.init_args.name"
 
@@ -30,8 +30,8 @@ FEATURES = "--data.image.init_args.name"
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ([TOPICS, "constant"], r"data\.text .*constant.* is the same for all 32 pairs: the target is constant"),
-        ([TOPICS, "zeros"], r"data\.text .*zeros.* is zero for all 32 pairs: no text has a word that its space knows"),
+        ([TOPICS, "constant"], r"data\.target .*constant.* is the same for all 32 pairs: the target is constant"),
+        ([TOPICS, "zeros"], r"data\.target .*zeros.* is zero for all 32 pairs: no text has a word that its space knows"),
         ([TOPICS, "nothing"], r"none of 32 pairs can be used: .*row of column nothing is not finite"),
         (
             [FEATURES, "constant", "--model.image_tower.init_args.dim_in", "4"],
@@ -41,8 +41,11 @@ FEATURES = "--data.image.init_args.name"
             ["--model.image_tower.init_args.dim_in", "7"],
             r"image_tower takes 7 numbers per pair, but data\.image .*features.* gives 6 numbers",
         ),
-        (["--model.image_tower.init_args.dim_out", "5"], r"image_tower gives 5 numbers, but the text side gives 4: data\.text .*topics"),
-        (["--data.text", "multimodal.data.Captions"], r"data\.text .*Captions.* gives strings"),
+        (
+            ["--model.image_tower.init_args.dim_out", "5"],
+            r"image_tower gives 5 numbers, but the target side gives 4: data\.target .*topics",
+        ),
+        (["--data.target", "multimodal.data.Captions"], r"data\.target .*Captions.* gives strings"),
         (
             ["--data.image", "multimodal.data.Pixels", "--data.image.init_args.size", "8"],
             r"takes 6 numbers per pair, but data\.image .*\(3, 8, 8\) per pair",
@@ -78,7 +81,11 @@ class OwnTower(nn.Module):
         return torch.tensor([[float(len(text) % (number + 2)) for number in range(DIM_TEXT)] for text in texts]) * self.weight
 
 
-HEAD = ["--model.text_side", "multimodal.towers.Head", *(f"--model.text_side.init_args.{dim}={DIM_TEXT}" for dim in ("dim_in", "dim_out"))]
+HEAD = [
+    "--model.target_side",
+    "multimodal.towers.Head",
+    *(f"--model.target_side.init_args.{dim}={DIM_TEXT}" for dim in ("dim_in", "dim_out")),
+]
 
 
 @pytest.mark.parametrize(
@@ -90,11 +97,11 @@ HEAD = ["--model.text_side", "multimodal.towers.Head", *(f"--model.text_side.ini
         ),
         ([FEATURES, "of_trunk"], r"columns/topics: was not made by a text space, so nothing could read queries"),
         (
-            [FEATURES, "of_trunk", TOPICS, "of_space", *HEAD, "--model.text_side.init_args.activation", "torch.nn.Sigmoid"],
-            r"its text side cannot be exported: this head has the activation Sigmoid",
+            [FEATURES, "of_trunk", TOPICS, "of_space", *HEAD, "--model.target_side.init_args.activation", "torch.nn.Sigmoid"],
+            r"its target side cannot be exported: this head has the activation Sigmoid",
         ),
         (
-            [FEATURES, "of_trunk", "--data.text", "multimodal.data.Captions", "--model.text_side", f"{__name__}.OwnTower"],
+            [FEATURES, "of_trunk", "--data.target", "multimodal.data.Captions", "--model.target_side", f"{__name__}.OwnTower"],
             r"has no `as_space`",
         ),
     ],
@@ -111,7 +118,7 @@ def test_what_export_would_refuse_is_refused_before_it_is_trained(
 
 def test_a_text_head_on_a_space_of_words_may_be_trained(arguments: Arguments, pairs: Path) -> None:
     write_columns_that_were_made(pairs)
-    hidden = [FEATURES, "of_trunk", TOPICS, "of_space", *HEAD, "--model.text_side.init_args.hidden", "3"]
+    hidden = [FEATURES, "of_trunk", TOPICS, "of_space", *HEAD, "--model.target_side.init_args.hidden", "3"]
     assert fit(arguments("run", *hidden, "--preflight.export", "true", "--preflight.max_steps", "0", "--trainer.max_epochs", "1"))
 
 

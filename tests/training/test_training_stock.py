@@ -36,7 +36,7 @@ trainer:
 CONTRASTIVE = [
     "--model.objective",
     "multimodal.objectives.Clip",
-    "--data.text.init_args.name",
+    "--data.target.init_args.name",
     "features",
     "--model.image_tower.init_args.dim_out",
     "6",

@@ -65,7 +65,7 @@ model:
         class_path: multimodal.towers.Trunk
         init_args: {{architecture: test_efficientnet, weights: multimodal.towers.NoWeights, frozen: false, size: 16}}
       head: {{class_path: multimodal.towers.Head, init_args: {{dim_in: 256, dim_out: 8}}}}
-  text_side:
+  target_side:
     class_path: multimodal.towers.TextTower
     init_args:
       encoder: {{class_path: multimodal.towers.FolderEncoder, init_args: {{path: {tiny_bert}}}}}
@@ -73,7 +73,7 @@ model:
   objective: {{class_path: multimodal.objectives.Clip}}
 data:
   image: {{class_path: multimodal.data.Pixels, init_args: {{size: 16}}}}
-  text: {{class_path: multimodal.data.Captions}}
+  target: {{class_path: multimodal.data.Captions}}
   batch_size: 16
   validation_share: 0.2
 preflight: {{max_steps: 0}}
@@ -198,7 +198,7 @@ def test_too_many_samples_that_are_no_pairs_stop_the_run(command: Callable[..., 
         ),
         (["--data.stream.num_pairs", "null"], "do not say how many pairs they have. Set data.stream.num_pairs"),
         (["--data.stream.buffer", "0"], "buffer=0 must be at least 1"),
-        (["--data.text", "multimodal.data.ColumnRows", "--data.text.name", "lda"], "cannot be used with streamed tars"),
+        (["--data.target", "multimodal.data.ColumnRows", "--data.target.name", "lda"], "cannot be used with streamed tars"),
         (["--data.train_share", "0.5"], "data.train_share needs an index"),
         (["--data.shards", "{tars}"], "has tars, but no index"),
         (["--data.shards.one", "{tars}/00000.tar"], "names tars, and the folder of a shard set is expected"),

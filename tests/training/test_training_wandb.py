@@ -31,12 +31,12 @@ NUM_TOPICS, NUM_QUERIES, K, WORDS = 5, 4, 6, 10
 TOPIC_RECIPE = f"""
 model:
   image_tower: {{class_path: multimodal.towers.Head, init_args: {{dim_in: 256, dim_out: {NUM_TOPICS}, standardise: true}}}}
-  text_side: {{class_path: torch.nn.Identity}}
+  target_side: {{class_path: torch.nn.Identity}}
   objective: {{class_path: multimodal.objectives.SoftCrossEntropy}}
   optimiser: {{lr: 1.0e-2, warmup_steps: 2}}
 data:
   image: {{class_path: multimodal.data.ColumnRows, init_args: {{name: trunk}}}}
-  text: {{class_path: multimodal.data.ColumnRows, init_args: {{name: lda}}}}
+  target: {{class_path: multimodal.data.ColumnRows, init_args: {{name: lda}}}}
   batch_size: 8
   validation_share: 0.4
 trainer:
