@@ -16,13 +16,15 @@ from multimodal.evaluate.charts import FAMILIES, training_chart
 from multimodal.evaluate.report import Curve
 from multimodal.pages import media_type, render
 from multimodal.pairs import Hit
-from multimodal.search.page import Card
+from multimodal.search.page import NUM_HUES, Card, Chip, hues_of
 from multimodal.serve.page import Asked
 
 HOSTILE = """</p></title><script>alert('x')</script> & "quoted" {{ 7 * 7 }} <img src=http://evil/x.png onerror=alert(1)>"""
-BAR = r'class="bar[^"]*" style="width: (\d+)%"'
+BAR = r'<rect width="(\d+)%"'
 FOLDER = files("multimodal.pages")
 TEMPLATES = sorted(file.name for file in FOLDER.iterdir() if file.name.endswith(".jinja"))
+SERVED = ("api.html.jinja", "login.html.jinja", "search.html.jinja")
+"""Pages with stylesheets and modules beside them; every other one is a single file."""
 STYLESHEET = (FOLDER / "pages.css").read_text("utf-8")
 
 
@@ -47,13 +49,15 @@ class Seen(HTMLParser):
 def hits_page(text: str, is_product: bool = False) -> str:
     why = {text: 0.5, f"{text} too": -0.25}
     cards = [Card(Hit(7, 0.25, text, text, why), None), Card(Hit(8, 0.2, text, text, why), f"thumbnails/{text}", f"?q={text}")]
-    return render("hits.html.jinja", title=text, notes=[text], is_product=is_product, cards=cards)
+    chips = [Chip(text, "2", "hue-0"), Chip(text, "", "hue-minus")]
+    return render("hits.html.jinja", title=text, notes=[text], is_product=is_product, cards=cards, chips=chips, hues=hues_of(chips))
 
 
 def search_page(text: str, error: str = "", is_product: bool = True) -> str:
     cards = [Card(Hit(7, 0.25, text, text, {text: 0.5, "b": -0.25}), f"thumbnails/{text}", f"?q={text}")]
     asked = Asked(text, text, text, text)
     given = {"title": text, "asked": asked, "num_pictures": 9, "columns": [text], "examples": [(text, text)], "notes": [text]}
+    given |= {"modules": ["main.js"], "chips": [Chip(text, "", "hue-0")], "hues": hues_of([])}
     return render("search.html.jinja", **given, is_product=is_product, found=not error, cards=cards, error=error)
 
 
@@ -91,18 +95,24 @@ def test_a_chart_is_markup_and_its_labels_are_escaped() -> None:
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_no_template_turns_escaping_off_or_asks_anything_of_a_network(name: str) -> None:
     text = (FOLDER / name).read_text("utf-8")
-    assert not re.search(r"\|\s*safe\b|autoescape|<script|<link|//", text)
+    assert not re.search(r"\|\s*safe\b|autoescape|//", text)
+    if name in SERVED:
+        assert all(address.startswith("web/") for address in re.findall(r'<(?:script|link)[^>]* (?:src|href)="([^"]*)"', text))
+        assert not re.search(r"<script(?![^>]* src=)|\sstyle=|\son[a-z]+=", text)  # what the page's Content-Security-Policy would not run
+    else:
+        assert not re.search(r"<script|<link", text)
 
 
 def test_a_name_that_a_template_is_not_given_is_an_error() -> None:
-    with pytest.raises(UndefinedError, match="notes"):
+    with pytest.raises(UndefinedError, match="chips"):
         render("hits.html.jinja", title="dog", is_product=False, cards=[])
 
 
 def test_a_page_shows_factors_of_a_product_and_signed_numbers_of_a_sum() -> None:
     factors = {"dog": 0.5, "without cat": 0.25}
     card = Card(Hit(7, 0.125, "a.png", "a dog", factors), None)
-    product, added = (render("hits.html.jinja", title="dog", notes=[], is_product=which, cards=[card]) for which in (True, False))
+    given = {"title": "dog", "notes": [], "cards": [card], "chips": [], "hues": hues_of([])}
+    product, added = (render("hits.html.jinja", is_product=which, **given) for which in (True, False))
     assert "how well they meet every term" in product and "by cosine" in added
     assert re.findall(r"<dd>(.*?)</dd>", product) == ["×0.500", "×0.250"] and re.findall(BAR, product) == ["50", "25"]
     assert re.findall(r"<dd>(.*?)</dd>", added) == ["+0.500", "+0.250"] and re.findall(BAR, added) == ["100", "50"]
@@ -116,9 +126,9 @@ def test_the_stylesheet_is_whole_in_a_page_and_fetches_nothing() -> None:
 
 @pytest.mark.parametrize("mode", ["light", "dark"])
 def test_words_in_colour_can_be_read_on_the_ground_and_on_cards(mode: str) -> None:
-    light, dark = re.split(r"@media \(prefers-color-scheme: dark\)", STYLESHEET)[:2]
-    colours = dict(re.findall(r"--([a-z]+): (#[0-9a-f]{3,6});", light if mode == "light" else dark))
-    for word in ("ink", "soft", "plus", "minus", "other", *FAMILIES):
+    pairs = re.findall(r"--([a-z0-9-]+): light-dark\((#[0-9a-f]{3,6}), (#[0-9a-f]{3,6})\);", STYLESHEET)
+    colours = {name: light if mode == "light" else dark for name, light, dark in pairs}
+    for word in ("ink", "soft", "plus", "minus", "other", *(f"hue-{number}" for number in range(NUM_HUES)), *FAMILIES):
         for behind in ("ground", "card"):
             assert contrast(colours[word], colours[behind]) > 4.5, (word, behind)
 

@@ -5,6 +5,7 @@
 
 - Every parameter is an option, `pairs_per_shard` being `--pairs-per-shard`; one without a default may also be given by position, in order.
 - A bool is a flag (`--json`, or `--json false`); a list takes one value or several (`--names a b`).
+- A bool or one of some words is a flag that may have a word after `=`: `--pictures`, `--pictures=sixel`.
 - `--config settings.yaml` gives any of them from a file, or from a shipped recipe of that name; an unknown key is an error.
 - The fields of a frozen dataclass are options of their own: `--split.seed 1`.
 - An object is made from its class's arguments: `--trunk.architecture resnet18 --trunk.weights multimodal.towers.NoWeights`.
@@ -90,7 +91,12 @@ class _Parameter:
 
     @property
     def is_flag(self) -> bool:
-        return self.type is bool
+        return self.type is bool or (bool in _choices(self.type) and bool(self.literals))
+
+    @property
+    def literals(self) -> list[Any]:
+        """The words that it may be."""
+        return [value for choice in _choices(self.type) if typing.get_origin(choice) is typing.Literal for value in choice.__args__]
 
     @property
     def is_list(self) -> bool:
@@ -115,9 +121,9 @@ class _Parameter:
 
     @property
     def placeholder(self) -> str:
-        literals = [value for choice in _choices(self.type) if typing.get_origin(choice) is typing.Literal for value in choice.__args__]
-        if literals:
-            return "|".join(map(str, literals))
+        if self.literals:
+            words = "|".join(map(str, self.literals))
+            return f"[={words}]" if self.is_flag else words
         return "" if self.is_flag else self.name.rpartition(".")[2].upper() + (" ..." if self.is_list else "")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from multimodal.boxes import write_output
 from multimodal.doors.printable import printable
@@ -30,6 +31,7 @@ def search_verb(
     paths: bool = False,
     null: bool = False,
     html: Path | None = None,
+    pictures: bool | Literal["kitty", "sixel", "blocks"] = False,
     export: str | Path | None = None,
     fusion: str | None = None,
     join: Sequence[str] = (),
@@ -74,6 +76,8 @@ def search_verb(
         paths: print the hits' files alone, one a line, from a store of a folder of pictures.
         null: end each with NUL in place of a new line, for xargs -0.
         html: also write the hits as pictures to this file, one self-contained page.
+        pictures: draw the hits' thumbnails in the terminal, above the table: as kitty's graphics or as sixels where it says that it
+            can, else as coloured half blocks. After =, the way that you want.
         export: the export that the store was made from, a folder or hf://user/name; image:<path> needs its image tower.
         fusion: how terms are combined: product (a picture has to meet every term), sum (of vectors), or a class of your own by its
             path. By default as the store keeps it.
@@ -84,6 +88,10 @@ def search_verb(
     """
     if sum((json, jsonl, paths)) > 1 or (null and not paths):
         raise InputError("give one of --json, --jsonl and --paths; --null is for --paths")
+    if pictures and (json or jsonl or paths):
+        raise InputError("--pictures is for people, and --json, --jsonl and --paths are for programs: give one of them")
+    if pictures and not sys.stdout.isatty():
+        raise InputError("--pictures draws in a terminal, and the output goes to a file or a program. See --html for a page with pictures")
     opened = Store(store, trust=trust, once=True)
     if paths and not opened.has_files:
         raise InputError(f"{store}: its pictures came from shards, and are no files of their own, so there are no paths. See --jsonl")
@@ -101,6 +109,8 @@ def search_verb(
     elif paths:
         _print_paths([hit.path for hit in found.hits if hit.path is not None], "\0" if null else "\n")
     else:
+        if pictures:
+            _draw(opened, found.hits, None if pictures is True else pictures)
         print(printable(_as_table(found.hits, why, "x" if found.is_product else "+")), end="")
     if html is not None:
         from multimodal.search.page import render  # imported here: the templates take a tenth of a second, and most queries want no page
@@ -108,6 +118,15 @@ def search_verb(
         with write_output(html) as file:
             file.write(render(query, found, opened.thumbnails([hit.id for hit in found.hits])).encode())
         print(f"wrote {html}", file=sys.stderr)
+
+
+def _draw(store: Store, hits: Sequence[Hit], way: Literal["kitty", "sixel", "blocks"] | None) -> None:
+    """The hits' thumbnails on the terminal, in the way that is wanted or else that it says it can."""
+    from multimodal.search.terminal import Tile, draw, screen_of, way_of  # imported here: Pillow takes as long as a query
+
+    thumbnails = store.thumbnails([hit.id for hit in hits])
+    tiles = [Tile(thumbnail, f"{hit.rank} {hit.text or hit.name}") for hit, thumbnail in zip(hits, thumbnails, strict=True)]
+    sys.stdout.write(draw(tiles, way or way_of(sys.stdin, sys.stdout), screen_of(sys.stdout)))
 
 
 def _print_paths(paths: Sequence[str], end: str) -> None:

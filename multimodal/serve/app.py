@@ -203,7 +203,7 @@ def _add_page(app: FastAPI, desk: Desk) -> None:
         def filled(opened: Store) -> bytes:
             found = find(desk, served, opened, asked, PAGE_HITS)
             there = [thumbnail is not None for thumbnail in opened.thumbnails([hit.id for hit in found.hits])]
-            return search_page(asked, len(opened), opened.columns, found, there).encode()
+            return search_page(asked, len(opened), opened.columns, found, there, version=opened.version).encode()
 
         if not q.strip():
             return HTMLResponse(await desk.read(served, empty))

@@ -1,4 +1,5 @@
-"""The search page: a search field, a line of help, and the hits as pictures that link to the next query. HTML and CSS, no script.
+"""The search page: its shell with the hits of its address in it, so that it paints at once, is shared by its address, and works without
+script. The modules in `web/` then take it over.
 
 search_page(Asked("cat + heart"), num_pictures=1376, columns=store.columns, found=found, has_thumbnail=[True, False])
 """
@@ -7,17 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.resources import files
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from multimodal.errors import InputError
 from multimodal.pages import render
-from multimodal.search.page import Card
+from multimodal.search.page import Card, chips_of, hues_of
 
 if TYPE_CHECKING:
     from multimodal.search.answer import Answer
 
-EXAMPLES = ("red heart", "woman + scientist without man", "between summer and winter in 5", '"traffic light" + car')
+EXAMPLES = (
+    "dog + beach",
+    "red car",
+    "child + water without dog",
+    "between summer and winter in 5",
+    "cat + heart",
+    "night + city",
+    "woman + scientist without man",
+    '"traffic light" + car',
+    "2*snow + person",
+    "red heart",
+)
+"""The page shows those for which a store has something."""
+LATER = ("columns.js", "early.js", "lasso.js", "map.js", "points.js")
+"""Modules that are fetched when they are first needed, and the script in the head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +82,24 @@ def search_page(
     found: Answer | None = None,
     has_thumbnail: Sequence[bool] = (),
     error: str = "",
+    version: str = "",
 ) -> str:
     """The whole page.
 
-    num_pictures, columns: of the store. has_thumbnail: one for each hit of found. error: why the query failed.
+    num_pictures, columns, version: of the store. has_thumbnail: one for each hit of found. error: why the query failed.
     Each picture links to a query of that picture plus this query, or plus its own step of a series.
     """
     hits = found.hits if found else []
-    of_store = f"?{urlencode({'store': asked.store})}" if asked.store else ""
+    same = {name: value for name, value in (("store", asked.store), ("v", version)) if value}  # as state.js writes it: fetched once
+    of_store = f"?{urlencode(same)}" if same else ""
     steps = [asked.query] * len(hits) if found is None or len(found.steps) == 1 else [str(step) for step in found.steps[: len(hits)]]
+    same = {name: value for name, value in (("store", asked.store), ("v", version)) if value}  # as state.js writes it: fetched once
+    of_store = f"?{urlencode(same)}" if same else ""
     cards = [
         Card(hit, f"thumbnails/{hit.id}{of_store}" if there else None, asked.address(_with_picture(hit.id, step)))
         for hit, step, there in zip(hits, steps, has_thumbnail, strict=True)
     ]
+    chips = chips_of(found) if found else []
     return render(
         "search.html.jinja",
         title=asked.query or "Search pictures in words",
@@ -85,12 +107,22 @@ def search_page(
         num_pictures=num_pictures,
         columns=columns,
         examples=[(example, asked.address(example)) for example in EXAMPLES],
+        modules=modules(),
         found=found is not None,
+        chips=chips,
+        hues=hues_of(chips),
         cards=cards,
         notes=found.notes.splitlines() if found else [],
         is_product=found is not None and found.is_product,
         error=error,
     )
+
+
+@cache
+def modules() -> list[str]:
+    """The modules that the page needs at once, so that a browser fetches them together and not one after the other."""
+    folder = files("multimodal.serve") / "web"
+    return sorted(file.name for file in folder.iterdir() if file.name.endswith(".js") and file.name not in LATER)
 
 
 def _with_picture(id: int, query: str) -> str:

@@ -1,0 +1,9 @@
+// Runs before the first paint: what the page looks like with script, and the colours that were chosen here before.
+"use strict";
+document.documentElement.classList.add("js");
+try {
+  const theme = localStorage.getItem("theme");
+  if (theme === "light" || theme === "dark") document.documentElement.dataset.theme = theme;
+} catch {
+  // a browser that keeps nothing shows the system's colours
+}
