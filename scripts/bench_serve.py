@@ -6,14 +6,16 @@
 
 Loads: queries of two words, each another one, so that none is answered from what another found; the same by one visitor; words of which
 some are frequent (Zipf), so that equal ones are answered once; the first beside 200 connections that say nothing; and thumbnails. Beside
-each: what text space and engine took by themselves in the same run, by the server's own histogram. A request is lost if its connection ends
-without a reply. Clients are one process, on the same cores as the server, and each checks the reply's hits.
+each: what text space and engine took by themselves in the same run, by the server's own histogram, and the server's processor time for each
+reply, both in milliseconds. A request is lost if its connection ends without a reply. Clients are one process, on the same cores as the
+server, and each checks the reply's hits.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import itertools
 import json
 import os
@@ -26,10 +28,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from statistics import median
 
 import numpy as np
+from PIL import Image
 
 from multimodal.search.segments import Segment
 from multimodal.search.store import Store
@@ -40,7 +44,6 @@ from multimodal.text.words import WordSpace
 DIM = 256
 NUM_WORDS = 20_000
 SEGMENT = 10_000
-THUMBNAIL = bytes.fromhex("ffd8ffe0") + bytes(4000)
 GROWN, STEP, EVERY_S = 10_000, 500, 1.0
 
 
@@ -69,7 +72,20 @@ def pictures(start: int, num: int) -> Segment:
     ids = np.arange(start, start + num)
     metadata = {"name": [f"IMG_{id}.jpg" for id in ids.tolist()], "text": [f"picture {id} of a street in summer" for id in ids.tolist()]}
     columns = {"camera": [("X100", "EOS R5", "Pixel 7")[id % 3] for id in ids.tolist()]}
-    return Segment(ids, rows, metadata | columns, [THUMBNAIL + id.to_bytes(4, "big") for id in ids.tolist()])
+    return Segment(ids, rows, metadata | columns, [thumbnail(id) for id in ids.tolist()])
+
+
+@cache
+def drawn() -> bytes:
+    """A JPEG of 128 x 96, 5 kB, as thumbnails of photographs have."""
+    file, low = io.BytesIO(), np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    Image.fromarray(low).resize((128, 96), Image.Resampling.BICUBIC).save(file, "jpeg", quality=85)
+    return file.getvalue()
+
+
+def thumbnail(id: int) -> bytes:
+    """The same for every picture, but for a comment."""
+    return drawn()[:2] + b"\xff\xfe\x00\x0a" + id.to_bytes(8, "big") + drawn()[2:]
 
 
 @contextmanager
@@ -165,29 +181,54 @@ async def engine_of(port: int) -> tuple[float, float]:
     return count, sum(float(values[name]) for name in series if "_sum" in name)
 
 
+def processes(pid: int) -> list[int]:
+    """A process and its children."""
+    return [pid, *(int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
+
+def processor_s(pid: int) -> float:
+    """The processor time of a server so far: unlike the clock, it says what a request costs also where others keep the cores busy."""
+    fields = [Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split() for one in processes(pid)]
+    return sum(int(ticks) for several in fields for ticks in several[11:13]) / os.sysconf("SC_CLK_TCK")
+
+
 def memory_mb(pid: int) -> float:
-    """Of a process and its children."""
-    pids = [pid, *(int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
-    lines = [line for one in pids for line in Path(f"/proc/{one}/status").read_text().splitlines() if line.startswith("RssAnon")]
+    """Of a server, without the files that it maps."""
+    lines = [line for one in processes(pid) for line in Path(f"/proc/{one}/status").read_text().splitlines() if line.startswith("RssAnon")]
     return sum(int(line.split()[1]) for line in lines) / 1024
 
 
-def printed(name: str, seen: Seen, seconds: float, before: tuple[float, float], after: tuple[float, float]) -> str:
+@dataclass(frozen=True)
+class State:
+    """engine: queries that were computed, and the seconds for them. processor_s, memory_mb: of the server."""
+
+    engine: tuple[float, float]
+    processor_s: float
+    memory_mb: float
+
+    @classmethod
+    async def now(cls, port: int, pid: int) -> State:
+        await asyncio.sleep(1.2)  # workers write their counters once a second
+        return cls(await engine_of(port), processor_s(pid), memory_mb(pid))
+
+
+def printed(name: str, seen: Seen, seconds: float, before: State, after: State) -> str:
     times = np.array(seen.seconds or [np.nan]) * 1000
-    num = after[0] - before[0]
-    own = 1000 * (after[1] - before[1]) / num if num else float("nan")
-    errors = sum(count for status, count in seen.statuses.items() if status >= 400)
+    num = after.engine[0] - before.engine[0]
+    own = 1000 * (after.engine[1] - before.engine[1]) / num if num else float("nan")
+    errors = {status: count for status, count in seen.statuses.items() if status >= 400}
     p50, p95, p99 = np.percentile(times, [50, 95, 99])
     num_replies = len(seen.seconds)
+    processor = 1000 * (after.processor_s - before.processor_s) / max(num_replies, 1)
     return (
         f"{name:<36} {num_replies / seconds:>8.0f} {p50:>8.1f} {p95:>8.1f} {p99:>8.1f} {own:>8.2f} {num:>8.0f} {num_replies:>8} "
-        f"{seen.lost:>5} {errors:>6} {seen.wrong:>6}"
+        f"{processor:>9.2f} {seen.lost:>5} {sum(errors.values()):>6} {seen.wrong:>6}  {before.memory_mb:.0f} -> {after.memory_mb:.0f} {errors or ''}"
     )
 
 
 HEADER = (
     f"{'load':<36} {'a second':>8} {'p50 ms':>8} {'p95 ms':>8} {'p99 ms':>8} {'engine':>8} {'computed':>8} {'replies':>8} "
-    f"{'lost':>5} {'errors':>6} {'wrong':>6}"
+    f"{'processor':>9} {'lost':>5} {'errors':>6} {'wrong':>6}  memory, MB"
 )
 
 
@@ -206,7 +247,7 @@ async def measure(port: int, pid: int, num_clients: int, seconds: float, num_pic
     def zipf() -> str:
         return f"/api/search?q={spelt(min(int(given.paretovariate(0.7)), NUM_WORDS) - 1)}"
 
-    def thumbnail() -> str:
+    def small() -> str:
         return f"/thumbnails/{given.randrange(num_pictures)}"
 
     await engine_of(port)
@@ -216,20 +257,19 @@ async def measure(port: int, pid: int, num_clients: int, seconds: float, num_pic
         ("1 client, distinct queries", 1, distinct, has_hits, 0),
         (f"{num_clients} clients, queries by Zipf", num_clients, zipf, has_hits, 0),
         (f"{num_clients} clients beside 200 idle ones", num_clients, distinct, has_hits, 200),
-        (f"{num_clients} clients, thumbnails", num_clients, thumbnail, lambda body: len(body) == len(THUMBNAIL) + 4, 0),
+        (f"{num_clients} clients, thumbnails", num_clients, small, lambda body: len(body) == len(drawn()) + 12, 0),
     ]
     for name, num, address_of, is_right, num_idle in loads:
         waiting = await idle(port, num_idle)
-        before, memory = await engine_of(port), memory_mb(pid)
+        before = await State.now(port, pid)
         lasting = seconds if num > 1 else min(seconds, 10)
         seen = await load(port, num, lasting, address_of, is_right)
-        await asyncio.sleep(1.2)  # workers write their counters once a second
-        print(printed(name, seen, lasting, before, await engine_of(port)), f" memory {memory:.0f} -> {memory_mb(pid):.0f} MB", flush=True)
+        print(printed(name, seen, lasting, before, await State.now(port, pid)), flush=True)
         for client in waiting:
             client.close()
 
 
-async def grow(port: int, store: Path, num_clients: int, first: int) -> None:
+async def grow(port: int, pid: int, store: Path, num_clients: int, first: int) -> None:
     """Steps of new pictures while clients search: what the clients saw, and how long each step took to be found."""
     numbers, given = itertools.count(), random.Random(1)
     found_s: list[float] = []
@@ -252,11 +292,11 @@ async def grow(port: int, store: Path, num_clients: int, first: int) -> None:
 
     adding = asyncio.create_task(add())
     seconds = GROWN / STEP * (EVERY_S + 1)
-    before = await engine_of(port)
+    before = await State.now(port, pid)
     seen = await load(port, num_clients, seconds, query, has_hits)
     await adding
     print(HEADER)
-    print(printed(f"{num_clients} clients while it grows", seen, seconds, before, await engine_of(port)))
+    print(printed(f"{num_clients} clients while it grows", seen, seconds, before, await State.now(port, pid)))
     print(f"{GROWN:,} pictures added in {len(found_s)} steps; statuses {dict(seen.statuses)}")
     print(f"from commit to found: median {median(found_s):.2f} s, most {max(found_s):.2f} s")
 
@@ -280,7 +320,7 @@ def main() -> None:
     print(f"{given.num:,} pictures of {DIM} dimensions, {given.workers} worker(s), {os.cpu_count()} cores shared with the clients")
     with served(store, given.workers) as (port, pid):
         if given.growing:
-            asyncio.run(grow(port, store, given.clients, given.num))
+            asyncio.run(grow(port, pid, store, given.clients, given.num))
         else:
             asyncio.run(measure(port, pid, given.clients, given.seconds, given.num))
 

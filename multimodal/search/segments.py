@@ -8,8 +8,10 @@ any, `thumbnails.parquet` (id, image). A segment named in a store's manifest is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import pyarrow.parquet as pq
 from multimodal.boxes import atomic_write, box_file, fingerprint_file, fingerprint_json, reading
 from multimodal.boxes.arrays import read_array, write_array
 from multimodal.errors import InputError
+from multimodal.search.row_groups import RowGroups
 
 REQUIRED_COLUMNS = ("name", "text")
 METADATA_GROUP = 1024  # rows in a Parquet row group: as many are read for one hit
@@ -97,24 +100,35 @@ def fingerprint_segment(folder: Path) -> str:
 
 
 class SegmentReader:
-    """A segment on disk. Opening reads only the ids; every other call maps the file it needs and releases it, so thousands are cheap."""
+    """A segment on disk. Opening reads only the ids; every other call maps the file it needs and releases it, so thousands are cheap.
+
+    What was read of a few rows is kept for a while, see `multimodal.search.row_groups`.
+    """
 
     def __init__(self, folder: Path, num_rows: int, dim: int) -> None:
         """num_rows, dim: n and d, from the store's manifest. InputError if the ids are damaged."""
         self.folder = folder
         self.number = int(folder.name)
         self.dim = dim
+        self._paths: dict[str, Path] = {}
+        self._metadata = RowGroups(partial(self._file, "metadata.parquet"), num_rows)
+        self._thumbnails = RowGroups(partial(self._file, "thumbnails.parquet"), num_rows)
+        self._mapped: Callable[[], np.ndarray | None] = lambda: None
         path = box_file(folder, "ids.npy")
         with reading(path):
             self.ids: np.ndarray = read_array(path)
             _check_array(self.ids, (num_rows,), np.int64)
 
     def rows(self) -> np.ndarray:
-        """(n, d) float16, memory-mapped."""
+        """(n, d) float16, memory-mapped. While somebody has them, as an engine does, others get the same ones."""
+        mapped = self._mapped()
+        if mapped is not None:
+            return mapped
         path = self._file("rows.npy")
         with reading(path):
             rows = read_array(path, mapped=True)
             _check_array(rows, (len(self.ids), self.dim), np.float16)
+        self._mapped = weakref.ref(rows)
         return rows
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
@@ -134,7 +148,11 @@ class SegmentReader:
 
     def metadata(self, columns: Sequence[str] | None = None, positions: np.ndarray | None = None) -> dict[str, list[Any]]:
         """Column -> values at the positions (None for all); a column that this segment does not have is all None."""
-        return _read_table(self._file("metadata.parquet"), columns, positions, len(self.ids))
+        if positions is None:
+            return _read_whole(self._file("metadata.parquet"), columns, len(self.ids))
+        values = self._metadata.values(columns, positions)
+        with reading(self.folder / "metadata.parquet"):
+            return _checked(values)
 
     def arrow_column(self, name: str) -> pa.ChunkedArray:
         """One column (n,) as Arrow has it; of nulls if this segment does not have it."""
@@ -155,12 +173,14 @@ class SegmentReader:
         path = self._file("thumbnails.parquet")
         if not path.is_file():
             return [None] * len(positions)
-        return _read_table(path, ["image"], positions, len(self.ids))["image"]
+        return self._thumbnails.values(["image"], positions)["image"]
 
     def _file(self, name: str) -> Path:
         if not self.folder.is_dir():
             raise InputError(f"{self.folder}: the store changed twice since it was opened, and this segment is gone. Open it again")
-        return box_file(self.folder, name)
+        if name not in self._paths:  # to follow all links again takes as long as to read a few rows
+            self._paths[name] = box_file(self.folder, name)
+        return self._paths[name]
 
 
 def _check_array(array: np.ndarray, shape: tuple[int, ...], dtype: type) -> None:
@@ -198,25 +218,15 @@ def _write_table(path: Path, table: pa.Table, group: int, settings: Mapping[str,
         pq.write_table(table, file, row_group_size=group, **settings)
 
 
-def _read_table(path: Path, columns: Sequence[str] | None, positions: np.ndarray | None, num_rows: int) -> dict[str, list[Any]]:
-    """Values by column. With positions, only the row groups that contain them are read. InputError if the file is damaged."""
+def _read_whole(path: Path, columns: Sequence[str] | None, num_rows: int) -> dict[str, list[Any]]:
+    """Values by column. InputError if the file is damaged."""
     with reading(path), pq.ParquetFile(path, memory_map=True) as file:
         if file.metadata.num_rows != num_rows:
             raise ValueError(f"holds {file.metadata.num_rows} rows; expected {num_rows}")
         names = list(file.schema_arrow.names if columns is None else columns)
         present = [name for name in names if name in file.schema_arrow.names]
-        if positions is None:
-            table = file.read(columns=present)
-            return _checked({name: table.column(name).to_pylist() if name in present else [None] * num_rows for name in names})
-        sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
-        stops = np.cumsum([0, *sizes])
-        groups = np.searchsorted(stops, positions, side="right") - 1
-        read, inverse = np.unique(groups, return_inverse=True)
-        table = file.read_row_groups(read.tolist(), columns=present)
-        before = np.cumsum([0, *(sizes[group] for group in read)])  # rows in the groups read before each
-        at = (before[inverse] + positions - stops[groups]).tolist()
-        # by scalar, not Table.take: that imports pyarrow.compute, 40 ms of a cold search for ten values
-        return _checked({name: [table.column(name)[index].as_py() if name in present else None for index in at] for name in names})
+        table = file.read(columns=present)
+        return _checked({name: table.column(name).to_pylist() if name in present else [None] * num_rows for name in names})
 
 
 def _checked(values: dict[str, list[Any]]) -> dict[str, list[Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from fastapi import FastAPI, Path, Query, Request, Response
 
 from multimodal.doors.printable import json_text
 from multimodal.errors import InputError
+from multimodal.pictures.decode import BadPicture, claimed_size, plain_jpeg_size
 from multimodal.search.algebra import is_id
 from multimodal.search.answer import Answer
 from multimodal.search.choosing import BY_SCORE
@@ -229,7 +231,7 @@ def find(desk: Desk, served: Served, store: Store, asked: Asked, k: int, offset:
     reached = k + offset
     if reached > schemas.MAX_REACHED:
         raise InputError(f"offset + k = {reached:,}; this server goes to {schemas.MAX_REACHED:,}. Make the query narrower, or filter it")
-    images, joined = _images(desk, served, asked.query), _joined(desk, served, asked.query)
+    images, joined = images_of(desk, served, asked.query), joined_of(desk, served, asked.query)
     return answer(
         store,
         asked.query,
@@ -250,13 +252,32 @@ def found_json(desk: Desk, served: Served, store: Store, asked: Asked, k: int, o
     begun = time.perf_counter()
     found = find(desk, served, store, asked, k, offset)
     values = as_values(asked.query, found)
-    sizes = store.records([hit.id for hit in found.hits], ("width", "height"))
-    pictured = store.may_have_thumbnails([hit.id for hit in found.hits])
-    for hit, size, is_pictured in zip(values["hits"], sizes, pictured, strict=True):
-        hit |= {"has_thumbnail": is_pictured, **{name: _whole(size[name]) for name in ("width", "height")}}
+    for hit, facts in zip(values["hits"], sizes_of(store, [hit.id for hit in found.hits]), strict=True):
+        hit |= facts
     values |= {"store": served.name, **generation_of(store), "num_found": found.num_found}
     values["time_ms"] = round(1000 * (time.perf_counter() - begun), 2)
     return json_text(values).encode()
+
+
+def sizes_of(store: Store, ids: Sequence[int]) -> list[dict[str, Any]]:
+    """has_thumbnail, width and height of pictures: of the picture if the store has such columns, else of its thumbnail, which has the same
+    proportions; None where neither is known."""
+    if {"width", "height"} <= set(store.columns):
+        pictured, records = store.may_have_thumbnails(ids), store.records(ids, ("width", "height"))
+        sizes = [(_whole(record["width"]), _whole(record["height"])) for record in records]
+    else:
+        thumbnails = store.thumbnails(ids)  # which the page asks for next, and are at hand then
+        pictured, sizes = [one is not None for one in thumbnails], [_size(one) for one in thumbnails]
+    return [{"has_thumbnail": there, "width": width, "height": height} for there, (width, height) in zip(pictured, sizes, strict=True)]
+
+
+def _size(thumbnail: bytes | None) -> tuple[int | None, int | None]:
+    if thumbnail is None:
+        return None, None
+    try:
+        return plain_jpeg_size(thumbnail) or claimed_size(thumbnail)
+    except BadPicture:
+        return None, None
 
 
 def facts_json(served: Served, store: Store) -> bytes:
@@ -304,7 +325,7 @@ def terms_values(typed: Typed, near: list[Near]) -> dict[str, Any]:
 def picture_values(store: Store, id: int, near: list[Near]) -> dict[str, Any]:
     """See `schemas.PictureFacts`."""
     [record] = store.records([id], store.columns)
-    [is_pictured] = store.may_have_thumbnails([id])
+    [size] = sizes_of(store, [id])
     path = str(store.file_of(record["folder"], record["path"])) if store.has_files else None
     shown = {name: _scalar(value) for name, value in record.items() if value is not None and name not in ("name", "text")}
     topics = []
@@ -325,9 +346,7 @@ def picture_values(store: Store, id: int, near: list[Near]) -> dict[str, Any]:
         "words": [{"text": one.word, "score": round(one.nearness, 3)} for one in near],
         "topics": topics,
         "has_file": has_originals(store),
-        "has_thumbnail": is_pictured,
-        "width": _whole(record.get("width")),
-        "height": _whole(record.get("height")),
+        **size,
     }
 
 
@@ -394,7 +413,7 @@ async def body_of(request: Request, max_bytes: int) -> bytes:
     return b"".join(parts)
 
 
-def _images(desk: Desk, served: Served, query: str) -> dict[str, np.ndarray]:
+def images_of(desk: Desk, served: Served, query: str) -> dict[str, np.ndarray]:
     """The vectors of the query's uploaded pictures. InputError for a picture that is neither uploaded nor an id."""
     found, uploaded = {}, desk.uploaded(served)
     for term in _every_term(query):
@@ -409,7 +428,7 @@ def _images(desk: Desk, served: Served, query: str) -> dict[str, np.ndarray]:
     return found
 
 
-def _joined(desk: Desk, served: Served, query: str) -> dict[str, Store]:
+def joined_of(desk: Desk, served: Served, query: str) -> dict[str, Store]:
     """The other stores that are served, if the query may be about them."""
     wanted = any(term.export or term.kind == "topic" for term in _every_term(query))
     return desk.stores.others(served) if wanted else {}
