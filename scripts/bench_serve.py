@@ -218,11 +218,11 @@ def printed(name: str, seen: Seen, seconds: float, before: State, after: State) 
     own = 1000 * (after.engine[1] - before.engine[1]) / num if num else float("nan")
     errors = {status: count for status, count in seen.statuses.items() if status >= 400}
     p50, p95, p99 = np.percentile(times, [50, 95, 99])
-    num_replies = len(seen.seconds)
+    num_replies, memory = len(seen.seconds), f"{before.memory_mb:.0f} -> {after.memory_mb:.0f}"
     processor = 1000 * (after.processor_s - before.processor_s) / max(num_replies, 1)
     return (
         f"{name:<36} {num_replies / seconds:>8.0f} {p50:>8.1f} {p95:>8.1f} {p99:>8.1f} {own:>8.2f} {num:>8.0f} {num_replies:>8} "
-        f"{processor:>9.2f} {seen.lost:>5} {sum(errors.values()):>6} {seen.wrong:>6}  {before.memory_mb:.0f} -> {after.memory_mb:.0f} {errors or ''}"
+        f"{processor:>9.2f} {seen.lost:>5} {sum(errors.values()):>6} {seen.wrong:>6}  {memory} {errors or ''}"
     )
 
 
