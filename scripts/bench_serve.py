@@ -59,6 +59,7 @@ def make(path: Path, num: int) -> None:
     with StoreWriter(path / "store") as writer:
         for start in range(0, num, SEGMENT):
             writer.append(pictures(start, min(SEGMENT, num - start)))
+        writer.calibrate()  # as index does
 
 
 def spelt(number: int) -> str:

@@ -26,8 +26,10 @@ from multimodal.search.pausing import pausing
 
 T = TypeVar("T")
 
-LEAST_TURN_S = 0.02
-"""A query goes on for at least so long before another gets its turn."""
+LEAST_TURN_S = 0.1
+"""A query goes on for at least so long before another gets its turn: most are done by then."""
+PATIENCE = 4.0
+"""A query that has had the turn for a second lets those go first that come within so many seconds of it, and no later ones."""
 MAX_RETRY_S = 30
 
 
@@ -56,7 +58,9 @@ class TooLong(Refused):
 
 
 class Turns:
-    """One thread at a time; of those that wait, the one that has used the least time so far is next."""
+    """One thread at a time. Next is the one that came first, where a query that has had the turn counts as one that came later, by PATIENCE
+    times as long: so a new query goes before a long one, and however many new ones come, the long one goes on too.
+    """
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -74,13 +78,13 @@ class Turns:
         finally:
             turn.end()
 
-    def take(self, used_s: float, timeout_s: float) -> bool:
-        """Wait for the turn; False if it did not come in time."""
+    def take(self, rank: float, timeout_s: float) -> bool:
+        """Wait for the turn, behind those with a lower rank; False if it did not come in time."""
         with self._lock:
             if not self._is_taken:
                 self._is_taken = True
                 return True
-            mine = (used_s, next(self._number), Event())
+            mine = (rank, next(self._number), Event())
             heapq.heappush(self._waiting, mine)
         if mine[2].wait(max(timeout_s, 0)):
             return True
@@ -99,10 +103,10 @@ class Turns:
             else:
                 self._is_taken = False
 
-    def is_wanted(self, used_s: float) -> bool:
-        """Whether somebody waits who has used less."""
+    def is_wanted(self, rank: float) -> bool:
+        """Whether somebody waits with a lower rank."""
         with self._lock:
-            return bool(self._waiting) and self._waiting[0][0] < used_s
+            return bool(self._waiting) and self._waiting[0][0] < rank
 
 
 class _Turn:
@@ -110,6 +114,7 @@ class _Turn:
 
     def __init__(self, turns: Turns, deadline: float, limit_s: float) -> None:
         self._turns, self._deadline, self._limit_s = turns, deadline, limit_s
+        self._came = time.monotonic()
         self._before_s = self._since = 0.0
         self._is_ours = False
 
@@ -117,8 +122,12 @@ class _Turn:
     def used_s(self) -> float:
         return self._before_s + (time.monotonic() - self._since if self._is_ours else 0.0)
 
+    @property
+    def rank(self) -> float:
+        return self._came + PATIENCE * self.used_s
+
     def begin(self) -> None:
-        if not self._turns.take(self._before_s, self._deadline - time.monotonic()):
+        if not self._turns.take(self.rank, self._deadline - time.monotonic()):
             raise TooLong(self._limit_s)
         self._is_ours, self._since = True, time.monotonic()
 
@@ -132,7 +141,7 @@ class _Turn:
         now = time.monotonic()
         if now > self._deadline:
             raise TooLong(self._limit_s)
-        if now - self._since > LEAST_TURN_S and self._turns.is_wanted(self.used_s):
+        if now - self._since > LEAST_TURN_S and self._turns.is_wanted(self.rank):
             self.end()
             self.begin()
 

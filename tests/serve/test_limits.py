@@ -142,3 +142,27 @@ def test_a_server_that_is_busy_says_so(photo_store) -> None:
         assert client.get("/api/search", params={"q": "dog"}).status_code == 200
         lines = client.get("/metrics").text.splitlines()
         assert "multimodal_refused_total 2" in lines and "multimodal_too_long_total 1" in lines
+
+
+def test_a_long_query_ends_however_many_short_ones_come() -> None:
+    """Short ones come without end, each as soon as the one before is answered; the long one still gets its turns."""
+    turns, is_done = Turns(), threading.Event()
+    left = iter(range(3))
+
+    def long() -> None:
+        for _ in left:
+            time.sleep(1.1 * LEAST_TURN_S)
+            may_pause()
+        is_done.set()
+
+    def short() -> None:
+        while not is_done.is_set():
+            turns.run(lambda: time.sleep(0.001), time.monotonic() + LONG_S, LONG_S)
+
+    threads = [threading.Thread(target=short) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    turns.run(long, time.monotonic() + LONG_S, LONG_S)
+    for thread in threads:
+        thread.join()
+    assert is_done.is_set()
