@@ -20,7 +20,7 @@ export function chips(state) {
     list = el("ul", { class: "chips", "aria-label": "Terms of the query" });
     const { parts } = state;
     if (state.series) {
-      list.append(el("li", { class: "chip series" }, el("b", {}, `a series of ${state.series}`), el("span", { class: "kind" }, "from one query to the other; edit it as text")));
+      list.append(el("li", { class: "chip series" }, el("b", {}, `a series of ${state.series}`), el("span", { class: "kind" }, "from one query to the other, edited as text")));
     } else {
       list.append(...parts.map((part, index) => chip(part, index)));
     }

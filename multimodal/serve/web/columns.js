@@ -69,7 +69,7 @@ export class Columns {
     const fusion = el(
       "select",
       { "aria-label": `How column ${at + 1} combines terms`, on: { change: () => change({ fusion: fusion.value }) } },
-      (record?.fusions ?? []).map(({ name, title }) => el("option", { value: name, selected: name === one.fusion }, title || name)),
+      (record?.fusions ?? []).map(({ name, title }) => el("option", { value: name, selected: name === one.fusion }, name ? title : "the store's way")),
     );
     const remove = shown.length > 1 ? iconButton("close", `Remove column ${at + 1}`, () => this.write(shown.filter((_, place) => place !== at))) : null;
     return el("div", { class: "column-top" }, store, fusion, remove);
@@ -103,7 +103,7 @@ export class Columns {
       this.state.ask({ store: one.store, fusion: one.fusion, view: "columns" }, { push: false });
       this.state.open(hit.id);
     };
-    const link = el("button", { type: "button", class: "picture-button", title: words, "aria-label": `${hit.rank}: ${words}`, on: { click: open } }, small(hit.has_thumbnail && this.state.thumbnail(hit.id, one.store), words, { loading: "lazy" }));
+    const link = el("button", { type: "button", class: "picture-button", title: words, "aria-label": `${hit.rank}: ${words}`, on: { click: open } }, small(this.state.small(hit, one.store), words, { loading: "lazy" }));
     const glow = (isOn) => () => {
       for (const other of this.box.querySelectorAll("li")) other.classList.toggle("same", isOn && other.dataset.name === hit.name);
     };

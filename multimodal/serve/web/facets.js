@@ -45,11 +45,11 @@ export class Facets {
     return !this.box.hidden;
   }
 
-  toggle(isOpen = !this.isOpen) {
+  toggle(isOpen = !this.isOpen, isFocused = true) {
     this.box.hidden = !isOpen;
     document.body.classList.toggle("filtering", isOpen);
     this.follow();
-    if (isOpen) this.field.focus({ preventScroll: true });
+    if (isOpen && isFocused) this.field.focus({ preventScroll: true });
     this.state.tell("filters");
   }
 

@@ -27,6 +27,7 @@ export class Grid {
     this.shapes = new Map(); // id -> width over height, learned
 
     state.addEventListener("answer", ({ detail }) => this.fill(detail.isNew));
+    state.addEventListener("error", () => this.list?.classList.toggle("stale", state.isStale));
     state.addEventListener("busy", () => this.list?.setAttribute("aria-busy", String(state.busy)));
     state.addEventListener("parts", () => this.redraw());
     state.addEventListener("judged", () => this.redraw());
@@ -166,7 +167,7 @@ export class Grid {
     const link = el(
       "a",
       { class: "open", href: `?q=image:${hit.id}#picture=${hit.id}`, tabindex: -1, draggable: "true" },
-      small(hit.has_thumbnail && this.state.thumbnail(hit.id), hit.text || hit.name, { decoding: "async", draggable: "false" }),
+      small(this.state.small(hit), hit.text || hit.name, { decoding: "async", draggable: "false" }),
       el("span", { class: "caption" }),
     );
     link.addEventListener("dragstart", (event) => {
@@ -247,6 +248,6 @@ function strip(hit, state) {
 }
 
 function stickyHeight() {
-  const top = document.querySelector(".bar");
+  const top = document.querySelector(".topbar");
   return getComputedStyle(top).position === "sticky" ? top.offsetHeight : 0;
 }

@@ -39,7 +39,7 @@ try {
 } catch (error) {
   toast(error.message);
 }
-if (state.asked.where) facets.toggle(innerWidth > 1000);
+if (state.asked.where && innerWidth > 1000) facets.toggle(true, false);
 document.documentElement.dataset.ready = "true";
 
 /** One of the views; those that are seldom needed are loaded when they are first shown. */
@@ -47,7 +47,7 @@ async function view() {
   const { view } = state.asked;
   const page = document.body.classList;
   for (const name of ["columns", "map"]) {
-    document.getElementById(name).hidden = view !== name;
+    document.getElementById(name).hidden = view !== name || (name === "columns" && !state.asked.q.trim());
     page.toggle(`view-${name}`, view === name);
   }
   document.getElementById("hits").hidden = view === "columns" || view === "map";

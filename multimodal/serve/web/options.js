@@ -68,7 +68,7 @@ export function options(state, grid, facets) {
       ...columns.flatMap(({ name, kind }) => [el("option", { value: name }, `${name}, ${dated(kind, 0)}`), el("option", { value: `-${name}` }, `${name}, ${dated(kind, 1)}`)]),
     );
     const ways = state.store?.fusions ?? [];
-    fusion.replaceChildren(...ways.map(({ name, title }) => el("option", { value: name }, title || name)));
+    fusion.replaceChildren(...ways.map(({ name, title }) => el("option", { value: name }, name ? title : "the store's way")));
     fusion.parentElement.hidden = ways.length < 2;
     store.replaceChildren(...state.stores.map(({ name, num_pictures }) => el("option", { value: name }, `${name} (${count.format(num_pictures)})`)));
     store.parentElement.hidden = state.stores.length < 2;

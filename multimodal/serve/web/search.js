@@ -9,6 +9,9 @@ const NEXT = 120;
 const MOST = 10_000;
 const ORDERED = 1000; // an order is one of the best so many: they come together
 
+/** Nothing of the query is known here, which its chips say with what to do. */
+class Unknown extends Error {}
+
 export class Search {
   constructor(state) {
     this.state = state;
@@ -28,7 +31,7 @@ export class Search {
     this.asking?.abort();
     if (!state.asked.q.trim()) {
       this.asking = this.understood = null;
-      Object.assign(state, { answer: null, hits: [], error: null, busy: false, parts: [], series: null, suggestions: [] });
+      Object.assign(state, { answer: null, hits: [], error: null, isUnknown: false, isStale: false, busy: false, parts: [], series: null, suggestions: [] });
       state.tell("parts");
       state.tell("error");
       return state.tell("answer", { isNew: true });
@@ -53,17 +56,19 @@ export class Search {
     state.tell("busy");
     try {
       await work(asking.signal);
-      state.error = null;
+      Object.assign(state, { error: null, isUnknown: false, isStale: false });
     } catch (error) {
       if (error.name === "AbortError" || this.asking !== asking) return;
-      state.error = error;
+      state.isUnknown = error instanceof Unknown;
+      state.error = state.isUnknown ? null : error;
+      state.isStale = true;
       if (isNew) this.asked = null;
     }
     if (this.asking !== asking) return;
     this.asking = null;
     state.busy = false;
     state.tell("error");
-    if (!state.error) state.tell("answer", { isNew });
+    if (!state.isStale) state.tell("answer", { isNew });
     state.tell("busy");
   }
 
@@ -82,6 +87,7 @@ export class Search {
     Object.assign(state, { parts, series: isSeries(q) ? q.match(/\d+(?=\s*$)/u)[0] : null, suggestions: told.suggestions });
     state.tell("parts");
     if (told.error) throw new Refused(told.error, 400, told.position);
+    if (parts.length && parts.every((part) => !part.known)) throw new Unknown();
   }
 
   async load(offset, k, signal) {

@@ -13,16 +13,17 @@ export function start(state) {
   const main = document.querySelector("main");
   const box = el("section", { id: "welcome", "aria-label": "Queries to try" });
   const empty = el("section", { id: "empty", role: "status" });
-  document.getElementById("start")?.remove();
   main.insertBefore(box, document.getElementById("columns"));
   main.insertBefore(empty, box);
   let drawn = null;
 
   async function examples() {
+    if (state.asked.q.trim()) document.getElementById("start")?.remove();
     box.hidden = Boolean(state.asked.q.trim()) || state.asked.view === "map";
     if (box.hidden || !state.store || drawn === state.store.name) return;
     const { name, num_pictures, family } = state.store;
     drawn = name;
+    document.getElementById("start")?.remove();
     const cards = state.store.examples.map((query) => el("a", { class: "example", href: `?${new URLSearchParams({ q: query })}`, data: { query } }, el("span", { class: "example-pictures" }, Array.from({ length: NUM }, () => el("span", { class: "waiting" }))), el("code", {}, query)));
     box.replaceChildren(
       el("h1", {}, `${num_pictures.toLocaleString("en")} pictures, in words`),
@@ -42,7 +43,7 @@ export function start(state) {
           card.remove();
           continue;
         }
-        card.firstChild.replaceChildren(...hits.slice(0, NUM).map((hit) => small(hit.has_thumbnail && state.thumbnail(hit.id), hit.text || hit.name)));
+        card.firstChild.replaceChildren(...hits.slice(0, NUM).map((hit) => small(state.small(hit), hit.text || hit.name)));
         shown++;
       } catch (error) {
         card.firstChild.replaceChildren(el("span", { class: "soft" }, error.message));
@@ -59,6 +60,10 @@ export function start(state) {
 
   function nothing() {
     const { asked, answer, hits } = state;
+    if (state.isUnknown && !hits.length) {
+      empty.hidden = false;
+      return empty.replaceChildren(el("h2", {}, "Nothing of this is known here"), el("p", { class: "soft" }, "The words above have near spellings, where there are any. Other words, or a picture, may do better."));
+    }
     const isEmpty = Boolean(asked.q.trim()) && answer !== null && !hits.length && !state.error && asked.view !== "columns";
     empty.hidden = !isEmpty;
     if (!isEmpty) return empty.replaceChildren();

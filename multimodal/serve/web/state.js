@@ -24,6 +24,8 @@ class State extends EventTarget {
     this.answer = null;
     this.hits = [];
     this.error = null;
+    this.isUnknown = false; // whether the store knows nothing of the query
+    this.isStale = false; // whether the hits are those of an earlier query, since this one cannot be searched
     this.busy = false;
     this.selected = new Set();
     this.judged = new Map();
@@ -85,6 +87,13 @@ class State extends EventTarget {
 
   thumbnail(id, store = this.asked.store) {
     return address(`thumbnails/${id}`, { store, v: store === this.asked.store ? this.version : "" });
+  }
+
+  /** The address of a hit's small picture: the file itself where a store keeps no thumbnails, null where there is neither. */
+  small(hit, store = this.asked.store) {
+    if (hit.has_thumbnail) return this.thumbnail(hit.id, store);
+    const record = this.stores.find(({ name }) => name === store) ?? this.store;
+    return record?.has_files ? address(`image/${hit.id}`, { store }) : null;
   }
 
   /** What every question to the server about pictures has in common. */

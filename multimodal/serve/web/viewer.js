@@ -6,6 +6,7 @@ import { bar, count, el, icon, iconButton, small } from "./dom.js";
 import { extended, quoted } from "./query.js";
 import { column, value as written, withClause } from "./where.js";
 
+const ENLARGED = 2; // times its own pixels, at most, before anybody enlarges it
 const MOST = 8; // times the size that fits
 
 export class Viewer {
@@ -85,6 +86,8 @@ export class Viewer {
         if (!image.isConnected) return;
         image.src = file.src;
         image.classList.remove("thumb");
+        image.style.maxWidth = `${ENLARGED * file.naturalWidth}px`;
+        image.style.maxHeight = `${ENLARGED * file.naturalHeight}px`;
       },
       () => {}, // gone or not a picture any more: the thumbnail stays
     );
