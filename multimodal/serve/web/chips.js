@@ -110,7 +110,7 @@ export function chips(state) {
   function slider(part, index) {
     const most = Math.max(MOST, part.weight);
     const shown = el("output", { class: "weight" }, `× ${Number(part.weight.toFixed(2))}`);
-    const range = el("input", { type: "range", min: 0.1, max: most, step: 0.1, value: part.weight, "aria-label": `Weight of ${part.label}`, list: "weights" });
+    const range = el("input", { type: "range", min: 0.1, max: most, step: 0.1, value: part.weight, "aria-label": `Weight of ${part.label}` });
     range.addEventListener("input", () => {
       sliding = range;
       const weight = Number(range.value);

@@ -1,6 +1,7 @@
 // The hits as an endless contact sheet: only what is on the screen, and a little around it, is in the document. A picture that stays between two
 // answers keeps its element and glides to its new place.
 
+import { address } from "./api.js";
 import { el, small, svg } from "./dom.js";
 import { aspectOf, layout, step, visible } from "./layout.js";
 
@@ -19,6 +20,7 @@ export class Grid {
     this.box = document.getElementById("hits");
     this.list = null;
     this.tiles = new Map(); // id -> element
+    this.hitOf = new WeakMap(); // element -> hit
     this.plan = { rows: [], boxes: [], height: 0 };
     this.at = 0; // the tile that Tab reaches
     this.frame = 0;
@@ -47,14 +49,17 @@ export class Grid {
 
   /** A store's thumbnails are as large as each other; and the shape of a picture whose size no column has is known once it is here. */
   learn(image) {
-    const id = Number(image.closest(".tile")?.dataset.id);
+    const tile = image.closest(".tile");
+    const hit = this.hitOf.get(tile);
+    if (!hit) return;
     const longest = Math.max(image.naturalWidth, image.naturalHeight);
-    if (longest > this.thumbnailPx) {
+    const isLarger = hit.has_thumbnail && longest > this.thumbnailPx;
+    if (isLarger) {
       this.thumbnailPx = longest;
       localStorage.setItem(`thumbnail ${this.state.asked.store}`, longest);
     }
-    const aspect = image.naturalWidth / image.naturalHeight;
-    if (this.state.hits.some((hit) => hit.id === id && !hit.width)) this.shapes.set(id, aspect);
+    if (!hit.width) this.shapes.set(hit.id, image.naturalWidth / image.naturalHeight);
+    if (hit.width && !isLarger) return;
     clearTimeout(this.learning);
     this.learning = setTimeout(() => this.arrange(true), 60);
   }
@@ -166,7 +171,7 @@ export class Grid {
   tile(hit) {
     const link = el(
       "a",
-      { class: "open", href: `?q=image:${hit.id}#picture=${hit.id}`, tabindex: -1, draggable: "true" },
+      { class: "open", href: address("./", { q: `image:${hit.id}`, store: this.state.asked.store }), tabindex: -1, draggable: "true" },
       small(this.state.small(hit), hit.text || hit.name, { decoding: "async", draggable: "false" }),
       el("span", { class: "caption" }),
     );
@@ -181,6 +186,7 @@ export class Grid {
   dress(tile, hit, at) {
     const { state } = this;
     tile.dataset.at = at;
+    this.hitOf.set(tile, hit);
     const link = tile.firstChild;
     link.tabIndex = at === this.at ? 0 : -1;
     const same = `${hit.rank} ${hit.score} ${at}`;

@@ -7,6 +7,7 @@ export class Judge {
   constructor(state) {
     this.state = state;
     this.asked = null;
+    this.numbers = []; // of what was judged on this page, the last one at the end
     state.addEventListener("answer", ({ detail }) => detail.isNew && this.load());
   }
 
@@ -37,7 +38,8 @@ export class Judge {
     state.judged.set(id, relevant);
     state.tell("judged");
     try {
-      await post("api/judgements", { store: store || state.store?.name, query: q, id, relevant });
+      const { number } = await post("api/judgements", { store: store || state.store?.name, query: q, id, relevant });
+      this.numbers.push(number);
       toast(relevant ? "Judged: yes, this is it." : "Judged: no, not this.", "Undo", () => this.undo());
     } catch (error) {
       before === undefined ? state.judged.delete(id) : state.judged.set(id, before);
@@ -49,7 +51,9 @@ export class Judge {
   async undo() {
     const { state } = this;
     try {
-      await remove("api/judgements/last", { store: state.asked.store });
+      // only this page's own: somebody else may have judged since
+      await remove("api/judgements/last", { store: state.asked.store, number: this.numbers.at(-1) });
+      this.numbers.pop();
       this.asked = null;
       state.judged = new Map();
       await this.load();
