@@ -32,6 +32,7 @@ VERBS: Verbs = {
         "compact": ("multimodal.search.upkeep:compact", "rewrite a store without its deleted pictures"),
         "verify": ("multimodal.verify:verify", "read every byte of a store again and compare it with its manifest"),
         "build-index": ("multimodal.search.build_index:build_index", "make the index that a store's engine keeps, or change the engine"),
+        "map": ("multimodal.search.making_map:store_map", "place the pictures of a store on a map, for the page of `multimodal serve`"),
     },
     "evaluate": {
         "retrieval": ("multimodal.evaluate.retrieval:evaluate", "pictures found by their texts, texts by their pictures: recall"),

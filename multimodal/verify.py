@@ -35,7 +35,7 @@ from multimodal.onnx import FOLDER, KIND, OnnxNetwork, describe_networks
 from multimodal.onnx.safety import check_graph
 from multimodal.search.folders import left_out
 from multimodal.search.fusion import make_fusion
-from multimodal.search.generation import LEFT_OUT, QUERY, is_fusion, is_index, is_segment
+from multimodal.search.generation import LEFT_OUT, QUERY, is_fusion, is_index, is_map, is_segment
 from multimodal.search.kept import index_fingerprint
 from multimodal.search.segments import fingerprint_segment
 from multimodal.search.store import Store
@@ -173,6 +173,11 @@ def _store(path: Path, manifest: Manifest, trust: Sequence[str]) -> Iterator[Bad
     for name, facts in manifest.parts.items():
         if is_index(name) and index_fingerprint(box_file(path, name), facts) != facts["fingerprint"]:
             yield Bad(name, "", f"its files are not those that were written. Run: multimodal store build-index {path} --anew")
+        if is_map(name):
+            try:
+                _ = store.map
+            except InputError as error:
+                yield Bad(name, "", str(error).removeprefix(f"{box_file(path, name, may_link=True)}: "))
     try:
         left_out(store)
     except InputError as error:

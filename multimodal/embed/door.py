@@ -15,6 +15,7 @@ from pathlib import Path
 
 from multimodal.errors import InputError
 from multimodal.search.engine import EngineRecipe
+from multimodal.search.making_map import check_map_can_be_made, store_map
 from multimodal.shards.remote import SetPath
 from multimodal.shards.split import Part, Split
 
@@ -40,6 +41,7 @@ def index_verb(
     trust: Sequence[str] = (),
     views: int = 1,
     segment_size: int | None = None,
+    map: bool = False,
 ) -> None:
     """Embed the pictures of a shard set, or of your own folders, with an export, and keep vectors, names, texts and thumbnails as a store.
 
@@ -79,10 +81,14 @@ def index_verb(
         views: how many crops of each picture to embed: the centre crop, then random ones, as in `multimodal embed`. The picture's vector is
             the mean of theirs, which finds more for as many times the work; with a column, whose views they are, for none.
         segment_size: with pictures, how many files are kept at a time, which is what a stopped job may lose; by default 1,024.
+        map: place all pictures on a map at the end, by UMAP (the extra map), as `multimodal store map` does.
     """
     if (shards is None) == (not pictures):
         both = "--shards and --pictures exclude each other" if pictures else "--shards or --pictures is missing"
         raise InputError(f"{both}: give a shard set, or folders of pictures. See: multimodal index --help")
+    trusted = [*trust, *([] if engine is None else [engine.package])]  # whoever names a class means it to be run
+    if map:
+        check_map_can_be_made()
     if shards is not None:
         if segment_size is not None:
             raise InputError("--segment-size is for --pictures: of a shard set, each shard is a segment. Leave it out")
@@ -108,6 +114,8 @@ def index_verb(
             trust=trust,
             views=views,
         )
+        if map:
+            store_map(output, trust=trusted)
         return
     defaults = {"part": "all", "split": Split(), "max_bad_share": 0.05}
     given = {"part": part, "split": split, "column": column, "max_bad_share": max_bad_share, "metadata": metadata}
@@ -130,6 +138,8 @@ def index_verb(
         views=views,
         segment_size=SEGMENT_SIZE if segment_size is None else segment_size,
     )
+    if map:
+        store_map(output, trust=trusted)
 
 
 def rescan_verb(

@@ -32,6 +32,7 @@ from multimodal.search.engine import EngineRecipe
 from multimodal.search.folders import COLUMNS, DELETED, LEFT_OUT_SCHEMA, folders_of, left_out
 from multimodal.search.generation import PICTURES, QUERY, VIEWS
 from multimodal.search.kept import describe_index, is_needed
+from multimodal.search.places import describe_map
 from multimodal.search.segments import Segment
 from multimodal.search.store import Store
 from multimodal.search.writing import StoreWriter, create_store
@@ -364,7 +365,8 @@ def _write_ledger(path: Path, out: pa.Table) -> None:
 def _tell(path: Path, done: Changes) -> None:
     for line in _lines(path, done):
         print(line, file=sys.stderr)
-    if told := describe_index(Store(path)):
+    store = Store(path)
+    for told in filter(None, (describe_index(store), describe_map(store))):
         print(f"{path}: {told}", file=sys.stderr)
 
 

@@ -24,6 +24,7 @@ from multimodal.pictures.thumbnails import thumbnail_jpeg
 from multimodal.search.engine import EngineRecipe
 from multimodal.search.generation import PICTURES, VIEWS
 from multimodal.search.kept import describe_index, is_needed
+from multimodal.search.places import describe_map
 from multimodal.search.segments import Segment
 from multimodal.search.store import Store
 from multimodal.search.writing import StoreWriter, create_store
@@ -127,7 +128,7 @@ def index(
             store = writer.store
         done = f"{len(writer.store)} pictures" if writer and missing else "is there already"
     print(f"{output}: {done}" + (f", {ledger.num_bad} left out: {ledger.path}" if ledger.num_bad else ""), file=sys.stderr)
-    if told := describe_index(store):
+    for told in filter(None, (describe_index(store), describe_map(store))):
         print(f"{output}: {told}", file=sys.stderr)
     if columns is not None and columns.left_out:
         print(f"{output}: of the metadata, these are no columns: {columns.left_out}", file=sys.stderr)

@@ -138,8 +138,8 @@ def word_vectors(texts: Iterable[str], space: TextSpace, template: str) -> np.nd
     return embedded[known] / lengths[known]
 
 
-def frequent_words(texts: Iterable[str], space: TextSpace, is_slow: bool = False) -> list[str]:
-    """The most frequent words that the space knows, stop words left out; everyday words follow if there are too few.
+def frequent_words(texts: Iterable[str], space: TextSpace, is_slow: bool = False, num: int = NUM_WORDS) -> list[str]:
+    """The most frequent num words that the space knows, stop words left out; everyday words follow if there are too few.
 
     is_slow: whether embedding a word takes longer than asking whether it is known, as it does for an encoder.
     """
@@ -151,9 +151,9 @@ def frequent_words(texts: Iterable[str], space: TextSpace, is_slow: bool = False
         some = words[start : start + NUM_WORDS]
         is_known = [not space.unknown_words(word) for word in some] if is_slow else [bool(row.any()) for row in space.embed(some)]
         known += [word for word, knows in zip(some, is_known, strict=True) if knows]
-        if len(known) >= NUM_WORDS:
+        if len(known) >= num:
             break
-    return known[:NUM_WORDS]
+    return known[:num]
 
 
 def check_template(template: str) -> str:

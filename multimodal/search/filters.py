@@ -6,6 +6,11 @@
 What a test means depends on what its column holds. A column of text that came with shards is read as what its values are: if all of them
 read as whole numbers, numbers, truth values or dates, that is what it holds; blank ones and JSON's NaN are then missing. A value that is
 missing meets no test but `is missing`, and `not` is two-valued: it turns what is not met into what is.
+
+Every store has two more columns, unless its pictures' metadata has them: `id`, and `map`, which has one test:
+`map inside "3f2a9c: 120 340, 180.5 340, 150 400"` is met within the polygon of these corners, x and y in thousandths of the map's side.
+The digits before the colon, which may be left out, are of the map that it was drawn on: if the map has been made again since, that is an
+error, and not a filter for other pictures.
 """
 
 from __future__ import annotations
@@ -24,10 +29,15 @@ import pyarrow.compute as pc
 
 from multimodal.errors import near_names
 from multimodal.search.pausing import may_pause
+from multimodal.search.places import SIDE, StoreMap, are_inside
 from multimodal.search.pointing import brief
 from multimodal.search.where import Joined, Not, Test, Tree, Where, WhereError, Written, parse_where, where_of
 
 Kind = Literal["text", "whole numbers", "numbers", "truth values", "dates", "values of another type"]
+ID, MAP, INSIDE = "id", "map", "inside"
+MAX_CORNERS = 200
+_CORNER = r"\s*[0-9]{1,4}(?:\.[0-9]{1,9})?\s+[0-9]{1,4}(?:\.[0-9]{1,9})?\s*"
+_WRITTEN_POLYGON = re.compile(rf"\s*(?:([0-9a-z]{{1,64}})\s*:)?({_CORNER}(?:,{_CORNER}){{2,}})")
 _COMPARED = ("=", "!=", "<", "<=", ">", ">=", "in", "between")
 OPERATORS: Mapping[Kind, tuple[str, ...]] = {
     "text": (*_COMPARED, "like"),
@@ -61,7 +71,11 @@ _WRITTEN_DATE = re.compile(
 class Filterable(Protocol):
     """A store, whose columns are filtered."""
 
+    ids: np.ndarray
+
     def __len__(self) -> int: ...
+    @property
+    def map(self) -> StoreMap: ...
     @property
     def columns(self) -> list[str]: ...
     def arrow_column(self, name: str) -> pa.ChunkedArray: ...
@@ -103,11 +117,14 @@ class FilterColumns:
         return self._met[wheres]
 
     def column(self, name: str) -> Column:
-        """A column, read and told its kind. KeyError if no segment has it."""
+        """A column, read and told its kind; `id` too. KeyError if no segment has it."""
         if name not in self._columns:
-            if name not in self._store.columns:
+            if name in self._store.columns:
+                self._columns[name] = read_column(name, self._store.arrow_column(name))
+            elif name == ID:
+                self._columns[name] = read_column(name, pa.chunked_array([pa.array(self._store.ids)]))
+            else:
                 raise KeyError(name)
-            self._columns[name] = read_column(name, self._store.arrow_column(name))
         return self._columns[name]
 
     def _tree(self, where: str, tree: Tree) -> np.ndarray:
@@ -119,7 +136,31 @@ class FilterColumns:
                 may_pause()
                 (np.logical_and if tree.by == "and" else np.logical_or)(met, self._tree(where, part), out=met)
             return met
+        if tree.column.text == MAP and MAP not in self._store.columns:
+            return self._on_map(where, tree)
         return _Tester(where, tree, self._column(where, tree.column)).met()
+
+    def _on_map(self, where: str, test: Test) -> np.ndarray:
+        """(n,) bool: the pictures whose place on the map is within a polygon."""
+        if test.operator != INSIDE:
+            raise WhereError(where, test.at, f'map is where a picture is on the map, which has: map {INSIDE} "120 340, 180 340, 150 400"')
+        [value] = test.values
+        found = _WRITTEN_POLYGON.fullmatch(value.text)
+        if found is None:
+            problem = (
+                f'"{brief(value.text)}" is no polygon. Write at least three corners, x and y from 0 to 1000: "120 340, 180 340, 150 400"'
+            )
+            raise WhereError(where, value.position, problem)
+        version, written = found.groups()
+        if version is not None and version != self._store.map.version:
+            problem = (
+                f"this was drawn on the map {version}, which has been made again since: now it is {self._store.map.version}. Draw it again"
+            )
+            raise WhereError(where, value.position, problem)
+        corners = [[float(number) for number in corner.split()] for corner in written.split(",")]
+        if len(corners) > MAX_CORNERS:
+            raise WhereError(where, value.position, f"a polygon has at most {MAX_CORNERS} corners, and this one has {len(corners)}")
+        return are_inside(self._store.map.points, np.array(corners) / 1000 * SIDE)
 
     def _column(self, where: str, named: Written) -> Column:
         try:

@@ -6,6 +6,7 @@ S/segments/000000/         see `multimodal.search.segments`
 S/tombstones/000002.npy    (t, 2) int64: segment number and id of each row that is deleted but still in its segment
 S/fusion/000004.npy        (d + 2 + w, d) float64, see `multimodal.search.calibration`; the manifest names the way to combine terms
 S/index/000005/            what the store's engine saved, if it is one whose index is kept; see `multimodal.search.kept`
+S/map/000006/              where the pictures are on the store's map, if it keeps one; see `multimodal.search.places`
 S/left_out/000003.parquet  files of the folders that are no pictures of the store, see `multimodal.search.folders`
 """
 
@@ -32,8 +33,9 @@ SEGMENTS = "segments/"
 TOMBSTONES = "tombstones/"
 FUSION = "fusion/"
 INDEX = "index/"
+MAP = "map/"
 LEFT_OUT = "left_out/"
-PART = re.compile(rf"(?:{SEGMENTS}|{INDEX})[0-9]{{6,18}}|(?:{TOMBSTONES}|{FUSION})[0-9]{{6,18}}\.npy|{LEFT_OUT}[0-9]{{6,18}}\.parquet")
+PART = re.compile(rf"({SEGMENTS}|{INDEX}|{MAP})[0-9]{{6,18}}|({TOMBSTONES}|{FUSION})[0-9]{{6,18}}\.npy|{LEFT_OUT}[0-9]{{6,18}}\.parquet")
 MAX_DIM = 1_000_000
 """No vectors are longer, and memory is taken before the rows of a damaged store are read."""
 _FACTS: Mapping[str, Mapping[str, type]] = {
@@ -41,6 +43,7 @@ _FACTS: Mapping[str, Mapping[str, type]] = {
     "tombstones": {"ids": int, "fingerprint": str},
     "fusion": {"rows": int, "template": str, "class_path": str, "init_args": dict, "figures": dict, "fingerprint": str},
     "index": {"rows": int, "made_with": int, "segments": dict, "figures": dict, "fingerprint": str},
+    "map": {"rows": int, "method": str, "version": str, "fingerprint": str},
     "left_out": {"files": int, "fingerprint": str},
 }
 """The facts that a manifest keeps of each part, by the folder that it is in."""
@@ -68,6 +71,11 @@ def is_fusion(name: str) -> bool:
 def is_index(name: str) -> bool:
     """Whether a part of a store's manifest is the index that its engine keeps."""
     return name.startswith(INDEX)
+
+
+def is_map(name: str) -> bool:
+    """Whether a part of a store's manifest is its map."""
+    return name.startswith(MAP)
 
 
 def is_left_out(name: str) -> bool:

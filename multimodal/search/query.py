@@ -116,8 +116,8 @@ def answer(
         check_order(store, order)
     if cut_off is not None:
         check_cut_off(cut_off)
-    way = _fusion_of(store, fusion)
-    images, named = _images(store, query, steps, image_encoder, vectors or {})
+    way = fusion_of(store, fusion)
+    images, named = images_of(store, query, steps, image_encoder, vectors or {})
     allowed = store.select(where) if where else None
     hits: list[Hit] = []
     candidates = remark = ""
@@ -179,7 +179,7 @@ class ScoreAll:
     """
 
     def __init__(self, store: Searchable, fusion: str | Fusion | None = None) -> None:
-        self._store, self._fusion = store, _fusion_of(store, fusion)
+        self._store, self._fusion = store, fusion_of(store, fusion)
         self._rows = unit_rows(store.take(store.ids), store.ids).astype(np.float64)
         self._units: dict[Term, np.ndarray] = {}
         self._cosines: dict[Term, np.ndarray] = {}
@@ -211,7 +211,7 @@ class ScoreAll:
         return self._cosines[term]
 
 
-def _fusion_of(store: Searchable, fusion: str | Fusion | None) -> Fusion:
+def fusion_of(store: Searchable, fusion: str | Fusion | None) -> Fusion:
     """The way that is asked for. Whoever names a class here means it to be run, so its package is trusted."""
     if fusion is None:
         return store.fusion
@@ -222,7 +222,7 @@ def _fusion_of(store: Searchable, fusion: str | Fusion | None) -> Fusion:
     return fusion
 
 
-def _images(
+def images_of(
     store: Searchable,
     query: str,
     steps: Sequence[Expression],

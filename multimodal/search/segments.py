@@ -114,6 +114,8 @@ class SegmentReader:
         self._metadata = RowGroups(partial(self._file, "metadata.parquet"), num_rows)
         self._thumbnails = RowGroups(partial(self._file, "thumbnails.parquet"), num_rows)
         self._mapped: Callable[[], np.ndarray | None] = lambda: None
+        self.places: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        """Of `multimodal.search.places`: the version of a map -> where all its rows are on it."""
         path = box_file(folder, "ids.npy")
         with reading(path):
             self.ids: np.ndarray = read_array(path)

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from multimodal.export.model import Export
     from multimodal.search.engine import Engine
     from multimodal.search.filters import FilterColumns
+    from multimodal.search.places import StoreMap
     from multimodal.shards import ShardSet
 
 _MAX_ID = np.iinfo(np.int64).max
@@ -270,6 +271,13 @@ class Store:
 
         return open_engine(self)
 
+    @cached_property
+    def map(self) -> StoreMap:
+        """Where each picture is on the store's map. InputError if the map that it keeps is damaged."""
+        from multimodal.search.places import open_map  # imported here: most readers need no map
+
+        return open_map(self)
+
     @property
     def fitted(self) -> Mapping[str, Any] | None:
         """What the manifest keeps of the way to combine terms: rows, template, class_path, init_args, figures; None in an older store."""
@@ -432,8 +440,8 @@ class Store:
         """
         return self.ids[self.filter_columns.meeting(where)]
 
-    def _places(self, ids: Sequence[int] | np.ndarray) -> list[tuple[SegmentReader, np.ndarray, np.ndarray]]:
-        """For each segment with any of the ids: the segment, their places in `ids`, their positions in the segment."""
+    def positions(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """(r,) int64: where some ids are among `self.ids`. InputError if the store does not have one."""
         if beyond := [int(id) for id in ids if abs(int(id)) > _MAX_ID]:
             raise InputError(f"{self.path}: no picture with id {name_some(beyond)}; it has {len(self):,}")
         asked = np.asarray(ids, dtype=np.int64)
@@ -442,7 +450,12 @@ class Store:
             id for id, at in zip(asked.tolist(), rank.tolist(), strict=True) if at == len(self) or self.ids[self._by_id[at]] != id
         ]:
             raise InputError(f"{self.path}: no picture with id {name_some(missing)}; it has {len(self):,}")
-        flat = self._by_id[rank]
+        found: np.ndarray = self._by_id[rank]
+        return found
+
+    def _places(self, ids: Sequence[int] | np.ndarray) -> list[tuple[SegmentReader, np.ndarray, np.ndarray]]:
+        """For each segment with any of the ids: the segment, their places in `ids`, their positions in the segment."""
+        flat = self.positions(ids)
         stops = np.cumsum([0, *map(len, self._live)])
         owner = np.searchsorted(stops, flat, side="right") - 1
         found = []

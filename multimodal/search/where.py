@@ -5,8 +5,8 @@
     where  = both { "or" both }
     both   = one { "and" one }
     one    = "not" one | "(" where ")" | test
-    test   = column ( compare value | [ "not" ] ( "like" value | "in" "(" [ value { "," value } ] ")" | "between" value "and" value )
-           | "is" [ "not" ] "missing" )
+    test   = column ( compare value | [ "not" ] ( "like" value | "in" "(" [ value { "," value } ] ")" | "between" value "and" value
+           | "inside" value ) | "is" [ "not" ] "missing" )
     compare = "=" | "!=" | "<" | "<=" | ">" | ">="
     column = word | backticks
     value  = word | quoted
@@ -38,7 +38,14 @@ MAX_LIKES = 20
 MAX_PATTERN = 200
 """Characters of a pattern: with MAX_LIKES it bounds what a filter costs, since a pattern is compared with the text of every picture."""
 OPERATORS = ("=", "!=", "<", "<=", ">", ">=")
-_OPPOSITE = {"!=": "=", "not in": "in", "not like": "like", "not between": "between", "is not missing": "is missing"}
+_OPPOSITE = {
+    "!=": "=",
+    "not in": "in",
+    "not like": "like",
+    "not between": "between",
+    "not inside": "inside",
+    "is not missing": "is missing",
+}
 _WORD = r"[^\s\"“”'`()=<>!,]+"
 _TOKEN = re.compile(
     rf"""(?P<space>\s+)
@@ -219,7 +226,7 @@ class _Parser:
         if operator == "not":
             operator = f"not {self._take().keyword}"
             if operator not in _OPPOSITE:
-                self._fail(self.tokens[self.next - 1].position, "in, like or between is missing after not")
+                self._fail(self.tokens[self.next - 1].position, "in, like, between or inside is missing after not")
         if operator == "is":
             operator = self._is()
         values = self._values(operator, token)
@@ -263,10 +270,12 @@ class _Parser:
                 self._fail(self.peek.position, "between has two ends: between 2 and 5")
             self._take()
             return least, self._value()
+        if plain == "inside":
+            return (self._value(),)
         if operator.startswith("is "):
             return ()
         hint = f", such as {_INSTEAD[token.text]} for {token.text}" if token.kind == "odd" else ""
-        operators = f"{', '.join(OPERATORS)}, in, like, between, is missing"
+        operators = f"{', '.join(OPERATORS)}, in, like, between, inside, is missing"
         self._fail(token.position, f"an operator is missing {self._before(token)}{hint}. There are {operators}")
 
     def _pattern(self) -> Written:

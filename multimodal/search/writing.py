@@ -9,6 +9,7 @@ with StoreWriter("S") as writer:
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -41,6 +42,7 @@ from multimodal.search.generation import (
     FUSION,
     INDEX,
     LEFT_OUT,
+    MAP,
     NEXT_ID,
     PART,
     PICTURES,
@@ -51,18 +53,21 @@ from multimodal.search.generation import (
     is_fusion,
     is_index,
     is_left_out,
+    is_map,
     is_segment,
     is_tombstones,
     segment_name,
 )
 from multimodal.search.joining import in_turn, schema_of, write_joined
 from multimodal.search.kept import APPROXIMATE, Covered, is_needed, recipe_for, recipe_of, write_index
+from multimodal.search.places import MIN_COVERED, REGIONS, Kept, is_whole_map, map_part, read_kept, write_map
 from multimodal.search.segments import Segment, SegmentReader, column_type, name_some, unit_rows, write_segment
 from multimodal.search.store import Store
 from multimodal.text import open_space
 
 if TYPE_CHECKING:
     from multimodal.search.engine import EngineRecipe
+    from multimodal.search.regions import Regions
 
 EXACT = "multimodal.search.flat.FlatEngine"
 """The engine of a store that names none."""
@@ -151,7 +156,7 @@ class StoreWriter:
         read_manifest(self.path, kind="store")
 
     def __enter__(self) -> StoreWriter:
-        for name in (SEGMENTS, TOMBSTONES, FUSION, INDEX, LEFT_OUT, QUERY):
+        for name in (SEGMENTS, TOMBSTONES, FUSION, INDEX, MAP, LEFT_OUT, QUERY):
             # a link may lead to other people's files, and a writer removes old ones
             if (self.path / name.rstrip("/")).is_symlink():
                 raise InputError(f"{self.path / name}: is a link, and a store with links cannot be changed. Copy the store")
@@ -205,6 +210,7 @@ class StoreWriter:
             name, facts = self._added(add, self.store.manifest.counts["next_segment"] + len(new))
             parts[name] = {**facts, "made_from": dict(made_from or {})}
             next_id = max([next_id, *(np.asarray(add.ids) + 1).tolist()])
+        parts = self._with_map(parts, np.setdiff1d(going, described), 0 if add is None else len(add.ids))
         if left_out is not None:
             parts = {part: facts for part, facts in parts.items() if not is_left_out(part)}
             if len(left_out):
@@ -257,6 +263,51 @@ class StoreWriter:
             made[name] = {**facts, "made_from": {}}
         return made
 
+    def _with_map(self, parts: Mapping[str, Mapping[str, Any]], going: np.ndarray, num_added: int) -> dict[str, Mapping[str, Any]]:
+        """The parts with the store's map as it is without some pictures; without a map if too few of all were on it when it was made."""
+        found = map_part(parts)
+        if found is None or not (len(going) or num_added):
+            return dict(parts)
+        name, facts = found
+        rest = {part: facts for part, facts in parts.items() if part != name}
+        num_left = facts["rows"] - (len(going) and len(np.intersect1d(going, read_kept(self.store, name, facts).ids)))
+        num_coming = len(self.store) - len(going) + num_added
+        if num_left < MIN_COVERED * num_coming or not num_left:
+            told = f"its map was dropped: of {num_coming:,} pictures, only {num_left:,} were there when it was made"
+            print(f"{self.path}: {told}. Make it again: multimodal store map {self.path}", file=sys.stderr)
+            return rest
+        if num_left == facts["rows"]:
+            return dict(parts)
+        kept = read_kept(self.store, name, facts).without(going)
+        new = self._new(MAP)
+        return {**rest, new: write_map(self.path / new, kept, self.path / name / REGIONS)}
+
+    def make_map(self, anew: bool = False) -> bool:
+        """Place all pictures by UMAP, name the regions, and keep both; whether anything was to do. It needs the extra `map`.
+
+        anew: also if all pictures are on the map that the store keeps. InputError if the store has too few pictures.
+        """
+        from multimodal.search.making_map import make_map  # imported here: UMAP takes seconds to import
+
+        if is_whole_map(self.store) and not anew:
+            return False
+        self.keep_map(*make_map(self.store))
+        return True
+
+    def keep_map(self, kept: Kept, regions: Regions) -> None:
+        """Keep a map of the pictures as they are now, in place of the one before."""
+        name = self._new(MAP)
+        facts = write_map(self.path / name, kept, regions.as_json())
+        others = {part: facts for part, facts in self.store.manifest.parts.items() if not is_map(part)}
+        self._commit({**others, name: facts})
+
+    def _new(self, folder: str) -> str:
+        """The name of a part of the coming generation that is a folder."""
+        name = f"{folder}{self.store.manifest.counts['generation'] + 1:06d}"
+        if (self.path / name).is_symlink():
+            raise InputError(f"{self.path / name}: is a link, and a new part of the store would be written there. Remove the link")
+        return name
+
     def compact(self) -> None:
         """Rewrite the live rows without tombstones, in their order, as one segment, or as few of at most `joining.MAX_ROWS`.
 
@@ -304,9 +355,7 @@ class StoreWriter:
         """Write the index of the coming generation: its name and facts, or nothing for an engine that keeps none."""
         if recipe is None:
             return {}
-        name = f"{INDEX}{self.store.manifest.counts['generation'] + 1:06d}"
-        if (self.path / name).is_symlink():
-            raise InputError(f"{self.path / name}: is a link, and a new index would be written there. Remove the link")
+        name = self._new(INDEX)
         facts = write_index(self.store, recipe, segments, live, self.path / name, anew)
         return {} if facts is None else {name: facts}
 
@@ -378,7 +427,7 @@ class StoreWriter:
         if PICTURES in config:  # ids of a shard set are its own, and come again
             counts[NEXT_ID] = max(self.store.next_id, next_id)
         write_manifest(self.path, Manifest("store", config, counts, before.made_from, parts))
-        for folder in (SEGMENTS, TOMBSTONES, FUSION, INDEX, LEFT_OUT):
+        for folder in (SEGMENTS, TOMBSTONES, FUSION, INDEX, MAP, LEFT_OUT):
             for path in (self.path / folder).glob("[0-9]*"):
                 if folder + path.name not in {*parts, *before.parts} and PART.fullmatch(folder + path.name):
                     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -1,0 +1,632 @@
+// The map of a store: every picture as a point, near those that are like it. Regions have names, the query's terms are where their nearest
+// pictures are, hits are lit, and what is drawn around becomes a filter.
+//
+//     const map = await mount(document.getElementById("map"), state);      // map.show(), map.hide()
+
+import { address, get, post } from "./api.js";
+import { count, el } from "./dom.js";
+import { asPolygon, cornersOf, selection, withSelection, withoutSelection } from "./lasso.js";
+import { Cells, Points, unpack, unpackMap } from "./points.js";
+
+const MAX_ZOOM = 400;
+const THUMBNAIL_PX = 64;
+const FEW_POINTS = 1500; // so many in view are shown as thumbnails
+const MAX_THUMBNAILS = 150;
+const REACH_PX = 14; // how far from the pointer a point is meant
+const LEVEL_ZOOMS = [1.9, 5]; // from these zooms on, the next smaller regions are named
+const STEP_PX = 80;
+const NO_WEBGL = "The map needs WebGL2, which this browser does not have or has switched off. The grid shows the same pictures.";
+
+export async function mount(container, state) {
+  try {
+    return new StoreMap(container, state);
+  } catch (error) {
+    container.replaceChildren(el("p", { class: "map-sorry", role: "status" }, NO_WEBGL, ` (${error.message})`));
+    return { show() {}, hide() {} };
+  }
+}
+
+class StoreMap {
+  constructor(container, state) {
+    this.state = state;
+    this.build(container);
+    this.points = new Points(this.canvas);
+    this.points.onRestored = () => this.redraw();
+    this.view = { x: 0.5, y: 0.5, zoom: 1 };
+    this.data = this.cells = this.regions = this.placed = null;
+    this.passing = null; // (n) bits of the filter, or null: all pass
+    this.pictures = new Map(); // index -> <img> in view
+    this.hovered = -1;
+    this.isShown = false;
+    this.pointers = new Map();
+    this.listen();
+  }
+
+  // -- elements --------------------------------------------------------------------------------------------------------------------------
+
+  build(container) {
+    this.canvas = el("canvas", {
+      class: "map-canvas",
+      tabindex: 0,
+      role: "application",
+      "aria-label": "Map of all pictures. Arrows move, plus and minus zoom, 0 shows all, Enter opens the picture in the middle, F keeps what is in view.",
+    });
+    this.layers = Object.fromEntries(
+      ["pictures", "outline", "names", "terms", "cross"].map((name) => [name, el("div", { class: `map-layer map-${name}`, "aria-hidden": "true" })]),
+    );
+    this.outline = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    this.outline.append(document.createElementNS(this.outline.namespaceURI, "polygon"));
+    this.layers.outline.append(this.outline);
+    this.cross = el("div", { class: "map-crosshair", hidden: true });
+    this.layers.cross.append(this.cross);
+    this.tip = el("figure", { class: "map-tip", hidden: true, "aria-hidden": "true" }, el("img", { alt: "" }), el("figcaption"));
+    const tool = (words, text, on, given = {}) => el("button", { type: "button", class: "map-tool", title: words, "aria-label": words, on: { click: on }, ...given }, text);
+    this.lassoButton = tool("Draw around pictures, to keep only these (L, or Shift while dragging)", "Lasso", () => this.setLasso(!this.isLasso), {
+      "aria-pressed": "false",
+    });
+    this.clearButton = tool("Remove what was drawn from the filter", "Clear", () => this.clearSelection(), { hidden: true });
+    this.tools = el(
+      "div",
+      { class: "map-tools", role: "toolbar", "aria-label": "Map" },
+      tool("Zoom in (+)", "+", () => this.zoomBy(1.6)),
+      tool("Zoom out (-)", "−", () => this.zoomBy(1 / 1.6)),
+      tool("Show all (0)", "All", () => this.showAll()),
+      this.lassoButton,
+      tool("Keep only what is in view (F)", "Keep view", () => this.keepView()),
+      this.clearButton,
+    );
+    this.list = el("ol", { class: "map-list" });
+    this.listing = el("details", { class: "map-listing" }, el("summary", {}, "Regions"), this.list);
+    this.status = el("p", { class: "map-status", role: "status" });
+    this.root = el("div", { class: "map-root" }, this.canvas, ...Object.values(this.layers), this.tip, this.tools, this.listing, this.status);
+    container.replaceChildren(this.root);
+  }
+
+  listen() {
+    const { canvas, state } = this;
+    const on = (target, events, listener, options) => events.split(" ").forEach((event) => target.addEventListener(event, listener, options));
+    on(canvas, "pointerdown", (event) => this.pointerDown(event));
+    on(canvas, "pointermove", (event) => this.pointerMove(event));
+    on(canvas, "pointerup pointercancel", (event) => this.pointerUp(event));
+    on(canvas, "pointerleave", () => this.hover(-1));
+    on(canvas, "wheel", (event) => this.wheel(event), { passive: false });
+    on(canvas, "dblclick", (event) => this.zoomBy(2, ...this.spot(event)));
+    on(canvas, "keydown", (event) => this.key(event));
+    on(canvas, "focus blur", () => this.redraw());
+    on(state, "asked store answer parts", () => this.follow());
+    on(state, "theme", () => this.recolour());
+    this.scheme = matchMedia("(prefers-color-scheme: dark)");
+    on(this.scheme, "change", () => this.recolour());
+    new ResizeObserver(() => this.resize()).observe(this.root);
+  }
+
+  show() {
+    this.isShown = true;
+    this.recolour();
+    this.resize();
+    this.follow();
+  }
+
+  hide() {
+    this.isShown = false;
+    this.hover(-1);
+  }
+
+  // -- data ------------------------------------------------------------------------------------------------------------------------------
+
+  /** Ask for what has changed since: the map of another store, another filter, another query. */
+  follow() {
+    if (!this.isShown) return;
+    const { q, where, store, fusion } = this.state.asked;
+    const name = this.state.store?.name ?? store;
+    const generation = this.state.answer?.generation ?? this.state.store?.generation ?? 0;
+    this.ask("map", `${name} ${Math.max(generation, this.data?.header.generation ?? 0)}`, (signal) => this.loadMap(name, signal));
+    const of = this.data ? `${name} ${this.data.header.generation} ${this.data.header.version}` : null;
+    if (of === null) return;
+    this.ask("passing", `${of} ${where}`, (signal) => this.loadPassing(where, name, signal));
+    this.ask("placed", `${of} ${q}\n${where}\n${fusion}`, (signal) => this.loadPlaced({ q, where, fusion, store: name }, signal));
+    this.ask("regions", of, (signal) => this.loadRegions(name, signal));
+    this.light();
+  }
+
+  /** Load something again if its key is another; what was begun for the key before is given up. */
+  ask(what, key, load) {
+    this.asking ??= {};
+    if (this.asking[what]?.key === key) return;
+    this.asking[what]?.aborting.abort();
+    const aborting = new AbortController();
+    const mine = (this.asking[what] = { key, aborting });
+    load(aborting.signal).catch((error) => {
+      if (error.name === "AbortError" || this.asking[what] !== mine) return;
+      if (what === "map") this.asking[what] = null;
+      this.problem = error.message;
+      this.tell();
+    });
+  }
+
+  async bytes(path, params, signal) {
+    const reply = await fetch(address(path, params), { signal });
+    if (!reply.ok) throw new Error((await reply.json().catch(() => null))?.error ?? `the server answered ${reply.status}`);
+    return reply.arrayBuffer();
+  }
+
+  async loadMap(store, signal) {
+    const buffer = await this.bytes("api/map", { store }, signal);
+    const before = this.data?.header;
+    this.data = unpackMap(buffer);
+    this.cells = new Cells(this.data.places);
+    this.indexOf = new Map();
+    this.data.ids.forEach((id, i) => this.indexOf.set(id, i));
+    this.passing = null;
+    this.placed = null;
+    this.problem = "";
+    this.clearPictures();
+    if (before?.version !== this.data.header.version) {
+      this.regions = null;
+      this.showAll();
+    }
+    this.points.setPlaces(this.data.places);
+    this.light();
+    this.follow();
+  }
+
+  async loadPassing(where, store, signal) {
+    if (!where.trim()) {
+      this.passing = null;
+    } else {
+      const buffer = await this.bytes("api/map/passing", { where, store }, signal);
+      const { header, start } = unpack(buffer);
+      if (header.generation !== this.data.header.generation) return this.again();
+      this.passing = new Uint8Array(buffer, start);
+    }
+    this.problem = "";
+    this.light();
+  }
+
+  async loadPlaced(query, signal) {
+    this.placed = query.q.trim() ? await post("api/map/place", query, {}, signal) : null;
+    if (this.placed && this.placed.generation !== this.data.header.generation) return this.again();
+    this.problem = "";
+    this.light();
+    this.drawTerms();
+  }
+
+  async loadRegions(store, signal) {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        this.regions = await get("api/map/regions", { store }, signal);
+        break;
+      } catch (error) { // the words of a map that is not kept are embedded first, some at each request
+        if (error.status !== 503 || attempt === 20) throw error;
+      }
+    }
+    this.drawNames();
+    this.drawList();
+    this.redraw();
+  }
+
+  /** The store has changed: the map is asked for again. */
+  again() {
+    this.asking = {};
+    this.follow();
+  }
+
+  passes(i) {
+    return this.passing === null || ((this.passing[i >> 3] >> (i & 7)) & 1) === 1;
+  }
+
+  /** How much each point is to be seen, and which are lit. */
+  light() {
+    if (!this.data) return;
+    const num = this.data.ids.length;
+    const hits = this.placed?.ids ?? this.state.hits.map((hit) => hit.id);
+    const found = this.state.asked.q.trim() ? hits.map((id) => this.indexOf.get(id)).filter((i) => i !== undefined) : [];
+    this.rank = new Map(found.map((i, rank) => [i, rank]));
+    const strengths = new Uint8Array(num).fill(found.length ? 150 : 255);
+    if (this.passing) for (let i = 0; i < num; i++) if (!this.passes(i)) strengths[i] = 28;
+    found.forEach((i, rank) => (strengths[i] = 255 - Math.round((150 * rank) / Math.max(found.length, 48))));
+    this.points.setStrengths(strengths);
+    this.points.setLit(found.reverse());
+    this.drawSelection();
+    this.redraw();
+  }
+
+  // -- the view --------------------------------------------------------------------------------------------------------------------------
+
+  resize() {
+    const { width, height } = this.root.getBoundingClientRect();
+    if (!width || !height) return;
+    Object.assign(this, { width, height, density: Math.min(devicePixelRatio || 1, 2) });
+    this.canvas.width = Math.round(width * this.density);
+    this.canvas.height = Math.round(height * this.density);
+    this.outline.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    this.redraw();
+  }
+
+  /** Pixels of the screen from one side of the map to the other. */
+  get side() {
+    return Math.min(this.width, this.height) * this.view.zoom;
+  }
+
+  toScreen(x, y) {
+    return [this.width / 2 + (x - this.view.x) * this.side, this.height / 2 - (y - this.view.y) * this.side];
+  }
+
+  toMap(left, top) {
+    return [this.view.x + (left - this.width / 2) / this.side, this.view.y - (top - this.height / 2) / this.side];
+  }
+
+  /** The part of the map that is in view: [left, bottom, right, top], with a margin in pixels. */
+  bounds(margin = 0) {
+    return [...this.toMap(-margin, this.height + margin), ...this.toMap(this.width + margin, -margin)];
+  }
+
+  zoomBy(factor, left = this.width / 2, top = this.height / 2) {
+    const [x, y] = this.toMap(left, top);
+    this.view.zoom = Math.min(MAX_ZOOM, Math.max(0.8, this.view.zoom * factor));
+    const [movedX, movedY] = this.toMap(left, top);
+    this.moveTo(this.view.x + x - movedX, this.view.y + y - movedY);
+  }
+
+  moveTo(x, y) {
+    this.view.x = Math.min(1, Math.max(0, x));
+    this.view.y = Math.min(1, Math.max(0, y));
+    this.redraw();
+  }
+
+  showAll() {
+    this.view.zoom = 1;
+    this.moveTo(0.5, 0.5);
+  }
+
+  /** Look at a place so that a circle around it fills the view. */
+  lookAt(x, y, radius) {
+    this.view.zoom = Math.min(MAX_ZOOM, Math.max(1, 0.4 / Math.max(radius, 0.001)));
+    this.moveTo(x, y);
+  }
+
+  redraw() {
+    if (this.willDraw) return;
+    this.willDraw = true;
+    requestAnimationFrame(() => {
+      this.willDraw = false;
+      if (this.isShown && this.data && this.width) this.draw();
+    });
+  }
+
+  recolour() {
+    const style = getComputedStyle(this.root);
+    const of = (name, alpha) => [...rgb(style.getPropertyValue(name).trim()), alpha];
+    this.colours = { plain: of("--map-point", 0.62), bright: of("--map-lit", 1), ring: of("--ground", 0.9) };
+    this.redraw();
+  }
+
+  /** The diameter of a point in pixels: what makes all of them together cover a part of the map, and more when near. */
+  get size() {
+    const spacing = (this.side / Math.sqrt(Math.max(this.data.ids.length, 1))) * 0.5;
+    return Math.min(11, Math.max(1.6, spacing));
+  }
+
+  draw() {
+    const { view, density, side, width, height } = this;
+    this.points.draw({
+      centre: [view.x, view.y],
+      scale: [(2 * side) / width, (2 * side) / height],
+      size: this.size * density,
+      ...this.colours,
+    });
+    this.drawPictures();
+    this.placeNames();
+    this.placeTerms();
+    this.drawSelection();
+    this.drawCross();
+    this.tell();
+  }
+
+  // -- what lies on the points -----------------------------------------------------------------------------------------------------------
+
+  /** Thumbnails of some points in view, when these are few: one in each cell, so that they do not cover each other. */
+  drawPictures() {
+    let num = 0;
+    const bounds = this.bounds(THUMBNAIL_PX / 2);
+    this.cells.within(...bounds, () => num++);
+    const shown = new Map();
+    if (num <= FEW_POINTS) {
+      // cells of a power of two of the map, so that a picture stays where it is while the map moves
+      const cells = 2 ** Math.floor(Math.log2(this.side / THUMBNAIL_PX));
+      const best = new Map();
+      this.cells.within(...bounds, (i, x, y) => {
+        if (!this.passes(i)) return;
+        const cell = Math.floor(x * cells) * 1e6 + Math.floor(y * cells);
+        const before = best.get(cell);
+        if (before === undefined || this.order(i) < this.order(before)) best.set(cell, i);
+      });
+      [...best.values()].sort((a, b) => this.order(a) - this.order(b)).slice(0, MAX_THUMBNAILS).forEach((i) => shown.set(i, true));
+    }
+    for (const [i, image] of this.pictures) if (!shown.has(i)) image.remove(), this.pictures.delete(i);
+    for (const i of shown.keys()) {
+      if (!this.pictures.has(i)) this.pictures.set(i, this.picture(i));
+      const image = this.pictures.get(i);
+      const [left, top] = this.toScreen(...this.place(i));
+      image.style.transform = `translate(-50%, -50%) translate(${left.toFixed(1)}px, ${top.toFixed(1)}px)`;
+      image.classList.toggle("map-hit", this.rank?.has(i) ?? false);
+    }
+  }
+
+  /** Hits first, then by number. */
+  order(i) {
+    return this.rank?.get(i) ?? 1e6 + i;
+  }
+
+  picture(i) {
+    const image = el("img", { alt: "", draggable: "false", decoding: "async", src: this.state.thumbnail(this.data.ids[i]) });
+    image.addEventListener("error", () => (image.hidden = true));
+    this.layers.pictures.append(image);
+    return image;
+  }
+
+  clearPictures() {
+    this.layers.pictures.replaceChildren();
+    this.pictures.clear();
+  }
+
+  place(i) {
+    const { places } = this.data;
+    return [places[2 * i] / 65535, places[2 * i + 1] / 65535];
+  }
+
+  get level() {
+    const num = this.regions?.levels.length ?? 0;
+    return Math.min(num - 1, LEVEL_ZOOMS.filter((zoom) => this.view.zoom >= zoom).length);
+  }
+
+  drawNames() {
+    this.names = (this.regions?.levels ?? []).map((level) =>
+      level
+        .filter((region) => region.name)
+        .sort((a, b) => b.num - a.num)
+        .map((region) => ({ region, label: el("span", {}, region.name) })),
+    );
+    this.namedLevel = -1;
+  }
+
+  /** Names of the regions in view, large ones first; none over another. */
+  placeNames() {
+    const { level } = this;
+    if (!this.names || level < 0) return;
+    if (this.namedLevel !== level) {
+      this.namedLevel = level;
+      this.layers.names.replaceChildren(...this.names[level].map(({ label }) => label));
+      for (const name of this.names[level]) name.size = null;
+    }
+    const taken = [];
+    for (const name of this.names[level]) {
+      name.size ??= [name.label.offsetWidth, name.label.offsetHeight];
+      const [left, top] = this.toScreen(name.region.x / 65535, name.region.y / 65535);
+      const [w, h] = name.size;
+      const box = [left - w / 2, top - h / 2, left + w / 2, top + h / 2];
+      const isHidden =
+        box[2] < 0 || box[0] > this.width || box[3] < 0 || box[1] > this.height || taken.some((other) => overlap(box, other));
+      if (!isHidden) taken.push(box);
+      name.label.classList.toggle("map-covered", isHidden);
+      name.label.style.transform = `translate(-50%, -50%) translate(${left.toFixed(1)}px, ${top.toFixed(1)}px)`;
+    }
+  }
+
+  drawTerms() {
+    const terms = this.placed?.terms ?? [];
+    this.pins = terms.map((term) => {
+      const role = term.is_without ? "hue-minus" : this.state.hue?.(term.label) ?? "hue-0";
+      const text = `${term.is_without ? "− " : ""}${term.label}`;
+      const scattered = term.share < 0.35 ? el("small", {}, "scattered") : null;
+      return { term, pin: el("span", { class: `map-pin ${role}`, title: this.explain(term) }, el("i"), el("b", {}, text), scattered) };
+    });
+    this.layers.terms.replaceChildren(...this.pins.map(({ pin }) => pin));
+    this.redraw();
+  }
+
+  explain(term) {
+    if (term.kind === "image" && term.share === 1) return `${term.label}: this picture`;
+    return `${term.label}: where the pictures nearest to it are densest; ${Math.round(100 * term.share)} % of the nearest ${term.ids.length} are here`;
+  }
+
+  placeTerms() {
+    const boxes = [];
+    for (const { term, pin } of this.pins ?? []) {
+      const [left, top] = this.toScreen(term.x / 65535, term.y / 65535);
+      let lift = 0; // pins at one place stand on each other
+      while (boxes.some(([x, y]) => Math.abs(x - left) < 70 && Math.abs(y - (top - lift)) < 24)) lift += 26;
+      boxes.push([left, top - lift]);
+      pin.style.transform = `translate(${left.toFixed(1)}px, ${top.toFixed(1)}px)`;
+      pin.style.setProperty("--lift", `${lift}px`);
+    }
+  }
+
+  /** The regions as a list, for those who cannot see the map or draw on it: a press looks there, another keeps its pictures. */
+  drawList() {
+    const largest = this.regions?.levels[1] ?? this.regions?.levels[0] ?? [];
+    const items = [...largest]
+      .filter((region) => region.name)
+      .sort((a, b) => b.num - a.num)
+      .map((region) => {
+        const words = region.words.map(([word]) => word).join(", ");
+        const radius = Math.max(...region.outline.map(([x, y]) => Math.hypot(x - region.x, y - region.y)), 1) / 65535;
+        const look = () => this.lookAt(region.x / 65535, region.y / 65535, radius);
+        const keep = () => this.state.ask({ where: withSelection(this.state.asked.where, region.where) });
+        return el(
+          "li",
+          {},
+          el("button", { type: "button", class: "map-region", title: words, on: { click: look } }, region.name, el("small", {}, ` ${count.format(region.num)}`)),
+          region.where &&
+            el("button", { type: "button", class: "map-keep", "aria-label": `Keep only ${region.name}`, title: "Keep only these", on: { click: keep } }, "only"),
+        );
+      });
+    this.list.replaceChildren(...items);
+    this.listing.hidden = !items.length;
+  }
+
+  drawCross() {
+    const isOn = document.activeElement === this.canvas && this.canvas.matches(":focus-visible");
+    this.cross.hidden = !isOn;
+    if (isOn && !this.pointers.size) this.hover(this.nearest(this.width / 2, this.height / 2, 60), this.width / 2, this.height / 2);
+  }
+
+  tell() {
+    if (!this.data) return;
+    const { num, method, num_placed: placed } = this.data.header;
+    const made = method === "umap" ? "placed by UMAP" : "placed by PCA; a better map: multimodal store map";
+    const parts = [`${count.format(num)} pictures, ${made}`];
+    if (placed) parts.push(`${count.format(placed)} came later and are beside those that are like them`);
+    if (this.pins?.length) parts.push("words are where their nearest pictures are");
+    const text = this.problem || `${parts.join("; ")}.`;
+    if (this.status.textContent !== text) this.status.textContent = text;
+  }
+
+  // -- pointers and keys -----------------------------------------------------------------------------------------------------------------
+
+  spot(event) {
+    const box = this.canvas.getBoundingClientRect();
+    return [event.clientX - box.left, event.clientY - box.top];
+  }
+
+  nearest(left, top, reach = REACH_PX) {
+    return this.cells?.nearest(...this.toMap(left, top), reach / this.side, (i) => this.passes(i)) ?? -1;
+  }
+
+  pointerDown(event) {
+    if (event.button !== 0) return;
+    this.canvas.setPointerCapture(event.pointerId);
+    this.pointers.set(event.pointerId, this.spot(event));
+    if (this.pointers.size === 1) this.drag = { from: this.spot(event), moved: false, line: this.isLasso || event.shiftKey ? [this.toMap(...this.spot(event))] : null };
+    else if (this.drag) this.drag.line = null;
+    this.hover(-1);
+  }
+
+  pointerMove(event) {
+    const at = this.spot(event);
+    const before = this.pointers.get(event.pointerId);
+    if (!before) return this.hover(this.nearest(...at), ...at);
+    if (this.pointers.size === 2) {
+      const [other] = [...this.pointers].filter(([id]) => id !== event.pointerId).map(([, spot]) => spot);
+      const middle = [(at[0] + other[0]) / 2, (at[1] + other[1]) / 2];
+      const factor = Math.hypot(at[0] - other[0], at[1] - other[1]) / Math.max(Math.hypot(before[0] - other[0], before[1] - other[1]), 1);
+      this.moveTo(this.view.x - (at[0] - before[0]) / 2 / this.side, this.view.y + (at[1] - before[1]) / 2 / this.side);
+      this.zoomBy(factor, ...middle);
+      this.drag.moved = true;
+    } else if (this.drag) {
+      if (Math.hypot(at[0] - this.drag.from[0], at[1] - this.drag.from[1]) > 4) this.drag.moved = true;
+      if (this.drag.line) this.drag.line.push(this.toMap(...at)), this.drawSelection();
+      else if (this.drag.moved) this.moveTo(this.view.x - (at[0] - before[0]) / this.side, this.view.y + (at[1] - before[1]) / this.side);
+    }
+    this.pointers.set(event.pointerId, at);
+  }
+
+  pointerUp(event) {
+    if (!this.pointers.delete(event.pointerId) || this.pointers.size) return;
+    const { drag } = this;
+    this.drag = null;
+    if (!drag || event.type === "pointercancel") return this.drawSelection();
+    if (drag.line && drag.moved) return this.keep(drag.line);
+    if (drag.moved) return;
+    const i = this.nearest(...this.spot(event));
+    if (i >= 0) this.state.open(this.data.ids[i]);
+  }
+
+  wheel(event) {
+    event.preventDefault();
+    const step = event.deltaY * (event.deltaMode === 1 ? 16 : 1) * (event.ctrlKey ? 4 : 1);
+    this.zoomBy(Math.exp(-Math.max(-200, Math.min(200, step)) / 400), ...this.spot(event));
+  }
+
+  key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const move = (x, y) => this.moveTo(this.view.x + (x * STEP_PX) / this.side, this.view.y + (y * STEP_PX) / this.side);
+    const keys = {
+      ArrowLeft: () => move(-1, 0),
+      ArrowRight: () => move(1, 0),
+      ArrowUp: () => move(0, 1),
+      ArrowDown: () => move(0, -1),
+      "+": () => this.zoomBy(1.6),
+      "=": () => this.zoomBy(1.6),
+      "-": () => this.zoomBy(1 / 1.6),
+      0: () => this.showAll(),
+      l: () => this.setLasso(!this.isLasso),
+      f: () => this.keepView(),
+      Enter: () => {
+        const i = this.nearest(this.width / 2, this.height / 2, 60);
+        if (i >= 0) this.state.open(this.data.ids[i]);
+      },
+      Escape: () => (this.isLasso || this.drag?.line ? (this.setLasso(false), (this.drag = null), this.drawSelection()) : this.clearSelection()),
+    };
+    if (!keys[event.key]) return;
+    event.preventDefault();
+    event.stopPropagation();
+    keys[event.key]();
+  }
+
+  setLasso(isOn) {
+    this.isLasso = isOn;
+    this.lassoButton.setAttribute("aria-pressed", String(isOn));
+    this.root.classList.toggle("map-lassoing", isOn);
+  }
+
+  /** What was drawn around becomes a part of the filter. */
+  keep(line) {
+    this.setLasso(false);
+    const corners = asPolygon(line, 2 / this.side);
+    if (corners.length < 3) return this.drawSelection();
+    this.state.ask({ where: withSelection(this.state.asked.where, selection(this.data.header.version, corners)) });
+  }
+
+  keepView() {
+    const [left, bottom, right, top] = this.bounds();
+    this.keep([[left, bottom], [right, bottom], [right, top], [left, top]]);
+  }
+
+  clearSelection() {
+    this.state.ask({ where: withoutSelection(this.state.asked.where) });
+  }
+
+  /** The outline of what is being drawn, or of what the filter has. */
+  drawSelection() {
+    const kept = cornersOf(this.state.asked.where);
+    const corners = this.drag?.line ?? kept ?? [];
+    this.clearButton.hidden = !kept;
+    const written = this.width ? corners.map(([x, y]) => this.toScreen(x, y).map((value) => value.toFixed(1)).join(",")).join(" ") : "";
+    this.outline.firstChild.setAttribute("points", written);
+    this.outline.classList.toggle("map-drawing", Boolean(this.drag?.line));
+  }
+
+  /** Show the picture of a point beside the pointer; -1: none. */
+  hover(i, left = 0, top = 0) {
+    if (i < 0 || !this.data) {
+      this.hovered = -1;
+      this.tip.hidden = true;
+      return;
+    }
+    if (i !== this.hovered) {
+      this.hovered = i;
+      const [image, caption] = this.tip.children;
+      const id = this.data.ids[i];
+      image.src = this.state.thumbnail(id);
+      const rank = this.rank?.get(i);
+      caption.textContent = rank === undefined ? `picture ${id}` : `hit ${rank + 1}`;
+    }
+    this.tip.hidden = false;
+    const isRight = left > this.width - 220;
+    const isLow = top > this.height - 240;
+    this.tip.style.transform = `translate(${left + (isRight ? -16 : 16)}px, ${top + (isLow ? -16 : 16)}px) translate(${isRight ? -100 : 0}%, ${isLow ? -100 : 0}%)`;
+    this.canvas.classList.add("map-over");
+  }
+}
+
+function overlap(a, b) {
+  return a[0] < b[2] + 6 && a[2] > b[0] - 6 && a[1] < b[3] + 2 && a[3] > b[1] - 2;
+}
+
+/** [r, g, b] from 0 to 1 of #rgb or #rrggbb. */
+function rgb(written) {
+  const digits = written.replace("#", "");
+  const full = digits.length === 3 ? [...digits].map((digit) => digit + digit).join("") : digits;
+  return [0, 2, 4].map((at) => parseInt(full.slice(at, at + 2), 16) / 255);
+}
