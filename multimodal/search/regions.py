@@ -12,7 +12,7 @@ has. A word that is near everything is then near nothing. Of a smaller region, a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from multimodal.boxes import reading
-from multimodal.search.calibration import EVERYDAY, Calibration, frequent_words, sampled
-from multimodal.search.pausing import may_pause
+from multimodal.search.calibration import sampled
+from multimodal.search.words import Words
 from multimodal.text.normalise import Normaliser
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ LEVELS = (8, 32, 128)
 """How many regions there are, from afar and near."""
 MIN_PICTURES = 8
 """A region has at least so many."""
-NUM_WORDS = 768
-"""Frequent words of the store's texts that regions may be named by, with everyday words where these are few."""
 NUM_NAMES = 2
 """Words in a name."""
 NUM_LISTED = 6
@@ -90,46 +88,26 @@ def read_regions(path: Path) -> Regions:
         return Regions.from_json(path.read_text(encoding="utf-8"))
 
 
-Embed = Callable[[Sequence[str]], np.ndarray]
-"""Words -> their vectors (w, d) as a search embeds them, zeros for an unknown one."""
-
-
-def make_regions(store: Store, points: np.ndarray, embed: Embed | None = None) -> Regions:
-    """The regions of a map with the points (n, 2), in the order of store.ids."""
+def make_regions(store: Store, points: np.ndarray, words: Words | None = None) -> Regions:
+    """The regions of a map with the points (n, 2), in the order of store.ids. words: of the store, if they are there."""
     if not len(points):
         return Regions(())
+    words = Words.of(store) if words is None else words
+    chosen = naming_words(words.words)
     levels = cut(points)
-    names = naming_words(store)
-    vectors = (embed or embedding(store))(names)
-    known = vectors.any(axis=1)
-    named = name_levels(
-        levels, *_means(store, levels), store.calibration, [name for name, knows in zip(names, known, strict=True) if knows], vectors[known]
-    )
-    return Regions(tuple(_described(store.ids, points, labels, words) for labels, words in zip(levels, named, strict=True)))
+    means, mean = _means(store, levels)
+    units = words.units[chosen].astype(np.float64)
+    named = name_levels(levels, means, mean, words.std[chosen], [words.words[at] for at in chosen], units)
+    return Regions(tuple(_described(store.ids, points, labels, listed) for labels, listed in zip(levels, named, strict=True)))
 
 
-def embedding(store: Store) -> Embed:
-    """As a search embeds short phrases."""
-
-    def embed(words: Sequence[str]) -> np.ndarray:
-        vectors = []
-        for word in words:
-            may_pause()
-            vectors.append(store.calibration.embed(word, store.query_space))
-        return np.array(vectors).reshape(len(words), store.dim)
-
-    return embed
-
-
-def naming_words(store: Store) -> list[str]:
-    """Frequent words of the store's texts that its text space knows, then everyday ones; no two of one stem."""
-    texts = [str(record["text"] or "") for record in store.records(sampled(store.ids), ["text"])]
-    words = [*frequent_words(texts, store.query_space, is_slow=True, num=NUM_WORDS), *EVERYDAY]
+def naming_words(words: Sequence[str]) -> list[int]:
+    """Places of the words that a region may be named by: the first of each stem."""
     stems = Normaliser(reduce="stem")
-    by_stem: dict[str, str] = {}
-    for word in words:
+    by_stem: dict[str, int] = {}
+    for at, word in enumerate(words):
         if len(word) > 2:
-            by_stem.setdefault("".join(stems.tokens(word)) or word, word)
+            by_stem.setdefault("".join(stems.tokens(word)) or word, at)
     return list(by_stem.values())
 
 
@@ -226,18 +204,17 @@ def name_levels(
     levels: Sequence[np.ndarray],
     means: Sequence[np.ndarray],
     mean: np.ndarray,
-    calibration: Calibration,
+    std: np.ndarray,
     names: Sequence[str],
     vectors: np.ndarray,
 ) -> list[list[list[tuple[str, float]]]]:
     """For each level, for each region, its words with their scores, the ones that it is named by first.
 
     levels: (n,) labels each, those of a level within those before it. means: (r, d) for each level; mean: (d,) of the store.
-    names, vectors (w, d): of unit length.
+    std: (w,), of the words' cosines over the store. names, vectors (w, d): of the words, of unit length.
     """
     if not len(names):
         return [[[] for _ in of_level] for of_level in means]
-    _, std = calibration.moments(vectors)
     named, before = [], np.empty((0, len(names)))
     for level, (labels, of_level) in enumerate(zip(levels, means, strict=True)):
         near = ((of_level - mean) @ vectors.T / std).round(6)

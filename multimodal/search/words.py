@@ -23,6 +23,8 @@ from multimodal.text.stop_words import ENGLISH
 
 MAX_WORDS = 5_000
 """Of a vocabulary."""
+MAX_ENCODED = 768
+"""Of the store's own words, where an encoder embeds each."""
 NUM_TEXTS = 5_000
 """Of a store, in which an encoder's words are counted."""
 _AT_ONCE = 64
@@ -92,4 +94,4 @@ def _vocabulary(store: HasWords) -> list[str]:
         ]
     step = max(1, -(-len(store.ids) // NUM_TEXTS))
     texts = [str(record["text"] or "") for record in store.records(np.sort(store.ids)[::step], ["text"])]
-    return frequent_words(texts, space, is_slow=True)
+    return frequent_words(texts, space, is_slow=True, num=MAX_ENCODED)

@@ -1,6 +1,6 @@
 """The map of a store over HTTP: places as bytes, and regions and the query's terms as JSON.
 
-    app.include_router(map_routes(ask))
+add_map(app, desk)
 
 GET /api/map is 8 bytes that say how long its header is, a header in JSON, ids and places: see `pack`. A browser uses it as it comes,
 without parsing 100,000 numbers.
@@ -10,35 +10,31 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Header, Response
-from pydantic import BaseModel, ConfigDict
+from fastapi import FastAPI, Header, Response
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel
 
-from multimodal.boxes import fingerprint_bytes
-from multimodal.search.places import SIDE
+from multimodal.search.places import SIDE, map_part
 from multimodal.search.placing import PlacedTerm, place
-from multimodal.search.regions import Embed, Regions, embedding, make_regions
+from multimodal.search.regions import Regions, make_regions
 from multimodal.search.store import Store
+from multimodal.serve.api import PROBLEMS, StoreName, Where, checked, images_of, joined_of
+from multimodal.serve.desk import Desk
+from multimodal.serve.page import Asked
+from multimodal.serve.schemas import Strict
 
-T = TypeVar("T")
 MAGIC = b"MAP1"
 BYTES = "application/octet-stream"
+_BYTES: dict[int | str, dict[str, Any]] = {200: {"content": {BYTES: {}}, "description": "A header in JSON, and arrays."}}
 
 
-class Ask(Protocol):
-    """What answers a question about the newest generation of a store, in a thread. is_query: it uses the text space or the engine, which
-    one thread does at a time."""
-
-    def __call__(self, store: str, work: Callable[[Store], T], is_query: bool) -> Awaitable[T]: ...
-
-
-class Placing(BaseModel):
+class Placing(Strict):
     """A query to be drawn on the map; the names are those of the page's address."""
 
-    model_config = ConfigDict(extra="forbid")
     q: str = ""
     where: str = ""
     fusion: str = ""
@@ -89,86 +85,63 @@ class RegionLevels(BaseModel):
     levels: list[list[RegionFacts]]
 
 
-def map_routes(ask: Ask) -> APIRouter:
-    """The routes, over whatever answers for the stores of a server."""
-    routes = APIRouter(prefix="/api/map", tags=["map"])
-    naming = _Naming()
+def add_map(app: FastAPI, desk: Desk) -> None:
+    """The routes below `/api/map`."""
 
-    @routes.get("", response_class=Response, responses={200: {"content": {BYTES: {}}}})
-    async def places(store: str = "", if_none_match: Annotated[str, Header()] = "") -> Response:
-        """Where every picture is, as bytes: see `multimodal.serve.map.pack`."""
+    @app.get("/api/map", response_class=Response, responses=PROBLEMS | _BYTES, tags=["map"])
+    async def places(store: StoreName = "", if_none_match: Annotated[str, Header()] = "") -> Response:
+        """Where every picture is, as bytes: see `multimodal.serve.map.pack_map`."""
+        served = desk.stores.find(store)
 
-        def packed(of: Store) -> tuple[str, bytes | None]:
-            tag = f'"{of.map.version}-{_generation(of)}"'
-            return tag, None if tag in if_none_match else pack_map(of)
+        def packed(opened: Store) -> tuple[str, bytes | None]:
+            tag = '"{version}-{generation}"'.format(**_named(opened))
+            return tag, None if tag in if_none_match else pack_map(opened)
 
-        tag, body = await ask(store, packed, False)
+        tag, body = await desk.read(served, packed)
         headers = {"ETag": tag, "Cache-Control": "no-cache"}
         return Response(status_code=304, headers=headers) if body is None else Response(body, media_type=BYTES, headers=headers)
 
-    @routes.get("/passing", response_class=Response, responses={200: {"content": {BYTES: {}}}})
-    async def passing(where: str, store: str = "") -> Response:
-        """Which pictures meet a filter: one bit each, in the order of the map, the first the lowest of the first byte."""
+    @app.get("/api/map/passing", response_class=Response, responses=PROBLEMS | _BYTES, tags=["map"])
+    async def passing(where: Where, store: StoreName = "") -> Response:
+        """Which pictures meet a filter: one bit each, in the order of the map, the lowest bit of a byte first."""
+        served = desk.stores.find(store)
+        asked = checked(Asked("", where=where, store=store))
 
-        def packed(of: Store) -> bytes:
-            passes = of.filter_columns.meeting(where)
-            header = {"num": len(of), "num_passing": int(passes.sum()), "generation": _generation(of), "version": of.map.version}
+        def packed(opened: Store) -> bytes:
+            passes = opened.filter_columns.meeting(asked.where)
+            header = {"num": len(opened), "num_passing": int(passes.sum()), **_named(opened)}
             return pack(header, [np.packbits(passes, bitorder="little")])
 
-        return Response(await ask(store, packed, False), media_type=BYTES, headers={"Cache-Control": "no-cache"})
+        return Response(await desk.read(served, packed), media_type=BYTES)
 
-    @routes.get("/regions")
-    async def regions(store: str = "") -> RegionLevels:
+    @app.get("/api/map/regions", response_model=RegionLevels, responses=PROBLEMS, tags=["map"])
+    async def regions(store: StoreName = "") -> Response:
         """The names of the map's regions. Of a map that is not kept in the store they are found first, which may take some seconds."""
+        served = desk.stores.find(store)
+        is_kept = map_part((await run_in_threadpool(served.newest.current)).manifest.parts) is not None
+        words = None if is_kept else (await desk.background.end_of(desk.words(served)))[0]
 
-        def found(of: Store) -> RegionLevels:
-            return described(of, of.map.regions or naming.regions(of))
+        def found(opened: Store) -> bytes:
+            made = opened.map.regions or make_regions(opened, opened.map.points, words)
+            return described(opened, made).model_dump_json().encode()
 
-        return await ask(store, found, True)
+        return Response(await desk.answer(served, "regions", found), media_type="application/json")
 
-    @routes.post("/place")
-    async def placed(given: Placing) -> Placed:
+    @app.post("/api/map/place", response_model=Placed, responses=PROBLEMS, tags=["map"])
+    async def placed(given: Placing) -> Response:
         """Where the terms of a query are on the map, and its best pictures. A term is where the pictures nearest to it are densest."""
+        served = desk.stores.find(given.store)
+        asked = checked(Asked(given.q, where=given.where, fusion=given.fusion, store=given.store))
 
-        def found(of: Store) -> Placed:
-            placed = place(of, given.q, given.where or None, fusion=given.fusion or None)
+        def found(opened: Store) -> bytes:
+            images, joined = images_of(desk, served, asked.query), joined_of(desk, served, asked.query)
+            condition = asked.where if asked.where.strip() else None
+            placed = place(opened, asked.query, condition, images, asked.fusion or None, joined)
             terms = [_described(term) for term in placed.terms]
-            return Placed(generation=_generation(of), version=of.map.version, terms=terms, ids=list(placed.ids))
+            reply = Placed(**_named(opened), terms=terms, ids=list(placed.ids))
+            return reply.model_dump_json().encode()
 
-        return await ask(given.store, found, True)
-
-    return routes
-
-
-class _Naming:
-    """The regions of maps that are not kept in their stores. Words are embedded once: their vectors depend on the calibration alone."""
-
-    def __init__(self) -> None:
-        self._vectors: dict[tuple[str, str], dict[str, np.ndarray]] = {}
-        self._regions: dict[str, tuple[int, str, Regions]] = {}
-
-    def regions(self, store: Store) -> Regions:
-        path, now = str(store.path), (_generation(store), store.map.version)
-        made = self._regions.get(path)
-        if made is None or made[:2] != now:
-            made = (*now, make_regions(store, store.map.points, self._embedding(store)))
-            self._regions[path] = made
-        return made[2]
-
-    def _embedding(self, store: Store) -> Embed:
-        """As `regions.embedding`. A request that is stopped because it takes too long leaves what it has to the next."""
-        calibration = fingerprint_bytes(store.calibration.mean_term.tobytes())
-        self._vectors = {key: known for key, known in self._vectors.items() if key[0] != str(store.path) or key[1] == calibration}
-        known = self._vectors.setdefault((str(store.path), calibration), {})
-        fresh = embedding(store)
-
-        def embed(words: Sequence[str]) -> np.ndarray:
-            for word in words:
-                if word not in known:
-                    known[word] = fresh([word])[0]
-            return np.array([known[word] for word in words]).reshape(len(words), store.dim)
-
-        return embed
+        return Response(await desk.answer(served, ("place", asked), found), media_type="application/json")
 
 
 def pack_map(store: Store) -> bytes:
@@ -180,9 +153,8 @@ def pack_map(store: Store) -> bytes:
     kind = "u4" if not len(store) or 0 <= store.ids.min() and store.ids.max() < 1 << 32 else "f8"
     header = {
         "num": len(store),
-        "generation": _generation(store),
+        **_named(store),
         "method": found.method,
-        "version": found.version,
         "num_placed": found.num_placed,
         "ids": kind,
     }
@@ -215,7 +187,7 @@ def described(store: Store, regions: Regions) -> RegionLevels:
         ]
         for level in regions.levels
     ]
-    return RegionLevels(generation=_generation(store), version=version, levels=levels)
+    return RegionLevels(**_named(store), levels=levels)
 
 
 def as_filter(version: str, outline: Sequence[tuple[int, int]]) -> str:
@@ -241,5 +213,6 @@ def _described(term: PlacedTerm) -> TermPlace:
     )
 
 
-def _generation(store: Store) -> int:
-    return int(store.manifest.counts["generation"])
+def _named(store: Store) -> dict[str, Any]:
+    """What tells a map from others."""
+    return {"generation": int(store.manifest.counts["generation"]), "version": store.map.version}

@@ -155,9 +155,8 @@ def test_new_pictures_are_placed_as_a_slow_loop_places_them(seed):
     points = random.integers(0, SIDE + 1, (90, 2)).astype(np.uint16)
     rows = random.standard_normal((7, DIM)).astype(np.float16)
     for row, found in zip(rows, place_like(rows, landmarks, points), strict=True):
-        cosines = sorted(((float(row.astype(float) @ mark.astype(float)), at) for at, mark in enumerate(landmarks)), reverse=True)[
-            :NUM_NEAR
-        ]
+        every = sorted(((float(row.astype(float) @ mark.astype(float)), at) for at, mark in enumerate(landmarks)), reverse=True)
+        cosines = every[:NUM_NEAR]
         gaps = [cosines[0][0] - cosine for cosine, _ in cosines]
         weights = [math.exp(-gap / (sum(gaps) / len(gaps))) for gap in gaps]
         assert np.abs(found - _slow_consensus([points[at] for _, at in cosines], weights)).max() <= 2  # sums in float32
@@ -201,12 +200,8 @@ def _slow_inside(x: float, y: float, corners: list[list[float]]) -> bool:
 
 def test_polygons_that_share_a_side_have_each_point_once():
     points = np.stack(np.meshgrid(np.arange(11), np.arange(11)), axis=-1).reshape(-1, 2)
-    left, right = np.array([[0, 0], [5, 0], [5, 10], [0, 10]]), np.array([[5, 0], [10, 0], [10, 10], [5, 10]])
-    both, whole = (
-        are_inside(points, left).astype(int) + are_inside(points, right),
-        are_inside(points, np.array([[0, 0], [10, 0], [10, 10], [0, 10]])),
-    )
-    assert (both == whole).all()
+    left, right, whole = (np.array([[a, 0], [b, 0], [b, 10], [a, 10]]) for a, b in ((0, 5), (5, 10), (0, 10)))
+    assert (are_inside(points, left).astype(int) + are_inside(points, right) == are_inside(points, whole)).all()
 
 
 def test_a_drawn_filter_is_text_that_every_search_takes(mapped):

@@ -43,14 +43,10 @@ export function asPolygon(line, tolerance = 0.001) {
   return corners;
 }
 
-/** The test of a filter that is met within a polygon of places (0 to 1) on the map of this version. */
-export function selection(version, corners) {
-  const written = corners.map(([x, y]) => `${thousandths(x)} ${thousandths(y)}`).join(", ");
-  return `map inside "${version}: ${written}"`;
-}
-
-function thousandths(value) {
-  return String(Math.round(10000 * Math.min(1, Math.max(0, value))) / 10);
+/** The test of a filter that is met within a polygon of places (0 to 1) on the map of this version; in thousandths, with so many decimals. */
+export function selection(version, corners, decimals = 1) {
+  const thousandths = (value) => String(Number((1000 * Math.min(1, Math.max(0, value))).toFixed(decimals)));
+  return `map inside "${version}: ${corners.map((corner) => corner.map(thousandths).join(" ")).join(", ")}"`;
 }
 
 const SELECTION = /^map\s+inside\s/i;

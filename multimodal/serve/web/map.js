@@ -77,8 +77,9 @@ class StoreMap {
     );
     this.list = el("ol", { class: "map-list" });
     this.listing = el("details", { class: "map-listing" }, el("summary", {}, "Regions"), this.list);
+    this.probes = Object.fromEntries(["point", "lit", "ring"].map((name) => [name, el("i", { class: `map-colour-${name}`, hidden: true })]));
     this.status = el("p", { class: "map-status", role: "status" });
-    this.root = el("div", { class: "map-root" }, this.canvas, ...Object.values(this.layers), this.tip, this.tools, this.listing, this.status);
+    this.root = el("div", { class: "map-root" }, this.canvas, ...Object.values(this.layers), this.tip, this.tools, this.listing, this.status, ...Object.values(this.probes));
     container.replaceChildren(this.root);
   }
 
@@ -154,6 +155,7 @@ class StoreMap {
     const buffer = await this.bytes("api/map", { store }, signal);
     const before = this.data?.header;
     this.data = unpackMap(buffer);
+    this.asking.map.key = `${store} ${this.data.header.generation}`; // which may be newer than what was asked for
     this.cells = new Cells(this.data.places);
     this.indexOf = new Map();
     this.data.ids.forEach((id, i) => this.indexOf.set(id, i));
@@ -205,10 +207,12 @@ class StoreMap {
     this.redraw();
   }
 
-  /** The store has changed: the map is asked for again. */
+  /** The store has changed: the map is asked for again, soon. */
   again() {
-    this.asking = {};
-    this.follow();
+    setTimeout(() => {
+      this.asking = {};
+      this.follow();
+    }, 500);
   }
 
   passes(i) {
@@ -240,7 +244,7 @@ class StoreMap {
     this.canvas.width = Math.round(width * this.density);
     this.canvas.height = Math.round(height * this.density);
     this.outline.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    this.redraw();
+    this.recolour(); // the stylesheet may have come only now
   }
 
   /** Pixels of the screen from one side of the map to the other. */
@@ -295,9 +299,8 @@ class StoreMap {
   }
 
   recolour() {
-    const style = getComputedStyle(this.root);
-    const of = (name, alpha) => [...rgb(style.getPropertyValue(name).trim()), alpha];
-    this.colours = { plain: of("--map-point", 0.62), bright: of("--map-lit", 1), ring: of("--ground", 0.9) };
+    const of = (name, alpha) => [...rgb(getComputedStyle(this.probes[name]).color), alpha];
+    this.colours = { plain: of("point", 0.62), bright: of("lit", 1), ring: of("ring", 0.9) };
     this.redraw();
   }
 
@@ -308,6 +311,7 @@ class StoreMap {
   }
 
   draw() {
+    if (!this.hasDrawn) performance.mark("map-drawn"), (this.hasDrawn = true);
     const { view, density, side, width, height } = this;
     this.points.draw({
       centre: [view.x, view.y],
@@ -575,7 +579,8 @@ class StoreMap {
     this.setLasso(false);
     const corners = asPolygon(line, 2 / this.side);
     if (corners.length < 3) return this.drawSelection();
-    this.state.ask({ where: withSelection(this.state.asked.where, selection(this.data.header.version, corners)) });
+    const decimals = Math.max(1, Math.ceil(Math.log10(this.side / 1000)));
+    this.state.ask({ where: withSelection(this.state.asked.where, selection(this.data.header.version, corners, decimals)) });
   }
 
   keepView() {
@@ -602,6 +607,7 @@ class StoreMap {
     if (i < 0 || !this.data) {
       this.hovered = -1;
       this.tip.hidden = true;
+      this.canvas.classList.remove("map-over");
       return;
     }
     if (i !== this.hovered) {
@@ -610,7 +616,8 @@ class StoreMap {
       const id = this.data.ids[i];
       image.src = this.state.thumbnail(id);
       const rank = this.rank?.get(i);
-      caption.textContent = rank === undefined ? `picture ${id}` : `hit ${rank + 1}`;
+      const said = this.state.hits.find((hit) => hit.id === id)?.text;
+      caption.textContent = rank === undefined ? `picture ${id}` : `${rank + 1}. ${said || `picture ${id}`}`;
     }
     this.tip.hidden = false;
     const isRight = left > this.width - 220;
@@ -624,9 +631,7 @@ function overlap(a, b) {
   return a[0] < b[2] + 6 && a[2] > b[0] - 6 && a[1] < b[3] + 2 && a[3] > b[1] - 2;
 }
 
-/** [r, g, b] from 0 to 1 of #rgb or #rrggbb. */
+/** [r, g, b] from 0 to 1 of what a browser computes: rgb(1, 2, 3). */
 function rgb(written) {
-  const digits = written.replace("#", "");
-  const full = digits.length === 3 ? [...digits].map((digit) => digit + digit).join("") : digits;
-  return [0, 2, 4].map((at) => parseInt(full.slice(at, at + 2), 16) / 255);
+  return written.match(/[\d.]+/g).slice(0, 3).map((value) => Number(value) / 255);
 }
