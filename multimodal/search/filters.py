@@ -36,8 +36,9 @@ from multimodal.search.where import Joined, Not, Test, Tree, Where, WhereError, 
 Kind = Literal["text", "whole numbers", "numbers", "truth values", "dates", "values of another type"]
 ID, MAP, INSIDE = "id", "map", "inside"
 MAX_CORNERS = 200
-_CORNER = r"\s*[0-9]{1,4}(?:\.[0-9]{1,9})?\s+[0-9]{1,4}(?:\.[0-9]{1,9})?\s*"
-_WRITTEN_POLYGON = re.compile(rf"\s*(?:([0-9a-z]{{1,64}})\s*:)?({_CORNER}(?:,{_CORNER}){{2,}})")
+_PART = r"[0-9]{1,4}(?:\.[0-9]{1,9})?"
+_CORNER = rf"{_PART}\s+{_PART}"
+_WRITTEN_POLYGON = re.compile(rf"(?:([0-9a-z]{{1,64}})\s*:\s*)?({_CORNER}(?:\s*,\s*{_CORNER}){{2,}})")
 _COMPARED = ("=", "!=", "<", "<=", ">", ">=", "in", "between")
 OPERATORS: Mapping[Kind, tuple[str, ...]] = {
     "text": (*_COMPARED, "like"),
@@ -145,17 +146,15 @@ class FilterColumns:
         if test.operator != INSIDE:
             raise WhereError(where, test.at, f'map is where a picture is on the map, which has: map {INSIDE} "120 340, 180 340, 150 400"')
         [value] = test.values
-        found = _WRITTEN_POLYGON.fullmatch(value.text)
+        found = _WRITTEN_POLYGON.fullmatch(value.text.strip())
         if found is None:
-            problem = (
-                f'"{brief(value.text)}" is no polygon. Write at least three corners, x and y from 0 to 1000: "120 340, 180 340, 150 400"'
-            )
+            wanted = 'at least three corners, x and y from 0 to 1000, such as "120 340, 180 340, 150 400"'
+            problem = f'"{brief(value.text)}" is no polygon: write {wanted}'
             raise WhereError(where, value.position, problem)
         version, written = found.groups()
         if version is not None and version != self._store.map.version:
-            problem = (
-                f"this was drawn on the map {version}, which has been made again since: now it is {self._store.map.version}. Draw it again"
-            )
+            now = self._store.map.version
+            problem = f"this was drawn on the map {version}, which has been made again since: now it is {now}. Draw it again"
             raise WhereError(where, value.position, problem)
         corners = [[float(number) for number in corner.split()] for corner in written.split(",")]
         if len(corners) > MAX_CORNERS:
