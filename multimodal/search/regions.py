@@ -72,11 +72,18 @@ class Regions:
     @classmethod
     def from_json(cls, text: str) -> Regions:
         """ValueError if it is not what `as_json` gives."""
-        return cls(tuple(tuple(_region(facts) for facts in level) for level in json.loads(text)))
+        levels = json.loads(text)
+        if not isinstance(levels, list) or not all(isinstance(level, list) for level in levels):
+            raise ValueError("regions are a list of levels, each a list of regions")
+        return cls(tuple(tuple(_region(facts) for facts in level) for level in levels))
 
 
-def _region(facts: dict[str, Any]) -> Region:
-    if set(facts) != {"x", "y", "num", "id", "words", "outline"} or not all(type(facts[name]) is int for name in ("x", "y", "num", "id")):
+def _region(facts: Any) -> Region:
+    if (
+        not isinstance(facts, dict)
+        or set(facts) != {"x", "y", "num", "id", "words", "outline"}
+        or not all(type(facts[name]) is int for name in ("x", "y", "num", "id"))
+    ):
         raise ValueError("a region has x, y, num and id, which are whole numbers, words and an outline")
     words = tuple((str(word), float(score)) for word, score in facts["words"])
     return Region(facts["x"], facts["y"], facts["num"], facts["id"], words, tuple((int(x), int(y)) for x, y in facts["outline"]))

@@ -32,9 +32,14 @@ def kept_map(store: Store, seed: int = 0) -> Kept:
     return Kept(ids, points, store.take(ids), points, f"{seed:06x}")
 
 
+@pytest.fixture(scope="session")
+def space_box(space_boxes) -> Path:
+    return space_boxes["wordvec"]
+
+
 @pytest.fixture
 def path(tmp_path, store_of_forty) -> Path:
-    return shutil.copytree(store_of_forty, tmp_path / "store")
+    return shutil.copytree(store_of_forty, tmp_path / "forty")
 
 
 @pytest.fixture
@@ -343,15 +348,15 @@ def test_outlines_hold_their_points():
         hull = outline_of(points)
         assert len(hull) <= 12 and set(hull) <= set(map(tuple, points.tolist()))
         if 3 <= num <= 9:
-            turns = [np.cross(np.subtract(b, a), points - np.array(a)) for a, b in pairwise([*hull, hull[0]])]
-            assert min(turn.min() for turn in turns) >= 0
+            for (x1, y1), (x2, y2) in pairwise([*hull, hull[0]]):
+                assert min((x2 - x1) * (y - y1) - (y2 - y1) * (x - x1) for x, y in points.tolist()) >= 0
 
 
 def test_regions_are_read_as_they_were_written(mapped):
     made = Store(mapped).map.regions
     assert made is not None and Regions.from_json(made.as_json()) == made and made.levels[0][0].name
     for wrong in ("{}", "[[{}]]", "[[3]]", "3", '[[{"x":1,"y":"2","num":1,"id":1,"words":[],"outline":[]}]]'):
-        with pytest.raises((ValueError, TypeError, KeyError, AttributeError)):
+        with pytest.raises(ValueError):
             Regions.from_json(wrong)
 
 
