@@ -346,7 +346,7 @@ def test_k_hits_are_found_whenever_k_pictures_meet_the_filter(made, seed):
         ("camera in (X100, ", "(", "this parenthesis is never closed"),
         ("camera in (X100", "(", "this parenthesis is never closed"),
         ("camera is null", "null", "only missing comes after is"),
-        ("camera not X100", "X100", "in, like or between is missing after not"),
+        ("camera not X100", "X100", "in, like, between or inside is missing after not"),
         ("size between 1 or 3", "or", "between has two ends"),
         ("size like 5%", "like", "size holds whole numbers, which have =, !=, <, <=, >, >=, in, between, is missing"),
         ("shared > true", ">", "shared holds truth values, which have =, !=, in, is missing"),
