@@ -298,7 +298,7 @@ def store_facts(served: Served, store: Store) -> dict[str, Any]:
         "fusions": _fusions(store),
         "takes_pictures": served.pictures is not None,
         "takes_pictures_not": None if served.pictures is not None else no_tower(served),
-        "has_map": False,
+        "has_map": len(store) > 0,
         "has_files": has_originals(store),
         "has_thumbnails": any(segment.has_thumbnails for segment in store.segments),
         "examples": [example for example in EXAMPLES if _is_known(store, example)],

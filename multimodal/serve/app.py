@@ -29,6 +29,7 @@ from multimodal.serve.connections import KnownHosts
 from multimodal.serve.desk import Desk, Settings
 from multimodal.serve.guards import Counted, Headed, SameOrigin, TokenNeeded, read_token
 from multimodal.serve.limits import Busy, Refused, TooLong
+from multimodal.serve.map import add_map
 from multimodal.serve.page import Asked, search_page
 from multimodal.serve.running import run
 from multimodal.serve.served import Stores
@@ -143,6 +144,7 @@ def make_app(
     _add_errors(app, desk)
     _add_page(app, desk)
     add_api(app, desk)
+    add_map(app, desk)
     _add_pictures(app, desk)
     _add_rest(app, desk)
     # the last one is the outermost
