@@ -76,6 +76,14 @@ class Calibration:
             return inside
         return self._centred(inside)
 
+    def embed_words(self, words: Sequence[str], space: TextSpace) -> np.ndarray:
+        """(n, d) float64: single words as `embed` embeds them, up to an encoder's last bits, which is several times faster for many."""
+        inside = space.embed([self.template.format(word) for word in words]).astype(np.float64)
+        for at, word in enumerate(words):
+            if self.template != "{}" and space.unknown_words(word) and not space.embed([word]).any():
+                inside[at] = 0
+        return np.array([self._centred(unit(row)) if row.any() else row for row in inside]).reshape(len(words), len(self.mean_row))
+
     @property
     def queries(self) -> np.ndarray:
         """(w, d): the words as `embed` embeds them."""

@@ -27,7 +27,7 @@ MAX_ENCODED = 768
 """Of the store's own words, where an encoder embeds each."""
 NUM_TEXTS = 5_000
 """Of a store, in which an encoder's words are counted."""
-_AT_ONCE = 64
+_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +64,10 @@ class Words:
         """Of a store. It may take seconds, and pauses often (`multimodal.search.pausing`)."""
         words = _vocabulary(store)
         units = []
-        for number, word in enumerate(words):
-            if number % _AT_ONCE == 0:
-                may_pause()
-            units.append(store.calibration.embed(word, store.query_space).astype(np.float32))
-        found = np.array(units, np.float32).reshape(len(words), store.query_space.dim)
+        for start in range(0, len(words), _AT_ONCE):
+            may_pause()
+            units.append(store.calibration.embed_words(words[start : start + _AT_ONCE], store.query_space).astype(np.float32))
+        found = np.concatenate([np.empty((0, store.query_space.dim), np.float32), *units])
         known = np.flatnonzero(found.any(axis=1))
         moments = [
             store.calibration.moments(found[some].astype(np.float64)) for some in np.array_split(known, -(-len(known) // _AT_ONCE) or 1)

@@ -29,6 +29,8 @@ from multimodal.serve.schemas import Strict
 
 MAGIC = b"MAP1"
 BYTES = "application/octet-stream"
+EDGE = 0.005 * SIDE
+"""How far outside of a region its filter goes, for the pictures that are its corners."""
 _BYTES: dict[int | str, dict[str, Any]] = {200: {"content": {BYTES: {}}, "description": "A header in JSON, and arrays."}}
 
 
@@ -191,11 +193,14 @@ def described(store: Store, regions: Regions) -> RegionLevels:
 
 
 def as_filter(version: str, outline: Sequence[tuple[int, int]]) -> str:
-    """The filter of the pictures within a polygon of places; "" if it has no area."""
+    """The filter of the pictures within the outline of a region, and of those on it; "" if it has no area."""
     if len(outline) < 3:
         return ""
-    corners = ", ".join(" ".join(f"{1000 * value / SIDE:.1f}" for value in corner) for corner in outline)
-    return f'map inside "{version}: {corners}"'
+    corners = np.array(outline, np.float64)
+    outwards = corners - corners.mean(axis=0)
+    wider = corners + outwards * (EDGE / np.maximum(np.linalg.norm(outwards, axis=1, keepdims=True), 1))
+    written = ", ".join(" ".join(f"{value:.1f}" for value in corner) for corner in np.clip(1000 * wider / SIDE, 0, 1000))
+    return f'map inside "{version}: {written}"'
 
 
 def _described(term: PlacedTerm) -> TermPlace:

@@ -302,3 +302,13 @@ def test_odd_entries_of_the_manifest_are_errors_that_name_them_and_verify_report
     _change(path, lambda facts: facts.pop(entry))
     with pytest.raises(InputError, match=f"{entry} is missing"):
         Store(path)
+
+
+def test_many_words_at_once_are_embedded_as_one_by_one(path):
+    store = Store(path)
+    for template in ("{}", "a photo of {}"):
+        calibration = store.calibrated(template)
+        words = ["beach", "zxqv", "snow", "dog"]
+        one_by_one = np.stack([calibration.embed(word, store.query_space) for word in words])
+        np.testing.assert_allclose(calibration.embed_words(words, store.query_space), one_by_one, atol=1e-12)
+        assert calibration.embed_words([], store.query_space).shape[0] == 0

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from multimodal.search.placing import place
 from multimodal.search.segments import Segment
 from multimodal.search.store import Store
 from multimodal.search.writing import StoreWriter, create_store
-from multimodal.serve.map import as_filter, map_routes
+from multimodal.serve.app import make_app
+from multimodal.serve.map import as_filter
 from multimodal.text import Normaliser, Vocabulary
 from multimodal.text.words import WordSpace
 
@@ -41,13 +40,7 @@ def path(tmp_path_factory) -> Path:
 
 
 def client_of(path: Path) -> TestClient:
-    app = FastAPI()
-
-    async def ask(store, work, is_query):
-        return await asyncio.to_thread(work, Store(path))
-
-    app.include_router(map_routes(ask))
-    return TestClient(app)
+    return TestClient(make_app(Store(path)))
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +102,7 @@ def test_regions_have_filters_that_find_their_pictures(client, path):
     assert found["version"] == store.map.version and found["levels"][0]
     for region in found["levels"][0]:
         inside = store.select(region["where"]).tolist()
-        assert region["name"] and len(inside) >= 0.9 * region["num"]  # corners are written in thousandths
+        assert region["name"] and len(inside) >= 0.9 * region["num"]  # a hull may have more corners
     assert client.get("/api/map/regions").json() == found
     assert as_filter("abc", [(0, 0), (9, 9)]) == ""
 
@@ -121,3 +114,24 @@ def test_a_query_is_placed_as_in_python(client, path):
     assert [(term["label"], term["is_without"], (term["x"], term["y"])) for term in found["terms"]] == [
         (term.part.term.label, term.part.is_without, term.point) for term in wanted.terms
     ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"q": ""}, "empty"),
+        ({"q": "image:/etc/passwd"}, "this server reads no files"),
+        ({"q": "beach", "fusion": "os.system"}, "product or sum"),
+        ({"q": "beach", "where": "map inside 3"}, "no polygon"),
+        ({"q": "zxqv"}, "zxqv"),
+        ({"q": "beach", "colour": "red"}, "colour"),
+    ],
+)
+def test_a_wrong_query_is_a_message(client, asked, told):
+    reply = client.post("/api/map/place", json=asked)
+    assert reply.status_code == 400 and told in reply.json()["error"]
+
+
+def test_a_wrong_filter_or_store_is_a_message(client):
+    assert client.get("/api/map/passing", params={"where": "yeer = 3"}).json()["error"].startswith("where, column 1")
+    assert client.get("/api/map", params={"store": "other"}).status_code == 404

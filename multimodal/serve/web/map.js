@@ -10,8 +10,9 @@ import { Cells, Points, unpack, unpackMap } from "./points.js";
 
 const MAX_ZOOM = 400;
 const THUMBNAIL_PX = 64;
-const FEW_POINTS = 1500; // so many in view are shown as thumbnails
-const MAX_THUMBNAILS = 150;
+const FEW_POINTS = 1200; // so many in view are shown as thumbnails
+const MAX_THUMBNAILS = 120;
+const MAX_STRETCH = 1.7; // how much wider than high the map may be, to fill the page
 const REACH_PX = 14; // how far from the pointer a point is meant
 const LEVEL_ZOOMS = [1.9, 5]; // from these zooms on, the next smaller regions are named
 const STEP_PX = 80;
@@ -247,17 +248,27 @@ class StoreMap {
     this.recolour(); // the stylesheet may have come only now
   }
 
-  /** Pixels of the screen from one side of the map to the other. */
-  get side() {
-    return Math.min(this.width, this.height) * this.view.zoom;
+  /** Pixels of the screen from the left side of the map to the right one. */
+  get wide() {
+    return Math.min(this.width, MAX_STRETCH * this.height) * this.view.zoom * 0.97;
+  }
+
+  /** Pixels from the lower side to the upper one. */
+  get high() {
+    return Math.min(this.height, MAX_STRETCH * this.width) * this.view.zoom * 0.97;
   }
 
   toScreen(x, y) {
-    return [this.width / 2 + (x - this.view.x) * this.side, this.height / 2 - (y - this.view.y) * this.side];
+    return [this.width / 2 + (x - this.view.x) * this.wide, this.height / 2 - (y - this.view.y) * this.high];
   }
 
   toMap(left, top) {
-    return [this.view.x + (left - this.width / 2) / this.side, this.view.y - (top - this.height / 2) / this.side];
+    return [this.view.x + (left - this.width / 2) / this.wide, this.view.y - (top - this.height / 2) / this.high];
+  }
+
+  /** The view moved by pixels of the screen, x to the right and y downwards. */
+  moveBy(x, y) {
+    this.moveTo(this.view.x + x / this.wide, this.view.y - y / this.high);
   }
 
   /** The part of the map that is in view: [left, bottom, right, top], with a margin in pixels. */
@@ -306,16 +317,16 @@ class StoreMap {
 
   /** The diameter of a point in pixels: what makes all of them together cover a part of the map, and more when near. */
   get size() {
-    const spacing = (this.side / Math.sqrt(Math.max(this.data.ids.length, 1))) * 0.5;
+    const spacing = Math.sqrt((this.wide * this.high) / Math.max(this.data.ids.length, 1)) * 0.4;
     return Math.min(11, Math.max(1.6, spacing));
   }
 
   draw() {
     if (!this.hasDrawn) performance.mark("map-drawn"), (this.hasDrawn = true);
-    const { view, density, side, width, height } = this;
+    const { view, density, width, height } = this;
     this.points.draw({
       centre: [view.x, view.y],
-      scale: [(2 * side) / width, (2 * side) / height],
+      scale: [(2 * this.wide) / width, (2 * this.high) / height],
       size: this.size * density,
       ...this.colours,
     });
@@ -337,21 +348,27 @@ class StoreMap {
     const shown = new Map();
     if (num <= FEW_POINTS) {
       // cells of a power of two of the map, so that a picture stays where it is while the map moves
-      const cells = 2 ** Math.floor(Math.log2(this.side / THUMBNAIL_PX));
+      const [across, up] = [this.wide, this.high].map((side) => 2 ** Math.round(Math.log2(side / THUMBNAIL_PX)));
       const best = new Map();
       this.cells.within(...bounds, (i, x, y) => {
         if (!this.passes(i)) return;
-        const cell = Math.floor(x * cells) * 1e6 + Math.floor(y * cells);
+        const cell = Math.floor(x * across) * 1e6 + Math.floor(y * up);
         const before = best.get(cell);
         if (before === undefined || this.order(i) < this.order(before)) best.set(cell, i);
       });
-      [...best.values()].sort((a, b) => this.order(a) - this.order(b)).slice(0, MAX_THUMBNAILS).forEach((i) => shown.set(i, true));
+      const kept = [];
+      for (const i of [...best.values()].sort((a, b) => this.order(a) - this.order(b))) {
+        const [left, top] = this.toScreen(...this.place(i));
+        if (kept.some(([x, y]) => Math.abs(x - left) < 0.7 * THUMBNAIL_PX && Math.abs(y - top) < 0.7 * THUMBNAIL_PX)) continue;
+        kept.push([left, top]);
+        shown.set(i, [left, top]);
+        if (kept.length === MAX_THUMBNAILS) break;
+      }
     }
     for (const [i, image] of this.pictures) if (!shown.has(i)) image.remove(), this.pictures.delete(i);
-    for (const i of shown.keys()) {
+    for (const [i, [left, top]] of shown) {
       if (!this.pictures.has(i)) this.pictures.set(i, this.picture(i));
       const image = this.pictures.get(i);
-      const [left, top] = this.toScreen(...this.place(i));
       image.style.transform = `translate(-50%, -50%) translate(${left.toFixed(1)}px, ${top.toFixed(1)}px)`;
       image.classList.toggle("map-hit", this.rank?.has(i) ?? false);
     }
@@ -364,7 +381,7 @@ class StoreMap {
 
   picture(i) {
     const image = el("img", { alt: "", draggable: "false", decoding: "async", src: this.state.thumbnail(this.data.ids[i]) });
-    image.addEventListener("error", () => (image.hidden = true));
+    image.addEventListener("load", () => image.classList.add("map-loaded"));
     this.layers.pictures.append(image);
     return image;
   }
@@ -494,7 +511,7 @@ class StoreMap {
   }
 
   nearest(left, top, reach = REACH_PX) {
-    return this.cells?.nearest(...this.toMap(left, top), reach / this.side, (i) => this.passes(i)) ?? -1;
+    return this.cells?.nearest(...this.toMap(left, top), reach / this.wide, reach / this.high, (i) => this.passes(i)) ?? -1;
   }
 
   pointerDown(event) {
@@ -514,13 +531,13 @@ class StoreMap {
       const [other] = [...this.pointers].filter(([id]) => id !== event.pointerId).map(([, spot]) => spot);
       const middle = [(at[0] + other[0]) / 2, (at[1] + other[1]) / 2];
       const factor = Math.hypot(at[0] - other[0], at[1] - other[1]) / Math.max(Math.hypot(before[0] - other[0], before[1] - other[1]), 1);
-      this.moveTo(this.view.x - (at[0] - before[0]) / 2 / this.side, this.view.y + (at[1] - before[1]) / 2 / this.side);
+      this.moveBy((before[0] - at[0]) / 2, (before[1] - at[1]) / 2);
       this.zoomBy(factor, ...middle);
       this.drag.moved = true;
     } else if (this.drag) {
       if (Math.hypot(at[0] - this.drag.from[0], at[1] - this.drag.from[1]) > 4) this.drag.moved = true;
       if (this.drag.line) this.drag.line.push(this.toMap(...at)), this.drawSelection();
-      else if (this.drag.moved) this.moveTo(this.view.x - (at[0] - before[0]) / this.side, this.view.y + (at[1] - before[1]) / this.side);
+      else if (this.drag.moved) this.moveBy(before[0] - at[0], before[1] - at[1]);
     }
     this.pointers.set(event.pointerId, at);
   }
@@ -544,12 +561,12 @@ class StoreMap {
 
   key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const move = (x, y) => this.moveTo(this.view.x + (x * STEP_PX) / this.side, this.view.y + (y * STEP_PX) / this.side);
+    const move = (x, y) => this.moveBy(x * STEP_PX, y * STEP_PX);
     const keys = {
       ArrowLeft: () => move(-1, 0),
       ArrowRight: () => move(1, 0),
-      ArrowUp: () => move(0, 1),
-      ArrowDown: () => move(0, -1),
+      ArrowUp: () => move(0, -1),
+      ArrowDown: () => move(0, 1),
       "+": () => this.zoomBy(1.6),
       "=": () => this.zoomBy(1.6),
       "-": () => this.zoomBy(1 / 1.6),
@@ -577,9 +594,9 @@ class StoreMap {
   /** What was drawn around becomes a part of the filter. */
   keep(line) {
     this.setLasso(false);
-    const corners = asPolygon(line, 2 / this.side);
+    const corners = asPolygon(line, 2 / this.wide);
     if (corners.length < 3) return this.drawSelection();
-    const decimals = Math.max(1, Math.ceil(Math.log10(this.side / 1000)));
+    const decimals = Math.max(1, Math.ceil(Math.log10(this.wide / 1000)));
     this.state.ask({ where: withSelection(this.state.asked.where, selection(this.data.header.version, corners, decimals)) });
   }
 

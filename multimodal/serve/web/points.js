@@ -81,12 +81,12 @@ export class Cells {
     }
   }
 
-  /** The point that is nearest to a place within a distance, or -1. passes(i): whether it counts. */
-  nearest(x, y, distance, passes = () => true) {
+  /** The point that is nearest to a place, within an ellipse of two half axes, or -1. passes(i): whether it counts. */
+  nearest(x, y, across, up, passes = () => true) {
     let best = -1;
-    let least = distance * distance;
-    this.within(x - distance, y - distance, x + distance, y + distance, (i, px, py) => {
-      const square = (px - x) ** 2 + (py - y) ** 2;
+    let least = 1;
+    this.within(x - across, y - up, x + across, y + up, (i, px, py) => {
+      const square = ((px - x) / across) ** 2 + ((py - y) / up) ** 2;
       if (square < least && passes(i)) (least = square), (best = i);
     });
     return best;
