@@ -35,6 +35,8 @@ NUM_NAMES = 2
 """Words in a name."""
 NUM_LISTED = 6
 """Words that are kept of a region."""
+RARE = 0.25
+"""By how much the rarest of the words has to be nearer than the most frequent one: dog rather than collie."""
 MAX_CORNERS = 12
 _CELL_BITS = 8
 _MAX_STEPS = 50
@@ -218,10 +220,11 @@ def name_levels(
     """For each level, for each region, its words with their scores, the ones that it is named by first.
 
     levels: (n,) labels each, those of a level within those before it. means: (r, d) for each level; mean: (d,) of the store.
-    std: (w,), of the words' cosines over the store. names, vectors (w, d): of the words, of unit length.
+    std: (w,), of the words' cosines over the store. names, vectors (w, d): of the words, of unit length; the most frequent first.
     """
     if not len(names):
         return [[[] for _ in of_level] for of_level in means]
+    usual = 1 - RARE * np.arange(len(names)) / len(names)
     named, before = [], np.empty((0, len(names)))
     for level, (labels, of_level) in enumerate(zip(levels, means, strict=True)):
         near = ((of_level - mean) @ vectors.T / std).round(6)
@@ -230,7 +233,7 @@ def name_levels(
             parents = np.zeros(len(of_level), np.int64)
             parents[labels] = levels[level - 1]
             wanted = near + (near - before[parents])
-        named.append(choose_names(wanted, near, names, vectors))
+        named.append(choose_names(wanted * usual, near, names, vectors))
         before = near
     return named
 
@@ -260,7 +263,7 @@ def choose_names(wanted: np.ndarray, near: np.ndarray, names: Sequence[str], vec
     return chosen
 
 
-_SAME = 0.6
+_SAME = 0.45
 """Words with a larger cosine say nearly the same."""
 
 
