@@ -46,7 +46,7 @@ SPREAD = 0.03 * SIDE
 MIN_COVERED = 0.5
 """A map is dropped when a smaller share of the store's pictures was placed by UMAP."""
 _ROWS_AT_ONCE = 4096
-_SQUASH = 2.0
+_SQUASH = 1.3
 _FILES = {"ids": np.int64, "points": np.uint16, "landmarks": np.float16, "landmark_points": np.uint16}
 REGIONS = "regions.json"
 

@@ -3,7 +3,7 @@
 //
 //     const map = await mount(document.getElementById("map"), state);      // map.show(), map.hide()
 
-import { address, get, post } from "./api.js";
+import { address, get, post, Refused } from "./api.js";
 import { count, el } from "./dom.js";
 import { asPolygon, cornersOf, selection, withSelection, withoutSelection } from "./lasso.js";
 import { Cells, Points, unpack, unpackMap } from "./points.js";
@@ -132,7 +132,7 @@ class StoreMap {
   }
 
   /** Load something again if its key is another; what was begun for the key before is given up. */
-  ask(what, key, load) {
+  ask(what, key, load, tries = 5) {
     this.asking ??= {};
     if (this.asking[what]?.key === key) return;
     this.asking[what]?.aborting.abort();
@@ -140,16 +140,18 @@ class StoreMap {
     const mine = (this.asking[what] = { key, aborting });
     load(aborting.signal).catch((error) => {
       if (error.name === "AbortError" || this.asking[what] !== mine) return;
-      if (what === "map") this.asking[what] = null;
-      this.problem = error.message;
+      const isLate = error.status === 503 && tries > 1; // a server that has just begun opens its text space first
+      if (isLate || what === "map") this.asking[what] = null;
+      if (isLate) setTimeout(() => this.isShown && !this.asking[what] && this.ask(what, key, load, tries - 1), 1000);
+      else this.problem = error.message;
       this.tell();
     });
   }
 
   async bytes(path, params, signal) {
     const reply = await fetch(address(path, params), { signal });
-    if (!reply.ok) throw new Error((await reply.json().catch(() => null))?.error ?? `the server answered ${reply.status}`);
-    return reply.arrayBuffer();
+    if (reply.ok) return reply.arrayBuffer();
+    throw new Refused((await reply.json().catch(() => null))?.error ?? `the server answered ${reply.status}`, reply.status);
   }
 
   async loadMap(store, signal) {
@@ -195,14 +197,7 @@ class StoreMap {
   }
 
   async loadRegions(store, signal) {
-    for (let attempt = 1; ; attempt++) {
-      try {
-        this.regions = await get("api/map/regions", { store }, signal);
-        break;
-      } catch (error) { // the words of a map that is not kept are embedded first, some at each request
-        if (error.status !== 503 || attempt === 20) throw error;
-      }
-    }
+    this.regions = await get("api/map/regions", { store }, signal);
     this.drawNames();
     this.drawList();
     this.redraw();
@@ -317,7 +312,7 @@ class StoreMap {
 
   /** The diameter of a point in pixels: what makes all of them together cover a part of the map, and more when near. */
   get size() {
-    const spacing = Math.sqrt((this.wide * this.high) / Math.max(this.data.ids.length, 1)) * 0.4;
+    const spacing = Math.sqrt((this.wide * this.high) / Math.max(this.data.ids.length, 1)) * 0.5;
     return Math.min(11, Math.max(1.6, spacing));
   }
 
@@ -498,6 +493,7 @@ class StoreMap {
     const made = method === "umap" ? "placed by UMAP" : "placed by PCA; a better map: multimodal store map";
     const parts = [`${count.format(num)} pictures, ${made}`];
     if (placed) parts.push(`${count.format(placed)} came later and are beside those that are like them`);
+    if (!this.regions) parts.push("regions are being named");
     if (this.pins?.length) parts.push("words are where their nearest pictures are");
     const text = this.problem || `${parts.join("; ")}.`;
     if (this.status.textContent !== text) this.status.textContent = text;
