@@ -6,6 +6,7 @@
 Needs Chromium (apt-get install chromium) and playwright. Prints, as medians over repeats:
 - first useful paint: from the request until the first row of pictures is decoded, with a query in the address, the server being warm;
 - key to grid: from a key in the line until the first row of the new answer is decoded and drawn;
+- map: from the request until all points are drawn, and the frames of four seconds of zooming and moving, drawn in software;
 - scroll: the share of frames later than 25 ms, and the longest, while 3,000 pictures pass in 4 s.
 """
 
@@ -53,6 +54,22 @@ FRAMES = """(pixels) => new Promise((resolve) => {
     times.push(now - last);
     last = now;
     scrollTo(0, (pixels * (now - start)) / 4000);
+    now - start < 4000 ? requestAnimationFrame(step) : resolve(times.slice(1));
+  };
+  requestAnimationFrame(step);
+})"""
+MOVED = """() => new Promise((resolve) => {
+  const canvas = document.querySelector('.map-canvas');
+  const { left, top, width, height } = canvas.getBoundingClientRect();
+  const times = [];
+  const start = performance.now();
+  let last = start;
+  const step = (now) => {
+    times.push(now - last);
+    last = now;
+    const turn = (now - start) / 300;
+    const at = { clientX: left + width * (0.5 + 0.2 * Math.sin(turn)), clientY: top + height * 0.5, bubbles: true, cancelable: true };
+    canvas.dispatchEvent(new WheelEvent('wheel', { ...at, deltaY: now - start < 2000 ? -12 : 12 }));
     now - start < 4000 ? requestAnimationFrame(step) : resolve(times.slice(1));
   };
   requestAnimationFrame(step);
@@ -130,6 +147,13 @@ def first_paint(page: Page, address: str, ready: str) -> float:
     return page.evaluate("performance.now()")
 
 
+def mapped(page: Page, address: str) -> tuple[float, float]:
+    """Milliseconds until the map is drawn, and of the median frame while it moves."""
+    first_paint(page, address, "() => performance.getEntriesByName('map-drawn').length > 0")
+    drawn = page.evaluate("performance.getEntriesByName('map-drawn')[0].startTime")
+    return drawn, statistics.median(page.evaluate(MOVED))
+
+
 def scrolled(page: Page, height: float) -> tuple[float, float]:
     times = page.evaluate(FRAMES, height)
     return 100 * sum(time > 25 for time in times) / len(times), max(times)
@@ -155,7 +179,8 @@ def main() -> None:
             assert server.stderr is not None
             address = server.stderr.readline().split()[0]
             threading.Thread(target=server.stderr.read, daemon=True).start()
-            browser = playwright.chromium.launch(executable_path=given.chromium)
+            software = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+            browser = playwright.chromium.launch(executable_path=given.chromium, args=software)
             page = browser.new_page(viewport={"width": 1440, "height": 900})
             print(json.dumps(measured(page, address, path, given.repeats), indent=1))
             browser.close()
@@ -173,6 +198,8 @@ def measured(page: Page, address: str, path: Path, repeats: int) -> dict[str, fl
             keys.append(page.evaluate(TYPED, text))
     first_paint(page, query, SHOWN)
     ours = [scrolled(page, 100_000) for _ in range(repeats)]
+    mapped(page, f"{address}?view=map")
+    maps = [mapped(page, f"{address}?view=map") for _ in range(repeats)]
     store = Store(path)
     hits = store.search("dog + snow", k=3000)
     Plain.ids = [hit.id for hit in hits]
@@ -190,6 +217,8 @@ def measured(page: Page, address: str, path: Path, repeats: int) -> dict[str, fl
         "first useful paint of plain <img> tags, ms": round(middle(plains)),
         "key to grid, ms, median": round(middle(keys)),
         "key to grid, ms, 95 %": round(float(np.percentile(keys, 95))),
+        "map of all pictures, ms": round(middle(drawn for drawn, _ in maps)),
+        "a frame of the moving map, ms, median": round(middle(frame for _, frame in maps), 1),
         "late frames while scrolling, %": round(middle(late for late, _ in ours), 1),
         "late frames of plain <img> tags, %": round(middle(late for late, _ in theirs), 1),
         "longest frame, ms": round(middle(longest for _, longest in ours)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
@@ -13,12 +14,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
 import uvicorn
 from PIL import Image
 
+from multimodal.search.places import are_inside
 from multimodal.search.segments import Segment
 from multimodal.search.store import Store
 from multimodal.search.writing import StoreWriter, create_store
@@ -101,7 +104,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[playwright.Browser]:
     with playwright.sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=CHROMIUM)
+        launched = started.chromium.launch(executable_path=CHROMIUM, args=["--use-angle=swiftshader", "--enable-unsafe-swiftshader"])
         yield launched
         launched.close()
 
@@ -496,4 +499,120 @@ def test_without_script_the_page_is_a_form_with_pictures(site, browser):
     page.fill("#q", "blue")
     page.click("#go")
     assert "q=blue" in page.url and "fold=true" in page.url and page.locator(".hits img").count() == 48
+    context.close()
+
+
+# -- the map -------------------------------------------------------------------------------------------------------------------------------
+
+
+def on_map(visit: Visit, address: str = "") -> playwright.Page:
+    page = visit.open(f"?view=map{address}")
+    page.wait_for_function("() => performance.getEntriesByName('map-drawn').length > 0")
+    return page
+
+
+def kept_by(site: str, where: str) -> set[int]:
+    """Ids of the pictures that meet a filter, by the API."""
+    reply = json.loads(urlopen(f"{site}api/search?k=1000&q=red&where={quote(where)}").read())
+    return {hit["id"] for hit in reply["hits"]}
+
+
+def places(page: playwright.Page) -> dict[int, tuple[float, float]]:
+    """Id -> x and y from 0 to 1, as the API sends them."""
+    content = page.evaluate("async () => [...new Uint8Array(await (await fetch('api/map')).arrayBuffer())]")
+    start = 8 + int.from_bytes(bytes(content[4:8]), "little")
+    rest = np.array(content[start:], np.uint8).tobytes()
+    points = np.frombuffer(rest, "<u2", 2 * NUM, 4 * NUM).reshape(-1, 2) / 65535
+    return dict(zip(np.frombuffer(rest, "<u4", NUM).tolist(), map(tuple, points.tolist()), strict=True))
+
+
+def test_the_map_names_its_regions_and_shows_where_the_query_is(visit):
+    page = on_map(visit, f"&q={quote('red without snow')}")
+    page.wait_for_selector(".map-pin >> nth=1")
+    assert sorted(page.locator(".map-pin b").all_inner_texts()) == ["red", "− snow"]
+    assert "600 pictures" in page.inner_text(".map-status") and "words are where their nearest pictures are" in page.inner_text(
+        ".map-status"
+    )
+    page.wait_for_selector(".map-names span:not(.map-covered)")
+    assert set(" ".join(page.locator(".map-names span").all_inner_texts()).replace(",", "").split()) <= set(WORDS)
+
+
+def test_the_map_is_moved_and_zoomed_by_mouse_and_keys(visit):
+    page = on_map(visit, "&q=red")
+    pin = page.locator(".map-pin").first
+
+    def where() -> tuple[float, float]:
+        page.evaluate("() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))")
+        box = pin.locator("i").bounding_box()
+        assert box is not None
+        return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    canvas = page.locator(".map-canvas").bounding_box()
+    assert canvas is not None
+    middle = (canvas["x"] + canvas["width"] / 2, canvas["y"] + canvas["height"] / 2)
+    page.wait_for_selector(".map-pin")
+    x, y = where()
+    page.mouse.move(*middle)
+    page.mouse.down()
+    page.mouse.move(middle[0] + 90, middle[1] + 40, steps=4)
+    page.mouse.up()
+    moved = where()
+    assert moved == pytest.approx((x + 90, y + 40), abs=3)
+    page.mouse.move(*moved)
+    page.mouse.wheel(0, -300)
+    assert where() == pytest.approx(moved, abs=3)  # what is under the pointer stays there
+    page.focus(".map-canvas")
+    page.keyboard.press("0")
+    assert where() == pytest.approx((x, y), abs=3)
+    page.keyboard.press("ArrowRight")
+    assert where() == pytest.approx((x - 80, y), abs=3)
+
+
+def test_what_is_drawn_around_is_a_filter_in_words(visit):
+    page = on_map(visit)
+    box = page.locator(".map-canvas").bounding_box()
+    assert box is not None
+    page.click("text=Lasso")
+    corners = [(0.2, 0.15), (0.5, 0.1), (0.55, 0.85), (0.25, 0.9), (0.2, 0.15)]
+    path = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in corners]
+    page.mouse.move(*path[0])
+    page.mouse.down()
+    for spot in path[1:]:
+        page.mouse.move(*spot, steps=6)
+    page.mouse.up()
+    page.wait_for_function("() => new URLSearchParams(location.search).get('where')?.startsWith('map inside')")
+    where = visit.asked["where"]
+    drawn = [[float(value) / 1000 for value in corner.split()] for corner in where.split(":")[1].strip(' "').split(",")]
+    inside = are_inside(np.array(list(places(page).values())), np.array(drawn))
+    assert kept_by(visit.site, where) == {id for id, is_in in zip(places(page), inside, strict=True) if is_in}
+    assert 0 < inside.sum() < NUM
+    page.click(".map-tools >> text=Clear")
+    visit.asks("where", None)
+
+
+def test_the_map_without_a_mouse(visit):
+    page = on_map(visit, f"&where={quote('width = 96')}")
+    page.wait_for_selector(".map-names span")
+    page.click(".map-listing summary")
+    page.locator(".map-keep").first.press("Enter")
+    page.wait_for_function("() => new URLSearchParams(location.search).get('where')?.includes(' and map inside')")
+    assert visit.asked["where"].startswith("width = 96 and map inside")
+    page.focus(".map-canvas")
+    page.keyboard.press("Escape")
+    visit.asks("where", "width = 96")
+    for _ in range(3):
+        page.keyboard.press("+")
+    page.keyboard.press("k")
+    page.wait_for_function("() => new URLSearchParams(location.search).get('where')?.includes(' and map inside')")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => location.hash.startsWith('#picture=')")
+
+
+def test_without_webgl_the_map_says_so(site, browser):
+    context = browser.new_context(viewport=DESK)
+    page = context.new_page()
+    page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
+    page.goto(f"{site}?view=map&q=red")
+    page.wait_for_selector(".map-sorry")
+    assert "needs WebGL2" in page.inner_text(".map-sorry")
     context.close()

@@ -50,7 +50,7 @@ class StoreMap {
       class: "map-canvas",
       tabindex: 0,
       role: "application",
-      "aria-label": "Map of all pictures. Arrows move, plus and minus zoom, 0 shows all, Enter opens the picture in the middle, F keeps what is in view.",
+      "aria-label": "Map of all pictures. Arrows move, plus and minus zoom, 0 shows all, Enter opens the picture in the middle, K keeps what is in view.",
     });
     this.layers = Object.fromEntries(
       ["pictures", "outline", "names", "terms", "cross"].map((name) => [name, el("div", { class: `map-layer map-${name}`, "aria-hidden": "true" })]),
@@ -73,7 +73,7 @@ class StoreMap {
       tool("Zoom out (-)", "−", () => this.zoomBy(1 / 1.6)),
       tool("Show all (0)", "All", () => this.showAll()),
       this.lassoButton,
-      tool("Keep only what is in view (F)", "Keep view", () => this.keepView()),
+      tool("Keep only what is in view (K)", "Keep view", () => this.keepView()),
       this.clearButton,
     );
     this.list = el("ol", { class: "map-list" });
@@ -568,7 +568,7 @@ class StoreMap {
       "-": () => this.zoomBy(1 / 1.6),
       0: () => this.showAll(),
       l: () => this.setLasso(!this.isLasso),
-      f: () => this.keepView(),
+      k: () => this.keepView(),
       Enter: () => {
         const i = this.nearest(this.width / 2, this.height / 2, 60);
         if (i >= 0) this.state.open(this.data.ids[i]);
