@@ -528,7 +528,7 @@ def places(page: playwright.Page) -> dict[int, tuple[float, float]]:
 
 def test_the_map_names_its_regions_and_shows_where_the_query_is(visit):
     page = on_map(visit, f"&q={quote('red without snow')}")
-    page.wait_for_selector(".map-pin >> nth=1")
+    page.wait_for_selector(".map-pin b >> nth=1")
     assert sorted(page.locator(".map-pin b").all_inner_texts()) == ["red", "− snow"]
     assert "600 pictures" in page.inner_text(".map-status") and "words are where their nearest pictures are" in page.inner_text(
         ".map-status"
@@ -550,7 +550,7 @@ def test_the_map_is_moved_and_zoomed_by_mouse_and_keys(visit):
     canvas = page.locator(".map-canvas").bounding_box()
     assert canvas is not None
     middle = (canvas["x"] + canvas["width"] / 2, canvas["y"] + canvas["height"] / 2)
-    page.wait_for_selector(".map-pin")
+    page.wait_for_selector(".map-pin b")
     x, y = where()
     page.mouse.move(*middle)
     page.mouse.down()

@@ -326,8 +326,7 @@ class StoreMap {
       ...this.colours,
     });
     this.drawPictures();
-    this.placeNames();
-    this.placeTerms();
+    this.placeNames(this.placeTerms());
     this.drawSelection();
     this.drawCross();
     this.tell();
@@ -406,8 +405,8 @@ class StoreMap {
     this.namedLevel = -1;
   }
 
-  /** Names of the regions in view, large ones first; none over another. */
-  placeNames() {
+  /** Names of the regions in view, large ones first; none over another, or over `taken` boxes. */
+  placeNames(taken) {
     const { level } = this;
     if (!this.names || level < 0) return;
     if (this.namedLevel !== level) {
@@ -415,7 +414,6 @@ class StoreMap {
       this.layers.names.replaceChildren(...this.names[level].map(({ label }) => label));
       for (const name of this.names[level]) name.size = null;
     }
-    const taken = [];
     for (const name of this.names[level]) {
       name.size ??= [name.label.offsetWidth, name.label.offsetHeight];
       const [left, top] = this.toScreen(name.region.x / 65535, name.region.y / 65535);
@@ -446,8 +444,10 @@ class StoreMap {
     return `${term.label}: where the pictures nearest to it are densest; ${Math.round(100 * term.share)} % of the nearest ${term.ids.length} are here`;
   }
 
+  /** Returns the boxes that the pins cover. */
   placeTerms() {
     const boxes = [];
+    const covered = [];
     for (const { term, pin } of this.pins ?? []) {
       const [left, top] = this.toScreen(term.x / 65535, term.y / 65535);
       let lift = 0; // pins at one place stand on each other
@@ -455,7 +455,9 @@ class StoreMap {
       boxes.push([left, top - lift]);
       pin.style.transform = `translate(${left.toFixed(1)}px, ${top.toFixed(1)}px)`;
       pin.style.setProperty("--lift", `${lift}px`);
+      covered.push([left - 30, top - lift - 42, left + 30, top + 10]);
     }
+    return covered;
   }
 
   /** The regions as a list, for those who cannot see the map or draw on it: a press looks there, another keeps its pictures. */
@@ -484,7 +486,7 @@ class StoreMap {
   drawCross() {
     const isOn = document.activeElement === this.canvas && this.canvas.matches(":focus-visible");
     this.cross.hidden = !isOn;
-    if (isOn && !this.pointers.size) this.hover(this.nearest(this.width / 2, this.height / 2, 60), this.width / 2, this.height / 2);
+    if (isOn && !this.pointers.size) this.hover(this.middle(), this.width / 2, this.height / 2);
   }
 
   tell() {
@@ -508,6 +510,11 @@ class StoreMap {
 
   nearest(left, top, reach = REACH_PX) {
     return this.cells?.nearest(...this.toMap(left, top), reach / this.wide, reach / this.high, (i) => this.passes(i)) ?? -1;
+  }
+
+  /** The point in view that is nearest to the middle, which is what keys choose. */
+  middle() {
+    return this.nearest(this.width / 2, this.height / 2, Math.max(this.width, this.height) / 2);
   }
 
   pointerDown(event) {
@@ -570,7 +577,7 @@ class StoreMap {
       l: () => this.setLasso(!this.isLasso),
       k: () => this.keepView(),
       Enter: () => {
-        const i = this.nearest(this.width / 2, this.height / 2, 60);
+        const i = this.middle();
         if (i >= 0) this.state.open(this.data.ids[i]);
       },
       Escape: () => (this.isLasso || this.drag?.line ? (this.setLasso(false), (this.drag = null), this.drawSelection()) : this.clearSelection()),
