@@ -25,7 +25,7 @@ MIN_PICTURES = 16
 NUM_NEIGHBOURS = 15
 NUM_DIMENSIONS = 64
 """UMAP looks for neighbours among so many principal components: they hold how pictures differ, and take a fraction of the time."""
-_MARGIN = 0.02
+_MARGIN, _MAX_STRETCH = 0.02, 1.8
 _ROWS_AT_ONCE = 4096
 
 
@@ -98,7 +98,8 @@ def _by_umap(rows: np.ndarray, store: Store) -> np.ndarray:
 
 
 def _in_frame(places: np.ndarray) -> np.ndarray:
-    """(n, 2) uint16: as large as they can be with a margin, not stretched."""
+    """(n, 2) uint16: as large as they can be with a margin, and one direction stretched by at most _MAX_STRETCH."""
     low, high = places.min(axis=0), places.max(axis=0)
-    scaled = 0.5 + (places - (low + high) / 2) / max(float((high - low).max()), 1e-9) * (1 - 2 * _MARGIN)
+    extent = np.maximum(high - low, max(float((high - low).max()) / _MAX_STRETCH, 1e-9))
+    scaled = 0.5 + (places - (low + high) / 2) / extent * (1 - 2 * _MARGIN)
     return np.rint(scaled * SIDE).astype(np.uint16)

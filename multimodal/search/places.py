@@ -275,7 +275,7 @@ def read_kept(store: Store, name: str, facts: Mapping[str, Any]) -> Kept:
             arrays = {file: read_array(box_file(folder, f"{file}.npy")) for file in _FILES}
             if map_fingerprint(folder, facts) != facts["fingerprint"]:
                 raise ValueError("its files are not those that were written")
-            kept = Kept(**arrays, version=facts["version"])
+            kept = Kept(*arrays.values(), version=facts["version"])
             if kept.landmarks.shape[1] != store.dim:
                 raise ValueError(f"landmarks have {kept.landmarks.shape[1]} dimensions; the store has {store.dim}")
             return kept
