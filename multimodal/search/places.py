@@ -275,7 +275,8 @@ def read_kept(store: Store, name: str, facts: Mapping[str, Any]) -> Kept:
             arrays = {file: read_array(box_file(folder, f"{file}.npy")) for file in _FILES}
             if map_fingerprint(folder, facts) != facts["fingerprint"]:
                 raise ValueError("its files are not those that were written")
-            kept = Kept(*arrays.values(), version=facts["version"])
+            ids, points, landmarks, landmark_points = (arrays[file] for file in _FILES)
+            kept = Kept(ids, points, landmarks, landmark_points, facts["version"])
             if kept.landmarks.shape[1] != store.dim:
                 raise ValueError(f"landmarks have {kept.landmarks.shape[1]} dimensions; the store has {store.dim}")
             return kept
