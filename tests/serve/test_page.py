@@ -157,7 +157,7 @@ def quoted(text: str) -> str:
 @pytest.fixture(params=[DESK], ids=["desk"])
 def visit(request: pytest.FixtureRequest, site: str, browser: playwright.Browser) -> Iterator[Visit]:
     context = browser.new_context(viewport=request.param, reduced_motion="reduce")
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(30_000)
     made = Visit(site, context.new_page())
     made.page.on("console", lambda told: made.wrong.append(told.text) if told.type in ("error", "warning") else None)
     made.page.on("pageerror", lambda error: made.wrong.append(str(error)))
