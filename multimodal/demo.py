@@ -394,7 +394,7 @@ def _folder(output: Path, family: Family, seed: int, is_first: bool) -> Path:
 def _own_queries(pairs: ShardSet, num_words: int = 8) -> list[str]:
     """Queries for the user's own texts: frequent words, their sums and differences."""
     normaliser = Normaliser()
-    used = Counter(word for id in range(len(pairs)) for word in set(normaliser.tokens(pairs.texts(id)[0])))
+    used = Counter(word for id in range(len(pairs)) for word in set(normaliser.tokens("".join(pairs.texts(id)[:1]))))
     words = [word for word, count in used.most_common(num_words) if count < len(pairs)]
     sums = [f"{first} + {second}" for first, second in zip(words, words[1:], strict=False)][:4]
     differences = [f"{first} - {second}" for first, second in zip(words, words[1:], strict=False)][:4]

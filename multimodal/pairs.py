@@ -20,15 +20,15 @@ IMAGE_EXTENSIONS = ("jpg", "png", "webp", "avif")
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One picture, still encoded, with the texts that came with it.
+    """One picture, still encoded, with what came with it: texts, or a class or an identity where there is no text.
 
     name: the source's own file name or identifier, unique within the source.
     image: the encoded file, byte for byte.
     extension: one of `IMAGE_EXTENSIONS`.
-    texts: at least one, none of them blank; `texts[0]` is the main one.
+    texts: none of them blank; `texts[0]` is the main one. Empty where the source has none.
     group: pairs that a split must keep together (of an article, a user, one thing drawn in several variants).
     split: the source's own split ("train", "test", ...), or "" if it has none and a hash of the group decides.
-    metadata: anything else, JSON values only.
+    metadata: anything else, JSON values only. `label` is the picture's class, `identity` whom or what it shows, `camera` what took it.
     """
 
     name: str
@@ -42,8 +42,8 @@ class Pair:
     def __post_init__(self) -> None:
         if self.extension not in IMAGE_EXTENSIONS:
             raise ValueError(f"pair {self.name}: extension {self.extension!r} is not one of {', '.join(IMAGE_EXTENSIONS)}")
-        if not self.texts or not all(text.strip() for text in self.texts):
-            raise ValueError(f"pair {self.name}: has no text, or a blank one among its {len(self.texts)}")
+        if not all(text.strip() for text in self.texts):
+            raise ValueError(f"pair {self.name}: has a blank text among its {len(self.texts)}; a picture without any has texts=()")
         if not self.image:
             raise ValueError(f"pair {self.name}: the image has no bytes")
         if not self.group:
@@ -66,7 +66,7 @@ class Batch(NamedTuple):
     image: Tensor
     """(b, 3, h, w) uint8 pictures, or (b, d) float rows of a feature column."""
     target: Tensor | Sequence[str]
-    """What the picture is taught by: (b, d) float rows of a column, or b strings for a text tower."""
+    """What the picture is taught by: (b, d) float rows of a column, b strings for a text tower, or (b,) int64 labels."""
     valid: Tensor
     """(b,) bool; False for padding and for samples that could not be read."""
     identity: Tensor | None = None

@@ -61,4 +61,4 @@ def render(table: str, groups: Sequence[Sequence[Shown]], num_groups: int) -> st
 def _picture(one: Shown) -> _Picture:
     shards, id = one.shards, one.id
     small = thumbnail_jpeg(picture(shards.image_bytes(id)), THUMBNAIL_PX)
-    return _Picture(data_uri(small), shards.name, one.part, shards.key(id), one.bits, one.leaks, shards.texts(id)[0])
+    return _Picture(data_uri(small), shards.name, one.part, shards.key(id), one.bits, one.leaks, "".join(shards.texts(id)[:1]))

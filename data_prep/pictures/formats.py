@@ -44,14 +44,16 @@ def offer(
     group: str,
     split: str = "",
     metadata: Mapping[str, Any] | None = None,
+    needs_text: bool = True,
 ) -> Iterator[Pair]:
     """Yields the pair; or yields nothing, and adds the reason to the ledger.
 
-    where: the file or folder it came from, for the ledger. texts: blank ones are dropped, and at least one must remain.
+    where: the file or folder it came from, for the ledger. texts: blank ones are dropped, and at least one must remain if
+    needs_text is true: false for a source of classes or identities.
     """
     texts = tuple(text.strip() for text in texts if text.strip())
     try:
-        if not texts:
+        if needs_text and not texts:
             raise BadPicture("has no text")
         pair = Pair(name, image, picture_extension(image), texts, group, split, metadata or {})
     except BadPicture as error:

@@ -64,7 +64,7 @@ def add_scene_text(pairs: Iterable[Pair], read: Reader) -> Iterator[Pair]:
             yield pair
             continue
         scene_text = "\n".join(lines)
-        texts = (f"{pair.texts[0]}\n{scene_text}", *pair.texts[1:])
+        texts = ("\n".join([*pair.texts[:1], scene_text]), *pair.texts[1:])
         yield replace(pair, texts=texts, metadata={**pair.metadata, "scene_text": scene_text})
 
 

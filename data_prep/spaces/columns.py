@@ -79,6 +79,7 @@ def make_columns(
         raise InputError(f"num_processes is {num_processes}; it must be above 0")
     if num_processes is not None and num_processes > 1 and not isinstance(opened, EmbedsMany):
         raise InputError(f"{space}: a {type(opened).__name__} runs in one process, whose threads use all cores. Omit --num-processes")
+    source.need_texts(np.arange(len(source)), "a column of a text space")
     made_from = {"text-space": opened.fingerprint}
     if (space / VOCABULARY).is_file():
         made_from["vocabulary"] = fingerprint_file(space / VOCABULARY)

@@ -71,6 +71,8 @@ class Texts:
             raise InputError(
                 f"{shards.place}: no pair is in part {part!r} of {len(shards)}; choose another --part, or another --split.seed"
             )
+        if not shards.num_texts[self._ids].any():
+            shards.need_texts(self._ids, "a text space")
         if extra_texts is not None:
             self._extra_files = text_files(extra_texts)
             self.made_from["extra texts"] = texts_fingerprint(self._extra_files)
@@ -96,7 +98,7 @@ class Texts:
         read: set[bytes] = set()  # 8 bytes a document: a million of them in some 60 MB
         for id in ids:
             texts = self.shards.texts(id)
-            for document in ["\n".join(texts)] if self._joined else texts:
+            for document in ["\n".join(texts)] if self._joined and texts else texts:
                 digest = blake2b(f"{self.shards.groups[id]}\0{document}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
                 if digest not in read:
                     read.add(digest)

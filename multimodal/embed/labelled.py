@@ -7,29 +7,24 @@ embed_labelled(pictures, np.flatnonzero(pictures.is_test), trunk, 224, 8).rows
 
 from __future__ import annotations
 
-import io
 import sys
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from multimodal.data.decode import Decoded
 from multimodal.embed.pictures import as_batches, embed_pictures
 from multimodal.errors import InputError
 from multimodal.machine.progress import track
 from multimodal.machine.system_files import is_system_name
+from multimodal.pictures.arrays import PARTS, png, read_npz
 from multimodal.shards.split import Split
 from multimodal.towers import Trunk
 
-PARTS = ("train", "test")
 _SUFFIXES = frozenset("jpg jpeg jpe jfif png webp avif".split())  # of the formats that can be read, in lower case
-ARRAYS = ("x_train", "y_train", "x_test", "y_test", "names")
 NUM_NAMED = 3
 
 
@@ -69,38 +64,16 @@ def open_labelled(path: Path, split: Split) -> LabelledPictures:
 
 
 def _of_arrays(path: Path) -> LabelledPictures:
-    if not path.is_file():
-        raise InputError(f"{path}: does not exist. Give a .npz with {', '.join(ARRAYS)}, or a folder of classes")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: np.asarray(file[name]) for name in ARRAYS if name in file}
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:  # TypeError: a .npy, which is one array
-        raise InputError(f"{path}: cannot be read as a .npz of plain arrays ({error})") from None
-    missing = [name for name in ARRAYS if name not in arrays]
-    if missing:
-        raise InputError(f"{path}: has no {' and no '.join(missing)}. Needed are {', '.join(ARRAYS)}")
-    images, labels = [arrays[f"x_{part}"] for part in PARTS], [arrays[f"y_{part}"] for part in PARTS]
-    names = arrays["names"]
-    if names.ndim != 1 or names.dtype.kind != "U":
-        raise InputError(f"{path}: names is {names.shape} {names.dtype}; expected one string per class")
-    for part, x, y in zip(PARTS, images, labels, strict=True):
-        if x.ndim != 4 or x.shape[3] != 3 or x.dtype != np.uint8:
-            raise InputError(f"{path}: x_{part} is {x.shape} {x.dtype}; expected pictures (n, h, w, 3) uint8")
-        if y.shape != x.shape[:1] or y.dtype.kind not in "iu":
-            raise InputError(f"{path}: y_{part} is {y.shape} {y.dtype}; expected one integer for each of the {len(x)} pictures of x_{part}")
-        if len(y) and not 0 <= y.min() <= y.max() < len(names):
-            raise InputError(f"{path}: y_{part} ranges from {y.min()} to {y.max()}, but there are names for 0 to {len(names) - 1} only")
+    arrays = read_npz(path)
+    images = [arrays.images[part] for part in PARTS]
     num_train = len(images[0])
 
     def read(place: int) -> bytes:
-        image = images[0][place] if place < num_train else images[1][place - num_train]
-        encoded = io.BytesIO()
-        Image.fromarray(image).save(encoded, "png", compress_level=1)  # lossless: it is now handled like any picture file
-        return encoded.getvalue()
+        return png(images[0][place] if place < num_train else images[1][place - num_train])
 
     return LabelledPictures(
-        classes=tuple(names.tolist()),
-        labels=np.concatenate(labels).astype(np.int64),
+        classes=arrays.names,
+        labels=np.concatenate([arrays.labels[part] for part in PARTS]),
         is_test=np.arange(num_train + len(images[1])) >= num_train,
         names=[f"{part}[{row}]" for part, x in zip(PARTS, images, strict=True) for row in range(len(x))],
         read=read,

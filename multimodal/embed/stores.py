@@ -230,7 +230,7 @@ def _segment(
     metadata = {
         "name": [record["name"] for record in records],
         # an article is about more than its figure; the figure's own caption ends with the credit that must be shown with it
-        "text": [str(record["metadata"].get("caption") or record["texts"][0]) for record in records],
+        "text": [str(record["metadata"].get("caption") or "".join(record["texts"][:1])) for record in records],
         "group": [record["group"] for record in records],
         "key": [source.key(id) for id in ids[good].tolist()],
         "set": [source.name] * len(records),

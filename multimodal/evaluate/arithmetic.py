@@ -343,6 +343,7 @@ def evaluate(
     ids = judged_ids(opened, source, chosen)
     if len(ids) < len(chosen):
         print(f"{store}: lacks {len(chosen) - len(ids)} of {len(chosen)} pictures, which are left out", file=sys.stderr)
+    source.need_texts(ids, "arithmetic with words")
     texts, names = [source.texts(id) for id in ids.tolist()], [source.names[id] for id in ids.tolist()]
     every = find_concepts(texts) if concepts is None else read_concepts(concepts)
     if fit:

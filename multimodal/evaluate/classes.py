@@ -28,6 +28,7 @@ from multimodal.metrics import chance_average_precision, interval, permuted_aver
 from multimodal.metrics.confusion import confusion as confusion_between
 from multimodal.search.store import Store
 from multimodal.shards import Part, SetPath, ShardSet, Split, open_set
+from multimodal.shards.labels import label_of
 from multimodal.text.space import report_cut
 from multimodal.text.topics import TopicSpace
 
@@ -292,6 +293,7 @@ def _without_seed(row: ClassRow) -> tuple[str, str, str, str, str, str, bool]:
 
 def _sides(store: Store, shards: ShardSet, ids: np.ndarray, label: str, text_index: int, distance: Distance) -> _Sides:
     ids = judged_ids(store, shards, ids)
+    shards.need_texts(ids, "the comparison of pictures with articles of their class")
     records = [shards.record(id) for id in ids.tolist()]
     where = [f"{shards.place}: pair {id}, {record['name']}" for id, record in zip(ids.tolist(), records, strict=True)]
     of_each = [_class_of(record["metadata"], label, place) for record, place in zip(records, where, strict=True)]
@@ -325,14 +327,10 @@ def _sides(store: Store, shards: ShardSet, ids: np.ndarray, label: str, text_ind
 
 
 def _class_of(metadata: Mapping[str, Any], label: str, where: str) -> str:
-    value = metadata.get(label)
-    if value is None or value == "":
-        raise InputError(
-            f"{where}, has no {label} in its metadata, which has {', '.join(sorted(metadata)) or 'nothing'}. Choose another --label"
-        )
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise InputError(f"{where}: {label} is {value!r}; a class must be a word or a whole number. Choose another --label")
-    return str(value)
+    try:
+        return label_of(metadata, label)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}. Choose another --label") from None
 
 
 def _text_of(texts: Sequence[str], text_index: int, where: str) -> str:

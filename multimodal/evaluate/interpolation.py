@@ -246,6 +246,7 @@ class _Pairs:
         self.ids = split.ids(shards, part)
         if len({shards.groups[id] for id in self.ids.tolist()}) < 2:
             raise InputError(f"{shards.place}: {len(self.ids)} pairs are in part {part!r}, and 2 groups are needed. Choose another part")
+        shards.need_texts(self.ids, "retrieval by text")
         self.texts = [shards.texts(id)[0] for id in self.ids.tolist()]
         self.features: np.ndarray | None = None
         if column is not None:

@@ -368,6 +368,7 @@ def failures_of(
     the own picture is behind the best other one: largest lag first among the worst, largest lead first elsewhere.
     """
     ids = judged_ids(store, shards, ids)
+    shards.need_texts(ids, "looking pictures up by their texts")
     texts = [shards.texts(int(id))[: 1 if queries == "main" else None] for id in ids]
     own = np.repeat(np.arange(len(ids)), [len(of_pair) for of_pair in texts])  # the index in ids of each query's picture
     asked = [text for of_pair in texts for text in of_pair]

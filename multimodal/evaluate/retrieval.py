@@ -113,9 +113,10 @@ def retrieve(
     The pictures' rows are the store's; the texts are embedded in the store's text space; the nearest by cosine come first. Pairs whose
     picture is not in the store (see `judged_ids`) are left out. queries: the main text of each pair, or all its texts; in image->text these
     are the gallery, and all texts of a picture are relevant to it. Equal texts of two pictures are a tie, which counts against both.
-    InputError: as `judged_ids`.
+    InputError: as `judged_ids`, or a pair has no text.
     """
     ids = judged_ids(store, shards, ids)
+    shards.need_texts(ids, "retrieval by text")
     texts = [shards.texts(id)[: None if queries == "all" else 1] for id in ids.tolist()]
     owners = np.repeat(np.arange(len(ids)), [len(of_one) for of_one in texts])  # (t,) the picture of each text
     every = [text for of_one in texts for text in of_one]

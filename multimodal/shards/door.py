@@ -232,7 +232,7 @@ def _pair_facts(shards: ShardSet, id: int) -> dict[str, Any]:
 
 def _main_text(shards: ShardSet, id: int) -> str:
     try:
-        return shards.texts(id)[0]
+        return next(iter(shards.texts(id)), "(no text)")
     except BrokenPair as broken:
         return f"(broken: {broken.reason})"
 

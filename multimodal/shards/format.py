@@ -1,7 +1,8 @@
 """The content of a shard, byte for byte: the names of members, the tar header, the JSON of a pair.
 
-A shard is a plain tar. The members of a pair are adjacent: `000000007.jpg`, `000000007.txt` (texts[0], for readers that want one caption),
-`000000007.json` ({"texts", "group", "name", "split", "metadata"}). Keys are digits because webdataset cuts a key at its first dot.
+A shard is a plain tar. The members of a pair are adjacent: `000000007.jpg`, `000000007.txt` (texts[0], for readers that want one caption;
+absent if there is no text), `000000007.json` ({"texts", "group", "name", "split", "metadata"}). Keys are digits because webdataset cuts a
+key at its first dot.
 
     member_name("000000007", "jpg"), tar_header("000000007.jpg", size_bytes=5120), encode_record(pair)
 """
@@ -118,6 +119,7 @@ def decode_record(record: bytes, read_text: Callable[[], bytes], name: str, grou
     """The fields of a pair from its JSON and .txt members, ours or another writer's; b"" stands for an absent member.
 
     If the JSON has no `texts`, the result of read_text is the only text, or else the first of CAPTION_FIELDS; blank texts are left out.
+    An empty list says that there is none: such a pair has a class or an identity in its metadata, or only its picture.
     name and group are used if the JSON has none; a `url` takes precedence over that group, so that one picture with several captions stays
     together. Fields of another writer's JSON (img2dataset's url, width ...) become metadata. ValueError says what is malformed, or that
     no text is left.
@@ -142,8 +144,8 @@ def decode_record(record: bytes, read_text: Callable[[], bytes], name: str, grou
         texts = [text] if text.strip() else _captions(loaded)
     if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
         raise ValueError("`texts` in its JSON is no list of strings")
-    texts = [one for one in texts if one.strip()]
-    if not texts:
+    given, texts = texts, [one for one in texts if one.strip()]
+    if not texts and (given or "texts" not in loaded):
         raise ValueError("has no text")
     metadata = loaded.get("metadata") or {}
     if not isinstance(metadata, Mapping):

@@ -191,7 +191,7 @@ class ShardSet:
         return self._member(id, "image")
 
     def record(self, id: int) -> dict[str, Any]:
-        """The pair's JSON: texts (list of str, at least one), group, name, split, metadata; JSON of other writers is converted to this."""
+        """The pair's JSON: texts (list of str), group, name, split, metadata; JSON of other writers is converted to this."""
         record = self._member(id, "json")
         try:
             return decode_record(record, lambda: self._member(id, "txt"), self.names[id], self.groups[id])
@@ -201,8 +201,18 @@ class ShardSet:
             raise self._broken(id, str(error)) from None
 
     def texts(self, id: int) -> tuple[str, ...]:
-        """The texts of the pair, the main one first."""
+        """The texts of the pair, the main one first; () if it has none."""
         return tuple(self.record(id)["texts"])
+
+    def need_texts(self, ids: np.ndarray, what: str) -> None:
+        """InputError if one of the pairs ids (n,) has no text. what: what needs them, such as "retrieval by text"."""
+        without = ids[self.num_texts[ids] == 0]
+        if len(without):
+            raise InputError(
+                f"{self.place}: {len(without)} of {len(ids)} pairs have no text, such as {self.names[int(without[0])]}, and {what} needs a "
+                "text of each. Use a set with texts; pictures with classes or identities alone are trained on with data.target "
+                "multimodal.data.Labels, and judged by multimodal evaluate probe"
+            )
 
     def text_bytes(self, id: int) -> bytes:
         """The .txt member as stored in the tar, for readers of one caption; b"" if there is none."""

@@ -25,9 +25,9 @@ def find_problems(shards: ShardSet) -> Iterator[Bad]:
     """Every difference from the manifest and the index, and every invalid pair. key: of the pair, "" for a whole file.
 
     Checked for each tar: it exists and has its size and sha256; the pairs are where the index says, the JSON is well formed, the .txt is
-    texts[0], and each picture begins like a supported format (it is not decoded). For each column: it was made from these shards, and its
-    files are unchanged. Tars at a URL are downloaded again, one after another, through the set's cache; a tar that cannot be downloaded,
-    or does not match the manifest after all tries, is a problem.
+    texts[0] if there are texts, and each picture begins like a supported format (it is not decoded). For each column: it was made from
+    these shards, and its files are unchanged. Tars at a URL are downloaded again, one after another, through the set's cache; a tar that
+    cannot be downloaded, or does not match the manifest after all tries, is a problem.
     """
     for shard in track(shards.shards, f"verifying {shards.name}", unit="shard"):
         yield from _shard_problems(shards, shard)
@@ -105,7 +105,7 @@ def _pair_problems(shards: ShardSet, shard: Shard, keys: Iterable[str]) -> Itera
             continue
         text = shards.text_bytes(id)
         try:
-            main = shards.texts(id)[0]
+            main = "".join(shards.texts(id)[:1])
         except InputError as error:
             yield Bad(shard.name, key, str(error))
             continue

@@ -168,8 +168,8 @@ class _OpenShard:
                 image_size=len(members[pair.extension]),
                 json_offset=offsets["json"],
                 json_size=len(members["json"]),
-                txt_offset=offsets["txt"],
-                txt_size=len(members["txt"]),
+                txt_offset=offsets.get("txt", 0),
+                txt_size=len(members.get("txt", b"")),
             )
         )
 
@@ -201,7 +201,8 @@ def _open_shard(folder: Folder, number: int) -> Iterator[_OpenShard]:
 def encode_members(pair: Pair) -> dict[str, bytes]:
     """Extension -> content, in tar order. InputError if the pair cannot be stored."""
     try:
-        return {pair.extension: pair.image, "txt": pair.texts[0].encode(), "json": encode_record(pair)}
+        text = {"txt": pair.texts[0].encode()} if pair.texts else {}
+        return {pair.extension: pair.image, **text, "json": encode_record(pair)}
     except UnicodeEncodeError as error:
         parts = {"text": pair.texts, "name": pair.name, "group": pair.group, "split": pair.split, "metadata": pair.metadata}
         problem = next((f"its {part} {reason}" for part, value in parts.items() if (reason := broken_text(value))), str(error))

@@ -71,6 +71,7 @@ class ForeignPairs(Ability):
 
     def __init__(self, shards: ShardSet, ids: np.ndarray, data: PairData) -> None:
         self.place = shards.place
+        shards.need_texts(ids, "forgetting.pairs, retrieval by text,")
         image, target = plain(data.image), plain(data.target)
         for name in (*column_names(image), *column_names(target)):
             JoinedShards({**JoinedShards.of(data.shards).sets, "": shards}).columns(name)

@@ -239,12 +239,12 @@ def test_a_confusion_is_square() -> None:
 def test_a_label_that_no_class_can_be_read_from_is_refused(make_store: MakeStore, articles: ShardSet) -> None:
     store = make_store("store", of=articles)
     with pytest.raises(
-        InputError, match=r"pair 0, 0\.png, has no topic in its metadata, which has book, chapter, page, subject, weight\. Cho"
+        InputError, match=r"pair 0, 0\.png: has no topic in its metadata, which has book, chapter, page, subject, weight\. Cho"
     ):
         retrieve_classes(store, articles, IDS, "topic")
     with pytest.raises(InputError, match=r"articles: book is 'one' for all 72 pairs of this split, and at least 2 classes are needed"):
         retrieve_classes(store, articles, IDS, "book")
-    with pytest.raises(InputError, match=r"0\.png: weight is 0\.5; a class must be a word or a whole number"):
+    with pytest.raises(InputError, match=r"0\.png: its weight is 0\.5; expected text or a whole number"):
         retrieve_classes(store, articles, IDS, "weight")
     with pytest.raises(InputError, match=r"pair 24 are in one group, but page is '0' and '24'\. An article has one class"):
         retrieve_classes(store, articles, IDS, "page")

@@ -107,6 +107,7 @@ def test_the_order_in_which_metadata_was_put_in_changes_no_byte() -> None:
             b"-",
             {"texts": ["a", "b"], "group": "g", "name": "n", "split": "", "metadata": {}},
         ),
+        (b'{"texts": []}', b"ignored", {"texts": [], "group": "g", "name": "n", "split": "", "metadata": {}}),
     ],
 )
 def test_other_writers_records_are_brought_into_our_shape(record: bytes, text: bytes, expected: dict) -> None:
@@ -118,7 +119,7 @@ def test_other_writers_records_are_brought_into_our_shape(record: bytes, text: b
     [
         (b"", b"", "has no text"),
         (b"", b" \n", "has no text"),
-        (b'{"texts": []}', b"ignored", "has no text"),
+        (b'{"texts": [" "]}', b"ignored", "has no text"),
         (b"", b"\xff\xfe", "no UTF-8"),
         (b"{", b"t", "JSON cannot be read"),
         (b"[]", b"t", "is a list, not an object"),
