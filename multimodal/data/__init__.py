@@ -7,6 +7,7 @@ for batch in loader: ...
 from __future__ import annotations
 
 from multimodal.data.decode import BadPicture
+from multimodal.data.labels import Labels
 from multimodal.data.loader import PairLoader
 from multimodal.data.mixture import Mixture
 from multimodal.data.order import Order, random_words
@@ -21,6 +22,7 @@ __all__ = [
     "ColumnRows",
     "FullShuffle",
     "InPlace",
+    "Labels",
     "Mixture",
     "Order",
     "PairLoader",

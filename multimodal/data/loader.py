@@ -24,7 +24,7 @@ from multimodal.data.identity import Identities
 from multimodal.data.mixture import Drawn, MixedOrder, Mixture
 from multimodal.data.order import random_words
 from multimodal.data.shuffle import EpochOrder, FullShuffle, Shuffle
-from multimodal.data.sides import Side, open_side, reads_tars
+from multimodal.data.sides import Side, open_side
 from multimodal.data.steps import IMAGE, TARGET, Place, Step, StepLoader, Steps, check_place
 from multimodal.errors import InputError
 from multimodal.pairs import Batch
@@ -164,7 +164,7 @@ class _PairSteps(Steps):
         self.shards, self.ids, self.seed, self.order = shards, ids, seed, order
         self.rank, self.world_size = rank, world_size
         self.num = order.num if order else len(ids)
-        self.reads_tars = reads_tars(image) or reads_tars(target) or identify
+        self.reads_tars = image.reads_tars or target.reads_tars or identify
         self.identities = Identities(shards, ids, image, target) if identify else None
 
     def step(self, place: Place, buffer: int | None) -> Step:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -66,6 +66,9 @@ class InPlace(ABC):
 class Side(ABC):
     """Settings of a source of rows. One of your own derives from it, so that a recipe may name it; its parameters may have any names."""
 
+    reads_tars: ClassVar[bool] = True
+    """Whether, for each id, it reads the tar with that pair: of a set at a URL, tars are then fetched ahead."""
+
     @abstractmethod
     def open(self, shards: ShardSet, ids: np.ndarray, /) -> Reader:
         """A reader over these shards; it will be asked for no ids but these, (m,) int64. InputError if the shards lack what it reads."""
@@ -79,6 +82,7 @@ class ColumnRows(Side):
     """
 
     name: str
+    reads_tars: ClassVar[bool] = False
 
     def open(self, shards: ShardSet, ids: np.ndarray) -> Reader:
         return _ColumnReader(Column.of(shards, self.name))
@@ -157,7 +161,10 @@ class TowerPixels(Side):
 
 @dataclass(frozen=True)
 class Captions(Side):
-    """The texts themselves, for a text tower: n strings. Of a pair's texts, its word selects one; without words it is the main one."""
+    """The texts themselves, for a text tower: n strings. Of a pair's texts, its word selects one; without words it is the main one.
+
+    A pair without a text is not ok.
+    """
 
     def open(self, shards: ShardSet, ids: np.ndarray) -> Reader:
         return _CaptionReader(shards)
@@ -174,6 +181,7 @@ class Shuffled(Side):
 
     side: Side
     seed: int = 0
+    reads_tars: ClassVar[bool] = False  # it reads other tars than those of its ids
 
     def open(self, shards: ShardSet, ids: np.ndarray) -> Reader:
         ids = np.sort(ids)
@@ -209,11 +217,6 @@ def column_names(side: Side) -> Iterator[str]:
         yield side.name
     if isinstance(side, Shuffled):
         yield from column_names(side.side)
-
-
-def reads_tars(side: Side) -> bool:
-    """Whether, for each id, it reads the tar with that pair. Custom sides are assumed to."""
-    return not isinstance(side, ColumnRows | Shuffled)  # a shuffled side reads other ids than these
 
 
 @dataclass(frozen=True)
@@ -274,8 +277,12 @@ class _CaptionReader:
             except BrokenPair as error:
                 ok[row] = False
                 reasons.append(error.reason)
-            else:
+                continue
+            if own:
                 chosen[row] = own[word % len(own)]
+            else:
+                ok[row] = False
+                reasons.append("has no text")
         return Rows(chosen, ok, reasons)
 
 

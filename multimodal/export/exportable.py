@@ -3,7 +3,8 @@
     check_exportable(image_tower, target_side, image_column, target_column)     # InputError with the reason
 
 An export holds `objective.output(head(trunk(picture)))`, and a text space to embed queries: that of the text column, with the layers that
-the run trained on top of it, or the space that a text tower makes from itself (`as_space`).
+the run trained on top of it, or the space that a text tower makes from itself (`as_space`). For one that
+labels taught it is `NoTexts`.
 """
 
 from __future__ import annotations
@@ -37,16 +38,17 @@ class ReadsQueries(Protocol):
         ...
 
 
-def check_exportable(image_tower: nn.Module, target_side: nn.Module, image: Column | None, target: Column | None) -> None:
+def check_exportable(image_tower: nn.Module, target_side: nn.Module | None, image: Column | None, target: Column | None) -> None:
     """InputError, with the reason, if a run with these parts could be trained but not exported.
 
+    target_side: None for a run that labels taught, whose export reads no texts.
     image, target: the columns that the two sides of its pairs are read from; None for pixels and for captions.
     """
     if image is None:
         trunk_and_head(image_tower)
     else:
         check_made_by_trunk(image)
-    if isinstance(target_side, ReadsQueries):
+    if target_side is None or isinstance(target_side, ReadsQueries):
         return
     if isinstance(target_side, TextTower):
         layers_of_tower(target_side)

@@ -53,7 +53,7 @@ from multimodal.export.slots import HEADS, SLOTS, build_trunk, description
 from multimodal.export.trained import Trained, image_tower_of, query_of
 from multimodal.metrics import score_blocks, unit
 from multimodal.objectives import Objective
-from multimodal.text import TextSpace, open_space
+from multimodal.text import NoTexts, TextSpace, open_space
 from multimodal.text.clip import is_of_timm
 from multimodal.text.long_texts import LongTexts, check_long_texts
 from multimodal.towers import (
@@ -311,14 +311,14 @@ def export(
     trained = Trained.read(run, encoder, trust)
     with tempfile.TemporaryDirectory() as scratch:
         query = query_of(trained, space, Path(scratch))
-        if between is not None:
+        if between is not None and query is not None:
             query = between.query(query, Path(scratch))
-        manifest, weights = _assembled(trained, query, trunk, between=between)
+        manifest, weights, query = _assembled(trained, query, trunk, between=between)
         found = finished_box(output, kind="export")
         then, remedies = None if found is None else asdict(found), ("choose another --output", "delete this export")
         if found is not None and between is None and found.fingerprint != manifest.fingerprint:
             # Earlier releases wrote a custom objective with all its settings.
-            before, _ = _assembled(trained, query, trunk, whole_objective=True)
+            before, _, _ = _assembled(trained, query, trunk, whole_objective=True)
             then = asdict(manifest) if found.fingerprint == before.fingerprint else then
         return _written(output, manifest, weights, query, then, remedies)
 
@@ -360,11 +360,17 @@ def _written(
 
 
 def _assembled(
-    trained: Trained, query: TextSpace, given: Trunk | None, whole_objective: bool = False, between: Interpolation | None = None
-) -> tuple[Manifest, bytes]:
-    """The export's manifest, and its weights as a safetensors file."""
+    trained: Trained, query: TextSpace | None, given: Trunk | None, whole_objective: bool = False, between: Interpolation | None = None
+) -> tuple[Manifest, bytes, TextSpace]:
+    """The export's manifest, its weights as a safetensors file, and its query side: the given one, or else one that reads no texts."""
     tower = image_tower_of(trained, given)
     objective, described = trained.build("objective", Objective, SLOTS[Objective]), description(trained.model["objective"])
+    if objective.takes_labels and objective.distance != "cosine":
+        print(
+            f"{trained.run}: was validated by {objective.distance} distance, and stores compare by cosine: their neighbours differ, unless "
+            "all vectors have one length",
+            file=sys.stderr,
+        )
     if not whole_objective:
         objective, described = output_alone(objective, described, SLOTS[Objective])
     network = ExportNetwork(tower.trunk, tower.head, objective).eval()
@@ -372,8 +378,9 @@ def _assembled(
         network = between.network(network)
     with torch.inference_mode():
         dim = network.of_features(torch.zeros(1, network.trunk.dim)).shape[1]
+    query = NoTexts(dim) if query is None else query
     manifest, weights = _described_export(str(trained.run), network, dim, tower.head_config, described, query, trained.figures())
-    return (manifest if between is None else between.describe(manifest)), weights
+    return (manifest if between is None else between.describe(manifest)), weights, query
 
 
 def _described_export(

@@ -41,6 +41,7 @@ from multimodal.export.kept import from_run
 from multimodal.export.renamed import current_settings, current_tensors
 from multimodal.export.run import CHECKPOINTS
 from multimodal.export.slots import IMAGE_TOWERS, RUN_SLOTS, SLOTS, TARGET_SIDES, build_trunk, description
+from multimodal.objectives import Objective
 from multimodal.shards.columns import Column
 from multimodal.shards.joined import JoinedShards
 from multimodal.shards.reader import ShardSet
@@ -108,6 +109,12 @@ class Trained:
         """As it was trained; only the head if the run learned from a feature column."""
         tower: nn.Module = self.build("image_tower", nn.Module, IMAGE_TOWERS)
         return tower
+
+    @cached_property
+    def takes_labels(self) -> bool:
+        """Whether labels taught it."""
+        objective: Objective = self.build("objective", Objective, SLOTS[Objective])
+        return objective.takes_labels
 
     @contextmanager
     def refused(self) -> Iterator[None]:
@@ -305,11 +312,17 @@ def _options(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def query_of(trained: Trained, space: Path | None, scratch: Path) -> TextSpace:
+def query_of(trained: Trained, space: Path | None, scratch: Path) -> TextSpace | None:
     """What reads queries: the text column's own space, with the run's target side on top if it has one; or the run's text tower.
 
-    scratch: an empty folder that exists until the space has been saved.
+    None if labels taught the run. scratch: an empty folder that exists until the space has been saved.
     """
+    if trained.takes_labels:
+        if space is not None:
+            raise InputError(f"{trained.run}: was taught by labels, so no text space belongs to its pictures. Leave --space out")
+        with trained.refused():
+            check_exportable(trained.image_tower, None, trained.column("image"), None)
+        return None
     target_side = trained.build("target_side", nn.Module, TARGET_SIDES)
     column = trained.column("target")
     with trained.refused():

@@ -16,10 +16,12 @@ from multimodal.metrics.retrieval import (
     score_blocks,
     unit,
 )
+from multimodal.metrics.same_class import SameClass, same_class
 from multimodal.metrics.trade_off import kept, trade_off
 
 __all__ = [
     "Interval",
+    "SameClass",
     "average_precision",
     "average_precisions",
     "chance_average_precision",
@@ -33,6 +35,7 @@ __all__ = [
     "ranks",
     "recall_at",
     "relevant_ranks",
+    "same_class",
     "score_blocks",
     "shares_among",
     "shares_among_first",

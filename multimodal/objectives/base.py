@@ -16,10 +16,13 @@ This holds under DDP, and in one process. Without DDP, average the gradients ove
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, distributed, nn
 
 Parts = dict[str, Tensor]
+Distance = Literal["cosine", "euclidean"]
 
 
 class Objective(nn.Module):
@@ -28,9 +31,15 @@ class Objective(nn.Module):
     uses_identity: bool = False
     """Whether `forward` takes a fourth argument, `Batch.identity`, which says which rows hold the same picture or the same target."""
 
+    takes_labels: bool = False
+    """Whether the target is a label: `forward` gets target (b,) int64, the number of each picture's class, in place of vectors."""
+    distance: Distance = "cosine"
+    """How two pictures are compared by what `output` gives: for those that take labels, validation goes by it."""
+
     def forward(self, image: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Parts]:
         """image (b, d), target (b, d) any float, valid (b,) bool -> (scalar to run backward from, detached scalars to log).
 
+        An objective that `takes_labels` gets target (b,) int64 from 0 on, equal for pictures of one class; 0 in rows that are not valid.
         Only valid rows count; the others may hold anything, even NaN. The parts include at least `loss`, and `rows`, the number of rows
         that counted on all ranks.
         """

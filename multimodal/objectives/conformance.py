@@ -5,7 +5,7 @@
                                                                    # check many objectives in one call
 
 `slow` defines the objective for valid rows, as the plainest loop: (objective, image (n, d), target (n, d)) -> a number. If the objective
-uses the identity of its rows, `slow` gets it as a fourth argument (n, 2).
+uses the identity of its rows, `slow` gets it as a fourth argument (n, 2). If it takes labels, target is (n,) int64.
 """
 
 from __future__ import annotations
@@ -31,16 +31,21 @@ NUM, DIM, DIM_IN = 12, 5, 4
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Inputs of a tower (n, e), target rows (n, d), validity (n,) and identity (n, 2), which tests may change."""
+    """Inputs of a tower (n, e), target rows (n, d), validity (n,), identity (n, 2), and classes (n,) int64, which tests may change."""
 
     inputs: Tensor
     target: Tensor
     valid: Tensor
     identity: Tensor
+    classes: Tensor
 
     def at(self, rows: Tensor | slice) -> Example:
         """Some of the rows, or all in another order."""
-        return Example(self.inputs[rows], self.target[rows], self.valid[rows], self.identity[rows])
+        return Example(self.inputs[rows], self.target[rows], self.valid[rows], self.identity[rows], self.classes[rows])
+
+    def target_of(self, objective: Objective) -> Tensor:
+        """What teaches the pictures: the classes for an objective that takes labels, else the target rows."""
+        return self.classes if objective.takes_labels else self.target
 
     def labels(self, objective: Objective) -> tuple[Tensor, ...]:
         """What the objective takes after the two sides."""
@@ -58,13 +63,14 @@ class Outcome:
 def example(seed: int = 0, num: int = NUM, num_invalid: int = 3) -> Example:
     """Random rows in float64; targets are distributions, which every objective accepts. The last rows are invalid.
 
-    Some rows have the picture of another one, and some its target, by their identity.
+    Some rows have the picture of another one, and some its target, by their identity. There are four classes, of several rows each.
     """
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(num, DIM_IN, generator=generator, dtype=torch.float64)
     target = torch.softmax(2 * torch.randn(num, DIM, generator=generator, dtype=torch.float64), dim=1)
     identity = torch.randint(0, 2 * num, (num, 2), generator=generator)
-    return Example(inputs, target, torch.arange(num) < num - num_invalid, identity)
+    classes = torch.arange(num)[torch.randperm(num, generator=generator)] % 4
+    return Example(inputs, target, torch.arange(num) < num - num_invalid, identity, classes)
 
 
 def outcome(make: Make, example: Example) -> Outcome:
@@ -99,12 +105,12 @@ def assert_only_its_arguments_count(make: Make) -> None:
     given, other = example(), example(seed=1)
     objective = _Model(make()).objective
     tower = _Model(objective).tower
-    arguments = tower(given.inputs).detach(), given.target, *given.labels(objective)
+    arguments = tower(given.inputs).detach(), given.target_of(objective), *given.labels(objective)
     before = [argument.clone() for argument in arguments]
     first = objective(*arguments)[0].item()
     untouched = all(torch.equal(argument, copy) for argument, copy in zip(arguments, before, strict=True))
     assert untouched, "forward changes its inputs: work on copies"
-    objective(tower(other.inputs).detach(), other.target, *other.labels(objective))
+    objective(tower(other.inputs).detach(), other.target_of(objective), *other.labels(objective))
     again = objective(*arguments)[0].item()
     assert again == first, f"the loss of a batch is {first}, and {again} after another batch: it must depend on its arguments alone"
 
@@ -130,9 +136,9 @@ def assert_equals_the_loop(make: Make, slow: Slow) -> None:
         given = example(num_invalid=num_invalid)
         model = _Model(make()).train(mode)
         image = model.tower(given.inputs).detach()
-        loss, parts = model.objective(image, given.target, *given.labels(model.objective))
+        loss, parts = model.objective(image, given.target_of(model.objective), *given.labels(model.objective))
         kept = given.at(given.valid)
-        expected = slow(model.objective, image[given.valid], kept.target, *kept.labels(model.objective)[1:])
+        expected = slow(model.objective, image[given.valid], kept.target_of(model.objective), *kept.labels(model.objective)[1:])
         assert abs(loss.item() - expected) < 1e-8, (
             f"the loss{'' if mode else ' in eval mode'} is {loss.item()}, but the loop over {int(given.valid.sum())} rows gives {expected}"
         )
@@ -166,9 +172,14 @@ def assert_invalid_rows_change_nothing(make: Make) -> None:
         _assert_equal(outcome(make, replace(given, target=target)), alone, f"invalid target rows of {poison}")
         image = torch.where(keep[:, None], _Model(make()).tower(given.inputs), poison).detach().requires_grad_()
         objective = make()
-        objective(image, given.target, *given.labels(objective))[0].backward()
+        objective(image, given.target_of(objective), *given.labels(objective))[0].backward()
         assert image.grad is not None and torch.isfinite(image.grad).all(), f"invalid image rows of {poison} reach the gradient"
         assert (image.grad[~keep] == 0).all(), "invalid image rows have a gradient"
+    for number in given.classes.unique().tolist():
+        classes = torch.where(keep, given.classes, number)
+        _assert_equal(outcome(make, replace(given, classes=classes)), alone, f"invalid rows of class {number}")
+    if make().takes_labels:
+        return
     unknown = torch.where(keep[:, None], given.target, 0.0)
     _assert_equal(outcome(make, replace(given, target=unknown, valid=torch.ones_like(keep))), alone, "texts without a known word")
 
@@ -187,10 +198,11 @@ def assert_finite_in_bf16(make: Make) -> None:
     for scale in (1.0, 100.0):
         objective = make()
         image = (scale * _Model(objective).tower(given.inputs)).detach()
-        expected, _ = objective(image, given.target, *given.labels(objective))
+        target = given.target_of(objective)
+        expected, _ = objective(image, target, *given.labels(objective))
         rough = image.to(torch.bfloat16).requires_grad_()
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss, _ = objective(rough, given.target.to(torch.bfloat16), *given.labels(objective))
+            loss, _ = objective(rough, target.to(torch.bfloat16) if target.is_floating_point() else target, *given.labels(objective))
         loss.backward()
         assert rough.grad is not None and torch.isfinite(loss) and torch.isfinite(rough.grad).all(), (
             f"not finite in bfloat16 at scale {scale}"
@@ -242,7 +254,7 @@ class _Model(nn.Module):
         self.double()
 
     def forward(self, given: Example) -> Tensor:
-        loss: Tensor = self.objective(self.tower(given.inputs), given.target, *given.labels(self.objective))[0]
+        loss: Tensor = self.objective(self.tower(given.inputs), given.target_of(self.objective), *given.labels(self.objective))[0]
         return loss
 
 

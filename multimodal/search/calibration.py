@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from multimodal.errors import InputError
-from multimodal.text import TextSpace
+from multimodal.text import NoTexts, TextSpace
 from multimodal.text.normalise import Normaliser
 from multimodal.text.stop_words import ENGLISH
 
@@ -138,7 +138,12 @@ def _step(num: int) -> int:
 
 
 def word_vectors(texts: Iterable[str], space: TextSpace, template: str) -> np.ndarray:
-    """(w, d) float64: the unit vectors of the most frequent words of the texts, and of everyday ones where these are few."""
+    """(w, d) float64: the unit vectors of the most frequent words of the texts, and of everyday ones where these are few.
+
+    None of them if the space reads no texts.
+    """
+    if isinstance(space, NoTexts):
+        return np.zeros((0, space.dim))
     words = frequent_words(texts, space, is_slow=template != "{}")
     embedded = space.embed([check_template(template).format(word) for word in words]) if words else np.zeros((0, space.dim))
     lengths = np.linalg.norm(embedded.astype(np.float64), axis=1, keepdims=True)

@@ -25,6 +25,7 @@ from multimodal.search.engine import Coarse, Engine, EngineRecipe, IndexGoneErro
 from multimodal.search.generation import is_index, is_segment, segment_name
 from multimodal.search.layered import Layered, Rescored, RowNumbers, row_numbers
 from multimodal.search.segments import SegmentReader, unit_rows
+from multimodal.text import NoTexts
 
 if TYPE_CHECKING:
     from multimodal.search.store import Store
@@ -216,14 +217,20 @@ def _sample(segments: Covered, size: int, dim: int) -> np.ndarray:
 
 
 def _tuned(engine: Tunes, store: Store, live: Covered) -> dict[str, Any]:
-    """Figures against exact search. Queries are what people write: captions of the store, and frequent words, as a search embeds them."""
+    """Figures against exact search. Queries are what people write: captions of the store, and frequent words, as a search embeds them.
+
+    Its own pictures, where it reads no texts.
+    """
     from multimodal.search.flat import FlatEngine
 
-    texts = _some_texts(live, NUM_TUNED)
-    words = frequent_words(texts, store.query_space, is_slow=True)
-    asked = [*texts, *words]
-    embedded = [store.calibration.embed(text, store.query_space) for text in track(asked, "queries of the index", unit="query")]
-    queries = np.stack([vector for vector in embedded if vector.any()]).astype(np.float32)
+    if isinstance(store.query_space, NoTexts):
+        queries = _sample(live, min(NUM_TUNED, len(store)), store.dim)
+    else:
+        texts = _some_texts(live, NUM_TUNED)
+        words = frequent_words(texts, store.query_space, is_slow=True)
+        asked = [*texts, *words]
+        embedded = [store.calibration.embed(text, store.query_space) for text in track(asked, "queries of the index", unit="query")]
+        queries = np.stack([vector for vector in embedded if vector.any()]).astype(np.float32)
     exact = FlatEngine(store.dim)
     for segment, positions in live:
         exact.add_mapped(row_numbers(segment.number, positions), segment.rows(), positions)

@@ -6,6 +6,7 @@ Opening and using one needs only numpy; an encoder imports torch and transformer
 from multimodal.text.clip import OpenClipSpace
 from multimodal.text.encoder import EncoderSpace
 from multimodal.text.joined import JoinedSpace
+from multimodal.text.no_texts import NoTexts
 from multimodal.text.normalise import Normaliser
 from multimodal.text.opening import open_space
 from multimodal.text.paragraphs import Doc2VecSpace
@@ -21,6 +22,7 @@ __all__ = [
     "EncoderSpace",
     "FastTextSpace",
     "JoinedSpace",
+    "NoTexts",
     "Normaliser",
     "OpenClipSpace",
     "ProjectedSpace",

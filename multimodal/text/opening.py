@@ -15,6 +15,7 @@ from multimodal.errors import InputError
 from multimodal.text.clip import OpenClipSpace
 from multimodal.text.encoder import EncoderSpace
 from multimodal.text.joined import JoinedSpace
+from multimodal.text.no_texts import NoTexts
 from multimodal.text.paragraphs import Doc2VecSpace
 from multimodal.text.projected import ProjectedSpace
 from multimodal.text.space import KIND, BoxedSpace, TextSpace
@@ -24,7 +25,7 @@ from multimodal.text.words import WordSpace
 
 _OURS: tuple[type, ...] = (
     *(Doc2VecSpace, EncoderSpace, FastTextSpace, JoinedSpace),
-    *(OpenClipSpace, ProjectedSpace, TopicSpace, WordSpace),
+    *(NoTexts, OpenClipSpace, ProjectedSpace, TopicSpace, WordSpace),
 )
 SPACES = {f"{place}.{space.__name__}": space for space in _OURS for place in (__package__, space.__module__)}
 """Class path -> text space, for those that a box may name without trust."""

@@ -5,6 +5,7 @@ Trainer(callbacks=[SeedSteps(seed=0), Progress(), KeepCheckpoints(Path("runs/x/c
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import time
@@ -22,6 +23,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 from torch import distributed
 
 from multimodal.boxes import atomic_write
+from multimodal.data.labels import labels_in
 from multimodal.errors import InputError
 from multimodal.machine.progress import track
 from multimodal.metrics import chance_recall_at
@@ -34,7 +36,7 @@ from multimodal.training.loggers import Pace, WeightsAndBiases
 from multimodal.training.module import PairModule
 from multimodal.training.panels import Show
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, CLASSES = "checkpoints", "classes.json"
 BEST = "best.ckpt"
 LAST = "last.ckpt"
 HARDLY_TELLS = 90
@@ -247,7 +249,8 @@ class WholeCheckpoints(CheckpointIO):
 class Selection:
     """Which epoch is the best, and when to stop early. Both are judged on validation pairs.
 
-    monitor: the deciding figure, by its name in metrics.csv; null: val/trade_off if the run measures what it forgets, else val/R@10.
+    monitor: the deciding figure, by its name in metrics.csv; null: val/trade_off if the run measures what it forgets, else val/R@10, or
+    val/mAP@R if the target is a label.
     mode: "max" if more is better, "min" if less is.
     patience: epochs without a better figure after which the run stops; null: the run trains all its epochs.
     """
@@ -279,6 +282,25 @@ class Selection:
         if self.patience is None:
             return []
         return [EarlyStopping(self.figure, mode=self.mode, patience=self.patience, check_on_train_epoch_end=True)]
+
+
+class KeepsClasses(Callback):
+    """Writes which number of a label stands for which class, if the target is a label: a file with `name`, `trained` and `validated`.
+
+    The first class of `trained` has the number 0, and those of `validated` follow the last.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        labels = labels_in(data.target)
+        if labels is None or data.classes is None or not trainer.is_global_zero:
+            return
+        names, num = list(data.classes.names), data.classes.num_trained
+        with atomic_write(self.path) as file:
+            file.write((json.dumps({"name": labels.name, "trained": names[:num], "validated": names[num:]}, indent=1) + "\n").encode())
 
 
 class StopsDiverged(Callback):

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import nn
 
 from multimodal.boxes import fingerprint_bytes, fingerprint_file
 from multimodal.data import Mixture, PairLoader, Shuffle, Side, Stream, StreamLoader
+from multimodal.data.labels import Classes, KnownLabels, classes_of, labels_in, numbered
 from multimodal.data.loader import EACH_ONCE, FULL_SHUFFLE, open_order
 from multimodal.data.order import Order, random_words
 from multimodal.data.sides import column_names, for_tower, open_side
@@ -32,6 +34,8 @@ from multimodal.training import streaming
 
 BAD = "bad.csv"
 NUM_OF_REMOTE = 32
+SEARCHED, OF_A_CLASS = 10_000, 4
+"""Among so many pairs, so many of a class are looked for to inspect a run taught by labels."""
 NO_STREAM = Stream()
 
 
@@ -83,6 +87,8 @@ class PairData(L.LightningDataModule):
         self.max_bad_share, self.seed, self.order, self.mixture, self.leave_out = max_bad_share, seed, order, mixture, leave_out
         self.stream, self.cache, self.cache_bytes = stream, cache, cache_bytes
         self.ledger = Ledger(Path(BAD))  # collects only; `BadPairs` writes
+        self.classes: Classes | None = None
+        """The numbers of the classes if the target is a label, once the data are set up."""
         self.identify = False
         """Whether batches have the identity of their rows; the module sets it for an objective that uses it."""
         self._train_loader: PairLoader | StreamLoader | None = None
@@ -97,7 +103,14 @@ class PairData(L.LightningDataModule):
         self.shards = self._open()
         if self.is_streamed and stage == "fit":
             self._say(streaming.not_promised(self))
-        self.train_ids, self.validation_ids = cut(self.shards, self.split, self.validation_share, self.train_share)
+        labels = labels_in(self.target)
+        known = None if labels is None else KnownLabels.read(self.shards, _training_part(self.shards, self.split), labels.name)
+        validates = None
+        if labels is not None and known is not None and not labels.seen and self.validation_share:
+            of_all = (value for of_set in known.of_sets.values() for value in of_set.values)
+            chosen = labels.held_out(of_all, self.split.seed, self.validation_share)
+            validates = partial(known.are_of, chosen)
+        self.train_ids, self.validation_ids = cut(self.shards, self.split, self.validation_share, self.train_share, validates)
         if self.leave_out is not None:  # after the split: the other pairs keep their split
             listed = left_out(self.shards, self.leave_out)
             self.train_ids, self.validation_ids = (ids[~np.isin(ids, listed)] for ids in (self.train_ids, self.validation_ids))
@@ -111,6 +124,10 @@ class PairData(L.LightningDataModule):
                 f"{JoinedShards.of(self.shards)}: none of its {len(self.train_ids)} training pairs is left to validate on. "
                 "Raise data.validation_share, or set it to 0 to train without validation"
             )
+        self._numbered = self.target
+        if known is not None:
+            self.classes = classes_of(known.values(self.train_ids), known.values(self.validation_ids))
+            self._numbered = numbered(self.target, self.classes, known)
 
     def train_dataloader(self) -> PairLoader | StreamLoader:
         if self.is_streamed and self.identify:
@@ -144,17 +161,20 @@ class PairData(L.LightningDataModule):
 
     def some_pairs(self, num: int, rank: int = 0, world_size: int = 1) -> tuple[Batch, str]:
         """This rank's part of num training pairs drawn by seed (fewer if an epoch is shorter), and why the first unreadable one could not
-        be read, or "".
+        be read, or "". If the target is a label, several pairs of a class are among them.
         """
         order = open_order(self.shards, self.train_ids, self.seed, FULL_SHUFFLE, self.mixture)
-        drawn = self.train_ids[order.ids(epoch=0, start=0, stop=min(num, order.num))]
+        if self.classes is None:
+            drawn = self.train_ids[order.ids(epoch=0, start=0, stop=min(num, order.num))]
+        else:
+            drawn = self._of_few_classes(self.train_ids[order.ids(epoch=0, start=0, stop=min(SEARCHED, order.num))], num)
         ids = np.array(list(dict.fromkeys(drawn.tolist())))  # a mixture may contain a pair twice
         rows, ledger = -(-len(ids) // world_size), Ledger(Path(BAD))  # never closed, so never written
         loader = PairLoader(
             self.shards,
             ids,
             self.image,
-            self.target,
+            self._numbered,
             rows,
             self.seed,
             shuffle=False,
@@ -165,6 +185,23 @@ class PairData(L.LightningDataModule):
         )
         return next(iter(loader)), str(ledger.entries[0]) if ledger.entries else ""
 
+    def _of_few_classes(self, ids: np.ndarray, num: int) -> np.ndarray:
+        """Up to num of the pairs, of as few classes as have four of them each; fewer each where classes are small."""
+        reader = open_side(self._numbered, self.shards, self.train_ids)
+        read = reader(ids, None)
+        numbers = np.where(read.ok, read.values, -1 - np.arange(len(ids)))
+        _, classes, counts = np.unique(numbers, return_inverse=True, return_counts=True)
+        place_in_class = np.zeros(len(ids), np.int64)
+        order = np.argsort(classes, kind="stable")
+        place_in_class[order] = np.arange(len(ids)) - np.repeat(np.cumsum([0, *counts[:-1]]), counts)
+        whole = np.minimum(counts[classes], OF_A_CLASS)
+        first_of_class = np.full(len(counts), len(ids))
+        np.minimum.at(first_of_class, classes, np.arange(len(ids)))
+        among = np.flatnonzero(place_in_class < OF_A_CLASS)
+        # classes with the most pictures first, in the drawn order; a class's pictures stay together
+        chosen = among[np.lexsort((place_in_class[among], first_of_class[classes[among]], -whole[among]))][:num]
+        return ids[np.sort(chosen)]
+
     def some_texts(self, num: int) -> list[str]:
         """The texts of at most num training pairs, drawn by seed, as the first epoch takes them; [] if this side has none.
 
@@ -172,7 +209,7 @@ class PairData(L.LightningDataModule):
         """
         num = NUM_OF_REMOTE if any(one.remote for one in JoinedShards.of(self.shards).sets.values()) else num
         ids = self.train_ids[Order(self.seed, len(self.train_ids)).ids(epoch=0, start=0, stop=min(num, len(self.train_ids)))]
-        values = open_side(self.target, self.shards, ids)(ids, random_words(self.seed, 0, ids)).values
+        values = open_side(self._numbered, self.shards, ids)(ids, random_words(self.seed, 0, ids)).values
         return [] if isinstance(values, np.ndarray) else list(values)
 
     def prepare_for(self, image_tower: nn.Module) -> None:
@@ -215,7 +252,7 @@ class PairData(L.LightningDataModule):
             self.shards,
             ids,
             self.image,
-            self.target,
+            self._numbered,
             seed=self.seed,
             shuffle=shuffle,
             ledger=self.ledger if shuffle else None,
@@ -237,26 +274,51 @@ class PairData(L.LightningDataModule):
         return {"batch_size": rows, "num_workers": self.num_workers, "rank": rank, "world_size": world_size, "pin": pin}
 
 
-def cut(shards: ShardSet | JoinedShards, split: Split, validation_share: float, train_share: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """The ids (n,) to train on and (m,) to validate on, both from the split's training part and ascending; no group is in both.
+Validates = Callable[[ShardSet, np.ndarray], np.ndarray]
+"""(a set, ids (n,) of its training part) -> (n,) bool, which of them are validated on."""
+
+
+def cut(
+    shards: ShardSet | JoinedShards,
+    split: Split,
+    validation_share: float,
+    train_share: float = 1.0,
+    validates: Validates | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ids (n,) to train on and (m,) to validate on, both from the split's training part and ascending.
+
+    validates: which pairs are validated on; by default those of some groups, so that no group is in both.
 
     train_share: the other groups are ordered by a hash, and the first of them are taken, at least one: a larger share contains a smaller
     one, independent of validation. Each of several sets is split by itself; a group that is in two sets is on the same side in both.
     """
     if isinstance(shards, JoinedShards):
-        cuts = [[shards.starts[name] + ids for ids in cut(one, split, validation_share, train_share)] for name, one in shards.sets.items()]
+        cuts = [
+            [shards.starts[name] + ids for ids in cut(one, split, validation_share, train_share, validates)]
+            for name, one in shards.sets.items()
+        ]
         trained, validated = (np.concatenate(parts) for parts in zip(*cuts, strict=True))
         return trained, validated
     ids = split.ids(shards, "train")
     inner = split.within_train(validation_share)
     groups = [shards.groups[id] for id in ids.tolist()]
-    validates = np.fromiter((inner.part_of(group) == "test" for group in groups), bool, len(ids))
+    if validates is None:
+        is_validated = np.fromiter((inner.part_of(group) == "test" for group in groups), bool, len(ids))
+    else:
+        is_validated = validates(shards, ids)
     if train_share == 1:
-        return ids[~validates], ids[validates]
-    left = {group for group, other in zip(groups, validates.tolist(), strict=True) if not other}
+        return ids[~is_validated], ids[is_validated]
+    left = {group for group, other in zip(groups, is_validated.tolist(), strict=True) if not other}
     first = sorted(left, key=lambda group: fingerprint_bytes(f"share {split.seed} {group}".encode("utf-8", "surrogatepass")))
     kept = set(first[: math.ceil(train_share * len(first))])
-    return ids[np.fromiter((group in kept for group in groups), bool, len(ids))], ids[validates]
+    is_kept = np.fromiter((group in kept for group in groups), bool, len(ids))
+    return ids[is_kept & ~is_validated], ids[is_validated]
+
+
+def _training_part(shards: ShardSet | JoinedShards, split: Split) -> np.ndarray:
+    """(n,) int64, the ids that are not held out."""
+    sets = JoinedShards.of(shards)
+    return np.concatenate([sets.starts[name] + split.ids(one, "train") for name, one in sets.sets.items()])
 
 
 def left_out(shards: ShardSet | JoinedShards, lists: Mapping[str, Path] | Path) -> np.ndarray:

@@ -9,6 +9,7 @@ From Python, as often as one likes in one process: `fit(["--config", "experiment
 from __future__ import annotations
 
 import argparse
+import importlib
 import math
 import os
 import re
@@ -32,6 +33,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from multimodal.boxes import MANIFEST, State, write_manifest
+from multimodal.data import Labels
 from multimodal.doors import recipes
 from multimodal.errors import InputError
 from multimodal.export.renamed import current_settings
@@ -43,10 +45,12 @@ from multimodal.training import runs, stock
 from multimodal.training.beginnings import begin_where_towers_did, beginning, clip_towers, fingerprint_of, name_clip
 from multimodal.training.callbacks import (
     CHECKPOINTS,
+    CLASSES,
     LAST,
     BadPairs,
     Dashboard,
     KeepCheckpoints,
+    KeepsClasses,
     Pause,
     Progress,
     SeedSteps,
@@ -57,7 +61,7 @@ from multimodal.training.callbacks import (
     WholeCheckpoints,
 )
 from multimodal.training.datamodule import BAD, PairData, rows_per_rank
-from multimodal.training.forgetting import OWN, PAGE, TRADE_OFF, Forgetting, when
+from multimodal.training.forgetting import OF_CLASSES, OWN, PAGE, TRADE_OFF, Forgetting, when
 from multimodal.training.help import FULL, short_help
 from multimodal.training.help_of_parts import help_of, parts
 from multimodal.training.loggers import MetricsFile, WeightsAndBiases
@@ -145,7 +149,8 @@ class _FitCLI(LightningCLI):
             self.config.trainer.precision = natural_precision(self.config.trainer.accelerator)
         if self.config.selection.monitor is None:
             measures = self.config.forgetting.pairs is not None or self.config.forgetting.classes is not None
-            self.config.selection.monitor = TRADE_OFF if measures else OWN
+            of_target = OF_CLASSES if _gives_labels(self.config.data.target) else OWN
+            self.config.selection.monitor = TRADE_OFF if measures else of_target
         if self.config.init_parts is not None and self.config.init_from is None:
             raise InputError(f"--init_parts {self.config.init_parts}: needs --init_from FOLDER, whose weights these are parts of")
         self.only_tries = bool(self.config.trainer.fast_dev_run)
@@ -213,6 +218,8 @@ class _FitCLI(LightningCLI):
         self.forgetting = forgetting if forgetting.is_on else None
         if self.forgetting is not None and not has_validation:
             raise InputError("forgetting is measured at each validation, but data.validation_share=0 turns it off. Change one of them")
+        if self.forgetting is not None and self.model.objective.takes_labels:
+            raise InputError("forgetting is measured by texts, and labels teach this run, which reads none. Leave forgetting.* out")
         forgetting.run = run
         self.metrics = MetricsFile(run)
         try:
@@ -232,6 +239,7 @@ class _FitCLI(LightningCLI):
         has_bar = given.enable_progress_bar or any(isinstance(callback, ProgressBar) for callback in _as_list(given.callbacks))
         callbacks: list[Callback] = [
             self.stays_there,
+            KeepsClasses(run / CLASSES),
             SetEpoch(),
             SeedSteps(self.config.seed_everything),
             *(Dashboard(dashboard) for dashboard in self.dashboards),
@@ -398,6 +406,17 @@ class _BuildCLI(_FitCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         return None
+
+
+def _gives_labels(side: Any) -> bool:
+    """Whether the config of a side names labels, also in a control."""
+    if side is None or "class_path" not in side:
+        return False
+    inner = (side.get("init_args") or {}).get("side")
+    if inner is not None:
+        return _gives_labels(inner)
+    module, _, name = side.class_path.rpartition(".")
+    return issubclass(getattr(importlib.import_module(module), name), Labels)  # the parser has imported it already
 
 
 def _as_list(value: Any) -> list[Any]:

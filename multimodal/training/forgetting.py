@@ -40,6 +40,8 @@ from multimodal.training.datamodule import PairData
 from multimodal.training.module import PairModule, retrieval_figures
 
 OWN, KEPT, TRADE_OFF = "val/R@10", "val/kept", "val/trade_off"
+OF_CLASSES = "val/mAP@R"
+"""What decides which epoch is best if the target is a label."""
 PAGE = "forgetting.html"
 BEFORE = -1
 """The epoch, and the step in metrics.csv, of what is measured before the first step."""

@@ -22,14 +22,17 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 
 from multimodal.errors import InputError
-from multimodal.metrics import chance_recall_at, ranks, recall_at
+from multimodal.metrics import chance_recall_at, ranks, recall_at, same_class
 from multimodal.objectives import Objective
-from multimodal.objectives.base import Parts, gather
+from multimodal.objectives.base import Distance, Parts, gather
 from multimodal.pairs import Batch
+from multimodal.training.datamodule import PairData
 from multimodal.training.micro_batches import check_rows_are_independent, encode
 from multimodal.training.optimisers import AdamWCosine, Optimiser, averaged, averages
 
 RECALL_AT = (1, 5, 10)
+MAX_QUERIES = 2000
+"""Validation pictures that look for their class, evenly drawn; a few thousand tell MAP@R to a point."""
 TRAINED = "trained_weights"
 """Where a checkpoint holds the weights to resume from if its `state_dict` holds their average."""
 DEFAULT_OPTIMISER: Optimiser = lazy_instance(AdamWCosine)
@@ -40,7 +43,8 @@ DEFAULT_OPTIMISER: Optimiser = lazy_instance(AdamWCosine)
 class HeldOut:
     """The vectors of the validation pairs of all ranks, in the order of their ids. Pairs that could not be read are left out.
 
-    ids: (n,) int64, in the shard set. image: (n, d) float32, what the pictures mean (`objective.output`). target: (n, d) float32.
+    ids: (n,) int64, in the shard set. image: (n, d) float32, what the pictures mean (`objective.output`). target: (n, d) float32, or (n,)
+    int64 labels.
     """
 
     ids: np.ndarray
@@ -52,7 +56,7 @@ class HeldOut:
 
 
 class Encoded(NamedTuple):
-    """A batch's vectors on this rank. id: (b,) int64. image, target: (b, d) float32, as in `HeldOut`. valid: (b,) bool."""
+    """A batch's vectors on this rank. id: (b,) int64. image, target: as in `HeldOut`. valid: (b,) bool."""
 
     id: Tensor
     image: Tensor
@@ -61,9 +65,10 @@ class Encoded(NamedTuple):
 
 
 class PairModule(L.LightningModule):
-    """Trains on pairs, and reports retrieval among validation pairs.
+    """Trains on pairs, and reports retrieval among validation pairs: by text, or where the target is a label, of the same class.
 
-    image_tower: `batch.image` -> (b, d). target_side: `batch.target` -> (b, d). objective: see `multimodal.objectives`.
+    image_tower: `batch.image` -> (b, d). target_side: `batch.target` -> (b, d); the identity for labels, which the objective takes as they
+    are. objective: see `multimodal.objectives`.
     optimiser: how the weights move, see `multimodal.training.optimisers`.
     micro_batch_size: how many rows a rank encodes at a time, if the activations of a whole batch do not fit into memory; loss and gradient
         stay those of the whole batch, for one more forward pass. None: all at once. See `multimodal.training.micro_batches`.
@@ -79,6 +84,11 @@ class PairModule(L.LightningModule):
         micro_batch_size: int | None = None,
     ) -> None:
         super().__init__()
+        if objective.takes_labels and type(target_side) is not nn.Identity:
+            raise InputError(
+                f"model.target_side: {type(objective).__name__} takes labels as they are, so nothing would train "
+                f"{type(target_side).__name__}. Set it to torch.nn.Identity"
+            )
         if micro_batch_size is not None:
             if micro_batch_size < 1:
                 raise InputError(f"model.micro_batch_size={micro_batch_size} must be at least 1, or null")
@@ -100,8 +110,22 @@ class PairModule(L.LightningModule):
         """Valid rows, of all ranks, in the batches whose gradients are being accumulated."""
 
     def setup(self, stage: str) -> None:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
         if self.objective.uses_identity:
-            self.trainer.datamodule.identify = True  # type: ignore[attr-defined]
+            data.identify = True
+        if isinstance(data, PairData):
+            self._check_target(data)
+
+    def _check_target(self, data: PairData) -> None:
+        """InputError if the target is a label and the objective takes none, or the other way round."""
+        name, target = type(self.objective).__name__, f"data.target ({data.target})"
+        if self.objective.takes_labels and data.classes is None:
+            raise InputError(f"model.objective: {name} takes labels, but {target} gives none. Set data.target to multimodal.data.Labels")
+        if data.classes is not None and not self.objective.takes_labels:
+            raise InputError(
+                f"model.objective: {name} compares a picture with the vector of its target, but {target} gives labels. Set it to one that "
+                "takes labels"
+            )
 
     def forward(self, image: Tensor) -> Tensor:
         """image (b, 3, h, w) uint8 or (b, d) features -> (b, d), what the picture means, as a store holds it."""
@@ -119,8 +143,10 @@ class PairModule(L.LightningModule):
         return loss * parts["rows"]
 
     def _embeddings(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Both sides, (b, d) each."""
+        """Both sides, (b, d) each; or labels (b,) as they are."""
         image = encode(self.image_tower, batch.image, self.micro_batch_size)
+        if self.objective.takes_labels:
+            return image, batch.target  # type: ignore[return-value]  # a tensor: checked in setup
         return image, encode(self.target_side, batch.target, self.micro_batch_size)
 
     def on_train_start(self) -> None:
@@ -160,7 +186,8 @@ class PairModule(L.LightningModule):
         return self._encoded(batch, *self._embeddings(batch))
 
     def _encoded(self, batch: Batch, image: Tensor, target: Tensor) -> Encoded:
-        return Encoded(batch.id, self.objective.output(image).float(), target.float(), batch.valid)
+        target = target if self.objective.takes_labels else target.float()
+        return Encoded(batch.id, self.objective.output(image).float(), target, batch.valid)
 
     def on_validation_epoch_start(self) -> None:
         self.held_out, self.figures = None, {}
@@ -174,9 +201,12 @@ class PairModule(L.LightningModule):
         """The figures of this validation, once all of its batches are encoded. Callbacks, which Lightning asks first, may need them."""
         if self.held_out is None:
             self.held_out = self.held_out_of(self._validated)
-            self.figures = {f"val/{name}": value for name, value in retrieval_figures(self.held_out).items()}
+            self.figures = {f"val/{name}": value for name, value in self._figures(self.held_out).items()}
             self._validated.clear()
         return self.figures
+
+    def _figures(self, held_out: HeldOut) -> dict[str, float]:
+        return class_figures(held_out, self.objective.distance) if self.objective.takes_labels else retrieval_figures(held_out)
 
     def held_out_of(self, batches: Sequence[Encoded]) -> HeldOut:
         """Batches of all ranks as one, the same on every rank; called on all of them with equally many batches of equal size."""
@@ -237,3 +267,22 @@ def retrieval_figures(held_out: HeldOut) -> dict[str, float]:
     recall = {f"R@{k}": 100 * recall_at(first, k) for k in RECALL_AT}
     chance = {f"chance_R@{k}": 100 * chance_recall_at(num, k) for k in RECALL_AT}
     return {**recall, **chance, "median_rank": float(np.median(first)), "chance_median_rank": (num + 1) / 2, "num_pairs": float(num)}
+
+
+def class_figures(held_out: HeldOut, distance: Distance) -> dict[str, float]:
+    """Retrieval of the other pictures of each picture's class among those of all n: R@1 and MAP@R in per cent, each with its chance level.
+
+    See `multimodal.metrics.same_class`; at most MAX_QUERIES pictures ask. Empty if no class has two pictures.
+    """
+    judged = same_class(held_out.image, held_out.target, distance, MAX_QUERIES)
+    if judged is None:
+        return {}
+    return {
+        "R@1": 100 * judged.recall_1,
+        "mAP@R": 100 * judged.map_r,
+        "chance_R@1": 100 * judged.chance_recall_1,
+        "chance_mAP@R": 100 * judged.chance_map_r,
+        "num_classes": float(judged.num_classes),
+        "num_queries": float(judged.num_queries),
+        "num_pairs": float(len(held_out)),
+    }

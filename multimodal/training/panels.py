@@ -77,7 +77,7 @@ class Queries(Panel):
 
     queries: how many, drawn by data.seed; or the ids of the pairs. k: pictures shown. size_px: of a thumbnail.
     A row has the rank of the text's own picture, by the same rule as val/R@k, and the ids and cosines of the first k. In the composed
-    picture, the own one is apart on the left, and is framed where it is among the first k.
+    picture, the own one is apart on the left, and is framed where it is among the first k. Not for runs whose target is a label.
     """
 
     queries: int | list[int] = 8
@@ -89,6 +89,8 @@ class Queries(Panel):
         _check_settings(self, queries=num, k=self.k, size_px=self.size_px)
 
     def open(self, module: PairModule, data: PairData) -> Show | None:
+        if data.classes is not None:
+            return None  # its pairs are found by their class, and may have no texts
         ids = self._ids(data)
         texts = open_side(_words_of(data.target), data.shards, data.validation_ids)(ids, None).values
         return _ShowQueries(dict(zip(ids.tolist(), texts, strict=True)), self.k, Thumbnails(data.shards, self.size_px))

@@ -145,7 +145,10 @@ def what_is_wrong(batch: Batch, unread: str, sides: Sides) -> str | None:
         return None  # a single row is always constant
     if _is_constant(batch.image[valid]):
         return f"{sides.image} gives the same values for all {int(valid.sum())} pictures"
-    if isinstance(batch.target, Tensor):
+    if isinstance(batch.target, Tensor) and not batch.target.is_floating_point():
+        if _is_constant(batch.target[valid]):
+            return f"{sides.target} is the same for all {int(valid.sum())} pairs, so nothing tells them apart"
+    elif isinstance(batch.target, Tensor):
         if not batch.target[valid].any():
             return f"{sides.target} is zero for all {int(valid.sum())} pairs: no text has a word that its space knows"
         if _is_constant(batch.target[valid]):
@@ -158,8 +161,9 @@ def what_is_wrong(batch: Batch, unread: str, sides: Sides) -> str | None:
 def check_export(module: PairModule, data: PairData) -> None:
     """InputError, from the same function that `multimodal export` calls, if this run could not be exported."""
     image, target = (_column(data.shards, side) for side in (data.image, data.target))
+    side = None if module.objective.takes_labels else module.target_side
     try:
-        check_exportable(module.image_tower, module.target_side, image, target)
+        check_exportable(module.image_tower, side, image, target)
     except InputError as reason:
         raise InputError(
             f"preflight: this run could be trained but not exported: {reason}. To train it anyway: --preflight.export false"
@@ -185,6 +189,8 @@ def check_dimensions(module: PairModule, batch: Batch, sides: Sides) -> None:
                 found = f"{rows.shape[1]} numbers per pair. Set {key}.init_args.dim_in: {rows.shape[1]}"
             raise InputError(f"preflight: {key} takes {wanted} numbers per pair, but {side} gives {found}")
     towers = _copies(module).eval()
+    if module.objective.takes_labels:
+        return  # labels fit vectors of any dimension
     with torch.no_grad():
         try:
             image, target = towers["image_tower"](batch.image), towers["target_side"](batch.target)
@@ -224,10 +230,8 @@ def overfit(module: PairModule, batch: Batch, times: float, max_steps: int) -> I
     other, exchanged = _swapped(batch)
     first = None
     for step in range(max_steps + 1):
-        image, target = (
-            encode(image_tower, batch.image, module.micro_batch_size),
-            encode(target_side, batch.target, module.micro_batch_size),
-        )
+        image = encode(image_tower, batch.image, module.micro_batch_size)
+        target: Any = batch.target if module.objective.takes_labels else encode(target_side, batch.target, module.micro_batch_size)
         try:
             loss, _ = loss_of(objective, image, target, batch)
         except ValueError as error:
@@ -252,7 +256,10 @@ def _copies(module: PairModule) -> nn.ModuleDict:
 
 def _swapped(batch: Batch) -> tuple[Tensor, Batch]:
     """Rows (b,) that give each pair the target of another one, and the batch with the validity and identity of the pairs then."""
-    other = torch.arange(len(batch.valid), device=batch.valid.device).roll(1)
+    num, device = len(batch.valid), batch.valid.device
+    other = torch.arange(num, device=device).roll(1)
+    if isinstance(batch.target, Tensor) and batch.target.ndim == 1:  # of labels in turn, the next one's would only rename the classes
+        other = torch.randperm(num, generator=torch.Generator().manual_seed(0)).to(device)
     identity = None if batch.identity is None else torch.stack([batch.identity[:, 0], batch.identity[other, 1]], dim=1)
     return other, batch._replace(valid=batch.valid & batch.valid[other], identity=identity)
 

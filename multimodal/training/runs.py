@@ -9,6 +9,7 @@ runs/topic/forgetting.html    what it learned and what it forgot, if that is mea
 runs/topic/bad.csv            pairs that could not be read, if there are any
 runs/topic/no_words.csv       pairs whose text has no word that the space knows, if there are any
 runs/topic/models/             what its CLIP models are, without weights, if it has any
+runs/topic/classes.json       the numbers of the classes, if the target is a label
 runs/topic/made_from.json     fingerprints of the shards and columns that it learns from
 runs/topic/manifest.json      written last: a run with it is finished
 """
@@ -30,7 +31,7 @@ from multimodal.errors import InputError
 from multimodal.export.run import MODELS
 from multimodal.shards.ledger import NO_WORDS_FILE
 from multimodal.towers.pretrained import ClipModel
-from multimodal.training.callbacks import CHECKPOINTS
+from multimodal.training.callbacks import CHECKPOINTS, CLASSES
 from multimodal.training.datamodule import BAD
 from multimodal.training.forgetting import PAGE
 from multimodal.training.loggers import METRICS, WANDB_ID
@@ -134,7 +135,7 @@ def look_at(run: Path, config: Mapping[str, Any], overwrite: bool, read: Callabl
 
 def clear(run: Path) -> None:
     """Remove what a run has written, its manifest first, and nothing else."""
-    for name in (MANIFEST, CONFIG, MADE_FROM, METRICS, PAGE, BAD, NO_WORDS_FILE, WANDB_ID):
+    for name in (MANIFEST, CONFIG, MADE_FROM, CLASSES, METRICS, PAGE, BAD, NO_WORDS_FILE, WANDB_ID):
         (run / name).unlink(missing_ok=True)
     for folder in (CHECKPOINTS, MODELS, "wandb"):
         if (run / folder).is_dir():
