@@ -62,8 +62,8 @@ class Store:
     """
 
     def __init__(self, path: str | Path, before: Store | None = None, trust: Sequence[str] = (), once: bool = False) -> None:
-        """before: an earlier generation of the same store, whose segments are not read again. trust: packages whose text spaces and
-        engines may be loaded; see `open_space`. once: it will be searched once, and should take little memory; see
+        """before: an earlier generation of the same store, whose segments and text space are not read again. trust: packages whose text
+        spaces and engines may be loaded; see `open_space`. once: it will be searched once, and should take little memory; see
         `FlatEngine.add_mapped`.
         """
         self.path = Path(path)
@@ -78,6 +78,12 @@ class Store:
             self.manifest = read_manifest(self.path, kind="store")
             try:
                 self._open(known)
+                if (
+                    before is not None
+                    and "query_space" in vars(before)
+                    and before.manifest.made_from[QUERY] == self.manifest.made_from[QUERY]
+                ):
+                    self.query_space = before.query_space  # a text tower takes seconds to load
                 return
             except FileNotFoundError as error:  # a writer replaced the generation between our two reads, or the store is damaged
                 if self.is_current():

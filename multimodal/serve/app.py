@@ -98,17 +98,23 @@ class Making:
     token_file: Path | None = None
     trust: tuple[str, ...] = ()
 
-    def check(self) -> None:
-        """InputError for what is wrong in an option alone."""
+    def check(self, opens: bool) -> None:
+        """InputError for what is wrong in an option; opens: or in what it names."""
         if not 0 < self.time_limit < 3600:
             raise InputError(f"--time-limit {self.time_limit:g}: seconds, above 0")
         if self.max_waiting < 0:
             raise InputError(f"--max-waiting {self.max_waiting}: a number of requests")
+        if opens:
+            self._opened()
 
     def __call__(self, hosts: Sequence[str], settings: Settings) -> FastAPI:
-        stores = Stores.open(self.store, self.export, self.shards, self.originals, self.trust)
-        limited = replace(settings, limit_s=self.time_limit, max_waiting=self.max_waiting)
-        return make_app(stores, hosts, limited, None if self.token_file is None else read_token(self.token_file))
+        stores, token = self._opened()
+        stores.make_ready()
+        return make_app(stores, hosts, replace(settings, limit_s=self.time_limit, max_waiting=self.max_waiting), token)
+
+    def _opened(self) -> tuple[Stores, str | None]:
+        token = None if self.token_file is None else read_token(self.token_file)
+        return Stores.open(self.store, self.export, self.shards, self.originals, self.trust), token
 
 
 def make_app(

@@ -178,7 +178,8 @@ class Lane:
         self.max_at_once = num_threads + max_waiting
         self.num_at_once = self.num_refused = self.num_too_long = 0
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix=name)
-        self._mean_s = 0.01
+        self._num_at_work = num_threads if turns is None else 1
+        self._mean_s = 0.01  # of late
         self._lock = Lock()
 
     async def run(self, work: Callable[[], T]) -> T:
@@ -191,11 +192,12 @@ class Lane:
         return await self.end_of(begun)
 
     def begin(self, work: Callable[[], T]) -> Future[tuple[T, float]]:
-        """Begin it, or let it wait for a thread. Busy if too much waits already."""
+        """Begin it, or let it wait for a thread. Busy if too much waits already, or if it would wait for longer than limit_s."""
         with self._lock:
-            if self.num_at_once >= self.max_at_once:
+            wait_s = self.num_at_once * self._mean_s / self._num_at_work
+            if self.num_at_once >= self.max_at_once or wait_s > self.limit_s:
                 self.num_refused += 1
-                raise Busy(self.num_at_once, min(MAX_RETRY_S, max(1, math.ceil(self.num_at_once * self._mean_s))))
+                raise Busy(self.num_at_once, min(MAX_RETRY_S, max(1, math.ceil(wait_s))))
             self.num_at_once += 1
         deadline = time.monotonic() + self.limit_s
         begun = self._threads.submit(contextvars.copy_context().run, self._do, work, deadline)

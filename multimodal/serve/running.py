@@ -40,7 +40,7 @@ MIN_LIFE_S, MAX_DEATHS = 10.0, 3
 class Makes(Protocol):
     """What makes the application in each worker. It is pickled."""
 
-    def check(self) -> None: ...
+    def check(self, opens: bool) -> None: ...
     def __call__(self, hosts: Sequence[str], settings: Settings) -> ASGIApp: ...
 
 
@@ -50,7 +50,7 @@ def run(make: Makes, host: str, port: int, num_workers: int = 1, hosts: Sequence
         raise InputError(f"--port {port}: a port is a number from 0 to 65535")
     if num_workers < 1:
         raise InputError(f"--workers {num_workers}: at least 1")
-    make.check()
+    make.check(opens=num_workers > 1)  # so that what is wrong is said once, and here
     hosts = [host, *hosts]
     if num_workers == 1:
         app = make(hosts, Settings())
@@ -59,7 +59,6 @@ def run(make: Makes, host: str, port: int, num_workers: int = 1, hosts: Sequence
         return
     with tempfile.TemporaryDirectory(prefix="multimodal-serve-") as shared:
         given = [Settings(shared=Path(shared), secret=secrets.token_bytes(32), worker=0, num_workers=num_workers)]
-        make(hosts, Settings())  # so that what is wrong is said once, and here
         given += [Settings(shared=Path(shared), secret=given[0].secret, worker=n, num_workers=num_workers) for n in range(1, num_workers)]
         with _listening(host, port, num_workers) as sockets:
             _supervise(make, hosts, given, sockets)

@@ -78,6 +78,13 @@ class Stores:
             raise Refused(404, f"no store is served as {name[:64]}. {near_names(name[:64], self._served)}")
         return self._served[name]
 
+    def make_ready(self) -> None:
+        """Load what the first query would load, such as a text tower, which takes longer than a query may."""
+        for served in self:
+            store = served.newest.current()
+            store.query_space.embed(["picture"])
+            _ = store.engine, store.fusion, store.calibration
+
     def __iter__(self) -> Iterator[Served]:
         return iter(self._served.values())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from fastapi.testclient import TestClient
 
 from multimodal.search.pausing import may_pause
 from multimodal.search.store import Store
+from multimodal.search.writing import StoreWriter
 from multimodal.serve.app import make_app
 from multimodal.serve.desk import Kept, Settings
 from multimodal.serve.limits import LEAST_TURN_S, Busy, Lane, Places, TooLong, Turns
@@ -99,6 +101,23 @@ def test_too_many_at_once_are_refused_and_later_ones_are_not() -> None:
     asyncio.run(ask())
 
 
+def test_what_would_wait_for_too_long_is_refused_at_once() -> None:
+    async def ask() -> None:
+        lane, go = Lane("queries", 1, 1000, 20.0, Turns()), threading.Event()
+        for _ in range(20):  # the mean of late is more than a fiftieth of a second then
+            await lane.run(lambda: time.sleep(0.05))
+        begun = []
+        with pytest.raises(Busy):
+            for _ in range(1000):
+                begun.append(lane.begin(go.wait))
+        assert 0 < len(begun) < 1000
+        go.set()
+        for one in begun:
+            one.result()
+
+    asyncio.run(ask())
+
+
 def test_places_are_given_back() -> None:
     places = Places(1)
     for _ in range(3):
@@ -166,3 +185,13 @@ def test_a_long_query_ends_however_many_short_ones_come() -> None:
     for thread in threads:
         thread.join()
     assert is_done.is_set()
+
+
+def test_a_new_generation_has_the_text_space_of_the_one_before(photo_store, tmp_path) -> None:
+    """A tower takes longer to load than a query may take, so no commit makes a query load it again."""
+    before = Store(shutil.copytree(photo_store, tmp_path / "S"))
+    space = before.query_space
+    with StoreWriter(before.path) as writer:
+        writer.delete([3])
+    after = Store(before.path, before=before)
+    assert len(after) == len(before) - 1 and after.query_space is space
