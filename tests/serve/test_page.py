@@ -448,6 +448,25 @@ def test_a_stale_answer_is_never_shown(visit):
     assert page.locator(".sheet").get_attribute("data-query") == "blue" and all(id % 3 == 2 for id in visit.ids(8))
 
 
+def test_a_server_that_is_not_ready_is_asked_again(visit):
+    page, busy = visit.page, ["stores", "search"]
+
+    def answer(route):
+        name = urlsplit(route.request.url).path.removeprefix("/api/")
+        if name in busy:
+            busy.remove(name)
+            return route.fulfill(status=503, json={"error": "not answered within 10 s", "position": None})
+        return route.fallback()
+
+    page.route("**/api/*", answer)
+    page.goto(f"{visit.site}?q=red")
+    page.click("#error >> text=Try again")
+    visit.shows("red")
+    page.wait_for_selector("#order option >> nth=2", state="attached")
+    assert not page.locator("#error").count() and len(visit.wrong) == 2 and all("503" in told for told in visit.wrong)
+    visit.wrong.clear()
+
+
 @pytest.mark.parametrize(("visit", "scheme"), [(DESK, "light"), (HAND, "dark")], ids=["desk, light", "hand, dark"], indirect=["visit"])
 def test_axe_finds_no_serious_fault_and_nothing_is_wider_than_the_screen(visit, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()

@@ -111,6 +111,7 @@ export class Grid {
     const given = JSON.stringify([this.target, this.width, aspects]);
     if (isLearned && given === this.given) return;
     this.given = given;
+    localStorage.setItem("row", this.target); // for early.js
     this.plan = layout(aspects, this.width, this.target, 0);
     this.list.style.height = `${this.plan.height}px`;
     this.draw();

@@ -4,6 +4,7 @@ import { post } from "./api.js";
 import { el, icon, iconButton, toast } from "./dom.js";
 import { extended, quoted } from "./query.js";
 
+const LATER = [0, 429, 503]; // no answer, too busy, too slow: what may be better later
 const PAUSE_MS = 30; // between keys: a fast typist's are 60 to 100 apart, so nearly every key is asked at once
 
 export function line(state) {
@@ -46,6 +47,9 @@ export function line(state) {
     const [first, ...rest] = error.message.split("\n");
     shown.append(el("p", {}, first));
     if (rest.length) shown.append(el("pre", {}, rest.join("\n")));
+    if (LATER.includes(error.status)) {
+      shown.append(el("button", { type: "button", class: "small", on: { click: () => state.tell("retry") } }, "Try again"));
+    }
     if (error.position !== null && !first.startsWith("where")) {
       shown.append(
         el("button", { type: "button", class: "small", on: { click: () => (input.focus(), input.setSelectionRange(error.position, error.position + 1)) } }, "Go there"),

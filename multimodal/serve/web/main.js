@@ -33,14 +33,20 @@ state.addEventListener("asked", view);
 search.ask();
 if (state.picture !== null) viewer.show();
 
-try {
-  state.stores = await get("api/stores");
-  state.tell("store");
-} catch (error) {
-  toast(error.message);
-}
+await stores();
+state.addEventListener("retry", () => state.stores.length || stores());
 if (state.asked.where && innerWidth > 1000) facets.toggle(true, false);
 document.documentElement.dataset.ready = "true";
+
+/** What is served. A server that has just begun may still be reading it. */
+async function stores() {
+  try {
+    state.stores = await get("api/stores");
+    state.tell("store");
+  } catch (error) {
+    toast(error.message, "Try again", () => state.tell("retry"));
+  }
+}
 
 /** One of the views; those that are seldom needed are loaded when they are first shown. */
 async function view() {

@@ -20,6 +20,7 @@ export class Search {
     this.understood = null;
     this.isAll = false;
     state.addEventListener("asked", () => this.ask());
+    state.addEventListener("retry", () => this.ask());
   }
 
   /** The hits of the address, unless they are here. */
