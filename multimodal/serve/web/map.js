@@ -336,11 +336,9 @@ class StoreMap {
 
   /** Thumbnails of some points in view, when these are few: one in each cell, so that they do not cover each other. */
   drawPictures() {
-    let num = 0;
     const bounds = this.bounds(THUMBNAIL_PX / 2);
-    this.cells.within(...bounds, () => num++);
     const shown = new Map();
-    if (num <= FEW_POINTS) {
+    if (this.cells.count(...bounds) <= FEW_POINTS) {
       // cells of a power of two of the map, so that a picture stays where it is while the map moves
       const [across, up] = [this.wide, this.high].map((side) => 2 ** Math.round(Math.log2(side / THUMBNAIL_PX)));
       const best = new Map();
@@ -416,8 +414,10 @@ class StoreMap {
     }
     for (const name of this.names[level]) {
       name.size ??= [name.label.offsetWidth, name.label.offsetHeight];
-      const [left, top] = this.toScreen(name.region.x / 65535, name.region.y / 65535);
+      const [at, top] = this.toScreen(name.region.x / 65535, name.region.y / 65535);
       const [w, h] = name.size;
+      const isIn = at > 0 && at < this.width; // then its name is read whole, also at the edge
+      const left = isIn ? Math.max(w / 2 + 4, Math.min(this.width - w / 2 - 4, at)) : at;
       const box = [left - w / 2, top - h / 2, left + w / 2, top + h / 2];
       const isHidden =
         box[2] < 0 || box[0] > this.width || box[3] < 0 || box[1] > this.height || taken.some((other) => overlap(box, other));

@@ -65,17 +65,31 @@ export class Cells {
     for (let i = 0; i < num; i++) this.order[next[cell[i]]++] = i;
   }
 
-  /** Calls visit(i, x, y) for each point in a rectangle of places from 0 to 1. */
-  within(left, bottom, right, top, visit) {
+  /** [first, stop] of `order` for each row of cells that a rectangle of places from 0 to 1 touches. */
+  rows(left, bottom, right, top) {
     const { BITS } = Cells;
     const last = (1 << BITS) - 1;
     const cellOf = (value) => Math.max(0, Math.min(last, Math.floor(value * (last + 1))));
-    const [x1, x2, y1, y2] = [left, right, bottom, top].map((value) => value * 65535);
+    const found = [];
     for (let row = cellOf(bottom); row <= cellOf(top); row++) {
-      const first = (row << BITS) | cellOf(left);
-      for (let at = this.starts[first], stop = this.starts[((row << BITS) | cellOf(right)) + 1]; at < stop; at++) {
+      found.push([this.starts[(row << BITS) | cellOf(left)], this.starts[((row << BITS) | cellOf(right)) + 1]]);
+    }
+    return found;
+  }
+
+  /** About how many points are in a rectangle: those in the cells that it touches. */
+  count(...rectangle) {
+    return this.rows(...rectangle).reduce((sum, [first, stop]) => sum + stop - first, 0);
+  }
+
+  /** Calls visit(i, x, y) for each point in a rectangle of places from 0 to 1. */
+  within(left, bottom, right, top, visit) {
+    const [x1, x2, y1, y2] = [left, right, bottom, top].map((value) => value * 65535);
+    for (const [first, stop] of this.rows(left, bottom, right, top)) {
+      for (let at = first; at < stop; at++) {
         const i = this.order[at];
-        const [x, y] = [this.places[2 * i], this.places[2 * i + 1]];
+        const x = this.places[2 * i];
+        const y = this.places[2 * i + 1];
         if (x >= x1 && x <= x2 && y >= y1 && y <= y2) visit(i, x / 65535, y / 65535);
       }
     }
