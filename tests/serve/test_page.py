@@ -549,9 +549,7 @@ def test_the_map_names_its_regions_and_shows_where_the_query_is(visit):
     page = on_map(visit, f"&q={quote('red without snow')}")
     page.wait_for_selector(".map-pin b >> nth=1")
     assert sorted(page.locator(".map-pin b").all_inner_texts()) == ["red", "− snow"]
-    assert "600 pictures" in page.inner_text(".map-status") and "words are where their nearest pictures are" in page.inner_text(
-        ".map-status"
-    )
+    page.wait_for_function("() => /600 pictures.*words are where their/.test(document.querySelector('.map-status').textContent)")
     page.wait_for_selector(".map-names span:not(.map-covered)")
     assert set(" ".join(page.locator(".map-names span").all_inner_texts()).replace(",", "").split()) <= set(WORDS)
 
