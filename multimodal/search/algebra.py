@@ -184,6 +184,6 @@ def _nothing_known(left_out: list[Term], unknown: Mapping[str, list[str]]) -> st
 
 
 def describe_unknown(unknown: Mapping[str, list[str]]) -> str:
-    """`Near spellings: beech: beach, breech; zxqv: none`, or "" if every word is known."""
-    named = "; ".join(f"{word}: {', '.join(near) or 'none'}" for word, near in unknown.items())
+    """`Near spellings: beech: beach, breech; zxqv: none`, or "" if every word is known. Several words, such as a text's end, have none."""
+    named = "; ".join(f"{word}: {', '.join(near) or 'none'}" for word, near in unknown.items() if near or " " not in word)
     return f"Near spellings: {named}" if named else ""

@@ -25,7 +25,7 @@ from typing import Any, cast
 from safetensors import SafetensorError
 from torch import nn
 
-from multimodal.boxes import atomic_write, fingerprint_file, fingerprint_json, reading
+from multimodal.boxes import MANIFEST, atomic_write, fingerprint_file, fingerprint_json, reading
 from multimodal.errors import InputError, near_names, needing
 from multimodal.pictures.preprocessing import Interpolation, Preprocessing, Resize
 from multimodal.text.cleaning import CLEANINGS
@@ -240,6 +240,11 @@ def _plain(value: Any) -> Any:
 def _in_folder(folder: Path, weights: bool) -> _Source:
     path = folder / FOLDER_CONFIG
     if not path.is_file():
+        if (folder / MANIFEST).is_file():
+            raise InputError(
+                f"{folder}: is one of this project's boxes. If it is an export of a CLIP model, write it as a folder of open_clip and name "
+                f"that: multimodal to-open-clip --export {folder} --output FOLDER"
+            )
         raise InputError(
             f"{folder}: holds no {FOLDER_CONFIG}, and no config.json of transformers. Give a folder that open_clip or transformers wrote, "
             "or the same weights by open_clip's name, such as ViT-B-32/openai"
@@ -276,19 +281,35 @@ def _loaded(name: str, whole: Mapping[str, Any], checkpoint: Path) -> Any:
     if checkpoint.is_dir():
         from multimodal.towers.transformers_folder import read_model
 
-        return read_model(checkpoint, whole)
+        model: nn.Module = read_model(checkpoint, whole)
+    else:
+        model = _of_open_clip(name, whole, checkpoint)
+    if broken := [weight for weight, tensor in model.state_dict().items() if not tensor.isfinite().all()]:
+        raise InputError(f"{checkpoint}: {broken[0]} holds NaN or infinity, in {len(broken)} tensors in all. Take an earlier checkpoint")
+    return model.eval()
+
+
+def _of_open_clip(name: str, whole: Mapping[str, Any], checkpoint: Path) -> nn.Module:
     import open_clip
 
     try:
         model: nn.Module = (open_clip.CoCa if "multimodal_cfg" in whole else open_clip.CustomTextCLIP)(**whole)
     except (TypeError, ValueError, LookupError, ArithmeticError, AssertionError, RuntimeError, AttributeError) as error:
         raise InputError(f"{name}: open_clip cannot make this model: {' '.join(str(error).split())}") from None
-    with reading(checkpoint, SafetensorError, pickle.UnpicklingError):
+    with reading(checkpoint, SafetensorError):
         try:
             open_clip.load_checkpoint(model, str(checkpoint), strict=True, weights_only=True)
-        except (RuntimeError, KeyError, AttributeError) as error:
+        except pickle.UnpicklingError as error:
+            if "weights_only" not in str(error):
+                raise ValueError(str(error)) from None
+            # torch's message advises weights_only=False, which would run the code
+            raise InputError(
+                f"{checkpoint}: is not read, since it holds more than weights, and to load that is to run code. Where you trust the file, "
+                "save its weights alone there: safetensors.torch.save_file(state_dict, FILE)"
+            ) from None
+        except (RuntimeError, LookupError, AttributeError, AssertionError) as error:
             raise InputError(f"{checkpoint}: not weights of {name}: {' '.join(str(error).split())[:500]}") from None
-    return model.eval()
+    return model
 
 
 def _tokenizer(source: _Source) -> ClipTokenizer:

@@ -21,7 +21,7 @@ from multimodal.export.hub import local
 from multimodal.export.model import WEIGHTS
 from multimodal.export.run import CHECKPOINTS
 from multimodal.export.trained import read_checkpoint
-from multimodal.objectives.contrastive import begin_at
+from multimodal.objectives.contrastive import Clip, SigLip, begin_at
 from multimodal.towers import ClipTextTower, ClipTrunk
 from multimodal.training.module import PairModule
 
@@ -49,6 +49,8 @@ class Beginning:
             found = f"{tuple(self.state[name].shape)}" if name in self.state else "not there"
             fitting = [part for part in _parts(wanted) if not any(_lies_in(one, part) for one in unfit)]
             remedy = f"Name those that it has: --init_parts '[{', '.join(fitting)}]'" if fitting else "It has another architecture"
+            if self.source.name == WEIGHTS and any(isinstance(part, ClipTextTower) for part in module.modules()):
+                remedy = "For both towers of an export of a CLIP model: multimodal to-open-clip, and its folder as --clip. " + remedy
             raise InputError(
                 f"{self.source}: {len(unfit)} of {len(taken)} tensors do not fit, the first {name}, which is {found} and "
                 f"should be {tuple(taken[name].shape)}. {remedy}"
@@ -107,11 +109,30 @@ def clip_towers(module: nn.Module) -> dict[str, ClipTower]:
     return {name.partition(".")[0]: tower for name, tower in module.named_modules() if isinstance(tower, ClipTower)}
 
 
-def begin_where_towers_did(module: PairModule) -> None:
-    """If both towers are of one CLIP model, the objective begins with that model's scale and bias."""
+def begin_where_towers_did(module: PairModule) -> str | None:
+    """If both towers are of one CLIP model, the objective begins with that model's scale and bias.
+
+    Returns a line that says so if the model was trained with the other objective of CLIP and SigLIP; else None.
+    """
     found = [tower.pairing for tower in clip_towers(module).values()]
-    if len(found) == 2 and found[0] == found[1]:
-        begin_at(module.objective, found[0].log_scale, found[0].bias)
+    if len(found) != 2 or found[0] != found[1]:
+        return None
+    begin_at(module.objective, found[0].log_scale, found[0].bias)
+    own = Clip if found[0].bias is None else SigLip
+    if not isinstance(module.objective, Clip | SigLip) or isinstance(module.objective, own):
+        return None
+    return (
+        f"this model {'has a' if own is SigLip else 'has no'} bias, so it was trained with {own.__name__}, and the run's objective is "
+        f"{type(module.objective).__name__}. For the model's own: --model.objective multimodal.objectives.{own.__name__}"
+    )
+
+
+def tuned_clip(module: PairModule) -> str | None:
+    """The name of a trained CLIP model of which the run moves weights; None if there is none."""
+    for tower in clip_towers(module).values():
+        if tower.found.checkpoint is not None and any(parameter.requires_grad for parameter in tower.parameters()):
+            return tower.found.name
+    return None
 
 
 def fingerprint_of(box: Path) -> str:

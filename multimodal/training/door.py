@@ -42,7 +42,7 @@ from multimodal.shards.ledger import NO_WORDS_FILE
 from multimodal.towers import Trunk
 from multimodal.towers.pretrained import read_once
 from multimodal.training import runs, stock
-from multimodal.training.beginnings import begin_where_towers_did, beginning, clip_towers, fingerprint_of, name_clip
+from multimodal.training.beginnings import begin_where_towers_did, beginning, clip_towers, fingerprint_of, name_clip, tuned_clip
 from multimodal.training.callbacks import (
     CHECKPOINTS,
     CLASSES,
@@ -293,15 +293,18 @@ class _FitCLI(LightningCLI):
             raise InputError(f"{run}: has no {CHECKPOINTS}/{LAST} to resume from. To train it from the start: --overwrite")
         rows_per_rank(self.datamodule.batch_size, self.trainer.world_size)  # checked here, before other ranks are started
         self._refuse_launch_from_python()
-        begin_where_towers_did(self.model)
+        remark = begin_where_towers_did(self.model)
+        if remark is not None and not resumes:
+            _say(f"{run}: {remark}")
         if self.config.init_from is not None and not resumes:
             has_trunk = any(isinstance(part, Trunk) for part in self.model.image_tower.modules())
             beginning(self.config.init_from, has_trunk).fill(self.model, self.config.init_parts)
-            if self.forgetting is None:
-                _say(
-                    f"{run}: nothing measures what is forgotten of {self.config.init_from}. To see it, and to stop if it is lost: "
-                    "--forgetting.pairs SET or --forgetting.classes DATA"
-                )
+        base = self.config.init_from or tuned_clip(self.model)
+        if base is not None and self.forgetting is None and not resumes:
+            _say(
+                f"{run}: nothing measures what is forgotten of {base}. To see it, and to stop if it is lost: "
+                "--forgetting.pairs SET or --forgetting.classes DATA"
+            )
         try:
             self._begin(run, made_from, last if resumes else None)
             on_cpu = self.trainer.strategy.root_device.type == "cpu"

@@ -159,7 +159,8 @@ class Forgetting(Callback):
             if one.value < one.chance + MIN_ERRORS * error:
                 raise InputError(
                     f"forgetting: before the first step {one.name} is {one.value:.1f}, no better than chance ({one.chance:.1f}), "
-                    "so there is nothing to forget. Start from weights that can do it (--init_from FOLDER), or measure something else"
+                    "so there is nothing to forget. Start from weights that can do it (--init_from FOLDER, --clip NAME), or measure "
+                    "something else"
                 )
         figures = self._figures({f"val/{name}": value for name, value in own.items()}, others)
         self.measured.append(Measurement(BEFORE, 0, figures))

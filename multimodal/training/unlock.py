@@ -7,6 +7,7 @@ trainer:
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import lightning as L
@@ -45,6 +46,12 @@ class Unlock(Callback):
             self._moving[part] = [one for one in network.parameters() if one.requires_grad]
             if not self._moving[part]:
                 raise InputError(f"Unlock: after_steps: nothing of {part} could move later: its weights are frozen by its own settings")
+        steps = trainer.estimated_stepping_batches
+        for part, after in self.after_steps.items():
+            if after >= steps and trainer.is_global_zero:
+                print(
+                    f"Unlock: {part} stays locked: the run has {steps} steps, and it would move after {after}", file=sys.stderr, flush=True
+                )
         self._locked = set(self.after_steps)
         for part in self._locked:
             self._move(trainer, part, False)

@@ -248,9 +248,21 @@ def test_a_checkpoint_file_without_tensors_runs_nothing(folders: dict[str, Path]
     wanted = load_export(export_pretrained(str(folders["vit"]), tmp_path / "wanted"))
     assert np.abs(export.encode_text(["a dog"]) - wanted.encode_text(["a dog"])).max() < 1e-2, "weights of 16 bits, as open_clip trains"
     torch.save(_Runs(), folder / "epoch_3.pt")
-    with pytest.raises(InputError, match=r"epoch_3\.pt"):
+    with pytest.raises(InputError, match=r"epoch_3\.pt: is not read, since it holds more than weights") as refused:
         export_pretrained(str(folder), tmp_path / "other")
     assert not Path("ran").exists()
+    assert "weights_only" not in str(refused.value), "torch's message advises to run the code"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_their_name(value: float, folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    shutil.copytree(folders["vit"], folder)
+    state = load_file(folder / "open_clip_model.safetensors")
+    state["visual.proj"][0, 0] = value
+    save_file(state, folder / "open_clip_model.safetensors")
+    with pytest.raises(InputError, match=r"visual\.proj holds NaN or infinity"):
+        export_pretrained(str(folder), tmp_path / "export")
 
 
 class _Runs:
@@ -282,6 +294,7 @@ def test_a_card_with_settings_of_no_network_is_an_error_that_names_it(settings: 
         ({"vision_cfg": {**VIT, "layers": 10**6}}, "layers is 1000000"),
         ({"vision_cfg": {**VIT, "image_size": [32, 64]}}, "only models with square pictures"),
         ({"embed_dim": 48}, "not weights of"),
+        ({"text_cfg": {**TEXT, "width": 32}}, "not weights of"),
         ({"embed_dim": "32"}, "embed_dim of the model is '32'"),
     ],
 )

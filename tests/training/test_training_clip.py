@@ -161,6 +161,31 @@ def test_a_run_that_unlocks_a_tower_and_is_killed_goes_on_bit_for_bit(resumed: C
     assert_equal_runs(*resumed("clip_full", *unlock(tmp_path, image_tower=4), "--model.optimiser.layer_decay", "0.5"))
 
 
+def test_what_a_run_would_do_in_silence_is_told(
+    command: Callable[..., list[str]], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    short = ("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1")
+    fit(command("clip_full", "run", *short, *unlock(tmp_path, image_tower=1), "--model.objective", "multimodal.objectives.SigLip"))
+    said = capsys.readouterr().err
+    assert "nothing measures what is forgotten of tiny" in said
+    assert "this model has no bias, so it was trained with Clip, and the run's objective is SigLip" in said
+    assert "image_tower stays locked: the run has 1 steps, and it would move after 1" in said
+    fit(command("clip_scratch", "scratch", *short))
+    said = capsys.readouterr().err
+    assert "forgotten" not in said and "trained with" not in said, "random weights know nothing"
+
+
+def test_an_export_as_the_beginning_says_how_both_of_its_towers_are_taken(
+    command: Callable[..., list[str]], tiny_clip: Path, tmp_path: Path
+) -> None:
+    made = export_pretrained(str(tiny_clip), tmp_path / "export")
+    with pytest.raises(InputError, match="multimodal to-open-clip, and its folder as --clip"):
+        fit(command("clip_full", "run", "--init_from", str(made)))
+    with pytest.raises(InputError, match=f"multimodal to-open-clip --export {made} --output FOLDER"):
+        fit(command("clip_full", "run", "--clip", str(made)))
+    fit(command("clip_full", "run", "--clip", str(to_open_clip(made, tmp_path / "folder")), "--trainer.max_epochs", "1"))
+
+
 def assert_equal_runs(whole: Path, killed: Path) -> None:
     one, two = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (whole, killed))
     assert one.keys() == two.keys()
