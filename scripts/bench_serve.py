@@ -23,6 +23,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -96,11 +97,17 @@ def served(store: Path, workers: int) -> Iterator[tuple[int, int]]:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         line = process.stderr.readline()
+        said: list[str] = []
+        reading = threading.Thread(target=said.extend, args=(process.stderr,), daemon=True)
+        reading.start()
         try:
             yield int(line.split(":")[2].split("/")[0]), process.pid
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(60)
+            reading.join(10)
+            if said:
+                print("the server printed:", "".join(said[:40]), sep="\n")
 
 
 @dataclass

@@ -206,8 +206,10 @@ class Lane:
 
     async def end_of(self, begun: Future[tuple[T, float]]) -> tuple[T, float]:
         """What comes of work that was begun, perhaps for another request too. TooLong after limit_s."""
+        wrapped = asyncio.wrap_future(begun)
+        wrapped.add_done_callback(_looked_at)
         try:
-            return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(begun)), self.limit_s + LEAST_TURN_S)
+            return await asyncio.wait_for(asyncio.shield(wrapped), self.limit_s + LEAST_TURN_S)
         except TimeoutError:
             begun.cancel()  # if it waits for a thread; else it ends at its next pause, and is counted until then
             raise TooLong(self.limit_s) from None
@@ -230,3 +232,9 @@ class Lane:
                 self.num_too_long += 1
             elif begun.exception() is None:
                 self._mean_s += 0.05 * (begun.result()[1] - self._mean_s)
+
+
+def _looked_at(done: asyncio.Future) -> None:
+    """What is not looked at is printed by asyncio: here, an error that came when the client had been told that it took too long."""
+    if not done.cancelled():
+        done.exception()
