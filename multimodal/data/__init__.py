@@ -6,6 +6,7 @@ for batch in loader: ...
 
 from __future__ import annotations
 
+from multimodal.data.by_label import PxK
 from multimodal.data.decode import BadPicture
 from multimodal.data.labels import Labels
 from multimodal.data.loader import PairLoader
@@ -27,6 +28,7 @@ __all__ = [
     "Order",
     "PairLoader",
     "Pixels",
+    "PxK",
     "Reader",
     "Rows",
     "Shuffle",

@@ -23,7 +23,7 @@ from multimodal.data.ahead import Ahead
 from multimodal.data.identity import Identities
 from multimodal.data.mixture import Drawn, MixedOrder, Mixture
 from multimodal.data.order import random_words
-from multimodal.data.shuffle import EpochOrder, FullShuffle, Shuffle
+from multimodal.data.shuffle import EMPTY, EpochOrder, FullShuffle, Shuffle, run_lengths
 from multimodal.data.sides import Side, open_side
 from multimodal.data.steps import IMAGE, TARGET, Place, Step, StepLoader, Steps, check_place
 from multimodal.errors import InputError
@@ -73,6 +73,11 @@ class PairLoader(StepLoader):
         identify: bool = False,
     ) -> None:
         check_place(batch_size, rank, world_size, pin)
+        if shuffle and order.batch_size not in (None, batch_size * world_size):
+            raise InputError(
+                f"order {order}: is for batches of {order.batch_size} pairs, and they have {batch_size * world_size}. "
+                f"Set data.batch_size to {order.batch_size}"
+            )
         ids = np.asarray(ids, np.int64)
         opened = open_order(shards, ids, seed, order, mixture) if shuffle else None
         steps = _PairSteps(shards, ids, image, target, batch_size, seed, opened, rank, world_size, identify)
@@ -125,7 +130,8 @@ class PairLoader(StepLoader):
 
     def _ids_in(self, name: str, place: Place) -> np.ndarray:
         """The pairs of one set that a step reads, by their ids in that set."""
-        return next(part.ids for part in self._joined.parts(self._steps.drawn(place).ids) if part.name == name)
+        ids = self._steps.drawn(place).ids
+        return next(part.ids for part in self._joined.parts(ids[ids != EMPTY]) if part.name == name)
 
     @cached_property
     def _pairs(self) -> str:
@@ -169,22 +175,23 @@ class _PairSteps(Steps):
 
     def step(self, place: Place, buffer: int | None) -> Step:
         drawn = self.drawn(place)
-        ids = drawn.ids
-        crops, captions = (random_words(self.seed, drawn.passes, ids, purpose) if self.order else None for purpose in (IMAGE, TARGET))
-        image, target = self.read(self.image, ids, crops, buffer), self.read(self.target, ids, captions, None)
+        rows = np.flatnonzero(drawn.ids != EMPTY)
+        ids, passes = drawn.ids[rows], drawn.passes[rows]
+        crops, captions = (random_words(self.seed, passes, ids, purpose) if self.order else None for purpose in (IMAGE, TARGET))
+        image, target = self.read(self.image, ids, crops, buffer, rows), self.read(self.target, ids, captions, None, rows)
         unread = [(int(id), reason) for side in (image, target) for id, reason in zip(ids[~side.ok], side.reasons, strict=True)]
         valid = np.zeros(self.batch_size, bool)
-        valid[: len(ids)] = image.ok & target.ok
+        valid[rows] = image.ok & target.ok
         padded_ids = np.full(self.batch_size, -1, np.int64)
-        padded_ids[: len(ids)] = ids
+        padded_ids[rows] = ids
         identity = None
         if self.identities is not None:
             identity = np.zeros((self.batch_size, 2), np.int64)
-            identity[: len(ids)] = self.identities(ids, captions)
+            identity[rows] = self.identities(ids, captions)
         return Step(padded_ids, image.values if buffer is None else None, target.values, valid, unread, buffer, identity)
 
     def drawn(self, place: Place) -> Drawn:
-        """This rank's b pairs, fewer in the last step of an epoch."""
+        """This rank's b pairs, fewer in the last step of an epoch; `EMPTY` where the order leaves a place empty."""
         epoch, start = place
         stop = min(start + self.batch_size * self.world_size, self.num)
         start = min(start + self.rank, stop)
@@ -192,19 +199,13 @@ class _PairSteps(Steps):
             places, passes = self.order.at(epoch, start, stop, self.world_size)
             return Drawn(self.ids[places], passes)
         places = self.order.ids(epoch, start, stop, self.world_size) if self.order else np.arange(start, stop, self.world_size)
-        return Drawn(self.ids[places], np.full(len(places), epoch))
+        return Drawn(np.where(places == EMPTY, EMPTY, self.ids[places]), np.full(len(places), epoch))
 
 
 def open_order(shards: ShardSet | JoinedShards, ids: np.ndarray, seed: int, shuffle: Shuffle, mixture: Mixture) -> EpochOrder | MixedOrder:
     """The order of the pairs of ids (n,), as numbers 0 .. n-1. mixture: used with several sets."""
     if isinstance(shards, ShardSet):
-        return shuffle.open(seed, _run_lengths(shards.shard_numbers(ids)))
+        return shuffle.open_on(shards, ids, seed)
     if (np.diff(ids) < 0).any():
         raise ValueError("the ids of a mixture must be ascending: its order numbers the pairs of one set after another")
-    return mixture.open(seed, {part.name: _run_lengths(part.shards.shard_numbers(part.ids)) for part in shards.parts(ids)}, shuffle)
-
-
-def _run_lengths(values: np.ndarray) -> np.ndarray:
-    """(n,) -> (r,) int64, the lengths of runs of equal values: [3, 3, 5, 3] -> [2, 1, 1]."""
-    begins = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1], [True]])) if len(values) else np.zeros(1, np.int64)
-    return np.diff(begins)
+    return mixture.open(seed, {part.name: run_lengths(part.shards.shard_numbers(part.ids)) for part in shards.parts(ids)}, shuffle)

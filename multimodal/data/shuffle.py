@@ -1,4 +1,5 @@
 """The order of an epoch, chosen in a config by class path: shuffled as a whole, or in blocks of shards that are read one after another.
+(For so many pictures of each label in a batch, see `by_label`.)
 
     data:
       order: {class_path: multimodal.data.BlockShuffle, init_args: {shards: 8, lanes: 8}}
@@ -21,10 +22,14 @@ import numpy as np
 
 from multimodal.data.order import Order, permuted, positions_within, round_keys
 from multimodal.errors import InputError
+from multimodal.shards import ShardSet
+
+EMPTY = -1
+"""What an order gives for a place that stays empty: a row of padding."""
 
 
 class EpochOrder(Protocol):
-    """A permutation of 0 .. n-1 for each epoch."""
+    """A permutation of 0 .. n-1 for each epoch, perhaps with empty places in between."""
 
     @property
     def num(self) -> int:
@@ -32,7 +37,9 @@ class EpochOrder(Protocol):
         ...
 
     def ids(self, epoch: int, start: int, stop: int, step: int = 1) -> np.ndarray:
-        """The ids at every step-th position of start .. stop-1, int64; positions beyond the end are an error."""
+        """The ids at every step-th position of start .. stop-1, int64, `EMPTY` for an empty place; positions beyond the end are an
+        error.
+        """
         ...
 
 
@@ -44,9 +51,24 @@ class Shuffle(ABC):
 
     lanes: int = 1
 
+    @property
+    def batch_size(self) -> int | None:
+        """The only global batch for which the order is meant; None if it is for any."""
+        return None
+
     @abstractmethod
     def open(self, seed: int, sizes: np.ndarray) -> EpochOrder:
         """The order of the pairs of consecutive shards; sizes (s,) int64: the number of pairs in each."""
+
+    def open_on(self, shards: ShardSet, ids: np.ndarray, seed: int) -> EpochOrder:
+        """The order of the pairs ids (n,) of one set, as numbers 0 .. n-1: `open`, unless the order depends on what the pairs are."""
+        return self.open(seed, run_lengths(shards.shard_numbers(ids)))
+
+
+def run_lengths(values: np.ndarray) -> np.ndarray:
+    """(n,) -> (r,) int64, the lengths of runs of equal values: [3, 3, 5, 3] -> [2, 1, 1]."""
+    begins = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1], [True]])) if len(values) else np.zeros(1, np.int64)
+    return np.diff(begins)
 
 
 @dataclass(frozen=True)

@@ -77,21 +77,31 @@ class Steps(Dataset, ABC):
     def step(self, place: Place, buffer: int | None) -> Step:
         """The step that begins at a place."""
 
-    def read(self, read: Reader, ids: np.ndarray, words: np.ndarray | None, buffer: int | None) -> Rows:
-        """Rows of ids (n,) whose values are (b, ...), or b strings, padded with zeros or "" at the end; see `_laid`."""
-        missing = self.batch_size - len(ids)
+    def read(self, read: Reader, ids: np.ndarray, words: np.ndarray | None, buffer: int | None, rows: np.ndarray | None = None) -> Rows:
+        """Rows of ids (n,) whose values are (b, ...), or b strings, with zeros or "" in rows that are padding; see `_laid`.
+
+        rows: which of the b rows the ids have, ascending; by default the first ones.
+        """
+        rows = np.arange(len(ids)) if rows is None else rows
         if isinstance(read, InPlace):
             memory = None if buffer is None or self.buffers is None else self.buffers.memory(buffer)
             memory = np.empty(self.batch_size * read.row_bytes, np.uint8) if memory is None else memory
             values = read.rows_in(memory)
-            values[len(ids) :] = 0
-            return read.read(ids, words, values[: len(ids)])._replace(values=memory)
-        rows = read(ids, words)
-        if not missing:
-            return rows
-        if not isinstance(rows.values, np.ndarray):
-            return rows._replace(values=[*rows.values, *[""] * missing])
-        return rows._replace(values=np.concatenate([rows.values, np.zeros((missing, *rows.values.shape[1:]), rows.values.dtype)]))
+            found = read.read(ids, words, values[: len(ids)])
+            for row, place in reversed([*enumerate(rows.tolist())]):  # the last one first: none is overwritten before it has moved
+                if row != place:
+                    values[place] = values[row]
+            values[np.setdiff1d(np.arange(self.batch_size), rows)] = 0
+            return found._replace(values=memory)
+        found = read(ids, words)
+        if len(ids) == self.batch_size:
+            return found
+        if not isinstance(found.values, np.ndarray):
+            texts = dict(zip(rows.tolist(), found.values, strict=True))
+            return found._replace(values=[texts.get(row, "") for row in range(self.batch_size)])
+        padded = np.zeros((self.batch_size, *found.values.shape[1:]), found.values.dtype)
+        padded[rows] = found.values
+        return found._replace(values=padded)
 
 
 class StepLoader(ABC):
