@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from multimodal.errors import InputError
-from multimodal.objectives import Objective
+from multimodal.objectives import LabelObjective, Objective, PytorchMetricLearning
 from multimodal.shards.columns import Column
 from multimodal.text import TextSpace
 from multimodal.text.encoder import Projection
@@ -151,6 +151,9 @@ def output_alone(objective: Objective, described: dict[str, Any], ours: Mapping[
     inherited or assigned (`output = Clip.output`); otherwise it is returned, and opening the export needs its package.
     ours: class path -> the objectives of this project.
     """
+    if isinstance(objective, PytorchMetricLearning):  # opening the export must not need that library
+        plain = {"class_path": "multimodal.objectives.LabelObjective", "init_args": {"normalise": objective.normalise}}
+        return LabelObjective(objective.normalise), plain
     if described["class_path"] in ours:
         return objective, described
     rows = 10 * torch.randn(NUM_PROBED, NUM_PROBED, generator=torch.Generator().manual_seed(0))

@@ -16,7 +16,7 @@ from multimodal import objectives, towers
 from multimodal.boxes.trust import Builder, Classes, classes_of, import_trusted
 from multimodal.errors import InputError
 from multimodal.export.kept import CLIP_TOWERS
-from multimodal.objectives import Objective
+from multimodal.objectives import Miner, Objective
 from multimodal.towers import Head, ImageTower, TextTower, Trunk, Tuning, Weights
 from multimodal.towers.text import Encoder
 from multimodal.towers.trunk import is_known
@@ -61,6 +61,7 @@ SLOTS: dict[type, Classes] = {
     **{base: classes_of(towers, base) for base in (Weights, Head, Encoder, Tuning)},
     Trunk: {path: one for path, one in classes_of(towers, Trunk).items() if path not in CLIP_TOWERS},
     Objective: classes_of(objectives, Objective),
+    Miner: classes_of(objectives, Miner),
 }
 """The type of a parameter -> the classes that an export, a column or a run may name for it; any other only if its package is trusted."""
 RUN_SLOTS: dict[type, Classes] = {**SLOTS, Trunk: classes_of(towers, Trunk)}

@@ -45,6 +45,9 @@ class Objective(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__}.forward")
 
+    def at_step(self, step: int) -> None:
+        """Told the number of the optimiser step, from 0, before each one of training: for what changes in the course of a run."""
+
     def output(self, image: Tensor) -> Tensor:
         """image (b, d) -> (b, d): the image vector outside training, which stores compare with a query's. By default it is `image`."""
         return image
@@ -98,10 +101,15 @@ def mean_over_ranks(losses: Tensor, valid: Tensor, num_valid: Tensor) -> Tensor:
     """
     num_valid = num_valid.clamp(min=1).to(losses.dtype)  # a count in float32 would make 1/N a float32 too
     local = torch.where(valid, losses, 0.0).sum()
-    owed = local * world_size() / num_valid
-    if world_size() == 1:
-        return owed
-    return owed + (sum_over_ranks(local.detach()) / num_valid - owed).detach()
+    return share_of_rank(local / num_valid, sum_over_ranks(local.detach()) / num_valid)
+
+
+def share_of_rank(own: Tensor, loss: Tensor) -> Tensor:
+    """What this rank returns of a loss that is the sum over ranks of own, a scalar: the value of the loss, without gradient, and the
+    gradient that DDP needs from this rank (see the module's docstring).
+    """
+    owed = own * world_size()
+    return owed if world_size() == 1 else owed + (loss - owed).detach()
 
 
 def count(valid: Tensor) -> Tensor:

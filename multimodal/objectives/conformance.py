@@ -26,7 +26,7 @@ from multimodal.objectives.base import Objective, RowObjective
 Make = Callable[[], Objective]
 Slow = Callable[..., float]
 TIMEOUT_S = 120.0
-NUM, DIM, DIM_IN = 12, 5, 4
+NUM, DIM, DIM_IN, NUM_CLASSES = 12, 5, 4, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def example(seed: int = 0, num: int = NUM, num_invalid: int = 3) -> Example:
     inputs = torch.randn(num, DIM_IN, generator=generator, dtype=torch.float64)
     target = torch.softmax(2 * torch.randn(num, DIM, generator=generator, dtype=torch.float64), dim=1)
     identity = torch.randint(0, 2 * num, (num, 2), generator=generator)
-    classes = torch.arange(num)[torch.randperm(num, generator=generator)] % 4
+    classes = torch.arange(num)[torch.randperm(num, generator=generator)] % NUM_CLASSES
     return Example(inputs, target, torch.arange(num) < num - num_invalid, identity, classes)
 
 
@@ -87,6 +87,7 @@ def assert_conforms(make: Make, slow: Slow) -> None:
     assert_output_is_of_each_row_alone(make)
     assert_row_order_is_irrelevant(make)
     assert_identity_is_equality_alone(make)
+    assert_labels_are_equality_alone(make)
     assert_invalid_rows_change_nothing(make)
     assert_nothing_valid_costs_nothing(make)
     assert_finite_in_bf16(make)
@@ -161,6 +162,14 @@ def assert_identity_is_equality_alone(make: Make) -> None:
     _assert_equal(outcome(make, renumbered), outcome(make, given), "other numbers for the same pictures and texts")
 
 
+def assert_labels_are_equality_alone(make: Make) -> None:
+    """What counts is which rows have equal labels, not the labels; unless the objective learns something for each of them."""
+    given, objective = example(), make()
+    if objective.takes_labels and not any(True for _ in objective.parameters()):
+        renumbered = replace(given, classes=2**61 - 3 * given.classes)
+        _assert_equal(outcome(make, renumbered), outcome(make, given), "other numbers for the same labels")
+
+
 def assert_invalid_rows_change_nothing(make: Make) -> None:
     """Rows that are marked invalid, with any content, and rows with all-zero target change neither loss nor gradient."""
     given = example()
@@ -175,7 +184,7 @@ def assert_invalid_rows_change_nothing(make: Make) -> None:
         objective(image, given.target_of(objective), *given.labels(objective))[0].backward()
         assert image.grad is not None and torch.isfinite(image.grad).all(), f"invalid image rows of {poison} reach the gradient"
         assert (image.grad[~keep] == 0).all(), "invalid image rows have a gradient"
-    for number in given.classes.unique().tolist():
+    for number in (*given.classes.unique().tolist(), -1, 2**62):
         classes = torch.where(keep, given.classes, number)
         _assert_equal(outcome(make, replace(given, classes=classes)), alone, f"invalid rows of class {number}")
     if make().takes_labels:
@@ -191,30 +200,30 @@ def assert_nothing_valid_costs_nothing(make: Make) -> None:
 
 
 def assert_finite_in_bf16(make: Make) -> None:
-    """Loss and gradient are finite with bfloat16 sides and under autocast, also for large rows, and the loss is near that of
-    float32.
+    """Loss and gradient are finite with bfloat16 sides and under autocast, also for large rows, and the loss is near that of the same
+    sides in float64.
     """
     given = example()
     for scale in (1.0, 100.0):
         objective = make()
-        image = (scale * _Model(objective).tower(given.inputs)).detach()
-        target = given.target_of(objective)
-        expected, _ = objective(image, target, *given.labels(objective))
-        rough = image.to(torch.bfloat16).requires_grad_()
+        rough = (scale * _Model(objective).tower(given.inputs)).detach().to(torch.bfloat16).requires_grad_()
+        rounded = replace(given, target=given.target.to(torch.bfloat16))
+        exact = replace(rounded, target=rounded.target.double())
+        expected, _ = objective(rough.detach().double(), exact.target_of(objective), *exact.labels(objective))
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss, _ = objective(rough, target.to(torch.bfloat16) if target.is_floating_point() else target, *given.labels(objective))
+            loss, _ = objective(rough, rounded.target_of(objective), *rounded.labels(objective))
         loss.backward()
         assert rough.grad is not None and torch.isfinite(loss) and torch.isfinite(rough.grad).all(), (
             f"not finite in bfloat16 at scale {scale}"
         )
-        # bfloat16 keeps 8 bits of each side; a sum in bfloat16 would be further off
+        # a sum in bfloat16, which keeps 8 bits, would be further off
         assert abs(loss.item() - expected.item()) <= 0.05 * max(1.0, abs(expected.item())), (
             f"{loss.item()} in bfloat16, {expected.item()} in float64"
         )
 
 
-def assert_ranks_equal_one(*makes: Make) -> None:
-    """Two processes under DistributedDataParallel have the loss and gradient of one that sees all rows, also if one rank has no
+def assert_ranks_equal_one(*makes: Make, num_ranks: int = 2) -> None:
+    """Several processes under DistributedDataParallel have the loss and gradient of one that sees all rows, also if some have no
     valid row.
 
     The objectives must pickle: a class, or a functools.partial of one. TimeoutError where the processes do not finish, as on a machine
@@ -223,7 +232,7 @@ def assert_ranks_equal_one(*makes: Make) -> None:
     examples = [example(), example(seed=1, num_invalid=0), example(seed=2, num_invalid=NUM // 2), example(seed=3, num_invalid=NUM)]
     with tempfile.TemporaryDirectory() as folder:
         context = multiprocessing.get_context("spawn")
-        ranks = [context.Process(target=_rank, args=(rank, 2, folder, makes, examples), daemon=True) for rank in range(2)]
+        ranks = [context.Process(target=_rank, args=(rank, num_ranks, folder, makes, examples), daemon=True) for rank in range(num_ranks)]
         threads, os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS"), "1"
         try:
             for process in ranks:
@@ -231,12 +240,12 @@ def assert_ranks_equal_one(*makes: Make) -> None:
         finally:
             os.environ.pop("OMP_NUM_THREADS") if threads is None else os.environ.update(OMP_NUM_THREADS=threads)
         _join(ranks)
-        results = [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(2)]
+        results = [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(num_ranks)]
     cases = [(make, given) for make in makes for given in examples]
     for number, (make, given) in enumerate(cases):
         alone = outcome(make, given)
-        for rank in range(2):
-            case = f"{make}, example {number % len(examples)}: rank {rank} of 2"
+        for rank in range(num_ranks):
+            case = f"{make}, example {number % len(examples)}: rank {rank} of {num_ranks}"
             _assert_equal(Outcome(*results[rank][number]), alone, case)
 
 
@@ -287,7 +296,7 @@ def _join(processes: Sequence[BaseProcess]) -> None:
         for process in processes:
             process.join(TIMEOUT_S)
             if process.is_alive():
-                raise TimeoutError(f"two gloo ranks did not finish in {TIMEOUT_S:.0f} s. Is the loopback network device up?")
+                raise TimeoutError(f"{len(processes)} gloo ranks did not finish in {TIMEOUT_S:.0f} s. Is the loopback network device up?")
             if process.exitcode:
                 raise RuntimeError(f"a rank ended with exit code {process.exitcode}; its traceback is on stderr")
     finally:

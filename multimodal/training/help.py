@@ -15,7 +15,7 @@ import multimodal.objectives
 import multimodal.towers
 from multimodal.data import Shuffle, Side
 from multimodal.doors import recipes
-from multimodal.objectives import Objective
+from multimodal.objectives import Miner, Objective
 from multimodal.towers import ClipTextTower, Head, ImageTower, TextTower, Tuning, Weights
 from multimodal.training.optimisers import Optimiser
 
@@ -122,6 +122,7 @@ def by_name() -> dict[str, dict[str, str]]:
             **_described(ours, (Head, TextTower, ClipTextTower)),
         },
         "--model.objective": _described(multimodal.objectives, (Objective,)),
+        "miner of a triplet objective": _described(multimodal.objectives, (Miner,)),
         "--model.optimiser": _described(multimodal.training, (Optimiser,)),
         "--data.image, --data.target": _described(multimodal.data, (Side,)),
         "--data.order": _described(multimodal.data, (Shuffle,)),

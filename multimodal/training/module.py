@@ -132,6 +132,7 @@ class PairModule(L.LightningModule):
         return self.objective.output(self.image_tower(image))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self.objective.at_step(self.trainer.global_step)
         image, target = self._embeddings(batch)
         loss, parts = loss_of(self.objective, image, target, batch)
         self.log_dict({f"train/{name}": value for name, value in parts.items()}, batch_size=len(batch.image))
