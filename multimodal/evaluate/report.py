@@ -22,12 +22,13 @@ from multimodal.evaluate.classes import Confusion
 from multimodal.evaluate.figures import judged_ids
 from multimodal.evaluate.retrieval import RetrievalRow
 from multimodal.export.run import CONFIG
-from multimodal.metrics import ranks, unit
+from multimodal.metrics import hardest_triplets, ranks, unit
 from multimodal.pages import both_sides
 from multimodal.pairs import Hit
 from multimodal.search.query import answer
 from multimodal.search.store import Store
 from multimodal.shards import ShardSet
+from multimodal.shards.labels import read_labels
 from multimodal.text.topics import TopicSpace
 
 OWN_AND_FOREIGN = ("val/R@10", "val/foreign_R@10", "val/zero_shot")
@@ -151,6 +152,29 @@ class Failures:
     best: Sequence[Lookup]
 
 
+@dataclass(frozen=True, slots=True)
+class HardTriplet:
+    """A picture that is nearer to one of another class than to one of its own. positive: the farthest of its class, negative: the nearest
+    of another. to_positive, to_negative: the distances, 1 - cosine.
+    """
+
+    anchor: Picture
+    positive: Picture
+    negative: Picture
+    to_positive: float
+    to_negative: float
+
+
+@dataclass(frozen=True, slots=True)
+class HardTriplets:
+    """The hardest triplets of one recipe among the num_pictures pictures of a gallery, hardest first. A picture's text is its class."""
+
+    recipe: str
+    gallery: str
+    num_pictures: int
+    triplets: Sequence[HardTriplet]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class HeatMap:
     """A confusion matrix and its labels.
@@ -222,6 +246,7 @@ class Report:
     tables: Sequence[Table] = ()
     learning: Sequence[LearningCurve] = ()
     failures: Sequence[Failures] = ()
+    hard_triplets: Sequence[HardTriplets] = ()
     heat_maps: Sequence[HeatMap] = ()
     forgotten: Sequence[Forgotten] = ()
     trade_offs: Sequence[TradeOff] = ()
@@ -396,6 +421,29 @@ def failures_of(
         len(ids),
         *([lookup(query) for query in chosen] for chosen in (worst, near, best)),
     )
+
+
+def hard_triplets_of(
+    store: Store, shards: ShardSet, ids: np.ndarray, label: str, recipe: str | None = None, gallery: str = "unseen", num: int = 8
+) -> HardTriplets:
+    """The hardest triplets among the pictures `ids` (n,), by the classes that their metadata names `label`; see `judged_ids`.
+
+    recipe: by default the store's family. num: the most triplets. Pictures without a class are left out.
+    """
+    ids = judged_ids(store, shards, ids)
+    labels = read_labels(shards, ids, label).values
+    has_one = np.array([value is not None for value in labels], bool)
+    if not has_one.any():
+        raise InputError(f"{shards.place}: none of {len(ids)} pairs has a {label} in its metadata. Choose another label for the triplets")
+    ids, names = ids[has_one], [value for value in labels if value is not None]
+    _, classes = np.unique(names, return_inverse=True)
+    found = hardest_triplets(store.take(ids), classes, num, "cosine")
+    triplets = []
+    for at in range(len(found)):
+        rows = [int(of[at]) for of in (found.anchors, found.positives, found.negatives)]
+        anchor, positive, negative = (Picture(small, names[row]) for small, row in zip(store.thumbnails(ids[rows]), rows, strict=True))
+        triplets.append(HardTriplet(anchor, positive, negative, float(found.to_positive[at]), float(found.to_negative[at])))
+    return HardTriplets(recipe or store.family, gallery, len(ids), triplets)
 
 
 def _others(store: Store, vectors: np.ndarray, ids: np.ndarray, own: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,6 @@
-"""Metrics as pure functions of arrays: ranks, recall and average precision, nearest-neighbour classes; with chance levels and intervals."""
+"""Metrics as pure functions of arrays: ranks, recall and average precision, nearest-neighbour classes; with chance levels and
+intervals; and the room that an embedding takes.
+"""
 
 from multimodal.metrics.bootstrap import Interval, interval, word_intervals
 from multimodal.metrics.confusion import confusion, shares_among_first
@@ -17,9 +19,12 @@ from multimodal.metrics.retrieval import (
     unit,
 )
 from multimodal.metrics.same_class import SameClass, same_class
+from multimodal.metrics.spread import effective_rank, spread
 from multimodal.metrics.trade_off import kept, trade_off
+from multimodal.metrics.triplets import HardestTriplets, hardest_triplets
 
 __all__ = [
+    "HardestTriplets",
     "Interval",
     "SameClass",
     "average_precision",
@@ -27,6 +32,8 @@ __all__ = [
     "chance_average_precision",
     "chance_recall_at",
     "confusion",
+    "effective_rank",
+    "hardest_triplets",
     "interval",
     "kept",
     "nearest",
@@ -39,6 +46,7 @@ __all__ = [
     "score_blocks",
     "shares_among",
     "shares_among_first",
+    "spread",
     "trade_off",
     "unit",
     "word_intervals",

@@ -2,6 +2,7 @@
 
 import multimodal.machine.torch_pair  # noqa: F401  before Lightning, which cannot explain a mismatched pair
 from multimodal.training.callbacks import KeepCheckpoints, Progress, SeedSteps, Selection
+from multimodal.training.collapse import CollapseAlarm
 from multimodal.training.datamodule import PairData
 from multimodal.training.forgetting import Forgetting
 from multimodal.training.loggers import MetricsFile, WeightsAndBiases
@@ -12,6 +13,7 @@ from multimodal.training.unlock import Unlock
 
 __all__ = [
     "AdamWCosine",
+    "CollapseAlarm",
     "Forgetting",
     "HeldOut",
     "KeepCheckpoints",

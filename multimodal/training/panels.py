@@ -1,4 +1,4 @@
-"""Panels shown after each validation beside the curves: what fixed queries find, and the topics of a topic run.
+"""Panels shown after each validation beside the curves: what fixed queries find, the topics of a topic run, the hardest triplets.
 
     trainer:
       logger:
@@ -24,7 +24,8 @@ from multimodal.data import Captions, Order, Shuffled, Side
 from multimodal.data.decode import BadPicture, picture
 from multimodal.data.sides import column_names, open_side
 from multimodal.errors import InputError
-from multimodal.metrics import nearest, ranks
+from multimodal.metrics import hardest_triplets, nearest, ranks
+from multimodal.objectives.base import Distance
 from multimodal.pictures.thumbnails import thumbnail
 from multimodal.shards import BrokenPair, JoinedShards, ShardSet
 from multimodal.shards.columns import command_of
@@ -140,6 +141,27 @@ class Topics(Panel):
         return _ShowTopics([", ".join(of_topic) for of_topic in words], self.k, self.max_pictured, Thumbnails(data.shards, self.size_px))
 
 
+@dataclass(frozen=True)
+class Triplets(Panel):
+    """The hardest triplets of a run that labels teach: the validation pictures that are least nearer to all of their class than to others.
+
+    triplets: how many; each has another anchor. size_px: of a thumbnail.
+    A row has the ids of anchor, positive and negative, their classes, and the two distances; in the composed picture they are side by side,
+    the positive framed. What is wrong in many of them is often a label.
+    """
+
+    triplets: int = 8
+    size_px: int = 96
+
+    def __post_init__(self) -> None:
+        _check_settings(self, triplets=self.triplets, size_px=self.size_px)
+
+    def open(self, module: PairModule, data: PairData) -> Show | None:
+        if data.classes is None:
+            return None
+        return _ShowTriplets(self.triplets, module.objective.distance, data.classes.names, Thumbnails(data.shards, self.size_px))
+
+
 def _check_settings(panel: Panel, **settings: int) -> None:
     for setting, value in settings.items():
         if value < 1:
@@ -242,6 +264,33 @@ class _ShowTopics:
         tiles += [None] * (self.k - len(ids))
         caption = f"topic {topic}: {words} | {in_pictures:.1%} of the pictures, {in_texts:.1%} of the texts"
         return Shown(compose(tiles, self.thumbnails.size_px), caption)
+
+
+@dataclass(frozen=True, slots=True)
+class _ShowTriplets:
+    num: int
+    distance: Distance
+    classes: Sequence[str]
+    thumbnails: Thumbnails
+
+    def __call__(self, held_out: HeldOut) -> View:
+        found = hardest_triplets(held_out.image, held_out.target, self.num, self.distance)
+        rows = []
+        for at in range(len(found)):
+            places = [int(of[at]) for of in (found.anchors, found.positives, found.negatives)]
+            ids = held_out.ids[places].tolist()
+            own, _, other = (self.classes[held_out.target[place]] for place in places)
+            rows.append((*ids, own, other, float(found.to_positive[at]), float(found.to_negative[at])))
+        columns = ("anchor", "positive", "negative", "class", "negative's class", "to positive", "to negative")
+        return View(columns, rows, [self._picture(*row) for row in rows])
+
+    def _picture(self, anchor: int, positive: int, negative: int, own: str, other: str, far: float, near: float) -> Shown:
+        tiles: list[Tile | None] = [
+            Tile(self.thumbnails.of(anchor), own),
+            Tile(self.thumbnails.of(positive), f"{far:.3g}", framed=True),
+            Tile(self.thumbnails.of(negative), f"{near:.3g} {other}"),
+        ]
+        return Shown(compose(tiles, self.thumbnails.size_px), f"{own}: another of it is at {far:.3g}, one of {other} at {near:.3g}")
 
 
 def _shares(rows: np.ndarray) -> np.ndarray:

@@ -16,6 +16,8 @@ from multimodal.evaluate.report import (
     Curve,
     Failures,
     Figure,
+    HardTriplet,
+    HardTriplets,
     HeatMap,
     LearningCurve,
     Lookup,
@@ -111,6 +113,7 @@ def full_report(text: str) -> Report:
         tables=[Table(text, text, [text, "mAP"], [[text, Figure(40.0, 8.3, 38.0, 42.0)], [text, text]])],
         learning=[LearningCurve(text, [10, 20], [20.0, 30.0], [18.0, 28.0], [22.0, 32.0], 4.2, figure=text)],
         failures=[Failures(text, text, 9, 9, *3 * [[Lookup(text, pictures[0], 2, pictures), Lookup(text, pictures[1], 9, (), note=text)]])],
+        hard_triplets=[HardTriplets(text, text, 9, [HardTriplet(pictures[0], pictures[1], pictures[0], 0.75, 0.25)])],
         heat_maps=[HeatMap(text, Confusion([text, "b"], np.array([[0.75, 0.25], [0.5, 0.5]])), text, text, np.array([0.5, 0.5]))],
     )
 
