@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,3 +70,15 @@ def test_a_ledger_with_nothing_new_to_say_does_not_write(open_folder: Path) -> N
     entries().close()
     with read_only(open_folder):
         entries().close()
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="mounting a disk that is read-only needs Linux")
+def test_a_ledger_does_not_write_on_a_disk_that_is_mounted_read_only(open_folder: Path) -> None:
+    """Such a disk refuses to remove a file even if there is none."""
+    code = "import sys; from multimodal.shards import Ledger; Ledger(sys.argv[1] + '/bad.csv').write(); print('done')"
+    mount = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" || exit 77; exec "$2" -c "$3" "$1"'
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh", str(open_folder), sys.executable, code]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    if ran.returncode == 77 or "unshare" in ran.stderr:
+        pytest.skip(f"this user may mount nothing: {ran.stderr.strip()}")
+    assert ran.stdout == "done\n", ran.stderr

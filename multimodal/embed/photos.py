@@ -10,6 +10,7 @@ where it was, and ends in the same store. Torch is loaded when there is a pictur
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -130,7 +131,7 @@ def index_pictures(
     if (begun := store.manifest.config.get(VIEWS, 1)) != views:
         raise InputError(f"{output}: its pictures have --views {begun}, so others need that too. Give it, or choose another folder")
     every = list(dict.fromkeys([*before, *folders]))
-    _check_apart(every)
+    _check_apart(every, f"{output} has one of them, and keeps it. Index the other into another --output")
     config = {**store.manifest.config[PICTURES], "folders": every, "export": str(folder.absolute())}
     done = _update(store, found or _scan(folders, output), config, work)
     _tell(output, done)
@@ -328,12 +329,12 @@ def _metadata(files: pa.Table, facts: Sequence[_Facts]) -> dict[str, Any]:
     return {name: value if isinstance(value, pa.Array) else pa.array(value, COLUMNS[name]) for name, value in values.items()}
 
 
-def _check_apart(folders: Sequence[str]) -> None:
+def _check_apart(folders: Sequence[str], remedy: str = "Give the outer folder alone") -> None:
     """InputError if a folder is in another one: each picture would be there twice."""
     for one in folders:
         for other in folders:
             if one != other and Path(os.path.realpath(one)).is_relative_to(os.path.realpath(other)):
-                raise InputError(f"{one}: is in {other}, so its pictures would be there twice. Give the outer folder alone")
+                raise InputError(f"{one}: is in {other}, so its pictures would be there twice. {remedy}")
 
 
 def _check_export(store: Store, export: Path) -> None:
@@ -374,10 +375,12 @@ def _lines(path: Path, done: Changes) -> Iterator[str]:
     for folder, num in done.away.items():
         yield (
             f"{folder}: is not there, or has no picture: the {num:,} pictures of it are kept. Is its disk connected? To remove them: "
-            f"multimodal rescan {path} --remove-missing-folders"
+            f"multimodal rescan {shlex.quote(str(path))} --remove-missing-folders"
         )
     if done.deleted:
-        yield f"{path}: {done.deleted:,} files are left out since they were deleted from the store. To have them back: --restore"
+        left, back = ("file is left out since it was", "it") if done.deleted == 1 else ("files are left out since they were", "them")
+        command = f"multimodal rescan {shlex.quote(str(path))} --restore"
+        yield f"{path}: {done.deleted:,} {left} deleted from the store. To have {back} back: {command}"
     yield f"{path}: {done}" + (f"; {done.unreadable:,} cannot be read: {path / 'bad.csv'}" if done.unreadable else "")
 
 

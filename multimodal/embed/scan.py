@@ -93,7 +93,8 @@ def scan(folders: Sequence[str], leave_out: Collection[Path] = ()) -> Scan:
         if skipped := walk.skipped():
             notes.append(f"{folder}: skipped {skipped}")
         if unnamed:
-            notes.append(f"{folder}: skipped {len(unnamed):,} pictures whose names are not UTF-8, the first is {unnamed[0]!r}. Rename them")
+            pictures = "picture whose name is" if len(unnamed) == 1 else "pictures whose names are"
+            notes.append(f"{folder}: skipped {len(unnamed):,} {pictures} not UTF-8, such as {unnamed[0]!r}. Rename those to keep")
         notes += [f"{one}: cannot be listed, so it is not known what has changed in it" for one in closed]
     return Scan(folders, pa.Table.from_batches(blocks, _FILES).combine_chunks(), absent, unreadable, notes)
 

@@ -41,7 +41,7 @@ def build_index(store: Path, engine: EngineRecipe | None = None, anew: bool = Fa
         if found is None:
             print(f"{store}: its engine keeps no index; {len(writer.store):,} pictures are searched without one", file=sys.stderr)
         else:
-            done = "is up to date" if writer.store.manifest == before else "done"
+            done = "is up to date" if writer.store.manifest == before else "is made"
             print(f"{store}: the index of {len(writer.store):,} pictures {done}", file=sys.stderr)
         if told := describe_index(writer.store):
             print(f"{store}: {told}", file=sys.stderr)

@@ -101,7 +101,8 @@ def search_verb(
     if found.notes:
         print(printable(found.notes), file=sys.stderr)
     if not found.hits and not found.remark:
-        print(f"{store}: no picture to show; the store has {len(opened):,}", file=sys.stderr)
+        meets = "meets --where (= is exact; like ignores case, and has % for any text)" if where else "is there to show"
+        print(f"{store}: none of its {len(opened):,} pictures {meets}", file=sys.stderr)
     if json:
         print(as_json(query, found))
     elif jsonl:
@@ -149,14 +150,18 @@ def _joined(join: Sequence[str], trust: Sequence[str]) -> dict[str, Store]:
 
 
 def _as_table(hits: Sequence[Hit], why: bool, joint: str) -> str:
-    """rank, score, id, name, text; with why, one more line below each hit. joint: + if what terms do is added, x if it is multiplied."""
+    """rank, score, id, file or name, text; with why, one more line below each hit. joint: + for terms that add, x for factors.
+
+    A picture of a folder has its path, since cameras give the same name in every folder; no line end in it ends the row.
+    """
     id_width = max([2, *(len(str(hit.id)) for hit in hits)])
-    name_width = max([4, *(len(hit.name) for hit in hits)])
+    names = [hit.name if hit.path is None else hit.path.replace("\n", "\\n") for hit in hits]
+    name_width = max([4, *(len(name) for name, hit in zip(names, hits, strict=True) if hit.text or hit.like)])
     lines = []
-    for hit in hits:
+    for hit, name in zip(hits, names, strict=True):
         score = f"{hit.score:+.4f}" if joint == "+" else f"{hit.score:.4f}"
         like = f"  +{len(hit.like)} like it" if hit.like else ""
-        lines.append(f"{hit.rank:>4}  {score}  {hit.id:>{id_width}}  {hit.name:<{name_width}}  {' '.join(hit.text.split())}{like}")
+        lines.append(f"{hit.rank:>4}  {score}  {hit.id:>{id_width}}  {name:<{name_width}}  {' '.join(hit.text.split())}{like}")
         if why:
             lines.append(" " * 14 + "  ".join(f"{label} {_shown(value, joint)}" for label, value in hit.why.items()))
     return "".join(line.rstrip() + "\n" for line in lines)

@@ -202,6 +202,8 @@ def read_column(name: str, stored: pa.ChunkedArray) -> Column:
 
 
 def _read_text(name: str, stored: pa.ChunkedArray) -> Column:
+    if not pc.all(pc.string_is_ascii(stored)).as_py():  # as `where.composed` does with a value
+        stored = pc.utf8_normalize(stored, form="NFC")
     for kind, pattern, read in _READERS:
         if all(_all_read(some, pattern) for some in (stored[:_FEW], stored)):
             try:

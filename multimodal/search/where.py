@@ -20,6 +20,7 @@ tree keeps it as it was written: see `multimodal.search.filters`.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -59,6 +60,7 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _UNCLOSED = {"`": "these backticks are never closed, or have no name between them", "”": "this quote was never opened"}
+_JOINED_ELSEWHERE = {"&&": "and", "&": "and", "||": "or", "|": "or"}
 _INSTEAD = {"==": "=", "<>": "!=", "=<": "<=", "=>": ">="}
 
 
@@ -143,6 +145,11 @@ def _as_written(value: Any) -> str:
     if hasattr(value, "item"):  # a number of numpy
         return _as_written(value.item())
     raise InputError(f"where: {value!r} is no text, number, truth value or date, which are what a column is compared with")
+
+
+def composed(text: str) -> str:
+    """The text in Unicode's form NFC: macOS writes an umlaut in a file's name as two characters, and a keyboard as one."""
+    return unicodedata.normalize("NFC", text)
 
 
 def quoted(text: str) -> str:
@@ -308,9 +315,9 @@ class _Parser:
     def _value(self) -> Written:
         token = self._take()
         if token.kind == "quoted":
-            return Written(self._content(token), token.position, is_quoted=True)
+            return Written(composed(self._content(token)), token.position, is_quoted=True)
         if token.kind == "word" and token.keyword not in ("and", "or", "not"):
-            return Written(token.text, token.position)
+            return Written(composed(token.text), token.position)
         hint = ""
         if token.kind == "column":
             hint = ". Backticks are around the names of columns; put a value in quotes"
@@ -331,11 +338,21 @@ class _Parser:
         token = self.peek
         if token.text == ")":
             self._fail(token.position, "this parenthesis was never opened")
-        before = self.tokens[self.next - 1]
-        hint = ""
-        if token.kind == before.kind == "word":
-            hint = f', or quotes around a value of several words: "{brief(f"{before.text} {token.text}")}"'
+        if token.kind == "comma":
+            self._fail(token.position, "a comma is only between values of a list: in (a, b). Numbers have a point and no comma: 47.5, 1000")
+        if word := _JOINED_ELSEWHERE.get(token.text):
+            self._fail(token.position, f"write {word} for {token.text}")
+        phrase = self._phrase_around(token)
+        hint = f', or quotes around a value of several words: "{brief(phrase)}"' if " " in phrase else ""
         self._fail(token.position, f"and or or is missing between two tests{hint}")
+
+    def _phrase_around(self, token: _Token) -> str:
+        """The words from the one before a token on, without one that is the column of a test; "" if they are no words."""
+        first = last = self.tokens.index(token) - 1
+        while self.tokens[last].kind == "word" and self.tokens[last].keyword not in ("and", "or", "not"):
+            last += 1
+        is_column = self.tokens[last].kind in ("compare", "odd")
+        return " ".join(one.text for one in self.tokens[first : last - is_column])
 
     def _fail(self, position: int, problem: str) -> NoReturn:
         raise WhereError(self.where, position, problem)

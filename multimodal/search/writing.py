@@ -34,8 +34,10 @@ from multimodal.boxes import (
 from multimodal.boxes.arrays import write_array
 from multimodal.errors import InputError
 from multimodal.machine.portable import lock_file
+from multimodal.machine.system_files import is_system_name
 from multimodal.onnx import KIND as NETWORK
 from multimodal.onnx import network_boxes
+from multimodal.pictures.formats import PICTURE_SUFFIXES
 from multimodal.search.folders import write_left_out
 from multimodal.search.fusion import Fusion, describe_fusion
 from multimodal.search.generation import (
@@ -104,6 +106,7 @@ def create_store(
         _check_engine(path, engine)
         _copy_networks(Path(query), path / QUERY)
         return
+    _check_own(path)
     dim = open_space(query, trust).dim  # first: nothing is copied that may not be opened
     config: dict[str, Any] = {"family": family, "dim": dim, **(settings or {})}
     if engine is not None:
@@ -112,6 +115,17 @@ def create_store(
     copy_box(query, path / QUERY)
     counts = {"rows": 0, "deleted": 0, "generation": 0, "next_segment": 0}
     write_manifest(path, Manifest(kind="store", config=config, counts=counts, made_from=made_from))
+
+
+def _check_own(path: Path) -> None:
+    """InputError if there is anything in the folder that no unfinished store leaves: a writer removes old files in its subfolders."""
+    if not path.is_dir():
+        return
+    foreign = sorted(one.name for one in path.iterdir() if one.name != QUERY and not is_system_name(one.name))
+    foreign += sorted(f"{QUERY}/{one.name}" for one in path.glob(f"{QUERY}/*") if one.suffix.lower().removeprefix(".") in PICTURE_SUFFIXES)
+    if foreign:
+        named = ", ".join(foreign[:3]) + ", ..." * (len(foreign) > 3)
+        raise InputError(f"{path}: holds other files ({named}), and a store needs a folder of its own. Choose another --output")
 
 
 def _copy_networks(query: Path, target: Path) -> None:

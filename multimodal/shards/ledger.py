@@ -103,7 +103,8 @@ class Ledger:
 
     def _write(self, name: str, entries: list[Bad]) -> None:
         if not entries:
-            self._folder.remove(name)
+            if self._folder.size_bytes(name) is not None:  # a finished box may be on a disk that refuses to remove even what is not there
+                self._folder.remove(name)
             return
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")

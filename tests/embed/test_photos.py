@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from multimodal.boxes import read_manifest
 from multimodal.embed.photos import Changes, index_pictures, rescan
 from multimodal.errors import InputError
 from multimodal.export.model import export_pretrained, load_export
+from multimodal.search.door import search_verb
 from multimodal.search.folders import COLUMNS
 from multimodal.search.store import Store
 from multimodal.search.upkeep import delete
@@ -257,7 +259,7 @@ def test_what_is_no_picture_is_told_and_never_stops_the_job(
     assert len(store) == 11 and {"link.jpg", "Mine.photoslibrary/originals/0/u.jpg"} <= set(store.column("path"))
     told = capsys.readouterr().err
     assert "skipped 1 video, 1 raw picture, 2 other files, 3 hidden pictures" in told
-    assert "skipped 1 pictures whose names are not UTF-8" in told and "3 cannot be read" in told
+    assert "skipped 1 picture whose name is not UTF-8" in told and "3 cannot be read" in told
     reasons = (folder / "S/bad.csv").read_text()
     for said in ("dangling.jpg,cannot be read: No such file", 'empty.jpg,"not an image', 'page.jpg,"not an image'):
         assert said in reasons
@@ -297,6 +299,39 @@ def test_folders_are_added_to_a_store_and_never_twice(tmp_path: Path, folder: Pa
         with pytest.raises(InputError, match="its pictures would be there twice"):
             made(tiny_export, inner, tmp_path / "S")
     assert str(rescan(tmp_path / "S", **SETTINGS)) == "9 pictures, 1 removed"
+
+
+def test_a_store_is_not_made_in_a_folder_that_holds_other_files(tmp_path: Path, folder: Path, tiny_export: Path) -> None:
+    put(folder / "segments" / "000001" / "x.jpg", encoded(50))  # a writer would remove it as an old file of its own
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(InputError, match="holds other files .*a folder of its own"):
+        made(tiny_export, folder, folder)
+    put(tmp_path / "Albums" / "query" / "x.jpg", encoded(50))
+    with pytest.raises(InputError, match="holds other files .query/x.jpg"):
+        made(tiny_export, folder, tmp_path / "Albums")
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_hit_is_printed_with_its_path_on_one_line(
+    tmp_path: Path, folder: Path, tiny_export: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(folder / "2023" / "two\nlines.jpg", encoded(50))
+    store = made(tiny_export, folder, tmp_path / "S")
+    search_verb("dog", tmp_path / "S", k=100)
+    printed = capsys.readouterr().out.splitlines()
+    assert {line.split(maxsplit=3)[3] for line in printed} == {str(folder / path).replace("\n", "\\n") for path in as_rows(store)}
+
+
+def test_a_name_is_found_however_its_accents_are_written(tmp_path: Path, folder: Path, tiny_export: Path) -> None:
+    """macOS writes them as characters of their own, and a keyboard does not."""
+    names = [unicodedata.normalize(form, "Köln/Ärger.jpg") for form in ("NFD", "NFC")]
+    for number, name in enumerate(names):
+        put(folder / name, encoded(50 + number))
+    store = made(tiny_export, folder, tmp_path / "S")
+    for form in ("NFD", "NFC"):
+        for where in ("name = Ärger.jpg", "path like Köln/%", "name in (Ärger.jpg, b)"):
+            assert len(store.select(unicodedata.normalize(form, where))) == 2, where
+    assert len(store.select({"path": names[:1]})) == 2
 
 
 def test_the_settings_of_one_way_are_refused_in_the_other(

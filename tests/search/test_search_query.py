@@ -267,7 +267,7 @@ def test_the_verb_filters_by_column_and_value(store_of_forty, capsys):
 def test_the_verb_says_when_there_is_nothing_to_show(empty_store, capsys):
     search_verb("beach", empty_store)
     printed = capsys.readouterr()
-    assert printed.out == "" and "no picture to show; the store has 0" in printed.err
+    assert printed.out == "" and "none of its 0 pictures" in printed.err
 
 
 def test_an_export_that_the_store_was_not_made_from_is_refused(store_of_forty, tmp_path):
