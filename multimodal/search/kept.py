@@ -229,7 +229,7 @@ def _tuned(engine: Tunes, store: Store, live: Covered) -> dict[str, Any]:
         texts = _some_texts(live, NUM_TUNED)
         words = frequent_words(texts, store.query_space, is_slow=True)
         asked = [*texts, *words]
-        embedded = [store.calibration.embed(text, store.query_space) for text in track(asked, "queries of the index", unit="query")]
+        embedded = [store.calibration.embed(text, store.query_space) for text in track(asked, "trying the index", unit="text")]
         queries = np.stack([vector for vector in embedded if vector.any()]).astype(np.float32)
     exact = FlatEngine(store.dim)
     for segment, positions in live:
