@@ -1,7 +1,7 @@
 """The exact mean over all semi-hard triplets of one batch, forward and backward: ours beside pytorch-metric-learning's miner and loss.
 
     OMP_NUM_THREADS=1 .venv/bin/python scripts/bench_triplets.py                     # some minutes; 2,048 rows of 64 labels
-    OMP_NUM_THREADS=1 .venv/bin/python scripts/bench_triplets.py --theirs-to 1024    # theirs takes 6 GB and most of the time
+    OMP_NUM_THREADS=1 .venv/bin/python scripts/bench_triplets.py --theirs-to 1024    # theirs takes GB of memory and most of the time
 
 Before speeds are compared, loss and gradient are: both must be the same triplets. Each measurement is a process of its own, whose peak
 memory is told above that of the process before the step.
@@ -49,15 +49,15 @@ def step(system: str, rows: Tensor, label: Tensor) -> tuple[Tensor, int]:
 
 
 def measure(system: str, num: int) -> dict[str, float]:
-    """One step in this process, after a small one to warm up."""
+    """One step in this process, after a small one to warm up. seconds: of a core, so that other work on the machine does not count."""
     small, label = batch(128)
     step(system, small, label)[0].backward()
     rows, label = batch(num)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    begun = time.perf_counter()
+    begun = time.process_time()
     loss, triplets = step(system, rows, label)
     loss.backward()
-    taken_s = time.perf_counter() - begun
+    taken_s = time.process_time() - begun
     assert rows.grad is not None
     peak_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     norm = float(rows.grad.double().norm())
@@ -80,8 +80,8 @@ def main() -> None:
         found = {system: _in_a_process(system, num) for system in systems}
         ours = found["ours"]
         if theirs := found.get("theirs"):
-            assert theirs["triplets"] == ours["triplets"], (theirs, ours)
-            assert all(abs(theirs[name] / ours[name] - 1) < 1e-4 for name in ("loss", "gradient")), (theirs, ours)
+            # theirs takes distances by inner products, so that a few triplets in a million fall on the other side of a border
+            assert all(abs(theirs[name] / ours[name] - 1) < 1e-4 for name in ("triplets", "loss", "gradient")), (theirs, ours)
         for system, of in found.items():
             ratio = None if system == "ours" else of["seconds"] / ours["seconds"]
             case = f"{num:,} rows, {of['triplets'] / 1e6:,.1f} M triplets"
