@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import multiprocessing
 import os
 import re
 import shutil
 import socket
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -94,11 +94,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     stores = Stores({name: Store(folder / name) for name in ("first", "second")}, {"first": MeanColour()})  # type: ignore[dict-item]
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(make_app(stores), log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
+    # A process, not a thread: CPython 3.11 fails if pytest and numpy parse something at once (python/cpython 106905). Forked, so that it
+    # has the stores and their tower.
+    process = multiprocessing.get_context("fork").Process(target=server.run, kwargs={"sockets": [listening]})
+    process.start()
     yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
-    server.should_exit = True
-    thread.join()
+    process.terminate()
+    process.join()
 
 
 @pytest.fixture(scope="module")
