@@ -154,7 +154,7 @@ def test_words_near_a_query_are_suggested_and_not_its_own(client: TestClient) ->
     assert told and set(one["text"] for one in told) <= set(WORDS) - {"beach"}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.text(alphabet=st.characters(codec="utf-8"), max_size=60)
     | st.lists(

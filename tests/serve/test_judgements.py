@@ -56,7 +56,7 @@ def test_the_tables_are_plain_csv_and_undo_takes_the_last_away(store: Path) -> N
     assert judgements.add({"a": 5, "b": 6, "same": True}) == 2
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(done=st.lists(st.tuples(st.sampled_from(["relevant", "pair", "undo"]), st.text(max_size=8), st.booleans()), max_size=12))
 def test_the_tables_are_what_a_list_would_be(tmp_path_factory: pytest.TempPathFactory, done: list[tuple[str, str, bool]]) -> None:
     judgements, log = Judgements(tmp_path_factory.mktemp("judged")), list[dict[str, Any]]()
