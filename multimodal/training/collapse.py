@@ -83,12 +83,13 @@ class CollapseAlarm(Callback):
         assert isinstance(pl_module, PairModule)
         (image, target, valid, *more), loss = kept
         with torch.no_grad():
-            everyones, counted = gather(pl_module.objective.output(image.float())), gather(valid.to(torch.uint8)).bool()
-            mean = image[valid].mean(dim=0) if valid.any() else torch.zeros_like(image[0])
-            shrunk = torch.where(valid[:, None], mean + SHRUNK * (image.float() - mean), 0.0)
+            image = image.float()
+            everyones = gather(image)[gather(valid.to(torch.uint8)).bool()]  # a mean of each rank's own would leave a point for each
+            mean = everyones.mean(dim=0) if len(everyones) else torch.zeros_like(image[0])
+            shrunk = torch.where(valid[:, None], mean + SHRUNK * (image - mean), 0.0)
             of_equal = float(pl_module.objective(shrunk, target, valid, *more)[0])
-        self._kept = None
-        rows = everyones[counted][:MAX_ROWS].cpu().numpy()
+            rows = pl_module.objective.output(everyones[:MAX_ROWS]).cpu().numpy()
+        self._kept = None  # the evaluation above was kept too
         figures = {"spread": spread(rows), "effective_rank": effective_rank(rows)}
         for logger in trainer.loggers:  # not by `log_dict`, which would repeat them at each step until they are measured again
             logger.log_metrics({f"train/{name}": value for name, value in figures.items()}, step - 1)
