@@ -1,0 +1,62 @@
+"""Ways to fit the map L (k, d) of a metric M = L'L. Rows are (n, d); everything is computed in float64.
+
+    same, different = pair_scatters(rows, pairs)
+    L = kissme(same, different, ridge=0.1)
+    np.linalg.norm((rows[0] - rows[1]) @ L.T)          # the distance
+
+A ridge is added to each covariance, as a share of its mean variance: from few pairs the small eigenvalues of a covariance are far too
+small, and their inverses would decide everything.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def pca(rows: np.ndarray, dim: int) -> np.ndarray:
+    """(dim, d): the directions of the largest variance, orthonormal; the one way that needs to know nothing of the pictures."""
+    _, _, directions = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)
+    return np.asarray(directions[:dim])
+
+
+def whitening(within: np.ndarray, ridge: float) -> np.ndarray:
+    """(d, d): C^(-1/2), which makes what differs within classes equally large in all directions (Bar-Hillel et al., 2005).
+
+    within: C (d, d), the covariance about the mean of each class; see `multimodal.mahalanobis.scatters`.
+    """
+    values, vectors = np.linalg.eigh(_with_ridge(within, ridge))
+    return (vectors / np.sqrt(values)).T
+
+
+def kissme(same: np.ndarray, different: np.ndarray, ridge: float) -> np.ndarray:
+    """(k, d): M = S^-1 - D^-1 without its negative part (Koestinger et al., 2012).
+
+    same, different: S and D (d, d), the means of (x - y)(x - y)' over pairs. If both kinds of differences are normal, x' M x is the
+    logarithm of how much likelier a difference is for a different pair than for a same one, up to a constant.
+    """
+    return square_root(np.linalg.inv(_with_ridge(same, ridge)) - np.linalg.inv(_with_ridge(different, ridge)))
+
+
+def square_root(metric: np.ndarray) -> np.ndarray:
+    """L (k, d) with L'L the positive part of a symmetric matrix (d, d); k, how many eigenvalues are positive."""
+    values, vectors = np.linalg.eigh((metric + metric.T) / 2)
+    positive = values > max(values.max(), 0) * len(values) * np.finfo(np.float64).eps
+    return (vectors[:, positive] * np.sqrt(values[positive])).T
+
+
+def lda(rows: np.ndarray, labels: np.ndarray, dim: int) -> np.ndarray:
+    """(dim, d): linear discriminants, of scikit-learn. dim: less than the number of labels."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    return np.asarray(LinearDiscriminantAnalysis(n_components=dim).fit(rows, labels).scalings_[:, :dim].T)
+
+
+def nca(rows: np.ndarray, labels: np.ndarray, dim: int, seed: int = 0) -> np.ndarray:
+    """(dim, d): neighbourhood components, of scikit-learn (Goldberger et al., 2004). It compares all rows: use it for some thousand."""
+    from sklearn.neighbors import NeighborhoodComponentsAnalysis
+
+    return np.asarray(NeighborhoodComponentsAnalysis(n_components=dim, random_state=seed).fit(rows, labels).components_)
+
+
+def _with_ridge(covariance: np.ndarray, ridge: float) -> np.ndarray:
+    return covariance + ridge * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
