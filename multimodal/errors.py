@@ -83,7 +83,7 @@ def near_names(name: str, names: Iterable[str]) -> str:
     import difflib
 
     every = sorted(names)
-    near = difflib.get_close_matches(name, every, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, every, n=3, cutoff=0.51)  # more than half of the letters
     if near:
         return f"Did you mean {' or '.join(near)}?"
     if len(every) > MOST_NAMES:

@@ -41,7 +41,7 @@ EVERY = [(page.name, command) for page in TYPED for command in dict.fromkeys(com
 
 def verb_of(words: list[str]) -> list[str]:
     """The words that name what runs: `evaluate retrieval`, `make-shards captions`."""
-    num = 2 if words[1] in ("evaluate", "shards", "store", "text-space", "make-shards", "fit-text-space") else 1
+    num = 2 if words[1] in ("evaluate", "metric", "shards", "store", "text-space", "make-shards", "fit-text-space") else 1
     return [word for word in words[1 : 1 + num] if not word.startswith("-")]
 
 

@@ -344,6 +344,20 @@ def export_pretrained(named: str, output: Path, long_texts: LongTexts = "cut") -
         return _written(output, manifest, weights, parts.query, None if found is None else asdict(found), remedies)
 
 
+def export_with_head(
+    opened: Export, head: nn.Module, described: Mapping[str, Any], query: TextSpace, figures: Mapping[str, Any], output: Path
+) -> Path:
+    """Make an export like an open one, with another head and query side. described: the head, as a card has it."""
+    network = ExportNetwork(opened.network.trunk, head, opened.network.objective).eval().cpu()
+    with torch.inference_mode():
+        dim = network.of_features(torch.zeros(1, network.trunk.dim)).shape[1]
+    objective = opened.card.architecture["objective"]
+    manifest, weights = _described_export(str(opened.path), network, dim, described, objective, query, figures)
+    found = finished_box(output, kind="export")
+    remedies = ("choose another --output", "delete this export")
+    return _written(output, manifest, weights, query, None if found is None else asdict(found), remedies)
+
+
 def _written(
     output: Path, manifest: Manifest, weights: bytes, query: TextSpace, then: Mapping[str, Any] | None, remedies: Sequence[str]
 ) -> Path:

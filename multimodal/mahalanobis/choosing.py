@@ -31,7 +31,7 @@ WAYS: tuple[Way, ...] = ("kissme", "within-class")
 COMPONENTS = (32, 64, 128, 256, 512)
 RIDGES = (0.01, 0.1, 1.0, 10.0)
 NUM_FOLDS, NUM_PAIR_FOLDS = 5, 10
-"""Pairs in more folds: of the others those are left out too that share a picture with one that is held out."""
+"""Of classes or pictures, and of the pictures of pairs: of these more, since all pairs with a held-out picture are left out."""
 MIN_PAIRS = 20
 """Of each kind: with fewer, no figure would tell one metric from another."""
 MIN_GAIN = 0.05
@@ -106,16 +106,17 @@ def choose_by_pairs(rows: np.ndarray, pairs: Pairs, centred: bool = True, ways: 
         if num < MIN_PAIRS:
             raise InputError(f"{num} {kind} pairs: a metric needs at least {MIN_PAIRS} of each kind, to be fitted and judged")
     at = _Components.of(rows, centred)
-    folds = _dealt(pairs.same, NUM_PAIR_FOLDS, seed)
+    of_picture = _dealt(np.zeros(len(rows)), NUM_PAIR_FOLDS, seed)
+    folds = of_picture[pairs.first]  # a pair is judged by a map that has seen no pair of its first picture
 
     def scores_of(setting: Setting, fold: int, known: Scatters) -> np.ndarray:
         return _cosines(at.mapped(setting, known), pairs[folds == fold])
 
     def known_without(fold: int) -> Scatters:
-        held = pairs[folds == fold]
-        is_held = np.zeros(len(rows), bool)
-        is_held[held.first] = is_held[held.second] = True  # a picture that was seen with others is no test of what is learnt
-        return scatters_of_pairs(at.rows, pairs[~(is_held[pairs.first] | is_held[pairs.second])])
+        seen = pairs[(of_picture[pairs.first] != fold) & (of_picture[pairs.second] != fold)]
+        if seen.same.all() or not seen.same.any():
+            raise InputError(f"{len(pairs)} pairs of {len(rows)} pictures: without those of every tenth picture, none of a kind is left")
+        return scatters_of_pairs(at.rows, seen)
 
     def area(scores: np.ndarray, some: np.ndarray) -> float:
         return roc(scores, pairs.same[some]).area

@@ -147,14 +147,17 @@ def nearest_share(rows: np.ndarray, labels: np.ndarray) -> float:
     return float((labels[cosines.argmax(axis=1)] == labels).mean())
 
 
-@pytest.mark.parametrize("seed", [1, 5, 11])  # with some gain by chance
-def test_labels_without_a_meaning_leave_the_metric_as_it_was(seed: int) -> None:
+def test_labels_without_a_meaning_leave_the_metric_as_it_was() -> None:
     rows, labels = noisy_classes(0, 240)
-    labels = np.random.default_rng(seed).permutation(labels)
-    by_labels = [choose_by_labels(rows, labels, new_classes=is_new) for is_new in (True, False)]
-    for chosen in (*by_labels, choose_by_pairs(rows, pairs_of_labels(labels, 300, seed))):
-        assert not chosen.is_better and "stays as it was" in str(chosen)
-        assert chosen.apply(rows) is rows
+    num_taken = 0
+    for seed in range(4):
+        labels = np.random.default_rng(seed).permutation(labels)
+        by_labels = [choose_by_labels(rows, labels, new_classes=is_new) for is_new in (True, False)]
+        for chosen in (*by_labels, choose_by_pairs(rows, pairs_of_labels(labels, 300, seed))):
+            num_taken += chosen.is_better
+            assert ("stays as it was" in str(chosen)) == (not chosen.is_better)
+            assert (chosen.apply(rows) is rows) == (not chosen.is_better)
+    assert num_taken <= 1, "of twelve; by chance one of forty is taken"
 
 
 def test_too_little_is_said_so() -> None:
