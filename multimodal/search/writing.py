@@ -72,6 +72,9 @@ if TYPE_CHECKING:
     from multimodal.search.regions import Regions
 
 EXACT = "multimodal.search.flat.FlatEngine"
+_PARTS = (SEGMENTS, TOMBSTONES, FUSION, INDEX, MAP, LEFT_OUT)
+_OWN = frozenset({QUERY, "bad.csv", "no_words.csv", ".lock", *(part.rstrip("/") for part in _PARTS)})
+"""What a store that lost its manifest, or never got one, has in its folder."""
 """The engine of a store that names none."""
 
 
@@ -121,8 +124,10 @@ def _check_own(path: Path) -> None:
     """InputError if there is anything in the folder that no unfinished store leaves: a writer removes old files in its subfolders."""
     if not path.is_dir():
         return
-    foreign = sorted(one.name for one in path.iterdir() if one.name != QUERY and not is_system_name(one.name))
-    foreign += sorted(f"{QUERY}/{one.name}" for one in path.glob(f"{QUERY}/*") if one.suffix.lower().removeprefix(".") in PICTURE_SUFFIXES)
+    foreign = sorted(one.name for one in path.iterdir() if one.name not in _OWN and not is_system_name(one.name))
+    folders = [path / name for name in sorted(_OWN) if (path / name).is_dir()]
+    pictures = (one for folder in folders for one in folder.rglob("*") if one.suffix.lower().removeprefix(".") in PICTURE_SUFFIXES)
+    foreign += sorted(one.relative_to(path).as_posix() for one in pictures)  # a store keeps its pictures in tables
     if foreign:
         named = ", ".join(foreign[:3]) + ", ..." * (len(foreign) > 3)
         raise InputError(f"{path}: holds other files ({named}), and a store needs a folder of its own. Choose another --output")
