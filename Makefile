@@ -15,7 +15,7 @@ unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-more lint clean
+.PHONY: help setup demo test test-slow test-more lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +28,9 @@ demo: $(READY)  ## the whole road on real pictures: runs/demo/index.html
 # A file's tests stay together, because they share fixtures.
 test: $(READY)  ## run the tests, with the same inputs each time; some: make test ARGS=tests/search
 	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-slow: $(READY)  ## run the tests that take more than ten seconds each, which `make test` leaves out
+	@$(BIN)/python -m pytest -n auto --dist worksteal --slow -m slow $(ARGS)
 
 ROUNDS ?= 5
 test-more: $(READY)  ## search for inputs on which a property fails, with new inputs each time; longer: make test-more ROUNDS=100

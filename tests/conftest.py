@@ -129,6 +129,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also the tests that are marked as slow; make test-slow")
     parser.addoption("--rounds", type=int, default=1, help="with --hypothesis-profile=fresh: try each property so many times")
 
 
@@ -153,8 +154,12 @@ SLOW_FIRST = (
 """Files and folders of tests that take longest. Begun first, the many short files after them fill up what time is left of each process."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow files first; within a file the order stays."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Slow files first; within a file the order stays. Tests that are marked as slow are left out unless they are asked for."""
+    if not config.getoption("slow"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow: make test-slow runs it"))
     here = Path(__file__).parent
 
     def place(item: pytest.Item) -> int:

@@ -192,6 +192,7 @@ def test_ray_gives_the_results_and_errors_of_local_workers(cluster: Any) -> None
 
 
 @NEEDS_RAY
+@pytest.mark.slow
 def test_a_ray_cluster_that_loses_a_node_makes_the_same_bytes(tmp_path: Path, cluster: Any) -> None:
     make_shards(made_source.made, {"num": 60, "delay_s": 0.1}, tmp_path / "local", pairs_per_shard=5, max_bad_share=0.5)
     command = "make-shards made_source:made --num 60 --delay-s 0.1 --pairs-per-shard 5 --max-bad-share 0.5 --engine ray --ray-address"

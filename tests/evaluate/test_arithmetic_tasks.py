@@ -117,6 +117,7 @@ def test_without_asks_for_what_shows_a_where_b_is_absent(half: Half) -> None:
 
 
 @pytest.mark.parametrize("half", HALVES)
+@pytest.mark.slow
 def test_instead_keeps_the_rest_and_never_ranks_the_given_picture(half: Half) -> None:
     task, words = made(half)["instead"], words_of(half)
     frames = shared_frames(TEXTS, [Concept((word, f"{word}s")) for word in words])

@@ -300,6 +300,7 @@ def scored(store: Store, shards: ShardSet, fusion: CalibratedProduct) -> dict[st
     return {name: task.figures(np.array([ask(query.wish) for query in task.queries])) for name, task in tasks_of(shards).items()}
 
 
+@pytest.mark.slow
 def test_each_constant_is_the_one_that_serves_its_task_best(store: Store, captioned: ShardSet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arithmetic_fit, "MAX_QUERIES", 10**6)
     tasks = tasks_of(captioned)

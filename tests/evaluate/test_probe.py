@@ -290,6 +290,7 @@ def test_a_size_that_the_trunk_cannot_take_is_refused(npz: Path, trunk: Trunk) -
 # -- real pictures -------------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_imagenet_taught_is_seen_on_cifar(shared_data: Path, tmp_path: Path) -> None:
     data = shared_data / "cifar10" / "cifar10.npz"
     if not data.is_file():

@@ -168,7 +168,7 @@ def test_the_shares_of_triplets_are_counted_whatever_is_mined() -> None:
     assert Triplet(margin=1.0, miner=SemiHard())(rows, label, valid(rows))[1]["triplets"] == kinds.count("semi_hard")
 
 
-@pytest.mark.parametrize("num_ranks", [2, 3])
+@pytest.mark.parametrize("num_ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_ranks_have_the_loss_and_the_gradient_of_one(num_ranks: int) -> None:
     """Labels are split over ranks, some ranks have fewer valid rows than others, and some have none; see `conformance.example`."""
     assert_ranks_equal_one(*LABELLED, num_ranks=num_ranks)

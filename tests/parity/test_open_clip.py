@@ -175,6 +175,7 @@ def test_pixels_are_those_of_open_clips_transform(mode: Any, interpolation: Any,
 
 
 @pytest.mark.parametrize("name", ["vit", "siglip"])
+@pytest.mark.slow
 def test_the_text_side_keeps_the_contract_of_text_spaces(name: str, folders: dict[str, Path], tmp_path: Path) -> None:
     space = load_export(export_pretrained(str(folders[name]), tmp_path / "export")).query
     texts = ["a photo of a dog", "two cats in the snow", "beach"]

@@ -129,6 +129,7 @@ def test_the_middle_of_a_picture_is_rounded_down_as_transformers_does() -> None:
 
 
 @pytest.mark.parametrize("name", ["clip", "siglip"])
+@pytest.mark.slow
 def test_the_text_side_keeps_the_contract_of_text_spaces(name: str, folders: dict[str, Path], tmp_path: Path) -> None:
     space = load_export(export_pretrained(str(folders[name]), tmp_path / "export")).query
     texts = ["a photo of a dog", "two cats in the snow", "beach"]
@@ -136,6 +137,7 @@ def test_the_text_side_keeps_the_contract_of_text_spaces(name: str, folders: dic
 
 
 @pytest.mark.parametrize("name", ["clip", "siglip"])
+@pytest.mark.slow
 def test_both_towers_as_onnx_have_the_vectors_of_torch(name: str, folders: dict[str, Path], script: ModuleType, tmp_path: Path) -> None:
     made = export_pretrained(str(folders[name]), tmp_path / "export", "pool")
     plain = load_export(made)
@@ -264,6 +266,7 @@ def test_an_older_folder_with_a_preprocessor_config_and_half_precision_is_read(
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.slow
 def test_what_a_run_keeps_of_a_folder_makes_the_same_towers(name: str, folders: dict[str, Path], tmp_path: Path) -> None:
     found = find_model(str(folders[name]))
     found.write(tmp_path / "kept")

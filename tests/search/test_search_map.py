@@ -388,6 +388,7 @@ def test_a_series_has_the_terms_of_its_ends(mapped):
 # -- making --------------------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_umap_keeps_what_is_alike_together_and_is_the_same_each_time(tmp_path, space_boxes, capsys):
     pytest.importorskip("umap", reason="needs the extra map")
     random = np.random.default_rng(0)

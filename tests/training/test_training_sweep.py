@@ -29,6 +29,7 @@ class Told(Callback):
 """
 
 
+@pytest.mark.slow
 def test_both_ranks_of_a_sweep_s_run_have_the_values_and_wandb_knows_it_by_the_agent_s_id(
     arguments: Callable[..., list[str]], meeting: dict[str, str], tmp_path: Path
 ) -> None:
