@@ -128,6 +128,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return min(4, len(usable_cores()))
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Each test begins with as many threads of torch as a fresh process has: sums over several are rounded otherwise."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also the tests that are marked as slow; make test-slow")
     parser.addoption("--rounds", type=int, default=1, help="with --hypothesis-profile=fresh: try each property so many times")
