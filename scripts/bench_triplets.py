@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 .venv/bin/python scripts/bench_triplets.py                     # some minutes; 2,048 rows of 64 labels
     OMP_NUM_THREADS=1 .venv/bin/python scripts/bench_triplets.py --theirs-to 1024    # theirs takes GB of memory and most of the time
 
-Before speeds are compared, loss and gradient are: both must be the same triplets. Each measurement is a process of its own, whose peak
-memory is told above that of the process before the step.
+Before speeds are compared, loss and gradient are: both must be the same triplets. Each measurement is a process of its own; its
+memory is the peak during the step, less what the process had before.
 """
 
 from __future__ import annotations

@@ -132,17 +132,17 @@ class PxKOrder:
         line[:num] = np.arange(num) + np.repeat(firsts - (ends - counts), counts)
         of = np.full(len(line), -1, np.int64)
         of[:num] = np.repeat(labels, counts)
-        dealt = np.full((self.num_batches, self.num_labels), -1, np.int64)
+        placed = np.full((self.num_batches, self.num_labels), -1, np.int64)
         shape, before, taken = (self.num_labels, self.num_batches), -1, np.zeros(0, np.int64)
         for slot, (turns, owners) in enumerate(zip(line.reshape(shape), of.reshape(shape), strict=True)):
             keys = round_keys(self.seed, epoch, np.array([slot]))
             batches = permuted(np.arange(self.num_batches), np.array(self.num_batches), keys)
             if before >= 0:
                 _keep_apart(batches, int((owners == before).sum()), taken)
-            dealt[batches, slot] = turns
+            placed[batches, slot] = turns
             before = int(owners[-1])
             taken = batches[owners == before]
-        return dealt
+        return placed
 
 
 def _keep_apart(batches: np.ndarray, num: int, taken: np.ndarray) -> None:

@@ -75,7 +75,7 @@ def serve(
         originals: whether pictures are shown as their own files, with what cameras write into them, and not only as thumbnails.
         workers: processes that answer. Each opens the stores for itself.
         time_limit: the most seconds that a query may take.
-        max_waiting: requests that may wait in each process; others are told to come back.
+        max_waiting: requests that may wait in each process; others get 429.
         token_file: a file with a token, which every request must then have: as Authorization: Bearer, or by the page's login.
         allowed_hosts: further host names that the server accepts. It always accepts localhost, this machine's own name and any IP address.
         trust: your own packages whose classes the store names. Their code is run; without this option, nothing is imported

@@ -5,7 +5,7 @@
 
 Text spaces and engines are asked by one thread at a time (`Turns`): of two queries at once neither would be faster, since an engine uses
 all cores by itself. A long query lets others go first at each of its pauses (`multimodal.search.pausing`), so that it holds nobody up
-for longer than one call of the engine. After limit_s the client is told so, and the query ends at its next pause.
+for longer than one call of the engine. After limit_s the client gets 503, and the query ends at its next pause.
 """
 
 from __future__ import annotations

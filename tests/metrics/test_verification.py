@@ -43,7 +43,7 @@ def test_the_equal_error_rate_is_where_both_errors_meet() -> None:
     assert roc(np.array([3.0, 2, 1, 0]), np.array([True, True, False, False])).equal_error_rate == 0
     assert roc(np.array([0.0, 1, 2, 3]), np.array([True, True, False, False])).equal_error_rate == 1
     assert roc(np.array([4.0, 3, 2, 1]), np.array([True, False, True, False])).equal_error_rate == 0.5
-    assert roc(np.zeros(4), np.array([True, False, True, False])).equal_error_rate == 0.5  # nothing is told apart
+    assert roc(np.zeros(4), np.array([True, False, True, False])).equal_error_rate == 0.5  # all scores are equal
     rng = np.random.default_rng(0)
     same = rng.random(4000) < 0.5
     assert roc(rng.normal(size=4000) + 2 * same, same).equal_error_rate == pytest.approx(0.1587, abs=0.02)  # of two normals 2 apart

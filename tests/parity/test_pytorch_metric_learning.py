@@ -1,6 +1,6 @@
 """Our losses and miners against pytorch-metric-learning's, and its losses through our adapter.
 
-It scales rows to length one and averages non-zero terms unless it is told otherwise, so here it is told.
+By default it scales rows to length one and averages non-zero terms; the comparisons set both as ours has them.
 """
 
 from __future__ import annotations

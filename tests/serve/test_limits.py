@@ -75,7 +75,7 @@ def test_what_takes_too_long_is_stopped_and_those_behind_it_are_answered(caplog:
         def endless() -> None:
             try:
                 while True:
-                    time.sleep(4 * LEAST_TURN_S)  # the client is told before the next pause
+                    time.sleep(4 * LEAST_TURN_S)  # the client has its reply before the next pause
                     may_pause()
             finally:
                 ended.set()
