@@ -96,12 +96,14 @@ def fit(
             print(f"{told}. They are left out", file=sys.stderr)
         numbers = {value: number for number, value in enumerate(in_order(known.values))}
         labels = np.array([-1 if value is None else numbers[value] for value in known.values])
-        rows = head_outputs(opened, source, ids[labels >= 0], column, batch_size)
-        found = choose_by_labels(rows, labels[labels >= 0], new == "classes", centred, seed=seed)
+        rows, good = head_outputs(opened, source, ids[labels >= 0], column, batch_size)
+        found = choose_by_labels(rows[good], labels[labels >= 0][good], new == "classes", centred, seed=seed)
     else:
         assert pairs is not None
         named, both = read_pairs(pairs, source, ids)
-        found = choose_by_pairs(head_outputs(opened, source, named, column, batch_size), both, centred, seed=seed)
+        rows, good = head_outputs(opened, source, named, column, batch_size)
+        both, places = both[good[both.first] & good[both.second]], np.cumsum(good) - 1
+        found = choose_by_pairs(rows[good], Pairs(places[both.first], places[both.second], both.same), centred, seed=seed)
     print(found, file=sys.stderr)
     if not found.is_better:
         shutil.copytree(export, output, dirs_exist_ok=True)
@@ -116,8 +118,10 @@ def figures_of(found: Chosen) -> dict[str, float]:
     return {f"metric/{found.figure}": scale * found.after, f"metric/{found.figure} before": scale * found.before}
 
 
-def head_outputs(opened: Export, source: ShardSet, ids: np.ndarray, column: str | None, batch_size: int | None) -> np.ndarray:
-    """(n, d) float32: what the export's head gives for pictures. InputError that names the first ones that cannot be read."""
+def head_outputs(
+    opened: Export, source: ShardSet, ids: np.ndarray, column: str | None, batch_size: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n, d) float32, what the export's head gives for pictures; and (n,) bool, which of them could be read. The first others are named."""
     network = nn.Sequential(opened.network.trunk, opened.network.head)
     batches = list(as_batches(ids, pick_batch_size(batch_size, opened.device)))
     if column is None:
@@ -129,13 +133,11 @@ def head_outputs(opened: Export, source: ShardSet, ids: np.ndarray, column: str 
         with torch.inference_mode():
             parts = [torch.from_numpy(np.stack([features.rows(id)[0] for id in some.tolist()]).astype(np.float32)) for some in batches]
             rows = np.concatenate([opened.network.head(one.to(opened.device)).float().cpu().numpy() for one in parts])
-    bad = ids[~(np.isfinite(rows).all(axis=1) & rows.any(axis=1))].tolist()
-    if bad:
+    good = np.isfinite(rows).all(axis=1) & rows.any(axis=1)
+    if bad := ids[~good].tolist():
         named = ", ".join(source.key(id) for id in bad[:NUM_NAMED])
-        raise InputError(
-            f"{source.place}: {len(bad)} pictures cannot be read, such as {named}. See: multimodal shards verify {source.place}"
-        )
-    return rows
+        print(f"{source.place}: {len(bad)} of {len(ids)} pictures cannot be read, and are left out: {named}", file=sys.stderr)
+    return rows, good
 
 
 def read_pairs(path: Path, source: ShardSet, ids: np.ndarray) -> tuple[np.ndarray, Pairs]:

@@ -66,6 +66,20 @@ def test_a_metric_from_pairs_is_searched_like_any_export_or_left_out(own_road: R
     assert told.status == 2 and "has no shape in its metadata" in told.err
 
 
+def test_a_picture_that_cannot_be_read_costs_itself_alone(own_road: Road) -> None:
+    shards = ShardSet(own_road.folder / "set")
+    names, shard = list(shards.names), shards.shards[0]
+    with open(own_road.folder / "set" / f"{shard.name}.tar", "r+b") as tar:
+        tar.seek(shards.rows(shard)[5].image_offset)
+        tar.write(bytes(100))
+    pairs = list(combinations(range(len(names)), 2))
+    shapes = [name.split("-")[1] for name in names]
+    write_pairs(own_road.folder / "shapes.csv", names, [shapes[a] == shapes[b] for a, b in pairs], pairs)
+    told = own_road.run("multimodal metric fit --export export --shards set --part all --device cpu --pairs shapes.csv --output metric")
+    assert told.status == 0, told.err
+    assert f"1 of 45 pictures cannot be read, and are left out: {shards.key(5)}" in told.err
+
+
 def share_of_neighbours(rows: np.ndarray, values: list[str]) -> float:
     cosines = unit(rows.astype(np.float64)) @ unit(rows.astype(np.float64)).T
     np.fill_diagonal(cosines, -1)
@@ -75,8 +89,9 @@ def share_of_neighbours(rows: np.ndarray, values: list[str]) -> float:
 def test_a_store_of_the_new_export_is_what_the_map_makes_of_the_old_vectors(own_road: Road) -> None:
     opened, shards = load_export(own_road.folder / "export"), ShardSet(own_road.folder / "set")
     ids = np.arange(len(shards))
-    rows = head_outputs(opened, shards, ids, "trunk", None).astype(np.float64)
-    by_pictures = head_outputs(opened, shards, ids, None, None)
+    rows = head_outputs(opened, shards, ids, "trunk", None)[0].astype(np.float64)
+    by_pictures, good = head_outputs(opened, shards, ids, None, None)
+    assert good.all()
     np.testing.assert_allclose(unit(by_pictures), unit(rows), atol=2e-3)  # a column is float16
     weight = np.random.default_rng(0).normal(size=(5, rows.shape[1]))
     chosen = Chosen(weight, np.zeros(rows.shape[1]), Setting("kissme", 5, 1.0), "AUC", 0.5, 0.9, (0.3, 0.5), {})
