@@ -78,7 +78,7 @@ def test_episodes_never_ask_what_they_show_and_nest() -> None:
 def test_rows_without_a_meaning_score_at_chance() -> None:
     rng = np.random.default_rng(0)
     tasks = draw_episodes(np.repeat(np.arange(10), 40), 5, 5, 15, 300)
-    assert accuracies(rng.normal(size=(400, 8)), tasks, prototypes).mean() == pytest.approx(0.2, abs=0.01)
+    assert accuracies(rng.normal(size=(400, 8)), tasks, prototypes).mean() == pytest.approx(0.2, abs=0.03)
     assert isinstance(tasks, Episodes) and len(tasks) == 300
 
 
