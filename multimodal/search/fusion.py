@@ -49,7 +49,8 @@ class TermScores:
     @property
     def standard(self) -> np.ndarray:
         """(t, n): the cosines in standard deviations above the term's mean over the store."""
-        return (self.cosines - self.mean[:, None]) / self.std[:, None]
+        standard = np.subtract(self.cosines, self.mean[:, None])
+        return np.divide(standard, self.std[:, None], out=standard)
 
 
 MEMBERS = ("centred", "is_product", "combine", "slopes")
@@ -134,14 +135,23 @@ class CalibratedProduct:
                 raise ValueError(f"{field.name}={value!r}: expected a {kind} number")
 
     def combine(self, terms: TermScores) -> np.ndarray:
-        z = terms.standard
+        added = terms.standard
         z_self = (1 - terms.mean) / terms.std
-        near, shown = ~terms.without & terms.pictures, ~terms.without & ~terms.pictures
-        added = np.empty_like(z)
-        added[shown] = -_softplus(-self.sharpness * (z[shown] - self.threshold))
-        added[near] = self.picture * (z[near] - z_self[near, None])
-        added[terms.without] = -self.absence * _softplus(self.absence_sharpness * (z[terms.without] - self.absence_threshold))
-        return terms.weights[:, None] * added
+        for term, line in enumerate(added):  # in place: a temporary array for each step takes five times as long
+            if terms.without[term]:
+                line -= self.absence_threshold
+                line *= self.absence_sharpness
+                line[:] = _softplus(line)
+                line *= -self.absence
+            elif terms.pictures[term]:
+                line -= z_self[term]
+                line *= self.picture
+            else:
+                line -= self.threshold
+                line *= -self.sharpness
+                np.negative(_softplus(line), out=line)
+            line *= terms.weights[term]
+        return added
 
     def slopes(self, terms: TermScores) -> np.ndarray:
         wanted = np.where(terms.pictures, self.picture, self.sharpness)
@@ -150,7 +160,11 @@ class CalibratedProduct:
 
 def _softplus(values: np.ndarray) -> np.ndarray:
     """log(1 + exp(values)). As exact as np.logaddexp(0, values), in a sixth of the time: that one has no vector instructions."""
-    return np.maximum(values, 0.0) + np.log1p(np.exp(-np.abs(values)))
+    found = np.abs(values)
+    np.negative(found, out=found)
+    np.exp(found, out=found)
+    np.log1p(found, out=found)
+    return np.add(found, np.maximum(values, 0.0), out=found)
 
 
 CANCELLED = 1e-6  # norm of the sum over the sum of |weights|: float32 vectors that should cancel leave about 1e-7

@@ -6,7 +6,7 @@ for number, live in enumerate(in_turn(store.live_positions), start=7):
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from multimodal.boxes import atomic_write, box_file, reading
 from multimodal.boxes.arrays import write_array
-from multimodal.search.segments import METADATA_FILE, METADATA_GROUP, THUMBNAIL_FILE, THUMBNAIL_GROUP, describe_segment
+from multimodal.search.blobs import write_blobs
+from multimodal.search.segments import METADATA_FILE, METADATA_GROUP, THUMBNAILS, describe_segment
 
 if TYPE_CHECKING:
     from multimodal.search.segments import SegmentReader
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 ROWS_TOGETHER = 1 << 14
 MAX_ROWS = 1 << 16
-"""Of a joined segment: whoever reads a thumbnail reads first where each group of them lies in its file."""
+"""Of a joined segment: whoever reads of its metadata reads first where each group of rows lies in its file."""
 
 
 def schema_of(store: Store) -> pa.Schema:
@@ -67,13 +68,9 @@ def write_joined(folder: Path, live: Live, schema: pa.Schema, dim: int) -> dict[
             rows = segment.rows()
             for start in range(0, len(positions), ROWS_TOGETHER):
                 file.write(np.ascontiguousarray(rows[positions[start : start + ROWS_TOGETHER]]).tobytes())
-    _write_table(
-        folder / "metadata.parquet", schema, (table for one in live for table in _metadata(*one, schema)), METADATA_GROUP, METADATA_FILE
-    )
+    _write_metadata(folder / "metadata.parquet", schema, (table for one in live for table in _metadata(*one, schema)))
     if any(segment.has_thumbnails for segment, _ in live):
-        pictures = pa.schema({"id": pa.int64(), "image": pa.binary()})
-        tables = (table for segment, positions in live for table in _thumbnails(segment, positions))
-        _write_table(folder / "thumbnails.parquet", pictures, tables, THUMBNAIL_GROUP, THUMBNAIL_FILE)
+        write_blobs(folder / THUMBNAILS, (small for one in live for small in _thumbnails(*one)))
     return describe_segment(folder, len(ids), schema)
 
 
@@ -89,21 +86,20 @@ def _metadata(segment: SegmentReader, positions: np.ndarray, schema: pa.Schema) 
         yield pa.table(columns, schema=schema)
 
 
-def _thumbnails(segment: SegmentReader, positions: np.ndarray) -> Iterator[pa.Table]:
+def _thumbnails(segment: SegmentReader, positions: np.ndarray) -> Iterator[bytes | None]:
     for start in range(0, len(positions), METADATA_GROUP):
-        some = positions[start : start + METADATA_GROUP]
-        yield pa.table({"id": pa.array(segment.ids[some]), "image": pa.array(segment.thumbnails(some), pa.binary())})
+        yield from segment.thumbnails(positions[start : start + METADATA_GROUP])
 
 
-def _write_table(path: Path, schema: pa.Schema, tables: Iterator[pa.Table], group: int, settings: Mapping[str, Any]) -> None:
+def _write_metadata(path: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
     """In row groups of the same size however the tables are cut."""
-    with atomic_write(path) as file, pq.ParquetWriter(file, schema, **settings) as writer:
+    with atomic_write(path) as file, pq.ParquetWriter(file, schema, **METADATA_FILE) as writer:
         left = schema.empty_table()
         for table in tables:
             left = pa.concat_tables([left, table])
-            whole = len(left) - len(left) % group
+            whole = len(left) - len(left) % METADATA_GROUP
             if whole:
-                writer.write_table(left.slice(0, whole), row_group_size=group)
+                writer.write_table(left.slice(0, whole), row_group_size=METADATA_GROUP)
                 left = left.slice(whole).combine_chunks()
         if len(left):
-            writer.write_table(left, row_group_size=group)
+            writer.write_table(left, row_group_size=METADATA_GROUP)

@@ -4,7 +4,8 @@
     groups.values(["name", "text"], positions)         # {"name": [...], "text": [...]}
 
 A server shows the same pictures again and again, and to open a file and decode a group takes a thousand times as long as to look a value up
-in it. What is kept is bounded in bytes, for all files of the process together.
+in it. A file's footer, which says where its groups are, may take longer to read than a group. What is kept of both is bounded in bytes,
+for all files of the process together.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ from multimodal.boxes import reading
 
 KEPT_BYTES = 64 << 20
 _Key = tuple[int, int, tuple[str, ...]]
-"""The number of a file, that of a group in it, and columns."""
+"""The number of a file, that of a group in it (-1: its footer), and columns."""
+_FOOTER = -1
+_FOOTER_GROWS = 12
+"""A footer in memory takes so many times its size on disk, as measured."""
 
 
 class RowGroups:
@@ -53,7 +57,7 @@ class RowGroups:
     def _look(self) -> None:
         """Where each group begins."""
         path = self._path_of()
-        with reading(path), pq.ParquetFile(path, memory_map=True) as file:
+        with reading(path), self._opened(path) as file:
             if file.metadata.num_rows != self._num_rows:
                 raise ValueError(f"holds {file.metadata.num_rows} rows; expected {self._num_rows}")
             sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
@@ -61,40 +65,48 @@ class RowGroups:
             self._stops = np.cumsum([0, *sizes])
 
     def _read(self, groups: Sequence[int], columns: tuple[str, ...]) -> dict[int, pa.Table]:
-        found = {group: _kept.get((self._file, group, columns)) for group in groups}
+        found: dict[int, pa.Table | None] = {group: _kept.get((self._file, group, columns)) for group in groups}
         missing = [group for group, table in found.items() if table is None]
         if missing:
             path = self._path_of()
-            with reading(path), pq.ParquetFile(path, memory_map=True) as file:
+            with reading(path), self._opened(path) as file:
                 for group in missing:
-                    table = file.read_row_group(group, columns=list(columns))
+                    # in this thread: to hand a group to others takes as long as to read it
+                    table = file.read_row_group(group, columns=list(columns), use_threads=False)
                     found[group] = table
-                    _kept.put((self._file, group, columns), table)
+                    _kept.put((self._file, group, columns), table, table.nbytes)
         return {group: table for group, table in found.items() if table is not None}
+
+    def _opened(self, path: Path) -> pq.ParquetFile:
+        key = (self._file, _FOOTER, ())
+        file = pq.ParquetFile(path, memory_map=True, metadata=_kept.get(key))
+        _kept.put(key, file.metadata, _FOOTER_GROWS * file.metadata.serialized_size)
+        return file
 
 
 class _Kept:
-    """Tables, of which the least recently used goes first."""
+    """Tables and footers, of which the least recently used go first."""
 
     def __init__(self) -> None:
-        self._tables: OrderedDict[_Key, pa.Table] = OrderedDict()
+        self._values: OrderedDict[_Key, tuple[Any, int]] = OrderedDict()
         self._num_bytes = 0
         self._lock = Lock()
 
-    def get(self, key: _Key) -> pa.Table | None:
+    def get(self, key: _Key) -> Any | None:
         with self._lock:
-            if key in self._tables:
-                self._tables.move_to_end(key)
-            return self._tables.get(key)
+            if key not in self._values:
+                return None
+            self._values.move_to_end(key)
+            return self._values[key][0]
 
-    def put(self, key: _Key, table: pa.Table) -> None:
+    def put(self, key: _Key, value: Any, num_bytes: int) -> None:
         with self._lock:
-            before = self._tables.pop(key, None)
-            self._num_bytes += table.nbytes - (0 if before is None else before.nbytes)
-            self._tables[key] = table
-            while self._num_bytes > KEPT_BYTES:
-                _, oldest = self._tables.popitem(last=False)
-                self._num_bytes -= oldest.nbytes
+            _, before = self._values.pop(key, (None, 0))
+            self._num_bytes += num_bytes - before
+            self._values[key] = (value, num_bytes)
+            while self._num_bytes > KEPT_BYTES and len(self._values) > 1:
+                _, (_, freed) = self._values.popitem(last=False)
+                self._num_bytes -= freed
 
 
 _kept = _Kept()

@@ -3,7 +3,8 @@
     write_segment(store / "segments/000000", Segment(ids, rows, metadata={"name": names, "text": texts}, thumbnails=jpegs))
 
 Plain files: `ids.npy` (n,) int64, `rows.npy` (n, d) float16 of unit length, `metadata.parquet` with a row per picture, and, if there are
-any, `thumbnails.parquet` (id, image). A segment named in a store's manifest is never changed in place.
+any, `thumbnails.bin` and `thumbnails.npy`, see `multimodal.search.blobs`; before 0.2 they were `thumbnails.parquet` (id, image). A segment
+named in a store's manifest is never changed in place.
 """
 
 from __future__ import annotations
@@ -22,14 +23,13 @@ import pyarrow.parquet as pq
 from multimodal.boxes import atomic_write, box_file, fingerprint_file, fingerprint_json, reading
 from multimodal.boxes.arrays import read_array, write_array
 from multimodal.errors import InputError
+from multimodal.search.blobs import Blobs, write_blobs
 from multimodal.search.row_groups import RowGroups
 
 REQUIRED_COLUMNS = ("name", "text")
 METADATA_GROUP = 1024  # rows in a Parquet row group: as many are read for one hit
-THUMBNAIL_GROUP = 16
 METADATA_FILE = {"compression": "zstd", "store_schema": False}
-THUMBNAIL_FILE = {"compression": "none", "store_schema": False, "write_statistics": False}
-"""How the two tables are written. Pictures are compressed already, and the least and the greatest of a group say nothing."""
+THUMBNAILS = "thumbnails"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,10 +77,10 @@ def write_segment(folder: Path, segment: Segment) -> dict[str, Any]:
     folder.mkdir(parents=True)
     write_array(folder / "ids.npy", ids)
     write_array(folder / "rows.npy", np.asarray(segment.rows, dtype=np.float16))
-    _write_table(folder / "metadata.parquet", metadata, METADATA_GROUP, METADATA_FILE)
+    with atomic_write(folder / "metadata.parquet") as file:
+        pq.write_table(metadata, file, row_group_size=METADATA_GROUP, **METADATA_FILE)
     if segment.thumbnails is not None:
-        thumbnails = pa.table({"id": ids, "image": pa.array(list(segment.thumbnails), type=pa.binary())})
-        _write_table(folder / "thumbnails.parquet", thumbnails, THUMBNAIL_GROUP, THUMBNAIL_FILE)
+        write_blobs(folder / THUMBNAILS, segment.thumbnails)
     return describe_segment(folder, len(ids), metadata.schema)
 
 
@@ -112,7 +112,7 @@ class SegmentReader:
         self.dim = dim
         self._paths: dict[str, Path] = {}
         self._metadata = RowGroups(partial(self._file, "metadata.parquet"), num_rows)
-        self._thumbnails = RowGroups(partial(self._file, "thumbnails.parquet"), num_rows)
+        self._thumbnails: Blobs | RowGroups | None = None
         self._mapped: Callable[[], np.ndarray | None] = lambda: None
         self.places: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         """Of `multimodal.search.places`: the version of a map -> where all its rows are on it."""
@@ -168,13 +168,20 @@ class SegmentReader:
 
     @property
     def has_thumbnails(self) -> bool:
-        return self._file("thumbnails.parquet").is_file()
+        return self._file(f"{THUMBNAILS}.bin").is_file() or self._file(f"{THUMBNAILS}.parquet").is_file()
 
     def thumbnails(self, positions: np.ndarray) -> list[bytes | None]:
         """The encoded pictures at the positions, None for a picture without one."""
-        path = self._file("thumbnails.parquet")
-        if not path.is_file():
+        if not self.has_thumbnails:
             return [None] * len(positions)
+        if self._thumbnails is None:
+            content = self._file(f"{THUMBNAILS}.bin")
+            if content.is_file():
+                self._thumbnails = Blobs(content, self._file(f"{THUMBNAILS}.npy"), len(self.ids))
+            else:
+                self._thumbnails = RowGroups(partial(self._file, f"{THUMBNAILS}.parquet"), len(self.ids))
+        if isinstance(self._thumbnails, Blobs):
+            return self._thumbnails.values(positions)
         return self._thumbnails.values(["image"], positions)["image"]
 
     def _file(self, name: str) -> Path:
@@ -213,11 +220,6 @@ def _column(name: str, values: Sequence[Any]) -> pa.Array:
     if pa.types.is_nested(array.type):
         raise InputError(f"metadata column {name}: holds {array.type}; a column holds scalars. Join the values, or leave the column out")
     return array
-
-
-def _write_table(path: Path, table: pa.Table, group: int, settings: Mapping[str, Any]) -> None:
-    with atomic_write(path) as file:
-        pq.write_table(table, file, row_group_size=group, **settings)
 
 
 def _read_whole(path: Path, columns: Sequence[str] | None, num_rows: int) -> dict[str, list[Any]]:

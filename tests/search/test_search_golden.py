@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from multimodal.search.store import Store
 from multimodal.verify import problems_of
@@ -14,8 +15,10 @@ from multimodal.verify import problems_of
 DATA = Path(__file__).parents[1] / "data" / "store"
 
 
-def test_the_golden_store_is_read_as_it_was_written():
-    store = Store(DATA / "golden")
+@pytest.mark.parametrize("name", ["golden", "golden_parquet_thumbnails"])
+def test_the_golden_stores_are_read_as_they_were_written(name):
+    """That of today, and one from before thumbnails had a file of their own format."""
+    store = Store(DATA / name)
     assert (store.dim, store.family, store.columns) == (4, "wordvec", ["name", "set", "text", "year"])
     assert store.ids.tolist() == [5, 2, 9]
     assert store.rows.tolist() == np.float16([[1, 0, 0, 0], [0, 0, 1, 0], [2 / 3, 0, 2 / 3, 1 / 3]]).tolist()
@@ -25,7 +28,7 @@ def test_the_golden_store_is_read_as_it_was_written():
     ]
     assert store.thumbnails([5, 2, 9]) == [None, b"\xff\xd8\xffdog", None]
     assert store.sources == {"tiny/000000": "a" * 64, "tiny/000001": "b" * 64}
-    assert not list(problems_of(DATA / "golden"))
+    assert not list(problems_of(DATA / name))
 
 
 def test_the_golden_store_gives_the_answers_that_it_gave():
