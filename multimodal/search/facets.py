@@ -35,6 +35,10 @@ KINDS: dict[Kind, FacetKind] = {
 MAX_VALUES = 50
 MAX_BINS = 24
 PATH = "path"
+MIN_WIDTH = 1e-300
+"""Of a bin: narrower ones have no exact ends, and numbers above its inverse none that is finite."""
+MAX_PLACE = 1e9
+"""How often a bin's width may go into a number, so that ends of twelve digits tell bins apart."""
 _UNIQUE = 0.5
 """A column of text is left out if it has more values than MAX_VALUES, and more than this share of the pictures."""
 _HIDDEN = ("text", "content")
@@ -144,29 +148,39 @@ def _bins(column: Column, name: str, present: pa.ChunkedArray) -> Iterator[Bin]:
         return
     if column.kind == "dates":
         yield from _date_bins(name, present.to_numpy())
-        return
-    values = present.to_numpy().astype(np.float64)
-    values = values[np.isfinite(values)]
-    if len(values):
-        yield from _number_bins(name, values, column.kind == "whole numbers")
+    elif column.kind == "whole numbers":
+        yield from _whole_bins(name, present.to_numpy())
+    else:
+        values = present.to_numpy()
+        values = values[np.isfinite(values)]
+        if len(values):
+            yield from _number_bins(name, values)
 
 
-def _number_bins(name: str, values: np.ndarray, is_whole: bool) -> Iterator[Bin]:
-    """With round ends; the last bin holds its upper end too, as each does if it is of one whole number."""
-    low, high = float(values.min()), float(values.max())
-    width = _round_width((high - low) / MAX_BINS) if high > low else 1.0
-    if is_whole:
-        width = max(width, 1.0)
-    first = math.floor(low / width)
-    places = np.floor(values / width).astype(np.int64) - first
+def _whole_bins(name: str, values: np.ndarray) -> Iterator[Bin]:
+    """Each bin holds both its ends. In integers throughout: large ones are not their nearest floats."""
+    low, high = int(values.min()), int(values.max())
+    width = max(1, int(_round_width((high - low) / MAX_BINS))) if high > low else 1
+    places = values // width
     for place, count in zip(*(numbers.tolist() for numbers in np.unique(places, return_counts=True)), strict=True):
-        start, stop = (first + place) * width, (first + place + 1) * width
-        if is_whole:
-            last = stop - 1
-            where = f"{name} = {start:.0f}" if start == last else f"{name} between {start:.0f} and {last:.0f}"
-            yield Bin(start, last, count, where)
-        else:
-            yield Bin(_short(start), _short(stop), count, f"{name} >= {_short(start)!r} and {name} < {_short(stop)!r}")
+        first, last = place * width, (place + 1) * width - 1
+        yield Bin(first, last, count, f"{name} = {first}" if first == last else f"{name} between {first} and {last}")
+
+
+def _number_bins(name: str, values: np.ndarray) -> Iterator[Bin]:
+    """With round ends, each without its upper one; a single bin where round ends cannot tell the numbers apart."""
+    low, high = float(values.min()), float(values.max())
+    least = high / MAX_BINS - low / MAX_BINS if high > low else 1.0
+    largest = max(abs(low), abs(high))
+    if least < MIN_WIDTH or largest > 1 / MIN_WIDTH or largest / least > MAX_PLACE:
+        yield Bin(low, high, len(values), f"{name} = {low!r}" if low == high else f"{name} between {low!r} and {high!r}")
+        return
+    width = _round_width(least)
+    ends = [_short(place * width) for place in range(math.floor(low / width) - 1, math.floor(high / width) + 3)]
+    places = np.searchsorted(ends, values, side="right") - 1  # a division may round to another bin than the filter's
+    for place, count in zip(*(numbers.tolist() for numbers in np.unique(places, return_counts=True)), strict=True):
+        start, stop = ends[place], ends[place + 1]
+        yield Bin(start, stop, count, f"{name} >= {start!r} and {name} < {stop!r}")
 
 
 def _short(value: float) -> float:

@@ -5,7 +5,6 @@ add_api(app, desk)
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 from collections.abc import Sequence
@@ -36,7 +35,7 @@ from multimodal.serve.limits import Refused
 from multimodal.serve.originals import has_originals
 from multimodal.serve.page import EXAMPLES, Asked
 from multimodal.serve.served import Served
-from multimodal.serve.uploads import CONTENT, MAX_BYTES, too_large
+from multimodal.serve.uploads import CONTENT
 from multimodal.text.space import NamesDimensions
 
 MAX_QUERY = 1000
@@ -49,8 +48,6 @@ NUM_WORDS = 10
 NUM_TOPICS = 5
 NUM_SUGGESTIONS = 8
 MAX_ROWS = 10_000
-BODY_TIMEOUT_S = 60.0
-MAX_JSON_BYTES = 1 << 20
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.Problem, "description": meaning}
     for status, meaning in {
@@ -59,6 +56,10 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         429: "Too many requests wait already; `Retry-After` says when to ask again.",
         503: "It took longer than the server's limit, and was stopped.",
     }.items()
+}
+POSTED = PROBLEMS | {
+    408: {"model": schemas.Problem, "description": "The body did not come in time."},
+    413: {"model": schemas.Problem, "description": "The body is larger than this route takes."},
 }
 
 StoreName = Annotated[str, Query(description="One of the stores that are served; by default the first.", max_length=64)]
@@ -95,7 +96,7 @@ def add_api(app: FastAPI, desk: Desk) -> None:
         """The pictures that meet a query, best first."""
         return await _search(Asked(q, where=where, order=order, cut_off=cut_off, fold=fold, fusion=fusion, store=store), k, offset)
 
-    @app.post("/api/search", response_model=schemas.Found, responses=PROBLEMS, tags=["search"])
+    @app.post("/api/search", response_model=schemas.Found, responses=POSTED, tags=["search"])
     async def search_by_post(request: schemas.SearchRequest) -> Response:
         """The same, for queries and filters that are too long for an address."""
         cut_off, fold = str(request.cut_off), str(request.fold).lower()
@@ -164,7 +165,7 @@ def add_api(app: FastAPI, desk: Desk) -> None:
     @app.post(
         "/api/pictures",
         response_model=schemas.Uploaded,
-        responses=PROBLEMS
+        responses=POSTED
         | {
             409: {"model": schemas.Problem, "description": "This server has no image tower for the store."},
             413: {"model": schemas.Problem, "description": "Too many bytes or pixels."},
@@ -179,10 +180,10 @@ def add_api(app: FastAPI, desk: Desk) -> None:
         if served.pictures is None:
             raise Refused(409, no_tower(served))
         with desk.upload_places.taken():
-            kept = await desk.upload(served, await body_of(request, MAX_BYTES))
+            kept = await desk.upload(served, await request.body())
         return _json(asdict(kept))
 
-    @app.post("/api/judgements", status_code=201, response_model=schemas.JudgementKept, responses=PROBLEMS, tags=["judgements"])
+    @app.post("/api/judgements", status_code=201, response_model=schemas.JudgementKept, responses=POSTED, tags=["judgements"])
     async def judge(judgement: schemas.Judgement) -> Response:
         """Keep whether a picture is relevant for a query, or whether two pictures are of the same thing."""
         served = desk.stores.find(judgement.store)
@@ -216,10 +217,12 @@ def add_api(app: FastAPI, desk: Desk) -> None:
 
 
 def checked(asked: Asked) -> Asked:
-    """InputError if something is too long, or a way to combine terms is not one of `FUSIONS`."""
+    """InputError if something is too long or no Unicode, or a way to combine terms is not one of `FUSIONS`."""
     for what, text, most in (("query", asked.query, MAX_QUERY), ("filter", asked.where, MAX_WHERE)):
         if len(text) > most:
             raise InputError(f"the {what} has {len(text):,} characters; this server accepts at most {most:,}")
+        if re.search("[\ud800-\udfff]", text):  # which JSON can write
+            raise InputError(f"the {what} has half a surrogate pair in it, which is no character")
     if asked.fusion not in FUSIONS:
         raise InputError(f"fusion {asked.fusion[:30]!r}: product or sum, or nothing for the store's own way to combine terms")
     return asked
@@ -394,23 +397,6 @@ def picture_id(written: str) -> int:
 def no_tower(served: Served) -> str:
     """Why a store takes no pictures."""
     return f"pictures are embedded by the export that the store {served.name} was made from: start the server with --export EXPORT"
-
-
-async def body_of(request: Request, max_bytes: int) -> bytes:
-    """The body. Refused: 413 as soon as it is larger, 408 if it takes too long."""
-    size = request.headers.get("content-length", "0")
-    if size.isascii() and size.isdigit() and int(size[:20]) > max_bytes:
-        raise too_large(int(size[:20]))
-    parts: list[bytes] = []
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            async for part in request.stream():
-                parts.append(part)
-                if sum(map(len, parts)) > max_bytes:
-                    raise too_large(max_bytes)
-    except TimeoutError:
-        raise Refused(408, f"the body did not come within {BODY_TIMEOUT_S:g} s") from None
-    return b"".join(parts)
 
 
 def images_of(desk: Desk, served: Served, query: str) -> dict[str, np.ndarray]:

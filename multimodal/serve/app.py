@@ -27,14 +27,14 @@ from multimodal.serve.api import PROBLEMS, Number, StoreName, add_api, find, pic
 from multimodal.serve.api_page import api_page
 from multimodal.serve.connections import KnownHosts
 from multimodal.serve.desk import Desk, Settings
-from multimodal.serve.guards import Counted, Headed, SameOrigin, TokenNeeded, read_token
+from multimodal.serve.guards import Bounded, Counted, Headed, SameOrigin, TokenNeeded, read_token
 from multimodal.serve.limits import Busy, Refused, TooLong
 from multimodal.serve.map import add_map
 from multimodal.serve.page import Asked, search_page
 from multimodal.serve.running import run
 from multimodal.serve.served import Stores
 from multimodal.serve.static import StaticFiles
-from multimodal.serve.uploads import CONTENT
+from multimodal.serve.uploads import CONTENT, MAX_BYTES
 
 PAGE_HITS = schemas.PAGE_HITS
 A_YEAR_S = 31_536_000
@@ -154,6 +154,7 @@ def make_app(
     _add_pictures(app, desk)
     _add_rest(app, desk)
     # the last one is the outermost
+    app.add_middleware(Bounded, larger={"/api/pictures": MAX_BYTES})
     app.add_middleware(SameOrigin)
     if token is not None:
         app.add_middleware(TokenNeeded, token=token, login_page=_login_page)
@@ -165,7 +166,11 @@ def make_app(
 
 
 def _add_errors(app: FastAPI, desk: Desk) -> None:
-    """Every error is JSON, `schemas.Problem`."""
+    """Every error is JSON, `schemas.Problem`. A store is called there as it is served: its folder is no visitor's business."""
+
+    def _problem(error: str, status: int, headers: Mapping[str, str] | None = None, position: int | None = None) -> Response:
+        values = {"error": desk.stores.without_paths(error), "position": position}
+        return Response(json_text(values), status, headers=headers, media_type="application/json")
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
@@ -218,7 +223,7 @@ def _add_page(app: FastAPI, desk: Desk) -> None:
         try:
             return HTMLResponse(await desk.answer(served, ("page", asked), filled))
         except InputError as error:
-            message = str(error)
+            message = desk.stores.without_paths(str(error))
             return HTMLResponse(await desk.read(served, lambda opened: empty(opened, message)), status_code=400)
         except (Busy, TooLong) as error:
             desk.metrics.count("refused" if isinstance(error, Busy) else "too_long")
@@ -329,10 +334,6 @@ def _is_known(request: Request, etag: str) -> bool:
 
 def _login_page(to: str, is_wrong: bool) -> str:
     return render("login.html.jinja", title="This server asks for its token", to=to, is_wrong=is_wrong)
-
-
-def _problem(error: str, status: int, headers: Mapping[str, str] | None = None, position: int | None = None) -> Response:
-    return Response(json_text({"error": error, "position": position}), status, headers=headers, media_type="application/json")
 
 
 def _json(value: Any) -> Response:

@@ -6,15 +6,16 @@ All of them are plain ASGI middleware, since Starlette's own class makes a task 
 
 from __future__ import annotations
 
+import asyncio
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
-from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
-from time import perf_counter
-from urllib.parse import parse_qs, quote, urlsplit
+from time import monotonic, perf_counter
+from urllib.parse import parse_qs, quote
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,8 +24,9 @@ from multimodal.errors import InputError
 
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'"
+    "base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
+"""The last two: in browsers that know them, no module can make markup of a text."""
 HEADERS = {
     "Content-Security-Policy": CSP,
     "X-Content-Type-Options": "nosniff",
@@ -34,10 +36,13 @@ HEADERS = {
 }
 COOKIE = "multimodal_token"
 MIN_TOKEN = 16
-OPEN = ("/healthz", "/login")
-"""What is answered without the token; and the page's own files, which are the same everywhere."""
+HEALTH = "/healthz"
 OPEN_FOLDER = "/web/"
+"""The page's own files, which are the same everywhere, need no token."""
 MAX_LOGIN_BYTES = 4096
+MAX_BODY_BYTES = 1 << 20
+"""Of a request, where its route takes no larger one."""
+BODY_TIMEOUT_S = 60.0
 _SAFE = ("GET", "HEAD", "OPTIONS")
 
 
@@ -69,11 +74,53 @@ class SameOrigin:
         if scope["type"] == "http" and scope["method"] not in _SAFE:
             headers = Headers(scope=scope)
             origin = headers.get("origin")
-            if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+            if origin is not None and origin.lower().partition("://")[2] != headers.get("host", "").lower():
                 message = "this server takes nothing from another site's page"
                 await JSONResponse({"error": message, "position": None}, status_code=403)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
+
+
+class Bounded:
+    """Refuses a body that is too large (413), as soon as that is known, and one that does not come in time (408).
+
+    larger: path -> the bytes that its route takes, where that is more than MAX_BODY_BYTES.
+    """
+
+    def __init__(self, app: ASGIApp, larger: Mapping[str, int]) -> None:
+        self.app, self._larger = app, larger
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        most = self._larger.get(scope["path"], MAX_BODY_BYTES)
+        named = Headers(scope=scope).get("content-length", "")
+        end = monotonic() + BODY_TIMEOUT_S
+        size, is_whole = 0, False
+
+        async def receive_bounded() -> Message:
+            nonlocal size, is_whole
+            if is_whole:  # what comes now is that the client has gone, whenever that is
+                return await receive()
+            if named.isascii() and named.isdigit() and int(named[:20]) > most:
+                raise _too_large(most)
+            try:
+                async with asyncio.timeout(end - monotonic()):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, f"the body did not come within {BODY_TIMEOUT_S:g} s") from None
+            size += len(message.get("body", b""))
+            is_whole = not message.get("more_body", False)
+            if size > most:
+                raise _too_large(most)
+            return message
+
+        await self.app(scope, receive_bounded, send)
+
+
+def _too_large(most: int) -> HTTPException:
+    return HTTPException(413, f"the body of this request has at most {most:,} bytes, and this one has more")
 
 
 class Counted:
@@ -130,20 +177,20 @@ class TokenNeeded:
             await self.app(scope, receive, send)
         elif scope["path"] == "/login":
             await (await self._login(Request(scope, receive)))(scope, receive, send)
-        elif scope["path"] in OPEN or scope["path"].startswith(OPEN_FOLDER) or self._knows(Headers(scope=scope)):
+        elif scope["path"].startswith(OPEN_FOLDER) or self._knows(scope):
             await self.app(scope, receive, send)
+        elif scope["path"] == HEALTH:  # for those who only watch whether it answers; the stores' names are nobody's else
+            await JSONResponse({"status": "ok", "stores": {}})(scope, receive, send)
         else:
             await self._refuse(scope)(scope, receive, send)
 
-    def _knows(self, headers: Headers) -> bool:
-        scheme, _, given = headers.get("authorization", "").partition(" ")
+    def _knows(self, scope: Scope) -> bool:
+        request = Request(scope)
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             return hmac.compare_digest(given.strip().encode(), self._token)
-        try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-        except CookieError:
-            return False
-        return cookie is not None and hmac.compare_digest(cookie.value.encode(), self._cookie.encode())
+        # read as browsers write them: other programs on this machine may have set cookies of any form for the same host
+        return hmac.compare_digest(request.cookies.get(COOKIE, "").encode(), self._cookie.encode())
 
     def _refuse(self, scope: Scope) -> Response:
         if scope["path"] == "/" and scope["method"] == "GET":
@@ -161,10 +208,14 @@ class TokenNeeded:
         if request.method != "POST":
             return JSONResponse({"error": "Method Not Allowed", "position": None}, status_code=405, headers={"Allow": "GET, POST"})
         body = b""
-        async for part in request.stream():
-            body += part
-            if len(body) > MAX_LOGIN_BYTES:
-                return JSONResponse({"error": "too long for a token", "position": None}, status_code=413)
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                async for part in request.stream():
+                    body += part
+                    if len(body) > MAX_LOGIN_BYTES:
+                        return JSONResponse({"error": "too long for a token", "position": None}, status_code=413)
+        except TimeoutError:
+            return JSONResponse({"error": "the token did not come", "position": None}, status_code=408)
         [given, *_] = parse_qs(body.decode("utf-8", "replace")).get("token", [""])
         if not hmac.compare_digest(given.strip().encode(), self._token):
             return Response(self._login_page(to, True), status_code=401, media_type="text/html")

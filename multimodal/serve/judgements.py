@@ -10,6 +10,9 @@ S/judgements/pairs.csv      number,a,b,same
 
 Numbers count both tables together, in the order of time. A line is on disk before its number is returned; all processes that write take
 turns by a lock beside the tables. No manifest knows of them: a store is the same with and without.
+
+Anybody may have written a query, and spreadsheets compute a cell that begins with one of `=+-@`. Such a text has an apostrophe before it in
+the table, as does one that begins with apostrophes and such a sign, and is read without.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +36,10 @@ TABLES: Mapping[str, tuple[str, ...]] = {
     "relevant.csv": ("number", "query", "id", "name", "relevant"),
     "pairs.csv": ("number", "a", "b", "same"),
 }
-_READERS = {"query": str, "name": str}
+MAX_BYTES = 64 << 20
+"""Of a table: without it a visitor could fill the disk."""
+_FORMULA = re.compile("'*[=+@＝＋－＠-]")
+_TEXTS = ("query", "name")
 _TRUTHS = ("same", "relevant")
 
 
@@ -101,6 +108,8 @@ class Judgements:
         descriptor = os.open(self._file(table), os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | BINARY, 0o644)
         with os.fdopen(descriptor, "r+b") as file:
             content = file.read()
+            if len(content) > MAX_BYTES:
+                raise InputError(f"{self._file(table)}: has {len(content):,} bytes, and takes no more. Move it away to begin a new one")
             whole = content.rfind(b"\n") + 1
             file.seek(whole)
             file.truncate()
@@ -142,7 +151,10 @@ def _line(fields: tuple[str, ...] | list[str]) -> bytes:
 
 
 def _written(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else plain(value) if isinstance(value, str) else str(value)
+    if isinstance(value, str):
+        text = plain(value)
+        return f"'{text}" if _FORMULA.match(text) else text
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _read_value(name: str, value: str) -> Any:
@@ -150,4 +162,6 @@ def _read_value(name: str, value: str) -> Any:
         if value not in ("true", "false"):
             raise ValueError(f"{name} is {value[:20]!r}, neither true nor false")
         return value == "true"
-    return _READERS.get(name, int)(value)
+    if name in _TEXTS:
+        return value[1:] if value.startswith("'") and _FORMULA.match(value) else value
+    return int(value)

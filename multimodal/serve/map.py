@@ -22,7 +22,7 @@ from multimodal.search.places import SIDE, map_part
 from multimodal.search.placing import PlacedTerm, place
 from multimodal.search.regions import Regions, make_regions
 from multimodal.search.store import Store
-from multimodal.serve.api import PROBLEMS, StoreName, Where, checked, images_of, joined_of
+from multimodal.serve.api import POSTED, PROBLEMS, StoreName, Where, checked, images_of, joined_of
 from multimodal.serve.desk import Desk
 from multimodal.serve.page import Asked
 from multimodal.serve.schemas import Strict
@@ -129,7 +129,7 @@ def add_map(app: FastAPI, desk: Desk) -> None:
 
         return Response(await desk.answer(served, "regions", found), media_type="application/json")
 
-    @app.post("/api/map/place", response_model=Placed, responses=PROBLEMS, tags=["map"])
+    @app.post("/api/map/place", response_model=Placed, responses=POSTED, tags=["map"])
     async def placed(given: Placing) -> Response:
         """Where the terms of a query are on the map, and its best pictures. A term is where the pictures nearest to it are densest."""
         served = desk.stores.find(given.store)

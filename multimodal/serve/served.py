@@ -91,6 +91,13 @@ class Stores:
     def __len__(self) -> int:
         return len(self._served)
 
+    def without_paths(self, message: str) -> str:
+        """A message with the stores' names in place of their folders; a relative one tells nothing of this machine."""
+        for served in sorted(self, key=lambda served: -len(str(served.path))):
+            if served.path.is_absolute():
+                message = message.replace(str(served.path), served.name)
+        return message
+
     def others(self, served: Served) -> dict[str, Store]:
         """The newest generations of the other stores, which score terms such as `export:<name>:beach`."""
         return {one.name: one.newest.current() for one in self if one is not served}

@@ -77,6 +77,25 @@ export function bar(share, hue) {
   return el("dd", { class: `bar ${hue}` }, svg("svg", { width: "100%", height: 6, "aria-hidden": "true" }, svg("rect", { width, height: 6 })));
 }
 
+const OURS = "multimodal "; // other programs on this machine may share the address, and with it what a browser keeps
+
+/** What this browser keeps from the last visit, or null; always null where it keeps nothing. */
+export function kept(name) {
+  try {
+    return localStorage.getItem(OURS + name);
+  } catch {
+    return null;
+  }
+}
+
+export function keep(name, value) {
+  try {
+    localStorage.setItem(OURS + name, value);
+  } catch {
+    // until the page is left
+  }
+}
+
 let toasting = 0;
 
 /** A line at the foot of the page for some seconds, with at most one thing to do. */

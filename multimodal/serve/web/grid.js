@@ -2,8 +2,9 @@
 // answers keeps its element and glides to its new place.
 
 import { address } from "./api.js";
-import { el, small, svg } from "./dom.js";
+import { el, keep, kept, small, svg } from "./dom.js";
 import { aspectOf, layout, step, visible } from "./layout.js";
+import { reasons } from "./query.js";
 
 const AHEAD = 0.8; // screens around the visible one that are drawn
 const EARLY = 2; // screens before the end at which more is asked for
@@ -24,8 +25,8 @@ export class Grid {
     this.plan = { rows: [], boxes: [], height: 0 };
     this.at = 0; // the tile that Tab reaches
     this.frame = 0;
-    this.size = localStorage.getItem("size") ?? "middle";
-    this.thumbnailPx = Number(localStorage.getItem(`thumbnail ${state.asked.store}`));
+    this.size = Object.keys(SIZES).find((name) => name === kept("size")) ?? "middle";
+    this.thumbnailPx = Number(kept(`thumbnail ${state.asked.store}`)) || 0;
     this.shapes = new Map(); // id -> width over height, learned
 
     state.addEventListener("answer", ({ detail }) => this.fill(detail.isNew));
@@ -56,7 +57,7 @@ export class Grid {
     const isLarger = hit.has_thumbnail && longest > this.thumbnailPx;
     if (isLarger) {
       this.thumbnailPx = longest;
-      localStorage.setItem(`thumbnail ${this.state.asked.store}`, longest);
+      keep(`thumbnail ${this.state.asked.store}`, longest);
     }
     if (!hit.width) this.shapes.set(hit.id, image.naturalWidth / image.naturalHeight);
     if (hit.width && !isLarger) return;
@@ -72,7 +73,7 @@ export class Grid {
 
   setSize(size) {
     this.size = size;
-    localStorage.setItem("size", size);
+    keep("size", size);
     this.arrange();
   }
 
@@ -111,7 +112,7 @@ export class Grid {
     const given = JSON.stringify([this.target, this.width, aspects]);
     if (isLearned && given === this.given) return;
     this.given = given;
-    localStorage.setItem("row", this.target); // for early.js
+    keep("row", this.target); // for early.js
     this.plan = layout(aspects, this.width, this.target, 0);
     this.list.style.height = `${this.plan.height}px`;
     this.draw();
@@ -239,7 +240,7 @@ export class Grid {
 
 /** A thin line under a picture: a piece for each term, filled as far as the picture meets it. */
 function strip(hit, state) {
-  const terms = Object.entries(hit.why);
+  const terms = reasons(hit.why, state.parts);
   if (terms.length < 2) return [];
   const most = state.answer.why_is === "product" ? 1 : Math.max(1e-9, ...terms.map(([, value]) => Math.abs(value)));
   const wide = 100 / terms.length;

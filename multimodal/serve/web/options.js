@@ -1,6 +1,6 @@
 // What stands beside the hits: how many there are, their order, the cut-off in words, copies, the way terms are combined, the store, and sharing.
 
-import { copy, count, el, icon, iconButton } from "./dom.js";
+import { copy, count, el, icon, iconButton, keep } from "./dom.js";
 import { command } from "./query.js";
 
 const CHOSEN = ["true", "on"];
@@ -124,7 +124,7 @@ export function tools(state, keys) {
     const next = THEMES[(THEMES.indexOf(now) + 1) % THEMES.length];
     if (next === "auto") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = next;
-    localStorage.setItem("theme", next);
+    keep("theme", next);
     name();
     state.tell("theme");
   });

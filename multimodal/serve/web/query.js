@@ -60,9 +60,19 @@ export function inOrder(parts, query) {
   return parts.map((part, index) => ({ part, index, at: place(part) })).sort((a, b) => a.at - b.at || a.index - b.index).map(({ part }) => part);
 }
 
-/** The command that finds the same. store: its name. */
+/** What each term does to a hit, in the order of the query: an object of JavaScript puts names that are numbers, as of years, first. */
+export function reasons(why, parts) {
+  const order = new Map(parts.map((part, at) => [calledIn(part), at]));
+  return Object.entries(why).sort(([one], [other]) => (order.get(one) ?? 0) - (order.get(other) ?? 0));
+}
+
+/**
+ * The command that finds the same. store: its name. An address may be anybody's, and the command is pasted into a shell: signs that steer a
+ * terminal are left out, everything else is quoted, and no query is taken for an option.
+ */
 export function command(asked, store) {
-  const quote = (text) => (/^[\w./:=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+  const plain = (text) => text.replaceAll(/[\p{Cc}\p{Cs}\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]+/gu, " ").trim();
+  const quote = (text) => (/^[\w./:=-]+$/.test(text) ? text : `'${plain(text).replaceAll("'", "'\\''")}'`);
   const options = [
     ["--where", asked.where],
     ["--order", asked.order],
@@ -71,5 +81,6 @@ export function command(asked, store) {
   ].filter(([, value]) => value.trim());
   const named = options.map(([name, value]) => (value.startsWith("-") ? `${name}=${quote(value)}` : `${name} ${quote(value)}`));
   if (["true", "on"].includes(asked.fold)) named.push("--fold");
-  return ["multimodal search", `--store ${quote(store)}`, quote(asked.q), ...named].join(" ");
+  const last = asked.q.trim().startsWith("-") ? ["--", quote(asked.q)] : [];
+  return ["multimodal search", `--store ${quote(store)}`, ...(last.length ? [] : [quote(asked.q)]), ...named, ...last].join(" ");
 }

@@ -3,7 +3,7 @@
 
 import { get } from "./api.js";
 import { bar, count, el, icon, iconButton, small } from "./dom.js";
-import { extended, quoted } from "./query.js";
+import { extended, quoted, reasons } from "./query.js";
 import { column, value as written, withClause } from "./where.js";
 
 const ENLARGED = 2; // times its own pixels, at most, before anybody enlarges it
@@ -130,7 +130,7 @@ export class Viewer {
   why(hit) {
     const { state } = this;
     const isProduct = state.answer.why_is === "product";
-    const terms = Object.entries(hit.why);
+    const terms = reasons(hit.why, state.parts);
     const most = isProduct ? 1 : Math.max(1e-9, ...terms.map(([, value]) => Math.abs(value)));
     return el(
       "section",

@@ -1,6 +1,6 @@
 // Filters as text, one clause at a time: what a click on a facet adds to the `where`, or takes away. Pure functions.
 
-const TOKEN = /`[^`]*`|"(?:""|[^"])*"|'(?:''|[^'])*'|[()]|[^\s()`"']+|\s+/gu;
+const TOKEN = /`[^`]*`|"(?:""|[^"])*"|'(?:''|[^'])*'|“[^“”]*”|[()]|[^\s()`"'“”]+|\s+/gu;
 
 /** The clauses that `and` joins at the top; one clause if the filter has an `or` there. between's own `and` is no joint. */
 export function clauses(where) {
@@ -32,8 +32,9 @@ export function joined(all) {
   return all.filter(Boolean).map((clause) => (all.length > 1 && hasOr(clause) ? `(${clause})` : clause)).join(" and ");
 }
 
+/** The name of a column as a filter has it; the same as the server writes it (multimodal/search/facets.py). */
 export function column(name) {
-  return /^[A-Za-z_]\w*$/u.test(name) && !/^(not|and|or)$/i.test(name) ? name : `\`${name}\``;
+  return /^[^\s"“”'`()=<>!,]+$/u.test(name) && !/^(not|and|or)$/i.test(name) ? name : `\`${name}\``;
 }
 
 export function value(text) {
