@@ -44,10 +44,15 @@ class KnownHosts:
 
 
 class Impatient(H11Protocol):
-    """A connection that is closed if a request is not complete HEADER_TIMEOUT_S after it began: uvicorn itself waits forever."""
+    """A connection that sends at once, and is closed if a request is not complete HEADER_TIMEOUT_S after it began: uvicorn waits forever.
+
+    asyncio turns Nagle's algorithm off only for sockets that were made with a protocol number, which those of `socket.create_server` are
+    not: the body of each reply then waits 40 ms for the client to acknowledge its headers.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._watch(transport)
 
     def data_received(self, data: bytes) -> None:
