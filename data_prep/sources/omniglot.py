@@ -1,7 +1,7 @@
 """Omniglot: handwritten characters of fifty alphabets, twenty drawings of each, and the author's twenty one-shot runs (Lake et al., 2015).
 
     data-prep make-shards omniglot omniglot --output shards/omniglot
-    data-prep make-shards omniglot omniglot --sets images_background_small1 --output shards/small1
+    data-prep make-shards omniglot omniglot --sets images_background_small1 --rotations --output shards/small1
 
     omniglot/images_background.zip, images_evaluation.zip, images_background_small1.zip, all_runs.zip        or the folders in them
       images_background/Balinese/character01/0108_01.png       the first person's drawing                      split train
@@ -13,6 +13,10 @@ Download the archives from github.com/brendenlake/omniglot (folder python). A pa
 `label` ("run01/class08"), `run` and `role` ("training" or "test"): a drawing to classify has the label of the one that is right for it. A
 run has twenty drawings of each role, one for each of its twenty characters; `--runs false` leaves the runs out.
 The two small sets share alphabets; a drawing that is in several sets is taken once, and `sets` in its metadata has all of them.
+
+With `--rotations`, each drawing to train on is there four times: as it is, and turned by 90, 180 and 270 degrees against the clock, as
+another character (`label` "Balinese/character01 90", and `turned`), which makes four times as many classes (Santoro et al., 2016, train
+their networks so). They are in the group of their character. Drawings to test on and those of the runs are never turned.
 
 B. Lake, R. Salakhutdinov, J. Tenenbaum, "Human-level concept learning through probabilistic program induction", Science 350, 2015.
 """
@@ -26,12 +30,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from data_prep.pictures.formats import offer
 from data_prep.sources import cut
 from data_prep.sources._file_tree import FileTree, tree_of
 from multimodal.errors import InputError, near_names
 from multimodal.pairs import Pair
-from multimodal.pictures.decode import BadPicture
+from multimodal.pictures.arrays import png
+from multimodal.pictures.decode import BadPicture, picture
 from multimodal.shards import Ledger
 
 DRAWING = re.compile(r"(?:.*/)?(images_\w+)/([^/]+)/(character\d+)/(\d+_(\d+)\.png)")
@@ -39,23 +46,36 @@ OF_RUN = re.compile(r"(?:.*/)?(run\d+)/(training|test)/(\w+)\.png")
 LABELS = re.compile(r"(?:.*/)?(run\d+)/class_labels\.txt")
 LINE = re.compile(r"(run\d+)/test/(\w+)\.png\s+\1/training/(\w+)\.png")
 EVALUATION, RUNS = "images_evaluation", "runs"
+TURNS = (0, 90, 180, 270)
+"""Degrees against the clock."""
 
 
 def omniglot(
-    input: Path, sets: list[str] | None = None, runs: bool = True, part: Mapping[str, Any] | None = None, *, ledger: Ledger
+    input: Path,
+    sets: list[str] | None = None,
+    runs: bool = True,
+    held_out: list[str] | None = None,
+    rotations: bool = False,
+    part: Mapping[str, Any] | None = None,
+    *,
+    ledger: Ledger,
 ) -> Iterator[Pair]:
     """The drawings in the order of alphabet, character and drawer, then the runs.
 
     input: the folder that holds the archives, or what is in them.
     sets: the sets of drawings to read, such as images_background_small1; by default all that are there.
     runs: whether to read the one-shot runs, if they are there.
+    held_out: alphabets to test on, beside those of images_evaluation; the recipe of a training can be chosen on them.
+    rotations: turn each drawing to train on by 90, 180 and 270 degrees too, as other characters.
     """
-    listed = _listed(tree_of(input, None if part is None else part["listing"]), None if sets is None else tuple(sets), runs)
+    listed = _listed(tree_of(input, None if part is None else part["listing"]), *_settings(sets, runs, held_out, rotations))
     for drawing in listed.drawings[slice(None) if part is None else slice(part["start"], part["stop"])]:
         try:
             images = {listed.tree.read(path) for path in drawing.paths}
             if len(images) > 1:
                 raise BadPicture(f"differs between {' and '.join(drawing.paths)}. Read one of them, with --sets")
+            if drawing.quarters:
+                images = {_turned(image, drawing.quarters) for image in images}
         except BadPicture as error:
             ledger.bad(str(input), drawing.name, str(error))
             continue
@@ -63,15 +83,22 @@ def omniglot(
         yield from offer(ledger, str(input), drawing.name, image, [], drawing.group, drawing.split, drawing.metadata, needs_text=False)
 
 
-def plan(pairs_per_shard: int, input: Path, sets: list[str] | None = None, runs: bool = True) -> list[dict[str, Any]]:
+def plan(
+    pairs_per_shard: int,
+    input: Path,
+    sets: list[str] | None = None,
+    runs: bool = True,
+    held_out: list[str] | None = None,
+    rotations: bool = False,
+) -> list[dict[str, Any]]:
     """Ranges of the drawings."""
-    listed = _listed(tree_of(input), None if sets is None else tuple(sets), runs)
+    listed = _listed(tree_of(input), *_settings(sets, runs, held_out, rotations))
     return cut(len(listed.drawings), pairs_per_shard, listing=listed.tree.digest)
 
 
-def inputs(input: Path, sets: list[str] | None, runs: bool) -> dict[str, str]:
+def inputs(input: Path, sets: list[str] | None, runs: bool, held_out: list[str] | None, rotations: bool) -> dict[str, str]:
     """Fingerprint of the drawings' names and sizes, or of the archives."""
-    listed = _listed(tree_of(input), None if sets is None else tuple(sets), runs)
+    listed = _listed(tree_of(input), *_settings(sets, runs, held_out, rotations))
     return {"input": listed.tree.fingerprint(path for drawing in listed.drawings for path in drawing.paths)}
 
 
@@ -82,6 +109,7 @@ class _Drawing:
     group: str
     split: str
     metadata: Mapping[str, Any]
+    quarters: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,8 +118,15 @@ class _Listed:
     drawings: list[_Drawing]
 
 
+def _settings(
+    sets: list[str] | None, runs: bool, held_out: list[str] | None, rotations: bool
+) -> tuple[tuple[str, ...] | None, bool, tuple[str, ...], bool]:
+    """As `_listed` takes them, which is kept by them."""
+    return None if sets is None else tuple(sets), runs, tuple(held_out or ()), rotations
+
+
 @lru_cache(maxsize=1)
-def _listed(tree: FileTree, sets: tuple[str, ...] | None, runs: bool) -> _Listed:
+def _listed(tree: FileTree, sets: tuple[str, ...] | None, runs: bool, held_out: tuple[str, ...], rotations: bool) -> _Listed:
     found: dict[str, dict[str, str]] = {}  # name of a drawing -> set -> path
     there: set[str] = set()
     for path in tree.names:
@@ -102,7 +137,10 @@ def _listed(tree: FileTree, sets: tuple[str, ...] | None, runs: bool) -> _Listed
                 found.setdefault(f"{alphabet}/{character}/{file}", {})[of_set] = path
     if unknown := sorted(set(sets or ()) - there):
         raise InputError(f"{tree.path}: has no set {unknown[0]}. {near_names(unknown[0], sorted(there))}")
-    drawings = [_drawing(name, paths) for name, paths in sorted(found.items())]
+    alphabets = {name.partition("/")[0] for name in found}
+    if unknown := sorted(set(held_out) - alphabets):
+        raise InputError(f"{tree.path}: has no alphabet {unknown[0]} to hold out. {near_names(unknown[0], sorted(alphabets))}")
+    drawings = [one for name, paths in sorted(found.items()) for one in _drawings(name, paths, held_out, rotations)]
     drawings += _of_runs(tree) if runs else []
     if not drawings:
         raise InputError(
@@ -112,12 +150,23 @@ def _listed(tree: FileTree, sets: tuple[str, ...] | None, runs: bool) -> _Listed
     return _Listed(tree, drawings)
 
 
-def _drawing(name: str, paths: Mapping[str, str]) -> _Drawing:
+def _drawings(name: str, paths: Mapping[str, str], held_out: tuple[str, ...], rotations: bool) -> Iterator[_Drawing]:
+    """A drawing of a character, and its rotations if they are asked for and it is one to train on."""
     alphabet, character, file = name.split("/")
-    label = f"{alphabet}/{character}"
-    metadata = {"label": label, "alphabet": alphabet, "drawer": int(file.partition("_")[2].partition(".")[0]), "sets": sorted(paths)}
-    split = "test" if EVALUATION in paths else "train"
-    return _Drawing(name, tuple(paths[of_set] for of_set in sorted(paths)), label, split, metadata)
+    label, of_sets = f"{alphabet}/{character}", sorted(paths)
+    split = "test" if EVALUATION in paths or alphabet in held_out else "train"
+    metadata = {"label": label, "alphabet": alphabet, "drawer": int(file.partition("_")[2].partition(".")[0]), "sets": of_sets}
+    files = tuple(paths[of_set] for of_set in of_sets)
+    yield _Drawing(name, files, label, split, metadata)
+    if rotations and split == "train":
+        for quarters, degrees in enumerate(TURNS[1:], start=1):
+            turned = {**metadata, "label": f"{label} {degrees}", "turned": degrees}
+            yield _Drawing(f"{name.removesuffix('.png')}_{degrees}.png", files, label, split, turned, quarters)
+
+
+def _turned(encoded: bytes, quarters: int) -> bytes:
+    """A drawing turned by quarters of a circle against the clock, as a PNG. BadPicture if it is not a picture."""
+    return png(np.ascontiguousarray(np.rot90(np.asarray(picture(encoded).convert("L")), quarters)))
 
 
 def _of_runs(tree: FileTree) -> list[_Drawing]:

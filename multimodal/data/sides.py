@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -96,6 +96,8 @@ class Pixels(Side):
     the shorter side that the centre crop keeps (timm's crop_pct). resize, fill: how the centre crop is made, see `centre`. Give size,
     crop_share, interpolation, resize and fill as in the trunk's own preprocessing. exact: the same pixels as Pillow and torchvision, in
     three times the time (see `random_crop`); the centre crop always is.
+    kept: the centre crop in training too, decoded once and kept in memory, 3 * size**2 bytes each: for small pictures that the image tower
+    augments. scale, ratio, flip and exact then mean nothing.
     """
 
     size: int = 224
@@ -107,6 +109,7 @@ class Pixels(Side):
     exact: bool = False
     resize: Resize = "shortest"
     fill: int = 0
+    kept: bool = False
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -125,7 +128,7 @@ class Pixels(Side):
 
     def of(self, encoded: bytes | Decoded, word: int | None, out: np.ndarray | None = None) -> np.ndarray:
         """(3, size, size) uint8 of one file, written to out if that is given; BadPicture if the file is not a picture."""
-        if word is not None:
+        if word is not None and not self.kept:
             mirrored = self.flip and bool(word_from(word, 1) & 1)
             crop = word_from(word, 0), self.scale, self.ratio, self.interpolation
             return random_crop(encoded, self.size, *crop, exact=self.exact, mirrored=mirrored, out=out)
@@ -140,17 +143,18 @@ class Pixels(Side):
 class TowerPixels(Side):
     """Decoded pictures of the size, and centre-cropped in the way, that the image tower expects: `Pixels` with its preprocessing.
 
-    scale, ratio, flip, exact: of the random crops, see `Pixels`; by default those with which open_clip trains.
+    scale, ratio, flip, exact: of the random crops, see `Pixels`; by default those with which open_clip trains. kept: see `Pixels`.
     """
 
     scale: tuple[float, float] = (0.9, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: bool = False
     exact: bool = False
+    kept: bool = False
 
     def pixels(self, size: int, crop_share: float, interpolation: Interpolation, resize: Resize, fill: int) -> Pixels:
         """For a tower with this preprocessing."""
-        return Pixels(size, self.scale, self.ratio, self.flip, crop_share, interpolation, self.exact, resize, fill)
+        return Pixels(size, self.scale, self.ratio, self.flip, crop_share, interpolation, self.exact, resize, fill, self.kept)
 
     def open(self, shards: ShardSet, ids: np.ndarray) -> Reader:
         raise InputError(
@@ -242,6 +246,8 @@ class _ColumnReader:
 class _PixelReader(InPlace):
     pixels: Pixels
     shards: ShardSet
+    kept: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+    """id -> its pixels, if they are kept."""
 
     @property
     def row_bytes(self) -> int:
@@ -256,7 +262,12 @@ class _PixelReader(InPlace):
         reasons = []
         for row, (id, word) in enumerate(zip(ids.tolist(), [None] * len(ids) if words is None else words.tolist(), strict=True)):
             try:
-                self.pixels.of(self.shards.image_bytes(id), word, out[row])
+                if not self.pixels.kept:
+                    self.pixels.of(self.shards.image_bytes(id), word, out[row])
+                    continue
+                if id not in self.kept:
+                    self.kept[id] = self.pixels.of(self.shards.image_bytes(id), None)
+                out[row] = self.kept[id]
             except (BadPicture, BrokenPair) as error:
                 out[row] = 0
                 ok[row] = False

@@ -57,7 +57,11 @@ HEADS = {**classes_of(nn, nn.Module, ("Identity", "Linear")), **classes_of(tower
 IMAGE_TOWERS = {**HEADS, **classes_of(towers, ImageTower)}
 TARGET_SIDES = {**HEADS, **classes_of(towers, TextTower), **classes_of(towers, towers.ClipTextTower)}
 SLOTS: dict[type, Classes] = {
-    nn.Module: {**classes_of(nn, nn.Module, ACTIVATIONS), **classes_of(towers, towers.ColourJitter)},
+    nn.Module: {
+        **classes_of(nn, nn.Module, ACTIVATIONS),
+        **classes_of(towers, towers.AffineJitter),
+        **classes_of(towers, towers.ColourJitter),
+    },
     **{base: classes_of(towers, base) for base in (Weights, Head, Encoder, Tuning)},
     Trunk: {path: one for path, one in classes_of(towers, Trunk).items() if path not in CLIP_TOWERS},
     Objective: classes_of(objectives, Objective),

@@ -51,7 +51,7 @@ class PytorchMetricLearning(LabelObjective):
 
     def compare(self, batch: Labelled) -> tuple[Tensor, Parts]:
         rows, labels = batch.others[batch.counted], batch.labels[batch.counted]
-        num_classes = getattr(self.loss, "num_classes", None)
+        num_classes = _num_classes(self.loss)
         if num_classes is not None and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
             raise InputError(
                 f"{type(self.loss).__name__}: num_classes={num_classes}, and labels are from {int(labels.min())} to {int(labels.max())}. "
@@ -63,3 +63,12 @@ class PytorchMetricLearning(LabelObjective):
             loss: Tensor = self.loss(rows, labels)
             return loss + nothing, {}
         return nothing + sum((0.0 * one.sum() for one in self.parameters()), torch.zeros_like(nothing)), {}
+
+
+def _num_classes(loss: nn.Module) -> int | None:
+    """How many classes a loss with proxies is for. Some of these losses say 0, and only their proxies tell."""
+    said = getattr(loss, "num_classes", None)
+    proxies, columns = getattr(loss, "proxies", None), getattr(loss, "W", None)
+    if said == 0 and isinstance(columns, Tensor):
+        return columns.shape[1]
+    return len(proxies) if said == 0 and isinstance(proxies, Tensor) else said

@@ -2,8 +2,9 @@
 
 import multimodal.machine.torch_pair  # noqa: F401  before timm
 from multimodal.pictures.preprocessing import Preprocessing
-from multimodal.towers.augment import ColourJitter
+from multimodal.towers.augment import AffineJitter, ColourJitter
 from multimodal.towers.clip import ClipTextTower, ClipTrunk, OpenClipTrunk
+from multimodal.towers.convnet import ConvTrunk
 from multimodal.towers.fold import folded
 from multimodal.towers.head import Head, Standardise
 from multimodal.towers.image import ImageTower
@@ -13,9 +14,11 @@ from multimodal.towers.tuning import Locked, LockedNorms, Lora, Tuning
 from multimodal.towers.weights import FileWeights, HubWeights, NoWeights, PackageWeights, Weights
 
 __all__ = [
+    "AffineJitter",
     "ClipTextTower",
     "ClipTrunk",
     "ColourJitter",
+    "ConvTrunk",
     "FileWeights",
     "FolderEncoder",
     "Head",

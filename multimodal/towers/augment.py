@@ -1,13 +1,17 @@
-"""Data augmentation on the device, for a batch of pictures. Crops are made while decoding, in `multimodal.data`; colour jitter is here.
+"""Data augmentation on the device, for a batch of pictures. Crops are made while decoding, in `multimodal.data`; the rest is here.
 
 tower = ImageTower(trunk, head, augment=ColourJitter(brightness=0.4, contrast=0.4, saturation=0.4))
+tower = ImageTower(trunk, head, augment=AffineJitter(degrees=15, translate=0.1, scale=(0.8, 1.2), shear=15, fill=255))
 
 Any module from (b, 3, h, w) uint8 to the same can be an augmentation. The tower calls it in training mode only, and exports leave it out.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multimodal.errors import InputError
@@ -54,6 +58,61 @@ def colour_jitter(image: Tensor, brightness: Tensor, contrast: Tensor, saturatio
     pixels = _mixed(pixels, _greys(pixels).mean(dim=(1, 2, 3), keepdim=True), contrast)
     pixels = _mixed(pixels, _greys(pixels), saturation)
     return pixels.round().to(torch.uint8)
+
+
+class AffineJitter(nn.Module):
+    """Turn, shear, scale and move each picture at random, all of a batch in one resampling; see `affine`.
+
+    degrees: turned by up to so many, either way. translate: moved by up to this share of its sides, either way. scale: a factor between
+    these two, as often above as below their geometric mean. shear: by up to so many degrees, along each axis. fill: the grey value, 0 to
+    255, of what comes into view. Everything is drawn for each picture, by torch's generator of the batch's device.
+    """
+
+    def __init__(
+        self, degrees: float = 15.0, translate: float = 0.1, scale: tuple[float, float] = (0.8, 1.2), shear: float = 15.0, fill: int = 0
+    ) -> None:
+        super().__init__()
+        if not 0 < scale[0] <= scale[1]:
+            raise InputError(f"AffineJitter: scale={list(scale)} must be two factors above 0, the smaller first")
+        for name, value, most in (("degrees", degrees, 180), ("translate", translate, 1), ("shear", shear, 80)):
+            if not 0 <= value <= most:
+                raise InputError(f"AffineJitter: {name}={value} must be from 0 to {most}; 0 changes nothing")
+        if not 0 <= fill <= 255:
+            raise InputError(f"AffineJitter: fill={fill} must be a grey value, from 0 to 255")
+        self.degrees, self.translate, self.scale, self.shear, self.fill = degrees, translate, scale, shear, fill
+
+    def forward(self, image: Tensor) -> Tensor:
+        """image (b, 3, h, w) uint8. Returns the same shape and type."""
+        chance = 2 * torch.rand(6, len(image), device=image.device) - 1
+        low, high = (math.log(factor) for factor in self.scale)
+        factor = torch.exp((low + high) / 2 + (high - low) / 2 * chance[1])
+        move = self.translate * chance[2:4].T * torch.tensor([image.shape[3], image.shape[2]], device=image.device)
+        return affine(image, self.degrees * chance[0], move, factor, self.shear * chance[4:6].T, self.fill)
+
+
+def affine(image: Tensor, angle: Tensor, translate: Tensor, scale: Tensor, shear: Tensor, fill: int = 0) -> Tensor:
+    """image (b, 3, h, w) uint8; angle (b,) degrees clockwise; translate (b, 2) pixels right and down; scale (b,) factors; shear (b, 2)
+    degrees along x and y. Returns (b, 3, h, w) uint8.
+
+    Each picture is sheared along x, then along y, turned and scaled about its centre, then moved, as by torchvision's `affine` on floats
+    with bilinear interpolation. fill: the grey value of pixels from outside the picture. Rounded at the end.
+    """
+    height, width = image.shape[2:]
+    turn, (along_x, along_y) = torch.deg2rad(angle), torch.deg2rad(shear).T
+    cosine, sine = torch.cos(turn - along_y) / torch.cos(along_y), torch.sin(turn - along_y) / torch.cos(along_y)
+    # The inverse of rotation x shear along y x shear along x: where in the picture an output pixel comes from.
+    rows = [
+        [torch.cos(turn) - sine * torch.tan(along_x), torch.sin(turn) + cosine * torch.tan(along_x)],
+        [-sine, cosine],
+    ]
+    inverse = torch.stack([torch.stack(row, 1) for row in rows], 1) / scale[:, None, None]
+    offset = -inverse @ translate[:, :, None]
+    sides = torch.tensor([width, height], device=image.device)
+    # to coordinates from -1 to 1
+    theta = torch.cat([inverse * sides / sides[:, None], 2 * offset / sides[:, None]], 2)
+    grid = F.affine_grid(theta, list(image.shape), align_corners=False)
+    pixels = F.grid_sample(image.float() - fill, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return (pixels + fill).round().to(torch.uint8)
 
 
 def _ends(value: float) -> tuple[float, float]:

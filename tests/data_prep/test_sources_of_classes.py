@@ -199,6 +199,21 @@ def test_one_of_the_small_sets_is_read_alone(tmp_path: Path) -> None:
         read_all(omniglot, {"input": tmp_path, "sets": ["images_background_small3"]})
 
 
+def test_rotations_are_other_characters_of_drawings_to_train_on(tmp_path: Path) -> None:
+    settings = {"input": alphabets(tmp_path), "held_out": ["A"], "rotations": True}
+    pairs = {pair.name: pair for pair in check_source(omniglot, settings)}
+    assert Counter(pair.split for pair in pairs.values()) == {"train": 4 * 12, "test": 12, "runs": 12}
+    plain = pixels(pairs["B/character02/0662_03.png"])
+    for quarters in (1, 2, 3):
+        turned = pairs[f"B/character02/0662_03_{90 * quarters}.png"]
+        assert np.array_equal(pixels(turned), np.rot90(plain, quarters)) and turned.group == "B/character02"
+        assert (turned.metadata["label"], turned.metadata["turned"]) == (f"B/character02 {90 * quarters}", 90 * quarters)
+    assert not any("turned" in pair.metadata for pair in pairs.values() if pair.split != "train")
+    assert check_parts(omniglot, settings, pairs_per_shard=7)
+    with pytest.raises(InputError, match="has no alphabet Z to hold out"):
+        read_all(omniglot, {"input": tmp_path, "held_out": ["Z"]})
+
+
 def test_a_broken_drawing_costs_itself(tmp_path: Path) -> None:
     whole, damaged = alphabets(tmp_path / "whole", zipped=False), alphabets(tmp_path / "damaged", zipped=False)
     (damaged / "images_evaluation/D/character01/0681_01.png").write_bytes(drawing(0)[:40])

@@ -120,5 +120,16 @@ def test_sides_made_of_pictures_are_written_in_place_too(shards: ShardSet) -> No
     assert sorted(partners) == list(range(14)) and (partners != np.arange(14)).all()
 
 
+def test_kept_pictures_are_whole_in_training_too_and_read_once(shards: ShardSet) -> None:
+    ids, words = np.arange(14), np.arange(14, dtype=np.uint64)
+    kept, plain = open_side(Pixels(8, kept=True), shards, ids), open_side(Pixels(8), shards, ids)
+    first, expected = kept(ids, words), plain(ids, None)
+    assert np.array_equal(first.values, expected.values) and np.array_equal(first.ok, expected.ok)
+    for tar in shards.path.glob("*.tar"):
+        tar.rename(tar.with_suffix(".gone"))
+    again = kept(ids[::-1][expected.ok[::-1]], words[expected.ok])
+    assert np.array_equal(again.values, expected.values[::-1][expected.ok[::-1]])
+
+
 def alike(one: Reader, id: int, other: Reader, other_id: int) -> bool:
     return np.array_equal(one(np.array([id]), None).values, other(np.array([other_id]), None).values)

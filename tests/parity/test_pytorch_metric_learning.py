@@ -115,6 +115,15 @@ def test_proxies_take_the_labels_that_they_were_made_for() -> None:
         objective(rows, torch.tensor([0, 1, 5, 2]), valid)
 
 
+def test_proxies_tell_their_number_where_the_loss_does_not() -> None:
+    rows, label, valid = torch.randn(4, 2), torch.arange(4), torch.ones(4, dtype=torch.bool)
+    for make in (losses.NormalizedSoftmaxLoss, losses.ProxyNCALoss):
+        loss, _ = PytorchMetricLearning(make(num_classes=4, embedding_size=2))(rows, label, valid)
+        assert loss.isfinite()
+        with pytest.raises(InputError, match="num_classes=3, and labels are from 0 to 3. Set its num_classes to 4 at least"):
+            PytorchMetricLearning(make(num_classes=3, embedding_size=2))(rows, label, valid)
+
+
 def test_what_normalising_by_default_does_in_two_dimensions() -> None:
     """The trap: rows that differ in length alone are one point on the circle, and cost nothing to keep there."""
     rows, label = torch.tensor([[1.0, 0.0], [1.1, 0.0], [5.0, 0.0], [5.1, 0.0]]), torch.tensor([0, 0, 1, 1])

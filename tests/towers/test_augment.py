@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 from multimodal.errors import InputError
-from multimodal.towers import ColourJitter, Head, ImageTower, NoWeights, Trunk
-from multimodal.towers.augment import colour_jitter
+from multimodal.towers import AffineJitter, ColourJitter, Head, ImageTower, NoWeights, Trunk
+from multimodal.towers.augment import affine, colour_jitter
 
 
 def pictures(num: int = 6) -> torch.Tensor:
@@ -71,3 +72,28 @@ def test_a_negative_range_is_refused() -> None:
         ColourJitter(contrast=-0.1)
     with pytest.raises(InputError, match="grey=2 must be a probability"):
         ColourJitter(grey=2)
+
+
+def test_each_drawing_is_turned_sheared_scaled_and_moved_as_by_torchvision_alone() -> None:
+    chance = torch.Generator().manual_seed(1)
+    images = pictures()
+    images[:, :, :3], images[:, :, -3:], images[:, :, :, :3], images[:, :, :, -3:] = 0, 0, 0, 0
+    angle, move = 120 * torch.rand(6, generator=chance) - 60, 6 * torch.rand(6, 2, generator=chance) - 3
+    scale, shear = 0.6 + torch.rand(6, generator=chance), 60 * torch.rand(6, 2, generator=chance) - 30
+    ours = affine(images, angle, move, scale, shear)
+    for image, made, *given in zip(images, ours, angle.tolist(), move.tolist(), scale.tolist(), shear.tolist(), strict=True):
+        theirs = functional.affine(image.float(), *given, interpolation=InterpolationMode.BILINEAR)
+        assert (made - theirs).abs().max() <= 0.501  # ours is rounded
+    assert torch.equal(affine(255 - images, angle, move, scale, shear, fill=255), 255 - ours), "a white ground stays white"
+
+
+def test_affine_jitter_of_nothing_changes_nothing_and_each_picture_has_its_own() -> None:
+    images = pictures(1).expand(5, -1, -1, -1)
+    assert torch.equal(AffineJitter(0, 0, (1, 1), 0)(images), images)
+    torch.manual_seed(3)
+    first = AffineJitter()(images)
+    torch.manual_seed(3)
+    assert torch.equal(AffineJitter()(images), first) and len(first.flatten(1).unique(dim=0)) == 5
+    for settings, said in (({"scale": (0, 1)}, "two factors above 0"), ({"shear": 90}, "shear=90"), ({"fill": 256}, "fill=256")):
+        with pytest.raises(InputError, match=said):
+            AffineJitter(**settings)
