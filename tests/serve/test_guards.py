@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from starlette.types import ASGIApp, Message
 
 from multimodal.errors import InputError
 from multimodal.search.store import Store
+from multimodal.serve import guards
 from multimodal.serve.app import make_app
 from multimodal.serve.guards import COOKIE, CSP, read_token
+from tests.serve.stores import NUM
 
 TOKEN = "a-token-of-this-test"
 ROUTES = (
@@ -52,8 +56,10 @@ def test_without_the_token_nothing_is_told(guarded: TestClient, address: str) ->
     assert guarded.post("/api/judgements", json={"a": 1, "b": 2, "same": True}).status_code == 401
 
 
-def test_health_and_own_files_need_no_token(guarded: TestClient) -> None:
-    assert guarded.get("/healthz").status_code == guarded.get("/web/pages.css").status_code == guarded.get("/login").status_code == 200
+def test_health_and_own_files_need_no_token_and_health_names_no_store_without_it(guarded: TestClient) -> None:
+    assert guarded.get("/healthz").json() == {"status": "ok", "stores": {}}
+    assert guarded.get("/healthz", headers={"authorization": f"bearer {TOKEN}"}).json()["stores"] == {"store": NUM}
+    assert guarded.get("/web/pages.css").status_code == guarded.get("/login").status_code == 200
 
 
 def test_the_login_sets_a_cookie_that_scripts_and_other_sites_cannot_use(photo_store: Path) -> None:
@@ -66,6 +72,9 @@ def test_the_login_sets_a_cookie_that_scripts_and_other_sites_cannot_use(photo_s
     cookie = right.headers["set-cookie"].lower()
     assert "httponly" in cookie and "samesite=strict" in cookie and TOKEN not in cookie
     assert client.get("/api/search", params={"q": "beach"}).status_code == 200
+    # other programs on this host share its cookies, whatever they write into them
+    beside = {"cookie": f'theirs={{"a": [1, 2]}}; {COOKIE}={client.cookies[COOKIE]}; more=" x'}
+    assert TestClient(client.app).get("/api/search", params={"q": "beach"}, headers=beside).status_code == 200
     other = TestClient(make_app(Store(photo_store), token=TOKEN + "2"), cookies=dict(client.cookies))
     assert other.get("/api/search", params={"q": "beach"}).status_code == 401, "a new token ends every login"
 
@@ -91,12 +100,55 @@ def test_a_token_is_long_and_one_word(tmp_path: Path, token: str, is_good: bool)
 
 def test_another_site_changes_nothing(client: TestClient) -> None:
     judgement = {"a": 1, "b": 2, "same": True}
-    for origin in ("https://evil.example", "null", "http://testserver.evil.example", "http://testserver:81"):
+    for origin in ("https://evil.example", "null", "http://testserver.evil.example", "http://testserver:81", "http://[::1", "testserver"):
         assert client.post("/api/judgements", json=judgement, headers={"origin": origin}).status_code == 403
         assert client.delete("/api/judgements/last", headers={"origin": origin}).status_code == 403
         assert client.post("/api/pictures", content=b"x", headers={"origin": origin}).status_code == 403
     assert client.get("/api/judgements").json() == []
     assert client.post("/api/search", json={"q": "beach"}, headers={"origin": "http://testserver"}).status_code == 200
+
+
+def test_a_body_is_taken_up_to_its_limit_and_not_for_ever(photo_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guards, "BODY_TIMEOUT_S", 0.2)
+    client = TestClient(make_app(Store(photo_store)))
+    whole = {"q": "beach", "where": "id < 9 or " * 40_000}
+    assert "at most 100,000" in client.post("/api/search", json=whole).json()["error"]
+    kind = {"content-type": "application/json"}
+    for route in ("/api/search", "/api/judgements", "/api/map/place"):
+        for body in (b" " * (guards.MAX_BODY_BYTES + 1), iter([b" " * 300_000] * 9)):
+            reply = client.post(route, content=body, headers=kind)
+            assert reply.status_code == 413 and "1,048,576 bytes" in reply.json()["error"]
+    assert asyncio.run(status_of_a_body_that_never_ends(client.app)) == 408
+
+
+async def status_of_a_body_that_never_ends(app: ASGIApp) -> int:
+    """Of a search whose body comes byte by byte."""
+    statuses = []
+
+    async def receive() -> Message:
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    async def send(message: Message) -> None:
+        statuses.append(message.get("status"))
+
+    headers = [(b"host", b"testserver"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": "/api/search", "query_string": b"", "headers": headers}
+    await app(scope, receive, send)
+    return statuses[0]
+
+
+def test_no_message_names_a_folder_of_this_machine(client: TestClient, photo_store: Path) -> None:
+    for address in (
+        "/image/999",
+        "/thumbnails/999",
+        "/api/pictures/999",
+        "/api/similar?id=999",
+        "/?q=image:999",
+        "/api/search?q=image:999",
+    ):
+        reply = client.get(f"/{address}")
+        assert reply.status_code in (400, 404) and "no picture with id 999" in reply.text and str(photo_store) not in reply.text
 
 
 @pytest.mark.parametrize("address", [*ROUTES, "/api/search?q=(", "/web/nothing"])

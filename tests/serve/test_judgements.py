@@ -56,8 +56,11 @@ def test_the_tables_are_plain_csv_and_undo_takes_the_last_away(store: Path) -> N
     assert judgements.add({"a": 5, "b": 6, "same": True}) == 2
 
 
+TEXTS = st.text(max_size=8) | st.text(alphabet="'=+-@ a", max_size=4)
+
+
 @settings(max_examples=15, deadline=None)
-@given(done=st.lists(st.tuples(st.sampled_from(["relevant", "pair", "undo"]), st.text(max_size=8), st.booleans()), max_size=12))
+@given(done=st.lists(st.tuples(st.sampled_from(["relevant", "pair", "undo"]), TEXTS, st.booleans()), max_size=12))
 def test_the_tables_are_what_a_list_would_be(tmp_path_factory: pytest.TempPathFactory, done: list[tuple[str, str, bool]]) -> None:
     judgements, log = Judgements(tmp_path_factory.mktemp("judged")), list[dict[str, Any]]()
     for what, text, yes in done:
@@ -67,6 +70,9 @@ def test_the_tables_are_what_a_list_would_be(tmp_path_factory: pytest.TempPathFa
         value = relevant(plain(text) or "q", 1, yes, plain(text)) if what == "relevant" else {"a": 1, "b": 2, "same": yes}
         log.append({"number": judgements.add(value), **value})
     assert judgements.rows() == log
+    if any("query" in row for row in log):
+        cells = [cell for row in table(judgements.path, "relevant.csv") for cell in (row["query"], row["name"])]
+        assert not [cell for cell in cells if cell[:1] in "=+-@" and cell], "a spreadsheet would compute it"
 
 
 def write(store: Path, writer: int, report: Callable[[Any], None]) -> None:
@@ -142,6 +148,8 @@ def test_judging_by_the_api(store: Path) -> None:
         {"a": 2**70, "b": 2, "same": True},
     ):
         assert client.post("/api/judgements", json=wrong).status_code == 400, wrong
+    half = b'{"query": "\\ud800", "id": 3, "relevant": true}'
+    assert client.post("/api/judgements", content=half, headers={"content-type": "application/json"}).status_code == 400
     assert client.delete("/api/judgements/last", params={"number": 7}).status_code == 404
     assert len(client.get("/api/judgements").json()) == 1
     assert client.get("/api/judgements", params={"store": "x"}).status_code == 404
