@@ -369,7 +369,16 @@ class Store:
         return np.concatenate([np.empty((0, self.dim), np.float16), *parts])
 
     def __contains__(self, id: int) -> bool:
-        return bool(np.isin(id, self.ids))
+        return bool(self.has([id])[0])
+
+    def has(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """(r,) bool: whether the store has a picture of each id, which may be any integers."""
+        fits = np.array([abs(int(id)) <= _MAX_ID for id in ids], bool)
+        if not len(self):
+            return np.zeros_like(fits)
+        asked = np.array([id if is_fit else 0 for id, is_fit in zip(ids, fits.tolist(), strict=True)], np.int64)
+        rank = np.minimum(np.searchsorted(self.ids, asked, sorter=self._by_id), len(self) - 1)
+        return fits & (self.ids[self._by_id[rank]] == asked)
 
     def take(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """The rows of some ids, (r, d) float16, in their order."""

@@ -5,6 +5,7 @@ add_api(app, desk)
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Sequence
@@ -119,22 +120,46 @@ def add_api(app: FastAPI, desk: Desk) -> None:
             raise InputError(f"id = {id}; ids are whole numbers from 0")
         return await _search(Asked(f"image:{id}", where=where, order=order, fold=fold, store=store), k, offset)
 
-    @app.get("/api/terms", response_model=schemas.Terms, responses=PROBLEMS, tags=["search"])
-    async def terms(q: str = "", store: StoreName = "") -> Response:
-        """How a query is understood while it is being typed, with near spellings of unknown words and terms that are near."""
+    async def _terms(q: str, store: str) -> bytes:
         served = desk.stores.find(store)
         asked = checked(Asked(q, store=store))
         words = desk.words(served)
         is_ready = words.done() and not words.cancelled() and words.exception() is None
         if not q.strip():
-            return _json({"parts": [], "series": None, "suggestions": [], "error": None, "position": None})
+            return json_text({"parts": [], "series": None, "suggestions": [], "error": None, "position": None}).encode()
 
         def ask(opened: Store) -> bytes:
             typed = understand(opened, asked.query, desk.uploaded(served), desk.stores.others(served))
             near = words.result()[0].near(typed.vector[None], 4 * NUM_SUGGESTIONS)[0] if is_ready and typed.vector is not None else []
             return json_text(terms_values(typed, near)).encode()
 
-        return Response(await desk.answer(served, ("terms", q, is_ready), ask), media_type="application/json")
+        return await desk.answer(served, ("terms", q, is_ready), ask)
+
+    @app.get("/api/terms", response_model=schemas.Terms, responses=PROBLEMS, tags=["search"])
+    async def terms(q: str = "", store: StoreName = "") -> Response:
+        """How a query is understood while it is being typed, with near spellings of unknown words and terms that are near."""
+        return Response(await _terms(q, store), media_type="application/json")
+
+    @app.get("/api/typed", response_model=schemas.Typed, responses=PROBLEMS, tags=["search"])
+    async def typed(
+        q: str = "",
+        k: Annotated[int, Query(ge=1, le=schemas.MAX_HITS)] = schemas.PAGE_HITS,
+        where: Where = "",
+        order: str = "",
+        cut_off: str = "",
+        fold: str = "",
+        fusion: str = "",
+        store: StoreName = "",
+    ) -> Response:
+        """Both at once, for each key: how a query is understood, and what it finds if it can be read and a term of it is known."""
+        understood = await _terms(q, store)
+        told = json.loads(understood)
+        found = b"null"
+        is_known = not told["parts"] or any(part["known"] for part in told["parts"])
+        if q.strip() and told["error"] is None and is_known:
+            asked = Asked(q, where=where, order=order, cut_off=cut_off, fold=fold, fusion=fusion, store=store)
+            found = bytes((await _search(asked, k, 0)).body)
+        return Response(b'{"terms":' + understood + b',"found":' + found + b"}", media_type="application/json")
 
     @app.get("/api/pictures/{id}", response_model=schemas.PictureFacts, responses=PROBLEMS, tags=["pictures"])
     async def picture(id: Number, store: StoreName = "") -> Response:

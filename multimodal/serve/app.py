@@ -5,14 +5,16 @@ multimodal serve --store runs/demo/wordvec/store
 
 from __future__ import annotations
 
+import struct
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
@@ -29,7 +31,7 @@ from multimodal.serve.connections import KnownHosts
 from multimodal.serve.desk import Desk, Settings
 from multimodal.serve.guards import Bounded, Counted, Headed, SameOrigin, TokenNeeded, read_token
 from multimodal.serve.limits import Busy, Refused, TooLong
-from multimodal.serve.map import add_map
+from multimodal.serve.map import BYTES, add_map
 from multimodal.serve.page import Asked, search_page
 from multimodal.serve.running import run
 from multimodal.serve.served import Stores
@@ -39,6 +41,7 @@ from multimodal.serve.uploads import CONTENT, MAX_BYTES
 PAGE_HITS = schemas.PAGE_HITS
 A_YEAR_S = 31_536_000
 FIXED = f"private, max-age={A_YEAR_S}, immutable"
+MAX_THUMBNAILS = 200
 PICTURE_CSP = "default-src 'none'; sandbox"
 """Of a file from a store, should a browser ever take it for a page."""
 
@@ -253,6 +256,29 @@ def _add_pictures(app: FastAPI, desk: Desk) -> None:
             raise Refused(404, "no thumbnail")
         return _picture(request, picture, media_type(picture), blake2b(picture, digest_size=8).hexdigest(), is_fixed)
 
+    @app.get("/api/thumbnails", response_class=Response, responses=PROBLEMS | _MANY, tags=["pictures"])
+    async def thumbnails(
+        ids: Annotated[str, Query(description=f"Ids with commas between, at most {MAX_THUMBNAILS}.", max_length=21 * MAX_THUMBNAILS)],
+        store: StoreName = "",
+        v: str = "",
+    ) -> Response:
+        """Thumbnails of several pictures. v: the store's `version`, with which they never change."""
+        served = desk.stores.find(store)
+        numbers = [picture_id(one) for one in ids.split(",")]
+        if len(numbers) > MAX_THUMBNAILS:
+            raise InputError(f"{len(numbers)} ids; this server sends at most {MAX_THUMBNAILS} thumbnails at once")
+
+        def read(opened: Store) -> tuple[bytes, bool]:
+            there = opened.has(numbers).tolist()
+            found = iter(opened.thumbnails(list(compress(numbers, there))))
+            pictures = [(next(found) if is_there else None) or b"" for is_there in there]
+            lengths = struct.pack(f"<{len(pictures)}I", *map(len, pictures))
+            return b"".join([lengths, *pictures]), v == opened.version
+
+        body, is_fixed = await desk.read(served, read)
+        headers = {"Cache-Control": FIXED if is_fixed else "no-cache", "Content-Security-Policy": PICTURE_CSP}
+        return Response(body, media_type=BYTES, headers=headers)
+
     @app.get("/image/{id}", response_class=Response, responses=PROBLEMS | _PICTURES, tags=["pictures"])
     async def image(request: Request, id: Number, store: StoreName = "", v: str = "") -> Response:
         """A picture's own file, where the store names one that is there and has not changed."""
@@ -300,6 +326,12 @@ def _add_rest(app: FastAPI, desk: Desk) -> None:
         return HTMLResponse(api_page(described(app)))
 
 
+_MANY: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The length of each as uint32, little-endian, 0 for none, and then all of them.",
+        "content": {BYTES: {}},
+    }
+}
 _PICTURES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The picture.", "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}},
     304: {"description": "It is the one that `If-None-Match` names."},

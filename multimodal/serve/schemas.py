@@ -140,6 +140,13 @@ class Terms(BaseModel):
     position: int | None
 
 
+class Typed(BaseModel):
+    """found: null if the query cannot be read so far, or none of its terms is known."""
+
+    terms: Terms
+    found: Found | None
+
+
 class NearWord(BaseModel):
     text: str
     score: float

@@ -168,6 +168,16 @@ def test_whatever_is_typed_is_described(client: TestClient, text: str) -> None:
     told = schemas.Terms.model_validate(reply.json(), strict=True)
     assert told.error is None or told.position is not None
     assert all(0 <= part.position <= len(text) for part in told.parts)
+    both = client.get("/api/typed", params={"q": text, "k": 7})
+    alone = client.get("/api/search", params={"q": text, "k": 7})
+    if both.status_code == 200 and both.json()["found"] is not None:
+        found, expected = both.json()["found"], alone.json()
+        assert {**found, "time_ms": 0} == {**expected, "time_ms": 0} and both.json()["terms"] == reply.json()
+    elif both.status_code == 200:
+        is_unknown = bool(told.parts) and not any(part.known for part in told.parts)
+        assert not text.strip() or told.error is not None or is_unknown
+    else:
+        assert both.json() == alone.json(), "what has no vector, such as a sum of opposites, is an error of the search"
 
 
 def test_terms_come_in_the_order_in_which_they_are_typed(photo_store: Path) -> None:
@@ -184,6 +194,18 @@ def test_thumbnails_are_known_again_and_fixed_with_the_version(client: TestClien
     assert again.status_code == 304 and again.content == b""
     assert "immutable" in client.get("/thumbnails/3", params={"v": version}).headers["cache-control"]
     assert "immutable" not in client.get("/thumbnails/3", params={"v": "0" * 12}).headers["cache-control"]
+
+
+def test_thumbnails_of_many_pictures_are_those_of_each(client: TestClient, photo_store: Path) -> None:
+    store = Store(photo_store)
+    ids = [*store.ids[::-1].tolist(), 10**6, 10**25, 3, 3]
+    reply = client.get("/api/thumbnails", params={"ids": ",".join(map(str, ids)), "v": store.version})
+    lengths = np.frombuffer(reply.content, "<u4", len(ids))
+    parts = np.split(np.frombuffer(reply.content, np.uint8, offset=4 * len(ids)), np.cumsum(lengths)[:-1])
+    assert [part.tobytes() for part in parts] == [(store.thumbnails([id])[0] or b"") if id in store else b"" for id in ids]
+    assert "immutable" in reply.headers["cache-control"] and sum(lengths) > 0
+    for wrong in ("", "3,", "-1", "x", ",".join(["3"] * 201)):
+        assert client.get("/api/thumbnails", params={"ids": wrong}).status_code in (400, 404), wrong
 
 
 def test_the_description_names_every_route_and_the_page_shows_it(client: TestClient) -> None:

@@ -450,7 +450,7 @@ def test_a_stale_answer_is_never_shown(visit):
 
 
 def test_a_server_that_is_not_ready_is_asked_again(visit):
-    page, busy = visit.page, ["stores", "search"]
+    page, busy = visit.page, ["stores", "typed"]
 
     def answer(route):
         name = urlsplit(route.request.url).path.removeprefix("/api/")

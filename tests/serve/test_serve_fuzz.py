@@ -146,7 +146,7 @@ def check(reply: Any) -> None:
 
 @EXAMPLES
 @given(
-    route=st.sampled_from(["/", "/api/search", "/api/terms", "/api/similar", "/api/facets", "/api/stores"]),
+    route=st.sampled_from(["/", "/api/search", "/api/terms", "/api/typed", "/api/similar", "/api/facets", "/api/stores"]),
     given=st.fixed_dictionaries({}, optional=SEARCH),
 )
 def test_no_address_fails(asked: TestClient, route: str, given: dict[str, Any]) -> None:

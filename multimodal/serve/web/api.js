@@ -15,6 +15,11 @@ export function get(path, params = {}, signal = undefined) {
   return ask(address(path, params), { signal });
 }
 
+/** What is no JSON, as an ArrayBuffer. */
+export async function bytes(path, params = {}, signal = undefined) {
+  return (await answered(address(path, params), { signal })).arrayBuffer();
+}
+
 export function post(path, body, params = {}, signal = undefined) {
   const is_bytes = body instanceof Blob;
   const headers = { "Content-Type": is_bytes ? body.type || "application/octet-stream" : "application/json" };
@@ -32,6 +37,12 @@ export function address(path, params = {}) {
 }
 
 async function ask(where, request) {
+  const reply = await answered(where, request);
+  return reply.status === 204 ? null : reply.json().catch(() => null);
+}
+
+/** The reply, if it is no error; a busy server is asked again. */
+async function answered(where, request) {
   for (let attempt = 1; ; attempt++) {
     let reply;
     try {
@@ -44,8 +55,8 @@ async function ask(where, request) {
       await pause(1000 * Math.min(5, Number(reply.headers.get("Retry-After")) || 1), request.signal);
       continue;
     }
-    const told = reply.status === 204 ? null : await reply.json().catch(() => null);
-    if (reply.ok) return told;
+    if (reply.ok) return reply;
+    const told = await reply.json().catch(() => null);
     throw new Refused(told?.error ?? told?.detail ?? `the server answered ${reply.status}`, reply.status, told?.position ?? null);
   }
 }

@@ -4,6 +4,7 @@
 import { address } from "./api.js";
 import { el, keep, kept, small, svg } from "./dom.js";
 import { aspectOf, layout, step, visible } from "./layout.js";
+import { Thumbnails } from "./thumbnails.js";
 import { reasons } from "./query.js";
 
 const AHEAD = 0.8; // screens around the visible one that are drawn
@@ -18,6 +19,7 @@ export class Grid {
   constructor(state, search) {
     this.state = state;
     this.search = search;
+    this.thumbnails = new Thumbnails(state);
     this.box = document.getElementById("hits");
     this.list = null;
     this.tiles = new Map(); // id -> element
@@ -138,6 +140,7 @@ export class Grid {
     const shown = new Set();
     const order = [];
     for (const row of this.plan.rows.slice(first, last)) {
+      const isAhead = row.top > top + innerHeight || row.top + row.height < top;
       for (let at = row.from; at < row.to; at++) {
         const hit = hits[at];
         const id = hit?.id ?? `waiting-${at}`;
@@ -145,7 +148,7 @@ export class Grid {
         let tile = this.tiles.get(id);
         const isNew = !tile;
         if (isNew) {
-          tile = hit ? this.tile(hit) : el("li", { class: "tile waiting", "aria-hidden": "true" });
+          tile = hit ? this.tile(hit, isAhead) : el("li", { class: "tile waiting", "aria-hidden": "true" });
           this.tiles.set(id, tile);
         }
         if (hit) this.dress(tile, hit, at);
@@ -170,11 +173,14 @@ export class Grid {
     if (hits.length && this.plan.height - top - innerHeight < EARLY * innerHeight) this.search.more();
   }
 
-  tile(hit) {
+  tile(hit, isAhead) {
+    const shown = { decoding: "async", draggable: "false" };
+    const image = hit.has_thumbnail ? el("img", { alt: "", ...shown }) : small(this.state.small(hit), hit.text || hit.name, shown);
+    if (hit.has_thumbnail) this.thumbnails.show(image, hit.id, isAhead);
     const link = el(
       "a",
       { class: "open", href: address("./", { q: `image:${hit.id}`, store: this.state.asked.store }), tabindex: -1, draggable: "true" },
-      small(this.state.small(hit), hit.text || hit.name, { decoding: "async", draggable: "false" }),
+      image,
       el("span", { class: "caption" }),
     );
     link.addEventListener("dragstart", (event) => {

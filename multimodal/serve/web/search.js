@@ -38,8 +38,13 @@ export class Search {
       return state.tell("answer", { isNew: true });
     }
     await this.run(async (signal) => {
-      await this.understand(signal);
-      await this.load(0, state.asked.order ? ORDERED : FIRST, signal);
+      const k = state.asked.order ? ORDERED : FIRST;
+      const { q, store } = state.asked;
+      if (JSON.stringify([q, store]) === this.understood) return this.take(0, await this.find(0, k, signal));
+      const { terms, found } = await get("api/typed", { q, k, ...state.chosen }, signal);
+      signal.throwIfAborted();
+      this.understand(terms);
+      this.take(0, { answer: found, k });
     }, true);
   }
 
@@ -47,7 +52,7 @@ export class Search {
   async more() {
     if (this.asking || this.isAll || !this.state.answer || this.state.error) return;
     const offset = this.state.hits.length;
-    await this.run((signal) => this.load(offset, Math.min(NEXT, MOST - offset), signal), false);
+    await this.run(async (signal) => this.take(offset, await this.find(offset, Math.min(NEXT, MOST - offset), signal)), false);
   }
 
   async run(work, isNew) {
@@ -74,27 +79,28 @@ export class Search {
   }
 
   /** The query's terms, for chips and suggestions. */
-  async understand(signal) {
+  understand(terms) {
     const { state } = this;
     const { q, store } = state.asked;
-    const question = JSON.stringify([q, store]);
-    if (question === this.understood) return;
-    const told = await get("api/terms", { q, store }, signal);
-    if (signal.aborted) return;
-    if (told.error && state.parts.length) throw new Refused(told.error, 400, told.position);
-    this.understood = told.error ? null : question;
-    const parts = inOrder(told.parts, q);
+    if (terms.error && state.parts.length) throw new Refused(terms.error, 400, terms.position);
+    this.understood = terms.error ? null : JSON.stringify([q, store]);
+    const parts = inOrder(terms.parts, q);
     state.colour(parts);
-    Object.assign(state, { parts, series: isSeries(q) ? q.match(/\d+(?=\s*$)/u)[0] : null, suggestions: told.suggestions });
+    Object.assign(state, { parts, series: isSeries(q) ? q.match(/\d+(?=\s*$)/u)[0] : null, suggestions: terms.suggestions });
     state.tell("parts");
-    if (told.error) throw new Refused(told.error, 400, told.position);
+    if (terms.error) throw new Refused(terms.error, 400, terms.position);
     if (parts.length && parts.every((part) => !part.known)) throw new Unknown();
   }
 
-  async load(offset, k, signal) {
+  /** An answer, and how many hits were asked for. */
+  async find(offset, k, signal) {
+    const answer = await get("api/search", { q: this.state.asked.q, k, offset, ...this.state.chosen }, signal);
+    signal.throwIfAborted();
+    return { answer, k };
+  }
+
+  take(offset, { answer, k }) {
     const { state } = this;
-    const answer = await get("api/search", { q: state.asked.q, k, offset, ...state.chosen }, signal);
-    if (signal.aborted) return;
     // a writer may have committed between two pages: a picture is shown once
     const here = new Set(offset ? state.hits.map((hit) => hit.id) : []);
     state.hits = [...(offset ? state.hits : []), ...answer.hits.filter((hit) => !here.has(hit.id))];
