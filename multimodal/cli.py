@@ -43,6 +43,10 @@ VERBS: Verbs = {
         ),
         "simat": ("multimodal.evaluate.simat:evaluate", "one part of a picture changed in words, with the files of SIMAT (2022)"),
         "probe": ("multimodal.evaluate.probe:probe", "how well a trunk's features tell classes apart, by a linear probe and by neighbours"),
+        "neighbours": (
+            "multimodal.evaluate.neighbours:evaluate",
+            "labels of pictures predicted by their nearest neighbours, in the model's own distance; silhouette, violated triplets",
+        ),
         "zeroshot": ("multimodal.evaluate.zeroshot:evaluate", "classes predicted from their names or sentences alone: accuracy by class"),
         "interpolation": (
             "multimodal.evaluate.interpolation:evaluate",

@@ -12,11 +12,13 @@ from fractions import Fraction
 import numpy as np
 from markupsafe import Markup
 
-from multimodal.evaluate.report import Curve, LearningCurve, TradeOff
+from multimodal.evaluate.report import Curve, LearningCurve, MiningShares, TradeOff
 from multimodal.pages import shorten, svg
 
 FAMILIES = ("contrastive", "wordvec", "topic")
 """Families with their own colour in the stylesheet."""
+MINED = {"hard": "var(--topic)", "semi-hard": "var(--hue-4)", "easy": "var(--wordvec)"}
+"""The kinds of triplets, from below to above, and their colours."""
 _LABEL_PX, _LABEL_GAP = 8.6, 16  # width of a character, and distance of lines, at a size readable on a phone
 _MAX_LABEL = 20
 
@@ -140,6 +142,39 @@ def trade_off_chart(one: TradeOff) -> Markup:
             labelled.append(point)
     parts += [svg.text(x(own) + 6, y(other) - 5, name, class_="label") for name, own, other in labelled]
     return svg.drawing(width, height, f"{one.other} against {one.own}", parts)
+
+
+def mining_chart(one: MiningShares) -> Markup:
+    """The shares of easy, semi-hard and hard triplets as areas on top of each other, over steps on a logarithmic scale."""
+    width, height, left, top = 480, 200, 40, 10
+    right, bottom = width - 10, height - 28
+    steps = np.asarray(one.steps, dtype=float)
+    across = max(math.log(steps[-1] / steps[0]), 1e-9)
+    x = [left + math.log(step / steps[0]) / across * (right - left) for step in steps.tolist()]
+    edges = np.cumsum([np.zeros(len(steps)), one.hard, one.semi_hard, one.easy], axis=0)
+    y = bottom - edges * (bottom - top)
+    parts = []
+    for kind, (below, above) in zip(MINED, zip(y, y[1:], strict=False), strict=True):
+        edge = [*zip(x, below, strict=True), *zip(reversed(x), reversed(above), strict=True)]
+        parts.append(svg.tag("polygon", points=svg.points(edge), class_="area", style=f"fill:{MINED[kind]}"))
+    for share in (0, 0.5, 1):
+        parts.append(svg.text(left - 6, bottom - share * (bottom - top) + 4, f"{100 * share:.0f} %", anchor="end"))
+    parts.append(svg.line(left, bottom, right, bottom, class_="axis"))
+    last = -math.inf
+    for tick in (base * 10**power for power in range(math.ceil(math.log10(steps[-1])) + 1) for base in (1, 2, 5)):
+        if not steps[0] <= tick <= steps[-1]:
+            continue
+        at = left + math.log(tick / steps[0]) / across * (right - left)
+        if at - last >= 44 and at <= right - 14:
+            last = at
+            parts.append(svg.line(at, bottom, at, bottom + 4, class_="axis"))
+            parts.append(svg.text(at, bottom + 18, f"{tick:,}", anchor="middle"))
+    said = ", ".join(f"{kind} {100 * shares[0]:.0f} to {100 * shares[-1]:.1f} %" for kind, shares in zip(MINED, _mined(one), strict=True))
+    return svg.drawing(width, height, f"{one.recipe}: {said}, over {steps[-1]:,.0f} steps", parts)
+
+
+def _mined(one: MiningShares) -> tuple[Sequence[float], Sequence[float], Sequence[float]]:
+    return one.hard, one.semi_hard, one.easy
 
 
 def part_of_all(num: int, whole: int) -> str:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from multimodal.evaluate.charts import hue, learning_chart, part_of_all, trade_off_chart, training_chart
-from multimodal.evaluate.report import Answered, Curve, HeatMap, LearningCurve, Report, Spread, spread_of
+from multimodal.evaluate.charts import MINED, hue, learning_chart, mining_chart, part_of_all, trade_off_chart, training_chart
+from multimodal.evaluate.report import Answered, Curve, HeatMap, LearningCurve, Report, Scatter, Spread, spread_of
 from multimodal.evaluate.retrieval import RetrievalRow
 from multimodal.pages import render as render_page
 from multimodal.pages import shorten
@@ -44,6 +44,9 @@ def render(report: Report) -> str:
         heat_maps=[_heat_map(one) for one in report.heat_maps],
         trade_offs=[(one, trade_off_chart(one)) for one in report.trade_offs],
         forgotten=[(one, both_sides(one.steps, one.curves, one.best)) for one in report.forgotten],
+        scatters=_scatters(report.scatters),
+        mining=[(one, mining_chart(one)) for one in report.mining],
+        mined=MINED,
         training=[_Training(curve, training_chart(curve)) for curve in report.curves],
         hue=hue,
         shown_characters=SHOWN_CHARACTERS,
@@ -173,6 +176,77 @@ def _num_queries(rows: Sequence[RetrievalRow], direction: str) -> str:
 
 def _arrow(direction: str) -> str:
     return direction.replace("->", " → ")
+
+
+# -- scatters ------------------------------------------------------------------------------------------------------------------------------
+
+NUM_HUES = 8
+"""Colours of the stylesheet that are told apart; the classes take them in turn."""
+STEP_S, LAST_S = 0.9, 2.7
+"""How long the moving picture takes for a moment, and for the last one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Dot:
+    """A picture in a scatter. number: of its thumbnail on the page. hue: of its class. places: of each moment, in per cent of the side."""
+
+    number: int
+    hue: int
+    name: str
+    places: Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Scatter:
+    one: Scatter
+    dots: Sequence[_Dot]
+    classes: Sequence[tuple[str, int]]
+    """The names of the classes, and their hues."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Scatters:
+    """Those of a page. thumbnails: each once, however many scatters show it. moves: the numbers of moments between which some move."""
+
+    scatters: Sequence[_Scatter]
+    thumbnails: Sequence[bytes]
+    moves: Sequence[_Moves]
+
+
+@dataclass(frozen=True, slots=True)
+class _Moves:
+    """The moving picture of num moments. duration_s: of one round. at: for each moment, the per cents of the round when it is reached and
+    left. shown: for how many per cent a moment is the current one.
+    """
+
+    num: int
+    duration_s: float
+    at: Sequence[tuple[float, float]]
+    shown: float
+
+
+def _scatters(scatters: Sequence[Scatter]) -> _Scatters:
+    numbers: dict[bytes, int] = {}
+    drawn = []
+    for one in scatters:
+        hues = {at: at % NUM_HUES for at in one.classes}
+        percent = np.stack([100 * one.places[..., 0], 100 * (1 - one.places[..., 1])], axis=-1).round(1)
+        dots = [
+            _Dot(numbers.setdefault(small, len(numbers)), hues[at], shown.text, [(x, y) for x, y in percent[:, place].tolist()])
+            for place, (shown, at) in enumerate(zip(one.pictures, one.classes, strict=True))
+            if (small := shown.thumbnail) is not None
+        ]
+        names = {at: shown.text for shown, at in zip(one.pictures, one.classes, strict=True)}
+        drawn.append(_Scatter(one, dots, [(names[at], hues[at]) for at in sorted(names)]))
+    nums = sorted({len(one.moments) for one in scatters} - {1})
+    return _Scatters(drawn, list(numbers), [_moves(num) for num in nums])
+
+
+def _moves(num: int) -> _Moves:
+    duration = STEP_S * (num - 1) + LAST_S
+    begins = [100 * STEP_S * at / duration for at in range(num)]
+    ends = [begin + 25 * STEP_S / duration for begin in begins[:-1]]  # rests for a quarter of its time, and then moves on
+    return _Moves(num, duration, [*zip(begins[:-1], ends, strict=True), (begins[-1], 100.0)], 100 * STEP_S / duration)
 
 
 # -- curves and heat maps ------------------------------------------------------------------------------------------------------------------

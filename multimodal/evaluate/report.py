@@ -22,15 +22,18 @@ from multimodal.evaluate.classes import Confusion
 from multimodal.evaluate.figures import judged_ids
 from multimodal.evaluate.retrieval import RetrievalRow
 from multimodal.export.run import CONFIG
-from multimodal.metrics import hardest_triplets, ranks, unit
+from multimodal.metrics import Distance, hardest_triplets, ranks, unit
 from multimodal.pages import both_sides
 from multimodal.pairs import Hit
+from multimodal.pictures.decode import BadPicture, picture
+from multimodal.pictures.thumbnails import thumbnail_jpeg
 from multimodal.search.query import answer
 from multimodal.search.store import Store
-from multimodal.shards import ShardSet
+from multimodal.shards import BrokenPair, ShardSet
 from multimodal.shards.labels import read_labels
 from multimodal.text.topics import TopicSpace
 
+THUMBNAIL_PX = 96
 OWN_AND_FOREIGN = ("val/R@10", "val/foreign_R@10", "val/zero_shot")
 """Figures of both sides of a fine-tuning; the first is that of the own pairs."""
 
@@ -155,7 +158,7 @@ class Failures:
 @dataclass(frozen=True, slots=True)
 class HardTriplet:
     """A picture that is nearer to one of another class than to one of its own. positive: the farthest of its class, negative: the nearest
-    of another. to_positive, to_negative: the distances, 1 - cosine.
+    of another. to_positive, to_negative: the distances.
     """
 
     anchor: Picture
@@ -167,12 +170,55 @@ class HardTriplet:
 
 @dataclass(frozen=True, slots=True)
 class HardTriplets:
-    """The hardest triplets of one recipe among the num_pictures pictures of a gallery, hardest first. A picture's text is its class."""
+    """The hardest triplets of one recipe among the num_pictures pictures of a gallery, hardest first. A picture's text is its class.
+
+    distance: what the distances are.
+    """
 
     recipe: str
     gallery: str
     num_pictures: int
     triplets: Sequence[HardTriplet]
+    distance: Distance = "cosine"
+
+
+@dataclass(frozen=True, slots=True)
+class MiningShares:
+    """The shares in [0, 1] of easy, semi-hard and hard triplets among all of a batch, over the steps of a training, counted from 1."""
+
+    recipe: str
+    steps: Sequence[float]
+    easy: Sequence[float]
+    semi_hard: Sequence[float]
+    hard: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scatter:
+    """Pictures at their places in two dimensions: at one moment, or at several of a training, between which the page can move them.
+
+    pictures (n): each with its class as text. places (t, n, 2) in [0, 1]: from left to right, and from below to above. moments (t): what
+    each is called, such as "50". spreads (t): the root mean square distance from the mean there, which the places do not show, as those of
+    each moment fill the square. classes (n,): a number of each picture's class, which is its colour.
+    is_ink: thumbnails are masks; their opacity is what to draw, in the colour of the class.
+    """
+
+    title: str
+    note: str
+    pictures: Sequence[Picture]
+    classes: Sequence[int]
+    places: np.ndarray
+    moments: Sequence[str]
+    spreads: Sequence[float]
+    is_ink: bool = False
+
+    def __post_init__(self) -> None:
+        t, n = len(self.moments), len(self.pictures)
+        if self.places.shape != (t, n, 2) or len(self.spreads) != t or len(self.classes) != n or not t:
+            raise ValueError(
+                f"scatter {self.title}: {n} pictures and {t} moments, with places {self.places.shape}, {len(self.spreads)} spreads and "
+                f"{len(self.classes)} classes"
+            )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -246,6 +292,8 @@ class Report:
     tables: Sequence[Table] = ()
     learning: Sequence[LearningCurve] = ()
     failures: Sequence[Failures] = ()
+    scatters: Sequence[Scatter] = ()
+    mining: Sequence[MiningShares] = ()
     hard_triplets: Sequence[HardTriplets] = ()
     heat_maps: Sequence[HeatMap] = ()
     forgotten: Sequence[Forgotten] = ()
@@ -423,27 +471,57 @@ def failures_of(
     )
 
 
-def hard_triplets_of(
-    store: Store, shards: ShardSet, ids: np.ndarray, label: str, recipe: str | None = None, gallery: str = "unseen", num: int = 8
-) -> HardTriplets:
-    """The hardest triplets among the pictures `ids` (n,), by the classes that their metadata names `label`; see `judged_ids`.
+def mining_of(run: Path, recipe: str, num: int = 60) -> MiningShares | None:
+    """The mining shares in a run's metrics.csv, as means of at most num stretches that are evenly long on a logarithmic scale of steps.
 
-    recipe: by default the store's family. num: the most triplets. Pictures without a class are left out.
+    None if the run has none: its objective has no triplets. The run need not be finished.
     """
-    ids = judged_ids(store, shards, ids)
+    shares = [curve for kind in ("easy", "semi_hard", "hard") for curve in curves_of(run, recipe, [f"train/share_{kind}"])]
+    if len(shares) < 3:
+        return None
+    steps = 1 + np.array(shares[0].steps)
+    stretch = np.floor(num * np.log(steps) / max(np.log(steps[-1]), 1e-9) * (1 - 1e-9)).astype(np.int64)
+    _, members = np.unique(stretch, return_inverse=True)
+    counts = np.bincount(members)
+    of_stretch = [(np.bincount(members, np.array(values)) / counts).tolist() for values in (steps, *(one.values for one in shares))]
+    return MiningShares(recipe, *of_stretch)
+
+
+def hard_triplets_of(
+    rows: np.ndarray,
+    ids: np.ndarray,
+    shards: ShardSet,
+    label: str,
+    recipe: str,
+    gallery: str = "unseen",
+    num: int = 8,
+    distance: Distance = "cosine",
+) -> HardTriplets:
+    """The hardest triplets among the pictures `ids` (n,) with rows (n, d), by the classes that their metadata names `label`.
+
+    num: the most triplets. Pictures without a class are left out. Those of a store: hard_triplets_of(store.take(ids), ids, ...).
+    """
     labels = read_labels(shards, ids, label).values
     has_one = np.array([value is not None for value in labels], bool)
     if not has_one.any():
         raise InputError(f"{shards.place}: none of {len(ids)} pairs has a {label} in its metadata. Choose another label for the triplets")
-    ids, names = ids[has_one], [value for value in labels if value is not None]
+    ids, rows, names = ids[has_one], rows[has_one], [value for value in labels if value is not None]
     _, classes = np.unique(names, return_inverse=True)
-    found = hardest_triplets(store.take(ids), classes, num, "cosine")
+    found = hardest_triplets(rows, classes, num, distance)
     triplets = []
     for at in range(len(found)):
-        rows = [int(of[at]) for of in (found.anchors, found.positives, found.negatives)]
-        anchor, positive, negative = (Picture(small, names[row]) for small, row in zip(store.thumbnails(ids[rows]), rows, strict=True))
+        of = [int(one[at]) for one in (found.anchors, found.positives, found.negatives)]
+        anchor, positive, negative = (Picture(small_picture(shards, int(ids[row])), names[row]) for row in of)
         triplets.append(HardTriplet(anchor, positive, negative, float(found.to_positive[at]), float(found.to_negative[at])))
-    return HardTriplets(recipe or store.family, gallery, len(ids), triplets)
+    return HardTriplets(recipe, gallery, len(ids), triplets, distance)
+
+
+def small_picture(shards: ShardSet, id: int, longest_px: int = THUMBNAIL_PX) -> bytes | None:
+    """A thumbnail of a pair's picture, as a page shows it; None if it cannot be read."""
+    try:
+        return thumbnail_jpeg(picture(shards.image_bytes(id)), longest_px)
+    except (BadPicture, BrokenPair):
+        return None
 
 
 def _others(store: Store, vectors: np.ndarray, ids: np.ndarray, own: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import csv
 import math
+import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from multimodal.boxes import read_manifest, reading
@@ -20,6 +23,8 @@ from multimodal.errors import InputError
 
 CONFIG = "config.yaml"
 METRICS = "metrics.csv"
+EMBEDDINGS = "embeddings.npz"
+"""Where some pictures were in the course of the training, if the run has the callback KeepEmbeddings."""
 MODELS = "models"
 """What the CLIP models are that the run was trained on, without their weights."""
 CHECKPOINTS = ("checkpoints/best.ckpt", "checkpoints/last.ckpt")
@@ -90,3 +95,26 @@ class Run:
             when = f"in epoch {best['epoch']:.0f}" if best["epoch"] >= 0 else "before the first step"
             shown.append(f"best {self.monitor} {best[self.monitor]:.4g} {when}")
         return f"Run({str(self.path)!r}: {', '.join(shown)})"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embeddings:
+    """The vectors of n pictures after t steps of a run. ids (n,) int64, in its shards. steps (t,) int64, ascending; 0 is before the first.
+    rows (t, n, d) float32.
+    """
+
+    ids: np.ndarray
+    steps: np.ndarray
+    rows: np.ndarray
+
+
+def read_embeddings(run: Path) -> Embeddings:
+    """What the callback KeepEmbeddings has kept in a run's folder; the run need not be finished. InputError: nothing, or a damaged file."""
+    path = Path(run) / EMBEDDINGS
+    if not path.is_file():
+        raise InputError(f"{run}: has no {EMBEDDINGS}. Train it with: --trainer.callbacks+=multimodal.training.KeepEmbeddings")
+    with reading(path, zipfile.BadZipFile), np.load(path, allow_pickle=False) as file:
+        kept = Embeddings(file["ids"], file["steps"], file["rows"])
+        if kept.rows.ndim != 3 or kept.rows.shape[:2] != (len(kept.steps), len(kept.ids)):
+            raise ValueError(f"its rows are {kept.rows.shape}, of {len(kept.steps)} steps and {len(kept.ids)} pictures")
+        return kept

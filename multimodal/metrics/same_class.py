@@ -7,13 +7,11 @@ judged.recall_1, judged.chance_recall_1, judged.map_r, judged.chance_map_r      
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from multimodal.metrics.retrieval import chance_recall_at, relevant_ranks, score_blocks, unit
-
-Distance = Literal["cosine", "euclidean"]
+from multimodal.metrics.distances import Distance, comparable
+from multimodal.metrics.retrieval import chance_recall_at, relevant_ranks, score_blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,7 @@ def same_class(rows: np.ndarray, classes: np.ndarray, distance: Distance = "cosi
         return None
     if max_queries is not None and len(asking) > max_queries:
         asking = asking[np.linspace(0, len(asking) - 1, max_queries).astype(np.int64)]
-    queries, gallery = _comparable(rows, asking, distance)
+    queries, gallery = comparable(rows[asking], rows, distance)
     first, precision = np.empty(len(asking), np.int64), np.empty(len(asking))
     for start, scores in score_blocks(queries, gallery):
         for row, (own, line) in enumerate(zip(asking[start : start + len(scores)].tolist(), scores, strict=True), start=start):
@@ -77,15 +75,3 @@ def chance_precision_among_r(num_gallery: int, num_relevant: np.ndarray) -> floa
     others = max(1, num_gallery - 1)
     harmonic = np.array([np.sum(1 / np.arange(1, r + 1)) for r in different.tolist()])
     return float(np.average((harmonic + (different - 1) / others * (different - harmonic)) / num_gallery, weights=counts))
-
-
-def _comparable(rows: np.ndarray, asking: np.ndarray, distance: Distance) -> tuple[np.ndarray, np.ndarray]:
-    """Queries (q, e) and gallery (n, e) whose inner products order as the cosines, or as the Euclidean distances, nearest first."""
-    if distance == "cosine":
-        units = unit(rows)
-        return units[asking], units
-    exact = np.asarray(rows, np.float64)
-    # |q - g|^2 = |q|^2 - 2 q.g + |g|^2, of which |q|^2 is the same for all g; around their mean, so that nothing is lost far from 0
-    exact = exact - exact.mean(axis=0)
-    squares = np.square(exact).sum(axis=1, keepdims=True)
-    return np.hstack([exact[asking], np.ones((len(asking), 1))]), np.hstack([2 * exact, -squares])

@@ -8,6 +8,7 @@ from multimodal.towers.convnet import ConvTrunk
 from multimodal.towers.fold import folded
 from multimodal.towers.head import Head, Standardise
 from multimodal.towers.image import ImageTower
+from multimodal.towers.lenet import LeNet
 from multimodal.towers.text import FolderEncoder, HubEncoder, PackageEncoder, TextTower
 from multimodal.towers.trunk import Trunk
 from multimodal.towers.tuning import Locked, LockedNorms, Lora, Tuning
@@ -25,6 +26,7 @@ __all__ = [
     "HubEncoder",
     "HubWeights",
     "ImageTower",
+    "LeNet",
     "Locked",
     "LockedNorms",
     "Lora",

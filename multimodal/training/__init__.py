@@ -4,6 +4,7 @@ import multimodal.machine.torch_pair  # noqa: F401  before Lightning, which cann
 from multimodal.training.callbacks import KeepCheckpoints, Progress, SeedSteps, Selection
 from multimodal.training.collapse import CollapseAlarm
 from multimodal.training.datamodule import PairData
+from multimodal.training.embeddings import KeepEmbeddings
 from multimodal.training.forgetting import Forgetting
 from multimodal.training.loggers import MetricsFile, WeightsAndBiases
 from multimodal.training.module import HeldOut, PairModule
@@ -17,6 +18,7 @@ __all__ = [
     "Forgetting",
     "HeldOut",
     "KeepCheckpoints",
+    "KeepEmbeddings",
     "MetricsFile",
     "Optimiser",
     "PairData",

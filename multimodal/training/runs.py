@@ -6,6 +6,7 @@ runs/topic/config.yaml        all settings of the run, resolved: multimodal fit 
 runs/topic/checkpoints/       last.ckpt to resume from, best.ckpt of the best epoch by validation (none without validation)
 runs/topic/metrics.csv        one row for each step at which something was logged
 runs/topic/forgetting.html    what it learned and what it forgot, if that is measured
+runs/topic/embeddings.npz     where some pictures were after some steps, with the callback KeepEmbeddings
 runs/topic/bad.csv            pairs that could not be read, if there are any
 runs/topic/no_words.csv       pairs whose text has no word that the space knows, if there are any
 runs/topic/models/             what its CLIP models are, without weights, if it has any
@@ -28,7 +29,7 @@ from lightning.pytorch.callbacks import Callback
 
 from multimodal.boxes import MANIFEST, Manifest, State, atomic_write, is_unfinished, is_whole, read_manifest, state_of
 from multimodal.errors import InputError
-from multimodal.export.run import MODELS
+from multimodal.export.run import EMBEDDINGS, MODELS
 from multimodal.shards.ledger import NO_WORDS_FILE
 from multimodal.towers.pretrained import ClipModel
 from multimodal.training.callbacks import CHECKPOINTS, CLASSES
@@ -135,7 +136,7 @@ def look_at(run: Path, config: Mapping[str, Any], overwrite: bool, read: Callabl
 
 def clear(run: Path) -> None:
     """Remove what a run has written, its manifest first, and nothing else."""
-    for name in (MANIFEST, CONFIG, MADE_FROM, CLASSES, METRICS, PAGE, BAD, NO_WORDS_FILE, WANDB_ID):
+    for name in (MANIFEST, CONFIG, MADE_FROM, CLASSES, METRICS, EMBEDDINGS, PAGE, BAD, NO_WORDS_FILE, WANDB_ID):
         (run / name).unlink(missing_ok=True)
     for folder in (CHECKPOINTS, MODELS, "wandb"):
         if (run / folder).is_dir():

@@ -21,8 +21,10 @@ from multimodal.evaluate.report import (
     HeatMap,
     LearningCurve,
     Lookup,
+    MiningShares,
     Picture,
     Report,
+    Scatter,
     Table,
     Topic,
     ask,
@@ -44,7 +46,7 @@ JPEG = b"\xff\xd8\xff\xe0 a picture"
 class Page(HTMLParser):
     """What a browser would make of it: the tags, their attributes, and the text."""
 
-    VOID = ("meta", "img", "line", "polyline", "br")
+    VOID = ("meta", "img", "line", "polyline", "br", "input")
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -114,6 +116,11 @@ def full_report(text: str) -> Report:
         learning=[LearningCurve(text, [10, 20], [20.0, 30.0], [18.0, 28.0], [22.0, 32.0], 4.2, figure=text)],
         failures=[Failures(text, text, 9, 9, *3 * [[Lookup(text, pictures[0], 2, pictures), Lookup(text, pictures[1], 9, (), note=text)]])],
         hard_triplets=[HardTriplets(text, text, 9, [HardTriplet(pictures[0], pictures[1], pictures[0], 0.75, 0.25)])],
+        scatters=[
+            Scatter(text, text, pictures[:1] * 3, [0, 1, 9], np.full((2, 3, 2), 0.25), [text, "50"], [1.0, 2.0]),
+            Scatter(text, text, pictures, [0, 1], np.full((1, 2, 2), 0.25), [""], [1.0], is_ink=True),
+        ],
+        mining=[MiningShares(text, [1, 10, 100], [0.25, 0.5, 0.9], [0.5, 0.25, 0.1], [0.25, 0.25, 0.0])],
         heat_maps=[HeatMap(text, Confusion([text, "b"], np.array([[0.75, 0.25], [0.5, 0.5]])), text, text, np.array([0.5, 0.5]))],
     )
 
@@ -123,8 +130,25 @@ def test_the_page_holds_everything_it_shows() -> None:
     assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in page.tags}
     sources = page.attributes("src", "href", "srcset", "xlink:href", "action", "poster")
     assert sources and all(source.startswith("data:image/") for source in sources)
-    assert "@import" not in page.text and "url(" not in page.text
+    assert "@import" not in page.text and page.text.count("url(") == page.text.count("url(data:image/jpeg;base64,") == 1, (
+        "each picture once"
+    )
     assert base64.b64decode(sources[0].partition("base64,")[2]) == JPEG
+
+
+def test_a_scatter_moves_without_scripts_and_only_if_asked() -> None:
+    moments = [f"step {number}" for number in (0, 10, 1200)]
+    places = np.array([[[0.5, 0.5]] * 2, [[0.25, 1.0], [0.0, 0.75]], [[0.1, 0.2], [0.9, 0.3]]])
+    one = Scatter("digits", "", [Picture(JPEG, "7"), Picture(JPEG, "8")], [0, 1], places, moments, [1.0, 2.0, 3.0])
+    page = Page(render(Report("demo", [], [], [], [], [], [], scatters=[one])))
+    dots = [attributes for tag, attributes in page.tags if tag == "i"]
+    assert [dot["title"] for dot in dots] == ["7", "8"] and len({dot["class"] for dot in dots}) == 2
+    assert dots[0]["style"] == "--m0:50.0cqw 50.0cqw;--m1:25.0cqw 0.0cqw;--m2:10.0cqw 80.0cqw;", "from above, as a page counts"
+    chosen = ["checked" in attributes for tag, attributes in page.tags if tag == "input"]
+    assert chosen == [False, False, True, False], "the last moment; all in turn is the last choice"
+    assert all(moment in page.text for moment in moments)
+    still, moving = page.text.partition("@media (prefers-reduced-motion: no-preference)")[::2]
+    assert "@keyframes" not in still and moving.count("@keyframes course3") == 1
 
 
 def test_texts_and_queries_are_shown_as_they_are_and_never_run() -> None:

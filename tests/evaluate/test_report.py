@@ -20,7 +20,6 @@ from multimodal.evaluate.report import (
     ask,
     curves_of,
     failures_of,
-    hard_triplets_of,
     learning_curves_of,
     topics_of,
 )
@@ -204,17 +203,3 @@ def test_what_does_not_fit_together_is_refused_where_it_is_made() -> None:
     for nums in ([2, 1], [1, 1], [1, 2, 3], []):
         with pytest.raises(ValueError, match="learning curve topic: needs ascending num_pairs"):
             LearningCurve("topic", nums, [1.0, 2.0], [1.0, 2.0], [1.0, 2.0], 1.0)
-
-
-def test_the_hardest_triplets_are_of_two_classes_and_show_the_stores_pictures(make_store: MakeStore, articles: ShardSet) -> None:
-    rows = np.random.default_rng(0).normal(size=(len(articles), 24)).astype(np.float32)
-    store = make_store("store", of=articles, rows=rows)
-    found = hard_triplets_of(store, articles, np.arange(len(articles)), "subject", num=6)
-    assert len(found.triplets) == 6 and found.num_pictures == len(articles)
-    gaps = [one.to_negative - one.to_positive for one in found.triplets]
-    assert gaps == sorted(gaps) and gaps[0] < 0
-    for one in found.triplets:
-        assert one.anchor.text == one.positive.text != one.negative.text
-        assert one.anchor.thumbnail and one.positive.thumbnail and one.negative.thumbnail
-    with pytest.raises(InputError, match="none of 72 pairs has a colour in its metadata. Choose another label"):
-        hard_triplets_of(store, articles, np.arange(len(articles)), "colour")

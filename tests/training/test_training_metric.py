@@ -17,9 +17,11 @@ from torch import nn
 
 from multimodal.data import ColumnRows, Labels
 from multimodal.errors import InputError
+from multimodal.export.run import read_embeddings
 from multimodal.objectives import Triplet
 from multimodal.pairs import Pair
 from multimodal.shards import ShardSet, ShardWriter, Split
+from multimodal.shards.columns import Column
 from multimodal.towers import Head
 from multimodal.training import HeldOut, PairData, PairModule
 from multimodal.training.door import fit
@@ -160,3 +162,31 @@ def test_the_panel_shows_the_hardest_triplets_of_a_validation(labelled: Path) ->
     for anchor, positive, negative, own, other, far, near in view.rows:
         assert name_of[anchor] == name_of[positive] == own and name_of[negative] == other != own  # type: ignore[index]
         assert anchor != positive and far > near  # type: ignore[operator]
+
+
+def test_embeddings_are_kept_at_round_steps_and_are_those_of_the_weights(command: Callable[..., list[str]], labelled: Path) -> None:
+    keep = [
+        "--trainer.callbacks+=multimodal.training.KeepEmbeddings",
+        "--trainer.callbacks.part",
+        "train",
+        "--trainer.callbacks.pictures",
+        "9",
+    ]
+    run = fit(command("run", *keep, "--trainer.max_epochs", "3"))
+    kept = read_embeddings(run)
+    last = int(kept.steps[-1])
+    assert kept.steps.tolist() == [0, 10, 15, last] and kept.rows.shape == (4, 9, 3) and 15 < last < 20
+    state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    head = Head(DIM, 3)
+    head.load_state_dict({name.removeprefix("image_tower."): one for name, one in state["state_dict"].items() if "image_tower" in name})
+    rows = Column.of(ShardSet(labelled), "features").take(kept.ids)
+    with torch.no_grad():
+        np.testing.assert_allclose(head(torch.from_numpy(rows)).numpy(), kept.rows[-1], atol=1e-5)
+    plain = fit(command("plain", "--trainer.max_epochs", "3"))
+    same = torch.load(plain / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(one, same[name]) for name, one in state["state_dict"].items()), "to keep them changes nothing"
+    longer = read_embeddings(fit(command("run", *keep, "--trainer.max_epochs", "4", "--extend")))
+    assert longer.steps.tolist() == [0, 10, 15, last, 20, longer.steps[-1]]
+    np.testing.assert_array_equal(longer.rows[:4], kept.rows)
+    with pytest.raises(InputError, match="plain: has no embeddings.npz. Train it with: --trainer.callbacks"):
+        read_embeddings(plain)
