@@ -174,8 +174,8 @@ def evaluate(
     network, preprocessing, own_distance, name = _network(export, trunk, pixels, trust)
     numbers = {value: number for number, value in enumerate(in_order(found.labels + asked.labels))}
     ids = np.union1d(asked.ids, found.ids)
-    embedded = _embed(source, ids, network.to(on), preprocessing, num_threads, max_bad_share)
-    places = {id: place for place, id in enumerate(embedded.ids.tolist())}
+    vectors = embedded(source, ids, network.to(on), preprocessing, num_threads, max_bad_share)
+    places = {id: place for place, id in enumerate(vectors.ids.tolist())}
 
     def rows_of(one: _Labelled) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The ids, rows and numbered labels of those that could be read."""
@@ -183,7 +183,7 @@ def evaluate(
         if not kept:
             raise InputError(f"{source.place}: no picture of {part if one is asked else gallery} can be read")
         of_ids, of_labels = (np.array(column, np.int64) for column in zip(*kept, strict=True))
-        return of_ids, embedded.rows[[places[id] for id in of_ids.tolist()]], of_labels
+        return of_ids, vectors.rows[[places[id] for id in of_ids.tolist()]], of_labels
 
     (asked_ids, queries, wanted), (found_ids, rows, labels) = rows_of(asked), rows_of(found)
     own = np.searchsorted(found_ids, asked_ids) if part == gallery else None
@@ -294,19 +294,25 @@ class _Grey(nn.Module):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Embedded:
+class Embedded:
     """ids (n,) int64, ascending, of the pictures that could be read; rows (n, d) float32."""
 
     ids: np.ndarray
     rows: np.ndarray
 
 
-def _embed(
-    source: ShardSet, ids: np.ndarray, network: nn.Module, preprocessing: Preprocessing, num_threads: int | None, max_bad_share: float
-) -> _Embedded:
+def embedded(
+    source: ShardSet,
+    ids: np.ndarray,
+    network: nn.Module,
+    preprocessing: Preprocessing,
+    num_threads: int | None = None,
+    max_bad_share: float = 0.05,
+) -> Embedded:
+    """The vectors of the pictures ids (n,), ascending; unreadable ones are named on stderr, and too many of them are an error."""
     size = max(8, PIXELS_AT_ONCE // preprocessing.size**2)
-    embedded = embed_pictures(source.image_bytes, as_batches(ids, size), network, preprocessing, num_threads)
-    done = list(track(embedded, f"embedding {source.name}", unit="picture", total=len(ids), weight=size))
+    batches = embed_pictures(source.image_bytes, as_batches(ids, size), network, preprocessing, num_threads)
+    done = list(track(batches, f"embedding {source.name}", unit="picture", total=len(ids), weight=size))
     bad = {id: f"{source.key(id)}: {reason}" for batch in done for id, reason in batch.bad.items()}
     for reason in bad.values():
         print(f"left out: {reason}", file=sys.stderr)
@@ -316,4 +322,4 @@ def _embed(
     is_read = ~np.isin(ids, list(bad))
     if not np.isfinite(rows[is_read]).all():
         raise InputError("its vectors are not finite; the training may have diverged. Choose another export")
-    return _Embedded(ids[is_read], rows[is_read])
+    return Embedded(ids[is_read], rows[is_read])
