@@ -12,6 +12,18 @@ from multimodal.data.labels import Labels
 from multimodal.data.loader import PairLoader
 from multimodal.data.mixture import Mixture
 from multimodal.data.order import Order, random_words
+from multimodal.data.pretext import (
+    Colours,
+    DropColours,
+    GreyViews,
+    HoleViews,
+    JigsawViews,
+    PositionViews,
+    ProjectColours,
+    RotationViews,
+    Views,
+    ViewsTarget,
+)
 from multimodal.data.shuffle import BlockShuffle, FullShuffle, Shuffle, how_mixed
 from multimodal.data.sides import Captions, ColumnRows, InPlace, Pixels, Reader, Rows, Shuffled, Side, TowerPixels
 from multimodal.data.stream import Stream, StreamLoader
@@ -20,16 +32,24 @@ __all__ = [
     "BadPicture",
     "BlockShuffle",
     "Captions",
+    "Colours",
     "ColumnRows",
+    "DropColours",
     "FullShuffle",
+    "GreyViews",
+    "HoleViews",
     "InPlace",
+    "JigsawViews",
     "Labels",
     "Mixture",
     "Order",
     "PairLoader",
     "Pixels",
+    "PositionViews",
+    "ProjectColours",
     "PxK",
     "Reader",
+    "RotationViews",
     "Rows",
     "Shuffle",
     "Shuffled",
@@ -37,6 +57,8 @@ __all__ = [
     "Stream",
     "StreamLoader",
     "TowerPixels",
+    "Views",
+    "ViewsTarget",
     "how_mixed",
     "random_words",
 ]

@@ -23,8 +23,9 @@ from multimodal.data.ahead import Ahead
 from multimodal.data.identity import Identities
 from multimodal.data.mixture import Drawn, MixedOrder, Mixture
 from multimodal.data.order import random_words
+from multimodal.data.pretext import Views, ViewsTarget
 from multimodal.data.shuffle import EMPTY, EpochOrder, FullShuffle, Shuffle, run_lengths
-from multimodal.data.sides import Side, open_side
+from multimodal.data.sides import Rows, Side, open_side
 from multimodal.data.steps import IMAGE, TARGET, Place, Step, StepLoader, Steps, check_place
 from multimodal.errors import InputError
 from multimodal.pairs import Batch
@@ -166,6 +167,7 @@ class _PairSteps(Steps):
         world_size: int,
         identify: bool,
     ) -> None:
+        check_views(image, target)
         super().__init__(open_side(image, shards, ids), open_side(target, shards, ids), batch_size)
         self.shards, self.ids, self.seed, self.order = shards, ids, seed, order
         self.rank, self.world_size = rank, world_size
@@ -178,7 +180,11 @@ class _PairSteps(Steps):
         rows = np.flatnonzero(drawn.ids != EMPTY)
         ids, passes = drawn.ids[rows], drawn.passes[rows]
         crops, captions = (random_words(self.seed, passes, ids, purpose) if self.order else None for purpose in (IMAGE, TARGET))
-        image, target = self.read(self.image, ids, crops, buffer, rows), self.read(self.target, ids, captions, None, rows)
+        image = self.read(self.image, ids, crops, buffer, rows)
+        made = image.target  # by the image side, with its views
+        target = (
+            self.read(self.target, ids, captions, None, rows) if made is None else Rows(self.padded(made, rows), np.ones(len(ids), bool))
+        )
         unread = [(int(id), reason) for side in (image, target) for id, reason in zip(ids[~side.ok], side.reasons, strict=True)]
         valid = np.zeros(self.batch_size, bool)
         valid[rows] = image.ok & target.ok
@@ -200,6 +206,20 @@ class _PairSteps(Steps):
             return Drawn(self.ids[places], passes)
         places = self.order.ids(epoch, start, stop, self.world_size) if self.order else np.arange(start, stop, self.world_size)
         return Drawn(np.where(places == EMPTY, EMPTY, self.ids[places]), np.full(len(places), epoch))
+
+
+def check_views(image: Side, target: Side) -> None:
+    """InputError if one side makes views that the other one does not answer."""
+    if isinstance(image, Views) and not isinstance(target, ViewsTarget):
+        raise InputError(
+            f"data.image: {type(image).__name__} asks about its own views, so {target} teaches nothing. Set data.target to "
+            "multimodal.data.ViewsTarget"
+        )
+    if isinstance(target, ViewsTarget) and not isinstance(image, Views):
+        raise InputError(
+            f"data.target: ViewsTarget is made by an image side that asks about its views, and {image} does not. Set data.image to such a "
+            "side: multimodal.data.RotationViews, for one"
+        )
 
 
 def open_order(shards: ShardSet | JoinedShards, ids: np.ndarray, seed: int, shuffle: Shuffle, mixture: Mixture) -> EpochOrder | MixedOrder:

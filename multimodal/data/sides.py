@@ -35,6 +35,8 @@ class Rows(NamedTuple):
     """(n,) bool; False for unreadable rows."""
     reasons: Sequence[str] = ()
     """Why, for each row that is not ok, in their order."""
+    target: np.ndarray | None = None
+    """(n, ...) array of what the rows are asked about, if the side makes it along with them (`multimodal.data.pretext`)."""
 
 
 Reader = Callable[[np.ndarray, "np.ndarray | None"], Rows]
@@ -332,7 +334,9 @@ class _JoinedReader:
             ok[places] = rows.ok
             reasons |= dict(zip(places[~rows.ok].tolist(), rows.reasons, strict=True))
         values = _placed([(places, rows.values) for places, rows in read], len(ids), out)
-        return Rows(values, ok, [reasons[place] for place in sorted(reasons)])
+        made = [(places, rows.target) for places, rows in read if rows.target is not None]
+        target = np.asarray(_placed(made, len(ids), None)) if made else None
+        return Rows(values, ok, [reasons[place] for place in sorted(reasons)], target)
 
 
 def _placed(parts: Sequence[tuple[np.ndarray, np.ndarray | Sequence[str]]], num: int, out: np.ndarray | None) -> np.ndarray | Sequence[str]:

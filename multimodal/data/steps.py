@@ -99,9 +99,13 @@ class Steps(Dataset, ABC):
         if not isinstance(found.values, np.ndarray):
             texts = dict(zip(rows.tolist(), found.values, strict=True))
             return found._replace(values=[texts.get(row, "") for row in range(self.batch_size)])
-        padded = np.zeros((self.batch_size, *found.values.shape[1:]), found.values.dtype)
-        padded[rows] = found.values
-        return found._replace(values=padded)
+        return found._replace(values=self.padded(found.values, rows))
+
+    def padded(self, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """values (n, ...) of the rows (n,) of a batch, as all b of them, with zeros in the other ones."""
+        padded = np.zeros((self.batch_size, *values.shape[1:]), values.dtype)
+        padded[rows] = values
+        return padded
 
 
 class StepLoader(ABC):

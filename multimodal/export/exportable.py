@@ -4,7 +4,7 @@
 
 An export holds `objective.output(head(trunk(picture)))`, and a text space to embed queries: that of the text column, with the layers that
 the run trained on top of it, or the space that a text tower makes from itself (`as_space`). For one that
-labels taught it is `NoTexts`.
+labels or pictures alone taught it is `NoTexts`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from multimodal.errors import InputError
-from multimodal.objectives import LabelObjective, Objective, PytorchMetricLearning
+from multimodal.objectives import LabelObjective, Objective, PretextObjective, PytorchMetricLearning
 from multimodal.shards.columns import Column
 from multimodal.text import TextSpace
 from multimodal.text.encoder import Projection
@@ -41,7 +41,7 @@ class ReadsQueries(Protocol):
 def check_exportable(image_tower: nn.Module, target_side: nn.Module | None, image: Column | None, target: Column | None) -> None:
     """InputError, with the reason, if a run with these parts could be trained but not exported.
 
-    target_side: None for a run that labels taught, whose export reads no texts.
+    target_side: None for a run that labels or pictures alone taught, whose export reads no texts.
     image, target: the columns that the two sides of its pairs are read from; None for pixels and for captions.
     """
     if image is None:
@@ -151,6 +151,8 @@ def output_alone(objective: Objective, described: dict[str, Any], ours: Mapping[
     inherited or assigned (`output = Clip.output`); otherwise it is returned, and opening the export needs its package.
     ours: class path -> the objectives of this project.
     """
+    if objective.is_pretext:  # its head answers questions that nobody asks an export
+        return PretextObjective(), {"class_path": "multimodal.objectives.PretextObjective", "init_args": {}}
     if isinstance(objective, PytorchMetricLearning):  # opening the export must not need that library
         plain = {"class_path": "multimodal.objectives.LabelObjective", "init_args": {"normalise": objective.normalise}}
         return LabelObjective(objective.normalise), plain

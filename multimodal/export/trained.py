@@ -111,10 +111,10 @@ class Trained:
         return tower
 
     @cached_property
-    def takes_labels(self) -> bool:
-        """Whether labels taught it."""
+    def reads_texts(self) -> bool:
+        """Whether texts taught it, rather than labels or pictures alone."""
         objective: Objective = self.build("objective", Objective, SLOTS[Objective])
-        return objective.takes_labels
+        return objective.compares_with_texts
 
     @contextmanager
     def refused(self) -> Iterator[None]:
@@ -315,11 +315,11 @@ def _options(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 def query_of(trained: Trained, space: Path | None, scratch: Path) -> TextSpace | None:
     """What reads queries: the text column's own space, with the run's target side on top if it has one; or the run's text tower.
 
-    None if labels taught the run. scratch: an empty folder that exists until the space has been saved.
+    None if labels or pictures alone taught the run. scratch: an empty folder that exists until the space has been saved.
     """
-    if trained.takes_labels:
+    if not trained.reads_texts:
         if space is not None:
-            raise InputError(f"{trained.run}: was taught by labels, so no text space belongs to its pictures. Leave --space out")
+            raise InputError(f"{trained.run}: was taught without texts, so no text space belongs to its pictures. Leave --space out")
         with trained.refused():
             check_exportable(trained.image_tower, None, trained.column("image"), None)
         return None

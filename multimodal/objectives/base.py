@@ -16,6 +16,7 @@ This holds under DDP, and in one process. Without DDP, average the gradients ove
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -33,8 +34,18 @@ class Objective(nn.Module):
 
     takes_labels: bool = False
     """Whether the target is a label: `forward` gets target (b,) int64, the number of each picture's class, in place of vectors."""
+    is_pretext: bool = False
+    """Whether pictures alone teach: the target is what the image side made along with its views (`multimodal.data.ViewsTarget`), of any
+    shape. Validation reports the parts, and an export is the trunk alone."""
+    chances: Mapping[str, float] = {}  # noqa: RUF012 (never changed)
+    """The chance level of parts, by their names, where it is known."""
     distance: Distance = "cosine"
     """How two pictures are compared by what `output` gives: for those that take labels, validation goes by it."""
+
+    @property
+    def compares_with_texts(self) -> bool:
+        """Whether the target side stands for texts, so that queries can be compared with pictures."""
+        return not (self.takes_labels or self.is_pretext)
 
     def forward(self, image: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Parts]:
         """image (b, d), target (b, d) any float, valid (b,) bool -> (scalar to run backward from, detached scalars to log).

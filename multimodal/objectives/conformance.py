@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, distributed, multiprocessing, nn
 
 from multimodal.objectives.base import Objective, RowObjective
+from multimodal.objectives.pretext import PretextClasses
 
 Make = Callable[[], Objective]
 Slow = Callable[..., float]
@@ -44,8 +45,8 @@ class Example:
         return Example(self.inputs[rows], self.target[rows], self.valid[rows], self.identity[rows], self.classes[rows])
 
     def target_of(self, objective: Objective) -> Tensor:
-        """What teaches the pictures: the classes for an objective that takes labels, else the target rows."""
-        return self.classes if objective.takes_labels else self.target
+        """What teaches the pictures: the classes for an objective that takes labels, or answers that are numbers; else the target rows."""
+        return self.classes if objective.takes_labels or isinstance(objective, PretextClasses) else self.target
 
     def labels(self, objective: Objective) -> tuple[Tensor, ...]:
         """What the objective takes after the two sides."""
@@ -187,7 +188,7 @@ def assert_invalid_rows_change_nothing(make: Make) -> None:
     for number in (*given.classes.unique().tolist(), -1, 2**62):
         classes = torch.where(keep, given.classes, number)
         _assert_equal(outcome(make, replace(given, classes=classes)), alone, f"invalid rows of class {number}")
-    if make().takes_labels:
+    if not make().compares_with_texts:
         return
     unknown = torch.where(keep[:, None], given.target, 0.0)
     _assert_equal(outcome(make, replace(given, target=unknown, valid=torch.ones_like(keep))), alone, "texts without a known word")

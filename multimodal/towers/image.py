@@ -20,6 +20,7 @@ class ImageTower(nn.Module):
 
     head: None: the trunk's features are the vectors, as those of a CLIP model are.
     augment: (b, 3, h, w) uint8 -> the same, such as `ColourJitter`; None for none. Not exported.
+    Of several views of each picture, every one is treated by itself, and their vectors are joined in their order.
     """
 
     def __init__(self, trunk: Trunk, head: Head | None = None, augment: nn.Module | None = None) -> None:
@@ -34,7 +35,9 @@ class ImageTower(nn.Module):
         self.augment = augment
 
     def forward(self, image: Tensor) -> Tensor:
-        """image (b, 3, h, w) uint8. Returns (b, dim_out)."""
+        """image (b, 3, h, w) uint8, or v views of each (b, v, 3, h, w). Returns (b, dim_out), or (b, v * dim_out)."""
+        if image.ndim == 5:
+            return self(image.flatten(0, 1)).view(len(image), -1)
         if self.augment is not None and self.training:
             image = self.augment(image)
         rows: Tensor = self.head(self.trunk(image))

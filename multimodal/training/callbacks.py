@@ -250,7 +250,7 @@ class Selection:
     """Which epoch is the best, and when to stop early. Both are judged on validation pairs.
 
     monitor: the deciding figure, by its name in metrics.csv; null: val/trade_off if the run measures what it forgets, else val/R@10, or
-    val/mAP@R if the target is a label.
+    val/mAP@R if the target is a label, or val/accuracy of a pretext task.
     mode: "max" if more is better, "min" if less is.
     patience: epochs without a better figure after which the run stops; null: the run trains all its epochs.
     """

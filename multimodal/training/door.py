@@ -33,7 +33,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from multimodal.boxes import MANIFEST, State, write_manifest
-from multimodal.data import Labels
+from multimodal.data import Labels, Side, ViewsTarget
 from multimodal.doors import recipes
 from multimodal.errors import InputError
 from multimodal.export.renamed import current_settings
@@ -61,7 +61,7 @@ from multimodal.training.callbacks import (
     WholeCheckpoints,
 )
 from multimodal.training.datamodule import BAD, PairData, rows_per_rank
-from multimodal.training.forgetting import OF_CLASSES, OWN, PAGE, TRADE_OFF, Forgetting, when
+from multimodal.training.forgetting import OF_CLASSES, OF_VIEWS, OWN, PAGE, TRADE_OFF, Forgetting, when
 from multimodal.training.help import FULL, short_help
 from multimodal.training.help_of_parts import help_of, parts
 from multimodal.training.loggers import MetricsFile, WeightsAndBiases
@@ -72,6 +72,9 @@ from multimodal.training.preflight import Preflight
 from multimodal.training.refusals import refusal
 from multimodal.training.runs import StaysThere
 from multimodal.training.surroundings import pausing, quiet, threads
+
+BEST_BY: dict[type[Side], str] = {Labels: OF_CLASSES, ViewsTarget: OF_VIEWS}
+"""What decides which epoch is best, by the kind of the target; `OWN` for the others."""
 
 
 def fit(args: Sequence[str] | None = None) -> Path:
@@ -149,7 +152,7 @@ class _FitCLI(LightningCLI):
             self.config.trainer.precision = natural_precision(self.config.trainer.accelerator)
         if self.config.selection.monitor is None:
             measures = self.config.forgetting.pairs is not None or self.config.forgetting.classes is not None
-            of_target = OF_CLASSES if _gives_labels(self.config.data.target) else OWN
+            of_target = next((figure for kind, figure in BEST_BY.items() if _gives(kind, self.config.data.target)), OWN)
             self.config.selection.monitor = TRADE_OFF if measures else of_target
         if self.config.init_parts is not None and self.config.init_from is None:
             raise InputError(f"--init_parts {self.config.init_parts}: needs --init_from FOLDER, whose weights these are parts of")
@@ -218,8 +221,8 @@ class _FitCLI(LightningCLI):
         self.forgetting = forgetting if forgetting.is_on else None
         if self.forgetting is not None and not has_validation:
             raise InputError("forgetting is measured at each validation, but data.validation_share=0 turns it off. Change one of them")
-        if self.forgetting is not None and self.model.objective.takes_labels:
-            raise InputError("forgetting is measured by texts, and labels teach this run, which reads none. Leave forgetting.* out")
+        if self.forgetting is not None and not self.model.objective.compares_with_texts:
+            raise InputError("forgetting is measured by texts, and this run reads none. Leave forgetting.* out")
         forgetting.run = run
         self.metrics = MetricsFile(run)
         try:
@@ -411,15 +414,15 @@ class _BuildCLI(_FitCLI):
         return None
 
 
-def _gives_labels(side: Any) -> bool:
-    """Whether the config of a side names labels, also in a control."""
+def _gives(kind: type[Side], side: Any) -> bool:
+    """Whether the config of a side names one of this kind, also in a control."""
     if side is None or "class_path" not in side:
         return False
     inner = (side.get("init_args") or {}).get("side")
     if inner is not None:
-        return _gives_labels(inner)
+        return _gives(kind, inner)
     module, _, name = side.class_path.rpartition(".")
-    return issubclass(getattr(importlib.import_module(module), name), Labels)  # the parser has imported it already
+    return issubclass(getattr(importlib.import_module(module), name), kind)  # the parser has imported it already
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -42,6 +42,8 @@ from multimodal.training.module import PairModule, retrieval_figures
 OWN, KEPT, TRADE_OFF = "val/R@10", "val/kept", "val/trade_off"
 OF_CLASSES = "val/mAP@R"
 """What decides which epoch is best if the target is a label."""
+OF_VIEWS = "val/accuracy"
+"""What decides it if the picture asks about itself."""
 PAGE = "forgetting.html"
 BEFORE = -1
 """The epoch, and the step in metrics.csv, of what is measured before the first step."""

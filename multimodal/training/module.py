@@ -21,6 +21,7 @@ from jsonargparse import lazy_instance
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 
+from multimodal.data import ViewsTarget
 from multimodal.errors import InputError
 from multimodal.metrics import chance_recall_at, ranks, recall_at, same_class
 from multimodal.objectives import Objective
@@ -67,6 +68,8 @@ class Encoded(NamedTuple):
 class PairModule(L.LightningModule):
     """Trains on pairs, and reports retrieval among validation pairs: by text, or where the target is a label, of the same class.
 
+    Where the picture asks about itself (a pretext task), it reports how well that is answered.
+
     image_tower: `batch.image` -> (b, d). target_side: `batch.target` -> (b, d); the identity for labels, which the objective takes as they
     are. objective: see `multimodal.objectives`.
     optimiser: how the weights move, see `multimodal.training.optimisers`.
@@ -84,9 +87,9 @@ class PairModule(L.LightningModule):
         micro_batch_size: int | None = None,
     ) -> None:
         super().__init__()
-        if objective.takes_labels and type(target_side) is not nn.Identity:
+        if not objective.compares_with_texts and type(target_side) is not nn.Identity:
             raise InputError(
-                f"model.target_side: {type(objective).__name__} takes labels as they are, so nothing would train "
+                f"model.target_side: {type(objective).__name__} takes its target as it is, so nothing would train "
                 f"{type(target_side).__name__}. Set it to torch.nn.Identity"
             )
         if micro_batch_size is not None:
@@ -119,6 +122,13 @@ class PairModule(L.LightningModule):
     def _check_target(self, data: PairData) -> None:
         """InputError if the target is a label and the objective takes none, or the other way round."""
         name, target = type(self.objective).__name__, f"data.target ({data.target})"
+        if self.objective.is_pretext != isinstance(data.target, ViewsTarget):
+            raise InputError(
+                f"model.objective: {name} is asked by the views of a picture, but {target} is none of them. Set data.target to "
+                "multimodal.data.ViewsTarget, and data.image to the views of this task"
+                if self.objective.is_pretext
+                else f"model.objective: {name} does not answer what data.image ({data.image}) asks. Set it to the objective of that task"
+            )
         if self.objective.takes_labels and data.classes is None:
             raise InputError(f"model.objective: {name} takes labels, but {target} gives none. Set data.target to multimodal.data.Labels")
         if data.classes is not None and not self.objective.takes_labels:
@@ -144,9 +154,9 @@ class PairModule(L.LightningModule):
         return loss * parts["rows"]
 
     def _embeddings(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Both sides, (b, d) each; or labels (b,) as they are."""
+        """Both sides, (b, d) each; or labels (b,), or answers about views, as they are."""
         image = encode(self.image_tower, batch.image, self.micro_batch_size)
-        if self.objective.takes_labels:
+        if not self.objective.compares_with_texts:
             return image, batch.target  # type: ignore[return-value]  # a tensor: checked in setup
         return image, encode(self.target_side, batch.target, self.micro_batch_size)
 
@@ -180,7 +190,16 @@ class PairModule(L.LightningModule):
         _, parts = loss_of(self.objective, image, target, batch)
         # Every rank has the figures of the whole batch, so there is nothing to reduce. An epoch's mean weights a batch by its valid rows.
         self.log("val/loss", parts["loss"], batch_size=int(parts["rows"]))
+        if self.objective.is_pretext:
+            self._log_answers(parts)
+            return
         self._validated.append(self._encoded(batch, image, target))
+
+    def _log_answers(self, parts: Parts) -> None:
+        """How well a pretext task is answered, beside chance."""
+        figures = {name: value for name, value in parts.items() if name not in ("loss", "rows")}
+        chances = {f"chance_{name}": torch.tensor(value) for name, value in self.objective.chances.items()}
+        self.log_dict({f"val/{name}": value for name, value in {**figures, **chances}.items()}, batch_size=int(parts["rows"]))
 
     def encode(self, batch: Batch) -> Encoded:
         """The vectors of a batch, as in validation; in evaluation mode and without gradients if the caller sees to it."""
@@ -200,7 +219,7 @@ class PairModule(L.LightningModule):
 
     def end_validation(self) -> dict[str, float]:
         """The figures of this validation, once all of its batches are encoded. Callbacks, which Lightning asks first, may need them."""
-        if self.held_out is None:
+        if self.held_out is None and not self.objective.is_pretext:
             self.held_out = self.held_out_of(self._validated)
             self.figures = {f"val/{name}": value for name, value in self._figures(self.held_out).items()}
             self._validated.clear()

@@ -90,8 +90,8 @@ class Queries(Panel):
         _check_settings(self, queries=num, k=self.k, size_px=self.size_px)
 
     def open(self, module: PairModule, data: PairData) -> Show | None:
-        if data.classes is not None:
-            return None  # its pairs are found by their class, and may have no texts
+        if not module.objective.compares_with_texts:
+            return None  # its pairs may have no texts
         ids = self._ids(data)
         texts = open_side(_words_of(data.target), data.shards, data.validation_ids)(ids, None).values
         return _ShowQueries(dict(zip(ids.tolist(), texts, strict=True)), self.k, Thumbnails(data.shards, self.size_px))

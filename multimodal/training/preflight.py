@@ -161,7 +161,7 @@ def what_is_wrong(batch: Batch, unread: str, sides: Sides) -> str | None:
 def check_export(module: PairModule, data: PairData) -> None:
     """InputError, from the same function that `multimodal export` calls, if this run could not be exported."""
     image, target = (_column(data.shards, side) for side in (data.image, data.target))
-    side = None if module.objective.takes_labels else module.target_side
+    side = module.target_side if module.objective.compares_with_texts else None
     try:
         check_exportable(module.image_tower, side, image, target)
     except InputError as reason:
@@ -189,8 +189,8 @@ def check_dimensions(module: PairModule, batch: Batch, sides: Sides) -> None:
                 found = f"{rows.shape[1]} numbers per pair. Set {key}.init_args.dim_in: {rows.shape[1]}"
             raise InputError(f"preflight: {key} takes {wanted} numbers per pair, but {side} gives {found}")
     towers = _copies(module).eval()
-    if module.objective.takes_labels:
-        return  # labels fit vectors of any dimension
+    if not module.objective.compares_with_texts:
+        return  # labels fit vectors of any dimension, and a pretext objective says itself what it takes
     with torch.no_grad():
         try:
             image, target = towers["image_tower"](batch.image), towers["target_side"](batch.target)
@@ -231,7 +231,9 @@ def overfit(module: PairModule, batch: Batch, times: float, max_steps: int) -> I
     first = None
     for step in range(max_steps + 1):
         image = encode(image_tower, batch.image, module.micro_batch_size)
-        target: Any = batch.target if module.objective.takes_labels else encode(target_side, batch.target, module.micro_batch_size)
+        target: Any = batch.target
+        if module.objective.compares_with_texts:
+            target = encode(target_side, batch.target, module.micro_batch_size)
         try:
             loss, _ = loss_of(objective, image, target, batch)
         except ValueError as error:

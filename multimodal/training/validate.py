@@ -22,7 +22,7 @@ from torch import nn
 from multimodal import data, shards
 from multimodal.boxes import reading
 from multimodal.boxes.trust import Builder, Classes, classes_of
-from multimodal.data import Captions, ColumnRows, Labels, Mixture, Pixels, Shuffle, Shuffled, Side, Stream, TowerPixels
+from multimodal.data import Colours, Mixture, Pixels, Shuffle, Side, Stream
 from multimodal.errors import InputError
 from multimodal.export.slots import IMAGE_TOWERS, SLOTS, TARGET_SIDES
 from multimodal.export.trained import Trained
@@ -38,7 +38,9 @@ from multimodal.urls import is_url
 
 PAIR_DATA = "multimodal.training.PairData"
 SIDES: dict[type, Classes] = {
-    Side: {f"multimodal.data.{one.__name__}": one for one in (ColumnRows, Pixels, TowerPixels, Captions, Labels, Shuffled)},
+    Side: classes_of(data, Side),
+    Pixels: classes_of(data, Pixels),
+    Colours: classes_of(data, Colours),
     Shuffle: classes_of(data, Shuffle),
     RemoteShards: classes_of(shards, RemoteShards),
 }

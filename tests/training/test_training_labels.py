@@ -150,7 +150,7 @@ def test_its_export_reads_pictures_and_says_that_it_reads_no_words(run: Path, sh
     export(run, tmp_path / "export", trust=TRUST)
     opened = load_export(tmp_path / "export", trust=TRUST)
     assert opened.card.family == "metric" and opened.card.dim == 8 and not list(problems_of(tmp_path / "export"))
-    with pytest.raises(InputError, match="'a dog' cannot be compared.*labels taught their model.*image:photo.jpg"):
+    with pytest.raises(InputError, match="'a dog' cannot be compared.*taught without texts.*image:photo.jpg"):
         opened.encode_text("a dog")
     index(tmp_path / "export", shards, tmp_path / "store", trust=TRUST)
     store = Store(tmp_path / "store")
@@ -175,7 +175,7 @@ def test_its_export_reads_pictures_and_says_that_it_reads_no_words(run: Path, sh
             "Apart takes labels, but .* gives none",
         ),
         (["--model.target_side", "multimodal.towers.Head", "--model.target_side.dim_in=4", "--model.target_side.dim_out=4"], "Identity"),
-        (["--forgetting.pairs", "nowhere"], "forgetting is measured by texts, and labels teach this run"),
+        (["--forgetting.pairs", "nowhere"], "forgetting is measured by texts, and this run reads none"),
         (["--data.target.name", "identity"], "identity has 0 values"),
     ],
 )

@@ -1,0 +1,116 @@
+"""Objectives of pretext tasks: against slow loops, across ranks, and what they refuse."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from multimodal.objectives import (
+    Colourisation,
+    Inpainting,
+    Jigsaw,
+    Objective,
+    PretextClasses,
+    PretextRegression,
+    RelativePosition,
+    Rotation,
+)
+from multimodal.objectives.conformance import DIM, assert_conforms, assert_ranks_equal_one, example, outcome
+
+
+def made(kind: type[Objective], *arguments: Any, **settings: Any) -> Objective:
+    """With the same head whenever it is made."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return kind(*arguments, **settings)
+
+
+CLASSES: list[Callable[[], Objective]] = [
+    partial(made, Rotation, DIM),
+    partial(made, RelativePosition, DIM, hidden=7),
+    partial(made, Jigsaw, DIM, num_permutations=6),
+]
+REGRESSIONS: list[Callable[[], Objective]] = [
+    partial(made, Inpainting, DIM, shape=[DIM]),
+    partial(made, Colourisation, DIM, [DIM], hidden=7),
+]
+
+
+def slow(objective: Objective, image: Tensor, target: Tensor) -> float:
+    assert isinstance(objective, PretextClasses)
+    losses = []
+    for row, answer in zip(image, target.tolist(), strict=True):
+        logits = objective.head(row[None])[0].tolist()
+        losses.append(math.log(sum(math.exp(logit) for logit in logits)) - logits[answer])
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("make", CLASSES)
+def test_answers_in_numbers_conform(make: Callable[[], Objective]) -> None:
+    assert_conforms(make, slow)
+
+
+def slow_squares(objective: Objective, image: Tensor, target: Tensor) -> float:
+    assert isinstance(objective, PretextRegression)
+    losses = []
+    for row, answer in zip(image, target.tolist(), strict=True):
+        squares = [(x - y) ** 2 for x, y in zip(objective.head(row[None])[0].tolist(), answer, strict=True)]
+        losses.append(sum(squares) / len(squares))
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("make", REGRESSIONS)
+def test_answers_in_arrays_conform(make: Callable[[], Objective]) -> None:
+    assert_conforms(make, slow_squares)
+
+
+def test_ranks_equal_one() -> None:
+    assert_ranks_equal_one(*CLASSES, *REGRESSIONS)
+
+
+def test_what_is_explained_is_a_share_of_the_squares_of_valid_rows() -> None:
+    given, objective = example(), made(Inpainting, DIM, [1, DIM]).double()
+    target, image = given.target[:, None], torch.randn(len(given.valid), DIM, dtype=torch.float64)
+    _, parts = objective(image, torch.where(given.valid[:, None, None], target, torch.nan), given.valid)
+    answers, wanted = objective.head(image)[given.valid], given.target[given.valid]
+    left = ((answers - wanted) ** 2).sum() / (wanted**2).sum()
+    assert parts["explained"].item() == pytest.approx(100 * (1 - left.item())) and objective.chances == {"explained": 0.0}
+    with torch.no_grad():
+        for parameter in objective.head.parameters():
+            parameter.zero_()
+    assert objective(image, target, given.valid)[1]["explained"].item() == pytest.approx(0.0)
+    assert torch.isfinite(objective(image, 0 * target, given.valid)[1]["explained"])
+
+
+def test_accuracy_is_the_share_of_valid_rows_that_are_right() -> None:
+    given, objective = example(), made(Rotation, DIM).double()
+    image = torch.randn(len(given.valid), DIM, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    _, parts = objective(image, given.classes, given.valid)
+    answers = objective.head(image).argmax(1).tolist()
+    right = [answer == wanted for answer, wanted, ok in zip(answers, given.classes.tolist(), given.valid.tolist(), strict=True) if ok]
+    assert parts["accuracy"].item() == pytest.approx(100 * sum(right) / len(right)) and objective.chances == {"accuracy": 25.0}
+
+
+def test_its_head_is_trained() -> None:
+    assert outcome(CLASSES[0], example()).gradient[-4 * (DIM + 1) :].abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("image", "target", "said"),
+    [
+        (torch.zeros(3, 8), torch.zeros(3, dtype=torch.int64), "takes 5 features per picture. Set model.objective's dim_in: 8"),
+        (torch.zeros(3, 5), torch.zeros(3, 2), "takes one int64 answer for each row"),
+        (torch.zeros(3, 5), torch.tensor([0, 1, 4]), "an answer is 4; Rotation has 4 classes"),
+    ],
+)
+def test_what_does_not_fit_is_refused(image: Tensor, target: Tensor, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Rotation(5)(image, target, torch.ones(3, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"the shape \(2,\), not \(3, 4\). Set model.objective's shape"):
+        Inpainting(5, [3, 4])(torch.zeros(3, 5), torch.zeros(3, 2), torch.ones(3, dtype=torch.bool))
