@@ -55,7 +55,10 @@ VERBS: Verbs = {
         OWN: ("multimodal.evaluate.own:evaluate", "a protocol of your own: multimodal evaluate mypackage.figures:median --store S ..."),
     },
     "metric": {
-        "fit": ("multimodal.mahalanobis.door:fit", "a metric from labels or judged pairs, as an export whose vectors it compares"),
+        "fit": (
+            "multimodal.mahalanobis.door:fit",
+            "a metric from labels, pairs or triplets, as an export whose vectors it compares",
+        ),
     },
     "verify": ("multimodal.verify:verify", "read every byte of a box of any kind again and compare it with its manifest"),
     "demo": ("multimodal.demo:demo", "the whole road on real pictures, or on your own with --data"),

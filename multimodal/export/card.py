@@ -14,6 +14,9 @@ from typing import Any
 from multimodal.boxes import MANIFEST, check_values, read_manifest
 from multimodal.errors import InputError
 
+_LATER = ("interpolation", "same")
+_SAME: dict[str, type] = {"cosine": float, "false_accepts": float, "true_accepts": float, "num_different": int, "num_same": int}
+
 
 @dataclass(frozen=True, slots=True)
 class Card:
@@ -26,6 +29,8 @@ class Card:
     query_fingerprint: of the manifest of the text space that is the export's query side.
     figures: what was measured when it was made; each figure has its chance level and the command that prints it beside it.
     interpolation: of an export between another and a run, "base", the other's fingerprint, and "alpha", the weight of the run; else empty.
+    same: from which "cosine" on two pictures count as the same, the shares "false_accepts" and "true_accepts" of different and same pairs
+        that do, and how many pairs this was found on ("num_different", "num_same"); empty if nobody has asked (`multimodal metric fit`).
     """
 
     family: str
@@ -35,6 +40,7 @@ class Card:
     query_fingerprint: str
     figures: Mapping[str, Any] = field(default_factory=dict)
     interpolation: Mapping[str, Any] = field(default_factory=dict)
+    same: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.family:
@@ -57,8 +63,9 @@ class Card:
     def config(self) -> dict[str, Any]:
         """The card as the `config` of the export's manifest; `Card(**config)` is the card again."""
         config = asdict(self)
-        if not self.interpolation:
-            del config["interpolation"]  # as in exports of earlier releases, whose fingerprints stay
+        for name in _LATER:  # left out if empty, as in exports of earlier releases, whose fingerprints stay
+            if not config[name]:
+                del config[name]
         return config
 
     def summary(self) -> str:
@@ -70,6 +77,8 @@ class Card:
         lines.append(f"  query side: {self.query_fingerprint[:12]}")
         if self.interpolation:
             lines.append(f"  interpolated: alpha {self.interpolation['alpha']} from the base {self.interpolation['base'][:12]} to the run")
+        if self.same:
+            lines.append(f"  the same: {same_told(self.same)}")
         lines += [f"  {name}: {_value(value)}" for name, value in self.figures.items()]
         return "\n".join(lines)
 
@@ -83,9 +92,11 @@ def read_card(export: str | Path) -> Card:
     check_values(
         export, "config", config, {"family": str, "dim": int, "architecture": dict, "preprocessing": dict, "query_fingerprint": str}
     )
-    check_values(export, "config", {"figures": {}, "interpolation": {}, **config}, {"figures": dict, "interpolation": dict})
+    check_values(export, "config", {"figures": {}, "interpolation": {}, "same": {}, **config}, dict.fromkeys(("figures", *_LATER), dict))
     if config.get("interpolation"):
         check_values(export, "config.interpolation", config["interpolation"], {"base": str, "alpha": float})
+    if config.get("same"):
+        check_values(export, "config.same", config["same"], _SAME)
     check_values(export, "config.architecture", config["architecture"], dict.fromkeys(config["architecture"], dict))
     for part, described in config["architecture"].items():
         check_values(export, f"config.architecture.{part}", described, {"class_path": str, "init_args": dict})
@@ -93,6 +104,14 @@ def read_card(export: str | Path) -> Card:
         return Card(**config)
     except (TypeError, ValueError) as error:
         raise InputError(f"{Path(export) / MANIFEST}: the card is incomplete: {error}. Make the export again: multimodal export") from None
+
+
+def same_told(same: Mapping[str, Any]) -> str:
+    """`Card.same` in words."""
+    return (
+        f"from a cosine of {same['cosine']:.4f} on; so are {100 * same['true_accepts']:.1f} % of {same['num_same']:,} held-out same pairs, "
+        f"and {100 * same['false_accepts']:.2g} % of {same['num_different']:,} different ones"
+    )
 
 
 def _arguments(arguments: Mapping[str, Any]) -> str:

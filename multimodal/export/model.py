@@ -182,6 +182,18 @@ class Export:
         blocks = [block.scores for block in score_blocks(unit(rows), unit(others))]
         return np.concatenate(blocks) if blocks else np.empty((0, len(others)))
 
+    def are_same(self, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Whether pictures of vectors (n, d) and (m, d) show the same, by the card's threshold. Returns (n, m) bool.
+
+        InputError if the card has none.
+        """
+        if not self.card.same:
+            raise InputError(
+                f"{self.path}: nobody has measured from which cosine on two of its pictures show the same. "
+                "See: multimodal metric fit --false-accept"
+            )
+        return self.similarity(rows, others) >= self.card.same["cosine"]
+
     def __repr__(self) -> str:
         trunk = self.network.trunk.architecture
         return f"Export({str(self.path)!r}: {self.card.family}, {self.card.dim} dimensions, pictures through {trunk} on {self.device})"
@@ -345,14 +357,20 @@ def export_pretrained(named: str, output: Path, long_texts: LongTexts = "cut") -
 
 
 def export_with_head(
-    opened: Export, head: nn.Module, described: Mapping[str, Any], query: TextSpace, figures: Mapping[str, Any], output: Path
+    opened: Export,
+    head: nn.Module,
+    described: Mapping[str, Any],
+    query: TextSpace,
+    figures: Mapping[str, Any],
+    same: Mapping[str, Any],
+    output: Path,
 ) -> Path:
-    """Make an export like an open one, with another head and query side. described: the head, as a card has it."""
+    """Make an export like an open one, with another head and query side. described: the head, as a card has it. same: see `Card`."""
     network = ExportNetwork(opened.network.trunk, head, opened.network.objective).eval().cpu()
     with torch.inference_mode():
         dim = network.of_features(torch.zeros(1, network.trunk.dim)).shape[1]
     objective = opened.card.architecture["objective"]
-    manifest, weights = _described_export(str(opened.path), network, dim, described, objective, query, figures)
+    manifest, weights = _described_export(str(opened.path), network, dim, described, objective, query, figures, same)
     found = finished_box(output, kind="export")
     remedies = ("choose another --output", "delete this export")
     return _written(output, manifest, weights, query, None if found is None else asdict(found), remedies)
@@ -405,13 +423,14 @@ def _described_export(
     objective: Mapping[str, Any],
     query: TextSpace,
     figures: Mapping[str, Any],
+    same: Mapping[str, Any] | None = None,
 ) -> tuple[Manifest, bytes]:
     """The manifest of an export with these parts, and its weights as a safetensors file. source: where they come from, for a message."""
     if dim != query.dim:
         raise InputError(f"{source}: its pictures have {dim} dimensions and its text side {query.dim}. They must be equal")
     weights = save({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
     architecture = {"trunk": network.trunk.recipe, "head": head, "objective": objective}
-    card = Card(query.family, dim, architecture, network.trunk.preprocessing.as_json(), query.fingerprint, figures)
+    card = Card(query.family, dim, architecture, network.trunk.preprocessing.as_json(), query.fingerprint, figures, same=same or {})
     manifest = Manifest(
         kind="export",
         config=card.config(),

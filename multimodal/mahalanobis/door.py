@@ -1,4 +1,4 @@
-"""`multimodal metric fit`: a metric from labels or from judged pairs, as another export.
+"""`multimodal metric fit`: a metric from labels, from judged pairs or from triplets, as another export.
 
 multimodal metric fit --export E --shards S --label identity --output E2
 """
@@ -22,16 +22,17 @@ from multimodal.embed.stores import features_of
 from multimodal.errors import InputError
 from multimodal.export.model import Export, load_export
 from multimodal.machine.progress import track
-from multimodal.mahalanobis.choosing import Chosen, choose_by_labels, choose_by_pairs
+from multimodal.mahalanobis.choosing import Chosen, choose
 from multimodal.mahalanobis.folding import check_foldable, fold
-from multimodal.mahalanobis.pairs import Pairs
+from multimodal.mahalanobis.known import Known
+from multimodal.mahalanobis.pairs import Pairs, Triplets
 from multimodal.shards.labels import in_order, read_labels
 from multimodal.shards.reader import ShardSet
 from multimodal.shards.remote import SetPath, open_set
 from multimodal.shards.split import Part, Split
 from multimodal.text import NoTexts
 
-COLUMNS = ("a", "b", "same")
+PAIR, TRIPLET = ("a", "b"), ("anchor", "same", "different")
 SAME = {"1": True, "true": True, "yes": True, "same": True, "0": False, "false": False, "no": False, "different": False}
 NUM_NAMED = 3
 
@@ -42,6 +43,9 @@ def fit(
     output: Path,
     label: str | None = None,
     pairs: Path | None = None,
+    triplets: Path | None = None,
+    methods: list[str] | None = None,
+    false_accept: float | None = None,
     new: Literal["classes", "pictures"] = "classes",
     part: Part = "train",
     split: Split = Split(),  # noqa: B008 (frozen)
@@ -54,10 +58,10 @@ def fit(
     """Fit a metric on what is known of pictures, and make an export whose vectors it compares.
 
     multimodal metric fit --export E --shards S --label identity --output E2
-    multimodal metric fit --export E --shards S --pairs S/judgements/pairs.csv --output E2
+    multimodal metric fit --export E --shards S --pairs STORE/judgements/pairs.csv --output E2 --false-accept 0.01
 
-    Whitening within classes and KISSME are fitted in several numbers of dimensions and with several ridges, and judged on what was held
-    out. If none is clearly better than the cosine of the vectors as they are, the new export is a copy of the old one, and it is said so.
+    Several methods are fitted, in several numbers of dimensions and with several ridges, and judged on what was held out. If none is
+    clearly better than the cosine of the vectors as they are, the new export has the vectors of the old one, and it is said so.
     docs/metric.md has figures.
 
     Args:
@@ -65,9 +69,16 @@ def fit(
         shards: the set whose pictures something is known of.
         output: the export to make.
         label: the name in the pairs' metadata whose value is a picture's class, such as identity.
-        pairs: instead of a label, a CSV with the columns a, b and same: two pictures by name, key or id, and 1 or 0 (also yes and no).
-        new: with a label, what will be compared later: classes, pictures of classes that were not there; or pictures, new pictures of
-            these classes. It decides what is held out.
+        pairs: instead of a label, a CSV with the columns a, b and same: two pictures by name, key or id, and 1 or 0 (also yes and no). Of
+            several lines for two pictures, the last one counts.
+        triplets: instead of those, a CSV with the columns anchor, same and different: three pictures, the first two more alike than the
+            first and the third.
+        methods: what to try: pca, rca (whitening within classes), kissme, lda and nca (both need labels), triplets (a map trained by them).
+            By default all closed forms, which take seconds; nca and triplets take minutes.
+        false_accept: also find the cosine from which on two pictures count as the same, so that this share of held-out different pairs
+            does; from labels or pairs.
+        new: what will be compared later: classes, pictures of classes that nothing is known of; or pictures, new pictures of these
+            classes. It decides what is held out: classes (of pairs and triplets, regions of the vectors), or pictures.
         part: the part of the set that is used.
         split: how the set is split where it has no split of its own.
         column: a column of the export's trunk's features, which saves running it.
@@ -76,8 +87,10 @@ def fit(
         seed: of the held-out parts.
         trust: your own packages whose classes the export names. Their code is run.
     """
-    if (label is None) == (pairs is None):
-        raise InputError("give --label NAME, the metadata that says what a picture is of, or --pairs FILE; one of the two")
+    if sum(given is not None for given in (label, pairs, triplets)) != 1:
+        raise InputError(
+            "give --label NAME, the metadata that says what a picture is of, --pairs FILE, or --triplets FILE; one of the three"
+        )
     if is_whole(output):
         raise InputError(f"{output}: is there already. Choose another --output, or delete it")
     opened, source = load_export(export, pick_device(device), trust), open_set(shards)
@@ -86,35 +99,58 @@ def fit(
     if not len(ids):
         raise InputError(f"{source.place}: no pair is in {part!r}. Choose another --part or --split")
     centred = isinstance(opened.query, NoTexts)  # texts have another mean than pictures, so only a map without one keeps them comparable
-    if label is not None:
-        known = read_labels(source, ids, label)
-        if known.reasons:
-            first = next(iter(known.reasons))
-            told = f"{len(known.reasons)} of {len(ids)} pictures have no label; {source.key(first)}: {known.reasons[first]}"
-            if len(known.reasons) == len(ids):
-                raise InputError(f"{source.place}: {told}. Choose another --label")
-            print(f"{told}. They are left out", file=sys.stderr)
-        numbers = {value: number for number, value in enumerate(in_order(known.values))}
-        labels = np.array([-1 if value is None else numbers[value] for value in known.values])
-        rows, good = head_outputs(opened, source, ids[labels >= 0], column, batch_size)
-        found = choose_by_labels(rows[good], labels[labels >= 0][good], new == "classes", centred, seed=seed)
-    else:
-        assert pairs is not None
-        named, both = read_pairs(pairs, source, ids)
-        rows, good = head_outputs(opened, source, named, column, batch_size)
-        both, places = both[good[both.first] & good[both.second]], np.cumsum(good) - 1
-        found = choose_by_pairs(rows[good], Pairs(places[both.first], places[both.second], both.same), centred, seed=seed)
+    known = _known(opened, source, ids, label, pairs, triplets, column, batch_size)
+    found = choose(known, new, centred, methods, false_accept, seed)
     print(found, file=sys.stderr)
-    if not found.is_better:
+    if not found.is_better and found.same is None:
         shutil.copytree(export, output, dirs_exist_ok=True)
         print(f"{output}: a copy of {export}", file=sys.stderr)
         return output
-    return fold(opened, found, figures_of(found), output)
+    return fold(opened, found, figures_of(found) if found.is_better else {}, output)
+
+
+def _known(
+    opened: Export,
+    source: ShardSet,
+    ids: np.ndarray,
+    label: str | None,
+    pairs: Path | None,
+    triplets: Path | None,
+    column: str | None,
+    batch_size: int | None,
+) -> Known:
+    """What is known of the pictures that can be read, with the export's vectors of them."""
+    if label is not None:
+        labels = _labels(source, ids, label)
+        rows, good = head_outputs(opened, source, ids[labels >= 0], column, batch_size)
+        return Known(rows[good], labels=labels[labels >= 0][good])
+    file = pairs or triplets
+    assert file is not None, "one of the three is given"
+    named, places, same = read_places(file, source, ids, PAIR if pairs is not None else TRIPLET)
+    rows, good = head_outputs(opened, source, named, column, batch_size)
+    readable = good[places].all(axis=1)
+    columns = (np.cumsum(good) - 1)[places[readable]].T
+    if pairs is None:
+        return Known(rows[good], triplets=Triplets(*columns))
+    return Known(rows[good], pairs=Pairs(columns[0], columns[1], same[readable]))
+
+
+def _labels(source: ShardSet, ids: np.ndarray, name: str) -> np.ndarray:
+    """(n,) numbers; -1, reported on stderr, where there is none."""
+    known = read_labels(source, ids, name)
+    if known.reasons:
+        first = next(iter(known.reasons))
+        told = f"{len(known.reasons)} of {len(ids)} pictures have no label; {source.key(first)}: {known.reasons[first]}"
+        if len(known.reasons) == len(ids):
+            raise InputError(f"{source.place}: {told}. Choose another --label")
+        print(f"{told}. They are left out", file=sys.stderr)
+    numbers = {value: number for number, value in enumerate(in_order(known.values))}
+    return np.array([-1 if value is None else numbers[value] for value in known.values])
 
 
 def figures_of(found: Chosen) -> dict[str, float]:
     """What a card keeps of a fit: the figure with the metric, and as it was before, both on held-out pictures."""
-    scale = 100 if found.figure == "mAP" else 1
+    scale = 1 if found.figure == "AUC" else 100
     return {f"metric/{found.figure}": scale * found.after, f"metric/{found.figure} before": scale * found.before}
 
 
@@ -140,32 +176,34 @@ def head_outputs(
     return rows, good
 
 
-def read_pairs(path: Path, source: ShardSet, ids: np.ndarray) -> tuple[np.ndarray, Pairs]:
-    """The ids that a CSV of pairs names, ascending, and the pairs as places among them. InputError that names file and line."""
+def read_places(path: Path, source: ShardSet, ids: np.ndarray, columns: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of a CSV with a picture in each of some columns: the ids that it names, ascending; each line's pictures as places among them, (m, c);
+    and whether they are the same, (m,) bool, of PAIR, which has a column that says so. InputError that names file and line.
+
+    Of several lines for two pictures the last one counts. Lines that compare a picture with itself say nothing, and are left out.
+    """
     allowed = set(ids.tolist())
     by_name: dict[str, int] = {source.names[id]: id for id in ids.tolist()}
-    both: list[tuple[int, int]] = []
-    same: list[bool] = []
+    told: dict[tuple[int, ...], bool] = {}
+    wanted = (*columns, "same") if columns == PAIR else columns
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             lines = csv.DictReader(file)
-            missing = [name for name in COLUMNS if name not in (lines.fieldnames or ())]
+            missing = [name for name in wanted if name not in (lines.fieldnames or ())]
             if missing:
-                raise InputError(f"{path}: has no column {', '.join(missing)}; expected {', '.join(COLUMNS)}")
+                raise InputError(f"{path}: has no column {', '.join(missing)}; expected {', '.join(wanted)}")
             for line in lines:
                 where = f"{path}, line {lines.line_num}"
-                value = (line["same"] or "").strip().lower()
+                value = (line["same"] or "").strip().lower() if columns == PAIR else "1"
                 if value not in SAME:
                     raise InputError(f"{where}: same is {line['same']!r}; expected 1 or 0")
-                pair = [_picture(line[name] or "", by_name, source, allowed, where) for name in ("a", "b")]
-                if pair[0] != pair[1]:
-                    both.append((pair[0], pair[1]))
-                    same.append(SAME[value])
+                pictures = tuple(_picture(line[name] or "", by_name, source, allowed, where) for name in columns)
+                if len(set(pictures)) == len(pictures):
+                    told[tuple(sorted(pictures)) if columns == PAIR else pictures] = SAME[value]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: is not a CSV in UTF-8: {error}") from None
-    named, places = np.unique(np.array(both, np.int64).reshape(-1, 2), return_inverse=True)
-    places = places.reshape(-1, 2)
-    return named, Pairs(places[:, 0], places[:, 1], np.array(same, bool))
+    named, places = np.unique(np.array(list(told), np.int64).reshape(-1, len(columns)), return_inverse=True)
+    return named, places.reshape(-1, len(columns)), np.array(list(told.values()), bool)
 
 
 def _picture(written: str, by_name: dict[str, int], source: ShardSet, allowed: set[int], where: str) -> int:

@@ -6,6 +6,7 @@ Stores compare by cosine, and the cosine of Lx and Ly is that of the metric L'L.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,13 @@ def check_foldable(opened: Export) -> None:
 
 
 def fold(opened: Export, chosen: Chosen, figures: Mapping[str, Any], output: Path) -> Path:
-    """Make an export whose vectors are the mapped ones of another."""
-    assert chosen.map is not None
-    weight, bias = chosen.map, -chosen.map @ chosen.centre
-    head, described = _folded(opened.network.head, opened.card.architecture["head"], weight, bias)
-    query = NoTexts(len(weight)) if isinstance(opened.query, NoTexts) else mapped(opened.query, weight)
-    return export_with_head(opened, head, described, query, {**opened.card.figures, **figures}, output)
+    """Make an export whose vectors are the mapped ones of another, or the same ones if no metric was better; with the threshold, if any."""
+    head, described, query = opened.network.head, opened.card.architecture["head"], opened.query
+    if chosen.map is not None:
+        head, described = _folded(head, described, chosen.map, -chosen.map @ chosen.centre)
+        query = NoTexts(len(chosen.map)) if isinstance(query, NoTexts) else mapped(query, chosen.map)
+    same = {} if chosen.same is None else asdict(chosen.same)
+    return export_with_head(opened, head, described, query, {**opened.card.figures, **figures}, same, output)
 
 
 def mapped(space: TextSpace, weight: np.ndarray) -> TextSpace:

@@ -1,4 +1,4 @@
-"""Ways to fit the map L (k, d) of a metric M = L'L. Rows are (n, d); everything is computed in float64.
+"""Ways to fit the map L (k, d) of a metric M = L'L. Rows are (n, d); closed forms are computed in float64.
 
     same, different = pair_scatters(rows, pairs)
     L = kissme(same, different, ridge=0.1)
@@ -44,11 +44,14 @@ def square_root(metric: np.ndarray) -> np.ndarray:
     return (vectors[:, positive] * np.sqrt(values[positive])).T
 
 
-def lda(rows: np.ndarray, labels: np.ndarray, dim: int) -> np.ndarray:
-    """(dim, d): linear discriminants, of scikit-learn. dim: less than the number of labels."""
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+def lda(within: np.ndarray, between: np.ndarray, dim: int, ridge: float = 1e-9) -> np.ndarray:
+    """(dim, d): linear discriminants, the directions with the largest variance between classes for that within them (Fisher, 1936).
 
-    return np.asarray(LinearDiscriminantAnalysis(n_components=dim).fit(rows, labels).scalings_[:, :dim].T)
+    within, between: covariances (d, d). dim: less than the number of classes; beyond it nothing is between them.
+    """
+    white = whitening(within, ridge)
+    _, vectors = np.linalg.eigh(white @ between @ white.T)  # ascending
+    return vectors[:, ::-1][:, :dim].T @ white
 
 
 def nca(rows: np.ndarray, labels: np.ndarray, dim: int, seed: int = 0) -> np.ndarray:

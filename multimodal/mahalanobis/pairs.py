@@ -1,4 +1,4 @@
-"""What is known of pictures: labels, or pairs that are the same or different.
+"""What is known of pictures: labels, pairs that are the same or different, or triplets of which two are more alike.
 
 pairs = pairs_of_labels(labels, 2000, seed=0)
 chunklets(len(rows), pairs)                # (n,) groups of pictures that same pairs connect
@@ -27,6 +27,40 @@ class Pairs:
 
     def __getitem__(self, chosen: np.ndarray) -> Pairs:
         return Pairs(self.first[chosen], self.second[chosen], self.same[chosen])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Triplets:
+    """anchor, same, different: (t,) int64, places of pictures among the rows: an anchor is more like `same` than like `different`."""
+
+    anchor: np.ndarray
+    same: np.ndarray
+    different: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.anchor)
+
+    def __getitem__(self, chosen: np.ndarray) -> Triplets:
+        return Triplets(self.anchor[chosen], self.same[chosen], self.different[chosen])
+
+    @property
+    def pairs(self) -> Pairs:
+        """Each anchor with its same one and with its different one."""
+        anchors = np.concatenate([self.anchor, self.anchor])
+        return Pairs(anchors, np.concatenate([self.same, self.different]), np.repeat([True, False], len(self)))
+
+
+def triplets_of_pairs(pairs: Pairs) -> Triplets:
+    """Every same pair with every different pair that shares a picture with it, which is the anchor."""
+    sides = [np.concatenate(of) for of in ((pairs.first, pairs.second), (pairs.second, pairs.first))]
+    same = np.concatenate([pairs.same, pairs.same])
+    anchor, other = (side[same] for side in sides)
+    order = np.argsort(sides[0][~same], kind="stable")
+    of_different, different = (side[~same][order] for side in sides)
+    start, stop = (np.searchsorted(of_different, anchor, side=side) for side in ("left", "right"))
+    num = stop - start
+    within = np.arange(num.sum()) - np.repeat(np.cumsum(num) - num, num)
+    return Triplets(np.repeat(anchor, num), np.repeat(other, num), different[np.repeat(start, num) + within])
 
 
 def pairs_of_labels(labels: np.ndarray, num: int, seed: int) -> Pairs:

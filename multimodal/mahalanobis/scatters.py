@@ -14,11 +14,14 @@ from multimodal.mahalanobis.pairs import Pairs, chunklets
 
 
 class Scatters(NamedTuple):
-    """within: the mean of (x - m)(x - m)' about the mean m of each class. same, different: of (x - y)(x - y)' over pairs of each kind."""
+    """within: the mean of (x - m)(x - m)' about the mean m of each class. same, different: of (x - y)(x - y)' over pairs of each kind.
+    between: of (m - c)(m - c)' over rows, c the mean of all; of pairs, what different ones have beyond `within`.
+    """
 
     within: np.ndarray
     same: np.ndarray
     different: np.ndarray
+    between: np.ndarray
 
     def of_first(self, num: int) -> Scatters:
         """Of the first num dimensions."""
@@ -30,9 +33,10 @@ def scatters_of_pairs(rows: np.ndarray, pairs: Pairs) -> Scatters:
     if pairs.same.all() or not pairs.same.any():
         raise ValueError("needs same pairs and different ones")
     differences = rows[pairs.first] - rows[pairs.second]
-    kinds = [some.T @ some / len(some) for some in (differences[pairs.same], differences[~pairs.same])]
+    same, different = (some.T @ some / len(some) for some in (differences[pairs.same], differences[~pairs.same]))
     groups = chunklets(len(rows), pairs)
-    return Scatters(_sums(rows[groups >= 0], groups[groups >= 0])[0] / (groups >= 0).sum(), *kinds)
+    within = _sums(rows[groups >= 0], groups[groups >= 0])[0] / (groups >= 0).sum()
+    return Scatters(within, same, different, different / 2 - within)
 
 
 def scatters_of_labels(rows: np.ndarray, labels: np.ndarray) -> Scatters:
@@ -44,7 +48,9 @@ def scatters_of_labels(rows: np.ndarray, labels: np.ndarray) -> Scatters:
         raise ValueError("needs two classes, and one that has two rows")
     within, of_pairs = _sums(rows, labels)
     centred = rows - rows.mean(axis=0)
-    return Scatters(within / len(rows), of_pairs / num_same, (len(rows) * centred.T @ centred - of_pairs) / (num_all - num_same))
+    total = centred.T @ centred
+    different = (len(rows) * total - of_pairs) / (num_all - num_same)
+    return Scatters(within / len(rows), of_pairs / num_same, different, (total - within) / len(rows))
 
 
 def _sums(rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

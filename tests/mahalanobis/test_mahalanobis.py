@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multimodal.errors import InputError
-from multimodal.mahalanobis.choosing import choose_by_labels, choose_by_pairs
+from multimodal.mahalanobis.choosing import METHODS, Chosen, Setting, choose
+from multimodal.mahalanobis.known import Known
 from multimodal.mahalanobis.maps import kissme, lda, nca, pca, square_root, whitening
-from multimodal.mahalanobis.pairs import ALONE, Pairs, chunklets, pairs_of_labels
+from multimodal.mahalanobis.pairs import ALONE, Pairs, chunklets, pairs_of_labels, triplets_of_pairs
 from multimodal.mahalanobis.scatters import scatters_of_labels, scatters_of_pairs
+from multimodal.metrics import unit
 
 SETS = st.tuples(st.integers(0, 10_000), st.integers(4, 16), st.integers(1, 4), st.integers(2, 4))
 
@@ -44,6 +46,8 @@ def test_scatters_of_labels_are_those_of_all_pairs_listed(drawn: tuple[int, int,
     np.testing.assert_allclose(
         found.within, outer_mean([row - rows[labels == label].mean(axis=0) for row, label in zip(rows, labels, strict=True)]), atol=1e-9
     )
+    means = np.stack([rows[labels == label].mean(axis=0) - rows.mean(axis=0) for label in labels])
+    np.testing.assert_allclose(found.between, outer_mean(list(means)), atol=1e-9)
     listed = Pairs(*(np.array(side) for side in zip(*every, strict=True)), np.array([labels[a] == labels[b] for a, b in every]))
     of_pairs = scatters_of_pairs(rows, listed)
     np.testing.assert_allclose(of_pairs.same, found.same, atol=1e-9)
@@ -114,7 +118,8 @@ def test_two_dimensions_of_the_digits_are_those_of_scikit_learns_example() -> No
     train, test, train_labels, test_labels = train_test_split(digits, labels, test_size=0.5, stratify=labels, random_state=0)
     scale = StandardScaler().fit(train)
     train, test = scale.transform(train), scale.transform(test)
-    for made, expected in ((pca(train, 2), 0.5228), (lda(train, train_labels, 2), 0.6585), (nca(train, train_labels, 2), 0.6952)):
+    known = scatters_of_labels(train, train_labels)
+    for made, expected in ((pca(train, 2), 0.5228), (lda(known.within, known.between, 2), 0.6585), (nca(train, train_labels, 2), 0.6952)):
         model = KNeighborsClassifier(3).fit(train @ made.T, train_labels)
         assert round(model.score(test @ made.T, test_labels), 4) == expected
 
@@ -130,11 +135,9 @@ def noisy_classes(seed: int, num: int, num_classes: int = 12) -> tuple[np.ndarra
 def test_a_metric_that_helps_is_taken_and_helps_what_is_new() -> None:
     rows, labels = noisy_classes(0, 360)
     news, of_news = noisy_classes(1, 240)
-    for chosen in (
-        choose_by_labels(rows, labels),
-        choose_by_labels(rows, labels, new_classes=False),
-        choose_by_pairs(rows, pairs_of_labels(labels, 800, seed=0)),
-    ):
+    pairs = pairs_of_labels(labels, 800, seed=0)
+    for known in (Known(rows, labels=labels), Known(rows, pairs=pairs), Known(rows, triplets=triplets_of_pairs(pairs))):
+        chosen = choose(known, new="pictures", methods=["pca", "rca", "kissme"])
         assert chosen.is_better and chosen.gain[0] > 0 and "clearly" not in str(chosen)
         assert nearest_share(chosen.apply(news), of_news) > nearest_share(news, of_news) + 0.3
 
@@ -152,8 +155,11 @@ def test_labels_without_a_meaning_leave_the_metric_as_it_was() -> None:
     num_taken = 0
     for seed in range(4):
         labels = np.random.default_rng(seed).permutation(labels)
-        by_labels = [choose_by_labels(rows, labels, new_classes=is_new) for is_new in (True, False)]
-        for chosen in (*by_labels, choose_by_pairs(rows, pairs_of_labels(labels, 300, seed))):
+        for chosen in (
+            choose(Known(rows, labels=labels)),
+            choose(Known(rows, labels=labels), new="pictures"),
+            choose(Known(rows, pairs=pairs_of_labels(labels, 300, seed)), new="pictures"),
+        ):
             num_taken += chosen.is_better
             assert ("stays as it was" in str(chosen)) == (not chosen.is_better)
             assert (chosen.apply(rows) is rows) == (not chosen.is_better)
@@ -163,6 +169,71 @@ def test_labels_without_a_meaning_leave_the_metric_as_it_was() -> None:
 def test_too_little_is_said_so() -> None:
     rows, labels = noisy_classes(0, 36)
     with pytest.raises(InputError, match="4 same pairs: a metric needs at least 20"):
-        choose_by_pairs(rows, pairs_of_labels(labels, 8, seed=0))
+        choose(Known(rows, pairs=pairs_of_labels(labels, 8, seed=0)))
     with pytest.raises(InputError, match="3 classes have two pictures or more; a metric needs 4"):
-        choose_by_labels(rows, np.where(labels < 3, labels, -1))
+        choose(Known(rows, labels=np.where(labels < 3, labels, -1)))
+    pairs = pairs_of_labels(labels, 200, seed=0)
+    with pytest.raises(InputError, match="triplets: a metric needs at least 20"):
+        choose(Known(rows, triplets=triplets_of_pairs(pairs)[:9]))
+    with pytest.raises(InputError, match="--methods lda: needs labels"):
+        choose(Known(rows, pairs=pairs), methods=["lda"])
+    with pytest.raises(InputError, match="--methods kisme: is none. Did you mean kissme"):
+        choose(Known(rows, pairs=pairs), methods=["kisme"])
+    with pytest.raises(InputError, match="of 100 held-out different pairs, give a share from 0.01 to below 1"):
+        choose(Known(rows, pairs=pairs), false_accepts=0.001)
+    with pytest.raises(InputError, match="triplets say what is more alike, and not what is the same"):
+        choose(Known(rows, triplets=triplets_of_pairs(pairs)), false_accepts=0.1)
+
+
+def test_triplets_of_pairs_are_those_that_share_a_picture() -> None:
+    pairs = Pairs(np.array([0, 1, 4, 2, 0]), np.array([1, 2, 5, 3, 4]), np.array([True, True, True, False, False]))
+    found = triplets_of_pairs(pairs)
+    listed = set(zip(found.anchor.tolist(), found.same.tolist(), found.different.tolist(), strict=True))
+    assert listed == {(0, 1, 4), (2, 1, 3), (4, 5, 0)} and len(found) == 3
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_finds_the_dimensions_that_tell_classes_apart(method: str) -> None:
+    if method == "nca":
+        pytest.importorskip("sklearn", reason="needs scikit-learn")
+    rows, labels = noisy_classes(0, 360)
+    news, of_news = noisy_classes(1, 240)
+    before = nearest_share(news, of_news)
+    setting = Setting(method, 16, 0.1)  # type: ignore[arg-type]
+    pairs = pairs_of_labels(labels, 800, seed=0)
+    every = [Known(rows, labels=labels)]
+    every += [] if method in ("lda", "nca") else [Known(rows, pairs=pairs), Known(rows, triplets=triplets_of_pairs(pairs))]
+    for known in every:
+        metric = setting.fit(known)
+        assert np.linalg.eigvalsh(metric.T @ metric).min() > -1e-9
+        assert nearest_share(news @ metric.T, of_news) > before + (-1e-9 if method == "pca" else 0.3)
+
+
+def test_a_threshold_accepts_the_share_that_was_asked_for() -> None:
+    rows, labels = noisy_classes(0, 360)
+    news, of_news = noisy_classes(1, 360)
+    for known in (Known(rows, labels=labels), Known(rows, pairs=pairs_of_labels(labels, 2000, seed=0))):
+        chosen = choose(known, new="pictures", methods=["rca"], false_accepts=0.05)
+        assert chosen.same is not None and chosen.same.false_accepts <= 0.05
+        accepted = cosine_table(chosen, news)[np.triu_indices(360, 1)] >= chosen.same.cosine
+        same = (of_news[:, None] == of_news)[np.triu_indices(360, 1)]
+        assert abs(accepted[~same].mean() - 0.05) < 0.02
+        assert abs(accepted[same].mean() - chosen.same.true_accepts) < 0.1
+
+
+def cosine_table(chosen: Chosen, rows: np.ndarray) -> np.ndarray:
+    units = unit(chosen.apply(rows))
+    return units @ units.T
+
+
+def test_regions_held_out_show_what_is_true_of_the_classes_of_the_pairs_alone() -> None:
+    """Each class is told by a dimension of its own, which pairs of other classes say nothing of."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 5, 400)
+    rows = 3 * rng.normal(size=(400, 20))
+    rows[np.arange(400), labels] += 9
+    known = Known(rows, pairs=pairs_of_labels(labels, 600, seed=0))
+    by_pictures, by_regions = (choose(known, new=new, methods=["kissme"]) for new in ("pictures", "classes"))
+    assert by_pictures.is_better and not by_regions.is_better, (by_pictures, by_regions)
+    few = Known(rows, pairs=pairs_of_labels(np.where(labels == 0, 0, np.where(labels == 1, 1, -1)), 60, seed=0))
+    assert choose(few, methods=["rca"]).after >= 0, "without the region of one class, no different pair is left"

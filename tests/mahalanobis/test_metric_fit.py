@@ -15,7 +15,7 @@ from torch import nn
 from multimodal.errors import InputError
 from multimodal.export.model import load_export
 from multimodal.mahalanobis.choosing import Chosen, Setting
-from multimodal.mahalanobis.door import head_outputs, read_pairs
+from multimodal.mahalanobis.door import PAIR, TRIPLET, head_outputs, read_places
 from multimodal.mahalanobis.folding import _folded, check_foldable, fold, mapped
 from multimodal.metrics import unit
 from multimodal.search.store import Store
@@ -49,7 +49,11 @@ def test_a_metric_from_pairs_is_searched_like_any_export_or_left_out(own_road: R
     assert told.status == 0 and "so the metric stays as it was" in told.err
     assert load_export(own_road.folder / "same").fingerprint == load_export(own_road.folder / "export").fingerprint
 
-    told = own_road.run(f"{fit} --pairs shapes.csv --output metric")
+    told = own_road.run(f"{fit} --pairs nothing.csv --output same2 --false-accept 0.02")
+    kept = load_export(own_road.folder / "same2")
+    assert told.status == 0 and kept.card.same["false_accepts"] <= 0.02 and "the same: from a cosine of" in told.out
+    assert kept.card.dim == load_export(own_road.folder / "export").card.dim
+    told = own_road.run(f"{fit} --pairs shapes.csv --output metric --new pictures --false-accept 0.05")
     assert told.status == 0 and "AUC on held-out pictures" in told.err and "stays" not in told.err, told.err
     told = own_road.run("multimodal index --export metric --shards set --output mapped --column trunk --device cpu")
     assert told.status == 0, told.err
@@ -58,6 +62,13 @@ def test_a_metric_from_pairs_is_searched_like_any_export_or_left_out(own_road: R
     before, after = Store(own_road.folder / "store"), Store(own_road.folder / "mapped")
     assert share_of_neighbours(after.rows, shapes) > share_of_neighbours(before.rows, shapes) + 0.05
     figures = load_export(own_road.folder / "metric").card.figures
+    opened = load_export(own_road.folder / "metric")
+    alike = opened.are_same(after.rows[:9], after.rows)
+    assert (
+        (alike == (opened.similarity(after.rows[:9], after.rows) >= opened.card.same["cosine"])).all() and alike.any() and not alike.all()
+    )
+    with pytest.raises(InputError, match="nobody has measured from which cosine"):
+        load_export(own_road.folder / "export").are_same(after.rows, after.rows)
     assert figures["metric/AUC"] > figures["metric/AUC before"] and "val/R@10" in figures
 
     told = own_road.run(f"{fit} --pairs shapes.csv --output metric")
@@ -94,7 +105,7 @@ def test_a_store_of_the_new_export_is_what_the_map_makes_of_the_old_vectors(own_
     assert good.all()
     np.testing.assert_allclose(unit(by_pictures), unit(rows), atol=2e-3)  # a column is float16
     weight = np.random.default_rng(0).normal(size=(5, rows.shape[1]))
-    chosen = Chosen(weight, np.zeros(rows.shape[1]), Setting("kissme", 5, 1.0), "AUC", 0.5, 0.9, (0.3, 0.5), {})
+    chosen = Chosen(weight, np.zeros(rows.shape[1]), Setting("kissme", 5, 1.0), "AUC", 0.5, 0.9, (0.3, 0.5))
     made = load_export(fold(opened, chosen, {}, own_road.folder / "metric"))
     told = own_road.run("multimodal index --export metric --shards set --output mapped --column trunk --device cpu")
     assert told.status == 0, told.err
@@ -152,12 +163,15 @@ def test_vectors_that_are_no_linear_output_are_refused(own_road: Road) -> None:
 def test_a_wrong_line_is_named(road: Road, tmp_path: Path, lines: str, message: str) -> None:
     (tmp_path / "pairs.csv").write_text(lines)
     with pytest.raises(InputError, match=message):
-        read_pairs(tmp_path / "pairs.csv", ShardSet(road.folder / "set"), np.arange(45))
+        read_places(tmp_path / "pairs.csv", ShardSet(road.folder / "set"), np.arange(45), PAIR)
 
 
 def test_pictures_are_named_by_name_key_or_id(road: Road, tmp_path: Path) -> None:
     shards = ShardSet(road.folder / "set")
-    (tmp_path / "pairs.csv").write_text(f"number,a,b,same\n0,{shards.names[3]},{shards.key(7)},yes\n1,7,12,0\n2,5,5,1\n")
-    ids, pairs = read_pairs(tmp_path / "pairs.csv", shards, np.arange(len(shards)))
-    assert ids.tolist() == [3, 7, 12]
-    assert [pairs.first.tolist(), pairs.second.tolist(), pairs.same.tolist()] == [[0, 1], [1, 2], [True, False]]
+    (tmp_path / "pairs.csv").write_text(f"number,a,b,same\n0,{shards.names[3]},{shards.key(7)},yes\n1,7,12,1\n2,5,5,1\n3,12,7,0\n")
+    ids, places, same = read_places(tmp_path / "pairs.csv", shards, np.arange(len(shards)), PAIR)
+    assert ids.tolist() == [3, 7, 12] and places.tolist() == [[0, 1], [1, 2]]
+    assert same.tolist() == [True, False], "of two judgements of the same pictures the last one counts"
+    (tmp_path / "triplets.csv").write_text("anchor,same,different\n12,3,7\n12,3,9\n")
+    ids, places, _ = read_places(tmp_path / "triplets.csv", shards, np.arange(len(shards)), TRIPLET)
+    assert ids.tolist() == [3, 7, 9, 12] and places.tolist() == [[3, 0, 1], [3, 0, 2]]
