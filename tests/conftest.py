@@ -30,8 +30,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # `make test` tries the same inputs each time, on any machine: whoever sees a test fail can see it fail again.
-# Half of hypothesis's own number of them, unless a test says how many: `make test-more` is for what these do not find.
-hypothesis.settings.register_profile("same", derandomize=True, max_examples=50, deadline=None, print_blob=True)
+# A third of hypothesis's own number of them, unless a test says how many: `make test-more` is for what these do not find.
+hypothesis.settings.register_profile("same", derandomize=True, max_examples=30, deadline=None, print_blob=True)
 # `make test-more` tries others each time, and first those that failed the last time, which lie in .hypothesis.
 hypothesis.settings.register_profile("fresh", derandomize=False, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("same")
