@@ -41,6 +41,10 @@ VERBS: Verbs = {
             "multimodal.evaluate.arithmetic:evaluate",
             "pictures with a and b, with a but not b, with b instead of a, beside one term",
         ),
+        "identities": (
+            "multimodal.evaluate.identities:evaluate",
+            "people or things found again among pictures of other cameras: CMC, mAP and mINP",
+        ),
         "simat": ("multimodal.evaluate.simat:evaluate", "one part of a picture changed in words, with the files of SIMAT (2022)"),
         "probe": ("multimodal.evaluate.probe:probe", "how well a trunk's features tell classes apart, by a linear probe and by neighbours"),
         "neighbours": (

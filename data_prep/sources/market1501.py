@@ -7,7 +7,8 @@
     query/  bounding_box_test/                     what is asked, and where it is looked for                           split test
 
 Any names that begin with PERSON_cCAMERA are read (DukeMTMC-reID has them too). A pair has no text; its metadata has `identity` ("0002"),
-`camera` (1), and in the test part `role` ("query" or "gallery"). Pairs of one person are a group, so that no split cuts a person.
+`camera` (1), and in the test part `role` ("query" or "gallery"; with --hold-out "both" or "gallery"). Pairs of one person are a group, so
+that no split cuts a person.
 As the protocol says, boxes of nobody in particular (person -1, junk) are left out, and counted; distractors (person 0000) have
 `distractor: true` and no identity: they are wrong for every query.
 
@@ -123,7 +124,7 @@ def _listed(tree: FileTree, hold_out: int | None) -> _Listed:
                 split, role = ("test", "gallery") if is_held_out(person, hold_out) else ("train", "")
                 if split == "test" and (person, camera) not in asked:
                     asked.add((person, camera))
-                    role = "query"
+                    role = "both"
         if role:
             metadata["role"] = role
         boxes.append(_Box(name, name if "distractor" in metadata else f"person {person}", split, metadata))

@@ -31,7 +31,7 @@ from PIL import Image
 
 from multimodal.data.order import uniform
 from multimodal.pictures.decode import BadPicture, picture, plain_jpeg_size
-from multimodal.pictures.preprocessing import Interpolation, Resize, centre_of
+from multimodal.pictures.preprocessing import Interpolation, Resize, Size, centre_of, height_width
 
 CROP_ATTEMPTS = 10
 ANTIALIASED: dict[str, Callable[..., torch.Tensor]] = {
@@ -88,13 +88,13 @@ class Decoded:
 
 def centre(
     encoded: bytes | Decoded,
-    size: int,
+    size: Size,
     crop_share: float = 0.875,
     interpolation: Interpolation = "bicubic",
     resize: Resize = "shortest",
     fill: int = 0,
 ) -> np.ndarray:
-    """A picture for evaluation, or its middle -> (3, size, size) uint8, antialiased. Raises BadPicture.
+    """A picture for evaluation, or its middle -> (3, h, w) uint8, antialiased. Raises BadPicture.
 
     The settings are those of `multimodal.pictures.preprocessing.centre_of`.
     """
@@ -103,7 +103,7 @@ def centre(
 
 def random_crop(
     encoded: bytes | Decoded,
-    size: int,
+    size: Size,
     word: int,
     scale: tuple[float, float] = (0.35, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
@@ -112,29 +112,30 @@ def random_crop(
     mirrored: bool = False,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """A rectangle of the picture, chosen by a random word, resized to (3, size, size) uint8, antialiased; may be channels-last in memory.
+    """A rectangle of the picture, chosen by a random word, resized to (3, h, w) uint8, antialiased; may be channels-last in memory.
 
     word: 64 random bits; the same word gives the same rectangle. scale: share of the area, ratio: width over height, both as in
     torchvision's RandomResizedCrop. exact: Pillow's pixels to the last bit, in three times the time. Without it they are close to Pillow's:
     50 dB (PSNR) or more on photographs, 35 or more where a large JPEG is decoded at a reduced size. mirrored: flip left and right.
-    out: where to write the pixels, (3, size, size) uint8; fastest if it is channels-last in memory. Raises BadPicture.
+    out: where to write the pixels, (3, h, w) uint8; fastest if it is channels-last in memory. Raises BadPicture.
     """
+    tall, wide = height_width(size)
     if out is None:
-        out = np.empty((size, size, 3), np.uint8).transpose(2, 0, 1)
+        out = np.empty((tall, wide, 3), np.uint8).transpose(2, 0, 1)
     fast = not exact and interpolation in ANTIALIASED
     decoded = _decoded(encoded)
     jpeg = decoded.plain_jpeg_size if fast else None
     if jpeg is not None:
-        part, across, down = _jpeg_part(crop_box(*jpeg, word, scale, ratio), size)
+        part, across, down = _jpeg_part(crop_box(*jpeg, word, scale, ratio), tall, wide)
         return _resized(decoded.jpeg(part), across, down, interpolation, mirrored, out)
     image = decoded.image
     left, top, width, height = crop_box(*image.size, word, scale, ratio)
     # crop first: resize(box=...) would let the filter see pixels outside the rectangle, and differ from torchvision
     cut = image.crop((left, top, left + width, top + height))
     if fast:
-        across, down = _Span(0, width, 0, width / size), _Span(0, height, 0, height / size)
+        across, down = _Span(0, width, 0, width / wide), _Span(0, height, 0, height / tall)
         return _resized(np.array(cut), across, down, interpolation, mirrored, out)
-    pixels = np.asarray(cut.resize((size, size), Image.Resampling[interpolation.upper()])).transpose(2, 0, 1)
+    pixels = np.asarray(cut.resize((wide, tall), Image.Resampling[interpolation.upper()])).transpose(2, 0, 1)
     out[:] = pixels[:, :, ::-1] if mirrored else pixels
     return out
 
@@ -175,16 +176,17 @@ def _decoded(encoded: bytes | Decoded) -> Decoded:
     return encoded if isinstance(encoded, Decoded) else Decoded(encoded)
 
 
-def _jpeg_part(box: tuple[int, int, int, int], size: int) -> tuple[int, _Span, _Span]:
+def _jpeg_part(box: tuple[int, int, int, int], tall: int, wide: int) -> tuple[int, _Span, _Span]:
     """The smallest fraction 1/part of its size at which a JPEG can be decoded, and the rectangle (left, top, width, height) there."""
     left, top, width, height = box
     for part in (8, 4, 2):  # the fractions whose inverse DCT has vector instructions; at 3/4 a picture takes longer than at its full size
-        if min(width, height) < max(ENOUGH * size * part, 8):  # below 8 pixels several fractions give the same size
+        # below 8 pixels several fractions give the same size
+        if min(width, height) < 8 or width < ENOUGH * wide * part or height < ENOUGH * tall * part:
             continue
-        across, down = _span(left, width, part, size), _span(top, height, part, size)
+        across, down = _span(left, width, part, wide), _span(top, height, part, tall)
         if across and down:
             return part, across, down
-    return 1, _Span(left, left + width, 0, width / size), _Span(top, top + height, 0, height / size)
+    return 1, _Span(left, left + width, 0, width / wide), _Span(top, top + height, 0, height / tall)
 
 
 def _span(start: int, length: int, part: int, size: int) -> _Span | None:
@@ -205,15 +207,15 @@ def _span(start: int, length: int, part: int, size: int) -> _Span | None:
 
 
 def _resized(decoded: np.ndarray, across: _Span, down: _Span, interpolation: str, mirrored: bool, out: np.ndarray) -> np.ndarray:
-    """The spans of decoded (h, w, 3) uint8, resized into out (3, size, size)."""
+    """The spans of decoded (h, w, 3) uint8, resized into out (3, h, w)."""
     # numpy makes a view in a third of torch's time. The layout is channels_last, for which torch has vector instructions.
     cut = torch.from_numpy(decoded[None, down.start : down.stop, across.start : across.stop].transpose(0, 3, 1, 2))
-    made, size = torch.from_numpy(out[None]), out.shape[1]
+    made, (tall, wide) = torch.from_numpy(out[None]), out.shape[1:]
     resize, steps = ANTIALIASED[interpolation], (1 / down.step, 1 / across.step)
     if not across.extra and not down.extra:
         # Flip before resizing, not after: the result then needs no further copy, and the filter is symmetric.
-        resize(cut.flip(3) if mirrored else cut, (size, size), False, *steps, out=made)
+        resize(cut.flip(3) if mirrored else cut, (tall, wide), False, *steps, out=made)
         return out
-    larger = resize(cut, (down.extra + size, across.extra + size), False, *steps)[:, :, down.extra :, across.extra :]
+    larger = resize(cut, (down.extra + tall, across.extra + wide), False, *steps)[:, :, down.extra :, across.extra :]
     made.copy_(larger.flip(3) if mirrored else larger)
     return out

@@ -46,6 +46,13 @@ class Views(Side):
     answer_dtype: ClassVar[type] = np.int64
 
     @property
+    def side(self) -> int:
+        """Height and width of the cropped picture, in pixels; InputError if they differ."""
+        if not isinstance(self.pixels.size, int):
+            raise InputError(f"{type(self).__name__}: pixels.size={self.pixels.size} must be one number: its pictures are square")
+        return self.pixels.size
+
+    @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
         """Of a picture's views: (3, h, w), or (v, 3, h, w) for v of them."""
@@ -83,7 +90,7 @@ class RotationViews(Views):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (3, self.pixels.size, self.pixels.size)
+        return (3, self.side, self.side)
 
     def ask(self, picture: np.ndarray, word: int, views: np.ndarray) -> int:
         turns = word & 3
@@ -240,7 +247,7 @@ class HoleViews(Views):
     answer_dtype: ClassVar[type] = np.float32
 
     def __post_init__(self) -> None:
-        if self.block < 1 or self.pixels.size % (4 * self.block):
+        if self.block < 1 or self.side % (4 * self.block):
             raise InputError(
                 f"HoleViews: pixels.size={self.pixels.size} must be a multiple of 4 * block={4 * self.block}: half of it is the hole, in "
                 "the middle, with whole blocks"
@@ -248,15 +255,15 @@ class HoleViews(Views):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (3, self.pixels.size, self.pixels.size)
+        return (3, self.side, self.side)
 
     @property
     def answer_shape(self) -> tuple[int, ...]:
-        num = self.pixels.size // (2 * self.block)
+        num = self.side // (2 * self.block)
         return (3, num, num)
 
     def ask(self, picture: np.ndarray, word: int, views: np.ndarray) -> np.ndarray:
-        size = self.pixels.size
+        size = self.side
         hole = (slice(None), slice(size // 4, size - size // 4), slice(size // 4, size - size // 4))
         views[:] = picture
         inside, whole = picture[hole].sum(axis=(1, 2), dtype=np.int64), picture.sum(axis=(1, 2), dtype=np.int64)
@@ -278,16 +285,16 @@ class GreyViews(Views):
     answer_dtype: ClassVar[type] = np.float32
 
     def __post_init__(self) -> None:
-        if self.block < 1 or self.pixels.size % self.block:
+        if self.block < 1 or self.side % self.block:
             raise InputError(f"GreyViews: pixels.size={self.pixels.size} must be a multiple of block={self.block}")
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (3, self.pixels.size, self.pixels.size)
+        return (3, self.side, self.side)
 
     @property
     def answer_shape(self) -> tuple[int, ...]:
-        num = self.pixels.size // self.block
+        num = self.side // self.block
         return (2, num, num)
 
     def ask(self, picture: np.ndarray, word: int, views: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ import numpy as np
 from multimodal.data.decode import BadPicture, Decoded, Interpolation, Resize, centre, random_crop
 from multimodal.data.order import Order, word_from
 from multimodal.errors import InputError
+from multimodal.pictures.preprocessing import Size, height_width
 from multimodal.shards import BrokenPair, JoinedShards, ShardSet
 from multimodal.shards.columns import Column
 from multimodal.shards.ledger import NO_WORDS
@@ -92,8 +93,9 @@ class ColumnRows(Side):
 
 @dataclass(frozen=True)
 class Pixels(Side):
-    """Decoded pictures, (n, 3, size, size) uint8: a random crop of each; without words the centre crop.
+    """Decoded pictures, (n, 3, h, w) uint8: a random crop of each; without words the centre crop.
 
+    size: height and width in pixels, or (height, width): `ratio`, width over height of what is cut out, should then be around theirs.
     scale, ratio: of the random crop, as in torchvision's RandomResizedCrop. flip: mirror half of the random crops. crop_share: the share of
     the shorter side that the centre crop keeps (timm's crop_pct). resize, fill: how the centre crop is made, see `centre`. Give size,
     crop_share, interpolation, resize and fill as in the trunk's own preprocessing. exact: the same pixels as Pillow and torchvision, in
@@ -102,7 +104,7 @@ class Pixels(Side):
     augments. scale, ratio, flip and exact then mean nothing.
     """
 
-    size: int = 224
+    size: Size = 224
     scale: tuple[float, float] = (0.35, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: bool = True
@@ -114,7 +116,7 @@ class Pixels(Side):
     kept: bool = False
 
     def __post_init__(self) -> None:
-        if self.size < 1:
+        if min(height_width(self.size)) < 1:
             raise InputError(f"Pixels: size={self.size} must be at least 1")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise InputError(f"Pixels: scale={self.scale} must be two shares of the area, above 0 and at most 1, the smaller first")
@@ -129,7 +131,7 @@ class Pixels(Side):
         return _PixelReader(self, shards)
 
     def of(self, encoded: bytes | Decoded, word: int | None, out: np.ndarray | None = None) -> np.ndarray:
-        """(3, size, size) uint8 of one file, written to out if that is given; BadPicture if the file is not a picture."""
+        """(3, h, w) uint8 of one file, written to out if that is given; BadPicture if the file is not a picture."""
         if word is not None and not self.kept:
             mirrored = self.flip and bool(word_from(word, 1) & 1)
             crop = word_from(word, 0), self.scale, self.ratio, self.interpolation
@@ -154,7 +156,7 @@ class TowerPixels(Side):
     exact: bool = False
     kept: bool = False
 
-    def pixels(self, size: int, crop_share: float, interpolation: Interpolation, resize: Resize, fill: int) -> Pixels:
+    def pixels(self, size: Size, crop_share: float, interpolation: Interpolation, resize: Resize, fill: int) -> Pixels:
         """For a tower with this preprocessing."""
         return Pixels(size, self.scale, self.ratio, self.flip, crop_share, interpolation, self.exact, resize, fill, self.kept)
 
@@ -253,11 +255,12 @@ class _PixelReader(InPlace):
 
     @property
     def row_bytes(self) -> int:
-        return 3 * self.pixels.size**2
+        tall, wide = height_width(self.pixels.size)
+        return 3 * tall * wide
 
     def rows_in(self, memory: np.ndarray) -> np.ndarray:
         # channels-last in memory, as decoders write them and as the trunk's convolutions want them
-        return memory.reshape(-1, self.pixels.size, self.pixels.size, 3).transpose(0, 3, 1, 2)
+        return memory.reshape(-1, *height_width(self.pixels.size), 3).transpose(0, 3, 1, 2)
 
     def read(self, ids: np.ndarray, words: np.ndarray | None, out: np.ndarray) -> Rows:
         ok = np.ones(len(ids), bool)

@@ -324,6 +324,10 @@ def _typed(given: _Given, parameters: list[_Parameter]) -> dict[str, Any]:
         values = parser.instantiate(parser.parse_args(line))
     except ArgumentError as error:
         raise InputError(_plain(str(error), parameters)) from None
+    except ValueError as error:  # from an object that may also be None: jsonargparse wraps what its class raised
+        if isinstance(error.__cause__, InputError):
+            raise error.__cause__ from None
+        raise
     for parameter in parameters:
         value = values[parameter.name]
         for path in value if isinstance(value, list | tuple) else (value,):

@@ -149,12 +149,19 @@ def embed_labelled(
     return Embedded(rows, ~np.isin(ids, list(bad)), [extra for batch in done for extra in batch.extras])
 
 
-def check_size(trunk: Trunk, size: int) -> None:
-    """InputError unless the trunk can take pictures of this height and width, in pixels."""
+def pick_size(trunk: Trunk, size: int | None) -> int:
+    """The height and width in pixels of the squares that a trunk is given: this size, or its own. InputError if it cannot take them."""
+    own = trunk.preprocessing.size
+    if size is None:
+        if not isinstance(own, int):
+            tall, wide = own
+            raise InputError(f"{trunk.architecture} takes pictures of {tall} x {wide} here, and these are cut square. Add --size {wide}")
+        return own
     if size < 1:
         raise InputError(f"size={size} must be at least 1")
-    if trunk.has_fixed_size and size != trunk.preprocessing.size:
-        raise InputError(f"size={size}: {trunk.architecture} takes pictures of {trunk.preprocessing.size} pixels only. Leave --size out")
+    if trunk.has_fixed_size and size != own:
+        raise InputError(f"size={size}: {trunk.architecture} takes pictures of {own} pixels only. Leave --size out")
+    return size
 
 
 def _report_bad(bad: Sequence[str], num: int, max_bad_share: float) -> None:

@@ -34,6 +34,7 @@ from multimodal.data.sides import Pixels
 from multimodal.errors import InputError
 from multimodal.machine.cores import map_in_threads, usable_cores
 from multimodal.machine.heap import freed_memory_kept
+from multimodal.pictures.preprocessing import height_width
 from multimodal.shards.ledger import Ledger
 from multimodal.towers import Preprocessing, folded
 
@@ -81,7 +82,7 @@ def embed_pictures(
     cut = Pixels(p.size, crop_share=p.crop_share, interpolation=p.interpolation, exact=exact, resize=p.resize, fill=p.fill)
 
     def embed(ids: np.ndarray) -> EmbeddedBatch:
-        pixels = np.zeros((len(ids), num_views, 3, preprocessing.size, preprocessing.size), dtype=np.uint8)
+        pixels = np.zeros((len(ids), num_views, 3, *height_width(p.size)), dtype=np.uint8)
         words = [random_words(seed, view, ids).tolist() for view in range(1, num_views)]
         extras: list[Any] = []
         bad: dict[int, str] = {}

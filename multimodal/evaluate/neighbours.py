@@ -28,6 +28,7 @@ from multimodal.evaluate.figures import FigureRow, align, per_cent
 from multimodal.export.model import load_export
 from multimodal.machine.progress import track
 from multimodal.metrics import Distance, interval, majority_classes, share_violated, silhouette
+from multimodal.pictures.preprocessing import height_width
 from multimodal.shards import ShardSet, Split
 from multimodal.shards.labels import in_order, read_labels
 from multimodal.shards.remote import SetPath, open_set
@@ -310,7 +311,8 @@ def embedded(
     max_bad_share: float = 0.05,
 ) -> Embedded:
     """The vectors of the pictures ids (n,), ascending; unreadable ones are named on stderr, and too many of them are an error."""
-    size = max(8, PIXELS_AT_ONCE // preprocessing.size**2)
+    tall, wide = height_width(preprocessing.size)
+    size = max(8, PIXELS_AT_ONCE // (tall * wide))
     batches = embed_pictures(source.image_bytes, as_batches(ids, size), network, preprocessing, num_threads)
     done = list(track(batches, f"embedding {source.name}", unit="picture", total=len(ids), weight=size))
     bad = {id: f"{source.key(id)}: {reason}" for batch in done for id, reason in batch.bad.items()}

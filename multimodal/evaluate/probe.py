@@ -22,7 +22,7 @@ import numpy as np
 
 from multimodal.boxes import write_output
 from multimodal.data.decode import Decoded
-from multimodal.embed.labelled import LabelledPictures, check_size, embed_labelled, open_labelled
+from multimodal.embed.labelled import LabelledPictures, embed_labelled, open_labelled, pick_size
 from multimodal.embed.pictures import pick_batch_size, pick_device
 from multimodal.errors import InputError, missing_extra
 from multimodal.export.model import load_export
@@ -97,7 +97,7 @@ def linear_probe(
     Features are standardised by the training rows. The loss is |W|^2 / 2 + C * (sum over rows of the cross-entropy). C is the smallest of
     the strengths with the best cross-validated accuracy: each of the folds (n,) is predicted by a fit to all others.
     """
-    LogisticRegression = _logistic_regression()
+    LogisticRegression = logistic_regression()
     strengths = sorted(strengths)
     right = dict.fromkeys(strengths, 0)
     unconverged = dict.fromkeys(strengths, 0)
@@ -166,9 +166,7 @@ def probe(
         raise InputError("nothing to probe: give either an export (--export E), or a trunk by its arguments (--trunk.architecture ...)")
     probed = load_export(export, trust=trust).network.trunk if export is not None else trunk
     assert probed is not None
-    sizes = [probed.preprocessing.size] if size is None else size
-    for one in sizes:
-        check_size(probed, one)
+    sizes = [pick_size(probed, one) for one in ([None] if size is None else size)]
     pictures = open_labelled(data, split)
     _check_classes(pictures.labels, pictures.is_test, pictures.classes, data)
     data = Path(data).resolve()
@@ -268,7 +266,7 @@ def _row(features: _Features, what: str, data: str, size: int, seed: int) -> Pro
     )
 
 
-def _logistic_regression() -> Any:
+def logistic_regression() -> Any:
     """scikit-learn's class, imported here because the other protocols do not need it."""
     try:
         from sklearn.linear_model import LogisticRegression

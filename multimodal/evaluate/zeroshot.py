@@ -38,7 +38,7 @@ from multimodal.embed.class_texts import (
     read_templates,
     text_weights,
 )
-from multimodal.embed.labelled import Embedded, check_size, embed_labelled, open_labelled
+from multimodal.embed.labelled import Embedded, embed_labelled, open_labelled, pick_size
 from multimodal.embed.pictures import pick_batch_size, pick_device
 from multimodal.errors import InputError
 from multimodal.evaluate.classes import Confusion
@@ -246,8 +246,7 @@ def evaluate(
     for seed, one in enumerate(exports):
         weights = _weights(one, forms, centre, said)
         trunk = one.network.to(on).trunk
-        px = trunk.preprocessing.size if size is None else size
-        check_size(trunk, px)
+        px = pick_size(trunk, size)
         shared = trunk.fingerprint, px  # seeds of one recipe share a frozen trunk, and its features are most of the work
         if shared not in features:
             features[shared] = embed_labelled(pictures, ids, trunk, px, pick_batch_size(batch_size, on), num_threads, max_bad_share)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from multimodal.errors import InputError
 from multimodal.objectives import LabelObjective, Objective, PretextObjective, PytorchMetricLearning
+from multimodal.pictures.preprocessing import height_width
 from multimodal.shards.columns import Column
 from multimodal.text import TextSpace
 from multimodal.text.encoder import Projection
@@ -82,8 +83,8 @@ def trunk_and_head(tower: nn.Module) -> tuple[Trunk, nn.Module]:
         )
     trunk.recipe  # noqa: B018  (raises if a custom trunk does not keep its arguments)
     if type(tower).forward is not ImageTower.forward:
-        size, was_training = trunk.preprocessing.size, tower.training
-        pictures = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        size, was_training = height_width(trunk.preprocessing.size), tower.training
+        pictures = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             tower.eval()
             given, made = tower(pictures.to(trunk.mean.device)), head(trunk(pictures.to(trunk.mean.device)))

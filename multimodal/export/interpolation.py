@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from multimodal.boxes import Manifest, link_or_copy, reading
 from multimodal.errors import InputError
 from multimodal.export.exportable import TOLERANCE
+from multimodal.pictures.preprocessing import height_width
 from multimodal.text import EncoderSpace, OpenClipSpace, ProjectedSpace, TextSpace
 from multimodal.text.encoder import CONFIG, MODEL, TOKENIZER, Projection
 
@@ -92,7 +93,7 @@ class Interpolation:
             )
         begun, trained, network = base.state_dict(), run.state_dict(), copy.deepcopy(run)
         network.load_state_dict(between(begun, trained, 0, where))
-        if not _same_vectors(network, base, preprocessing.size):
+        if not _same_vectors(network, base, height_width(preprocessing.size)):
             raise InputError(
                 f"{where}: its tensors have the names and shapes of the run's, but the run's network gives other vectors with them. Its "
                 "head or its objective has other settings; compare `architecture` in the manifest.json with the run's config.yaml"
@@ -118,9 +119,9 @@ class Interpolation:
         )
 
 
-def _same_vectors(network: nn.Module, base: nn.Module, size: int) -> bool:
+def _same_vectors(network: nn.Module, base: nn.Module, size: tuple[int, int]) -> bool:
     """Whether two networks give the same vectors for random pictures."""
-    pictures = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pictures = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         one, other = network(pictures), base(pictures)
     return one.shape == other.shape and torch.allclose(one, other, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,8 @@ from multimodal.export.interpolation import Interpolation
 from multimodal.export.slots import HEADS, SLOTS, build_trunk, description
 from multimodal.export.trained import Trained, image_tower_of, query_of
 from multimodal.metrics import score_blocks, unit
-from multimodal.objectives import Objective
+from multimodal.objectives import LabelObjective, Objective
+from multimodal.pictures.preprocessing import Resize, height_width, size_as_json
 from multimodal.text import NoTexts, TextSpace, open_space
 from multimodal.text.clip import is_of_timm
 from multimodal.text.long_texts import LongTexts, check_long_texts
@@ -242,8 +243,14 @@ def export_verb(
     long_texts: LongTexts = "cut",
     onnx: bool = False,
     int8: bool = False,
+    resize: Resize | None = None,
 ) -> Path:
-    """Make an export of a finished run, of its best checkpoint (or the last, if it kept no best one); or of a pretrained CLIP model.
+    """Make an export of a finished run, of its best checkpoint (or the last, if it kept no best one); of a pretrained CLIP model; or of a
+    trunk alone, with nothing trained: its features are the vectors, and there are no texts to ask with.
+
+    multimodal export --run runs/topic --space spaces/lda40 --output exports/topic
+    multimodal export --pretrained ViT-B-32/laion2b_s34b_b79k --output exports/clip
+    multimodal export --trunk.architecture tf_efficientnet_lite0 --trunk.weights multimodal.towers.PackageWeights --output exports/lite0
 
     Args:
         output: the folder to make.
@@ -251,8 +258,9 @@ def export_verb(
         pretrained: instead of a run, a CLIP model, which is not trained further: a folder of open_clip or transformers; NAME/FILE, an
             architecture of open_clip and a checkpoint; or NAME/TAG, such as ViT-B-32/laion2b_s34b_b79k, which is downloaded.
         space: the text space that the run's text column was made with; not needed if the run trained a text tower.
-        trunk: for a run on a feature column, the trunk that made it, if the trunk that the column names is no longer available, or if its
-            weights are in a file or on the hub: neither is opened just because the column names it.
+        trunk: without run and pretrained, the trunk to export, by its arguments: `--trunk.size 96`, or `--trunk.size "[192, 96]"`, is the
+            height and width of its pictures. For a run on a feature column, the trunk that made it, if the trunk that the column names
+            is no longer available, or if its weights are in a file or on the hub: neither is opened just because the column names it.
         encoder: for a run that trained a text tower on an encoder from a folder or from the hub, that encoder, for the same reason
             (`--encoder multimodal.towers.FolderEncoder --encoder.path F`).
         trust: your own packages whose classes the run or the text space names. Their code is run. Without this option, a run, a column
@@ -265,15 +273,26 @@ def export_verb(
         onnx: write its networks as ONNX too, checked against torch: stores that are indexed with it are then searched without torch. Given
             without run and pretrained, they are added to the export that is at output.
         int8: with onnx, the encoder of texts in 8 bits: a quarter of the size, and a little less recall.
+        resize: of a trunk alone, squash brings the whole picture to its size, whatever the shape, and longest pads the shorter side. By
+            default the middle is cut out, as it was when the weights were trained; of a size of two that differ, squash.
     """
     if int8 and not onnx:
         raise InputError("--int8 is how texts are embedded by ONNX. Add --onnx")
     of_run = {"space": space, "trunk": trunk, "encoder": encoder, "interpolate": interpolate, "alpha": alpha}
-    is_there = onnx and run is None and pretrained is None and is_whole(output)
+    is_alone = run is None and pretrained is None and trunk is not None
+    if resize is not None and not is_alone:
+        raise InputError("--resize belongs to a trunk alone; a run and a pretrained model have their own. Leave it out")
+    is_there = onnx and run is None and pretrained is None and not is_alone and is_whole(output)
     if is_there:
         for name, given in {**of_run, "long-texts": None if long_texts == "cut" else long_texts}.items():
             if given is not None:
                 raise InputError(f"--{name} belongs to a new export, of --run or --pretrained. {output} stays as it is; leave it out")
+    elif is_alone:
+        for name, given in {**of_run, "trunk": None, "long-texts": None if long_texts == "cut" else long_texts}.items():
+            if given is not None:
+                raise InputError(f"--{name} belongs to --run or --pretrained, and a trunk alone has neither. Leave it out")
+        assert trunk is not None  # mypy
+        export_trunk(trunk, output, resize)
     else:
         _make_export(output, run, pretrained, trust, long_texts, of_run)
     if onnx:
@@ -293,7 +312,10 @@ def _make_export(
 ) -> Path:
     """of_run: what `export` takes beside, by name."""
     if (run is None) == (pretrained is None):
-        raise InputError("give --run, for a model that you trained, or --pretrained, for one of open_clip; one of the two")
+        raise InputError(
+            "give --run, for a model that you trained, or --pretrained, for one of open_clip; one of the two. For a network of timm alone: "
+            "--trunk.architecture NAME --trunk.weights CLASS"
+        )
     check_long_texts(long_texts, "--long-texts")
     if run is not None and long_texts != "cut":
         raise InputError("--long-texts belongs to --pretrained; the text side of a run reads long texts as it was trained. Leave it out")
@@ -347,13 +369,30 @@ def export_pretrained(named: str, output: Path, long_texts: LongTexts = "cut") -
         network = ExportNetwork(parts.trunk, nn.Identity(), parts.objective).eval()
         head = {"class_path": "torch.nn.Identity", "init_args": {}}
         objective = {"class_path": f"multimodal.objectives.{type(parts.objective).__name__}", "init_args": {}}
-        size = parts.trunk.preprocessing.size
         with torch.inference_mode():
-            dim = network(torch.zeros(1, 3, size, size, dtype=torch.uint8)).shape[1]
+            dim = network(torch.zeros(1, 3, *height_width(parts.trunk.preprocessing.size), dtype=torch.uint8)).shape[1]
         manifest, weights = _described_export(named, network, dim, head, objective, parts.query, {})
         found = finished_box(output, kind="export")
         remedies = ("choose another --output", "delete this export")
         return _written(output, manifest, weights, parts.query, None if found is None else asdict(found), remedies)
+
+
+def export_trunk(trunk: Trunk, output: Path, resize: Resize | None = None) -> Path:
+    """Make an export whose vectors are a trunk's features; nothing is trained, and it reads no texts (`NoTexts`).
+
+    resize: how a picture is brought to the trunk's size; None: as the trunk says. See `Preprocessing`.
+    """
+    if resize is not None:
+        crop_share = trunk.preprocessing.crop_share if resize.startswith("shortest") else 1.0
+        trunk.prepare(replace(trunk.preprocessing, resize=resize, crop_share=crop_share))
+    network = ExportNetwork(trunk, nn.Identity(), LabelObjective()).eval()
+    head: dict[str, Any] = {"class_path": "torch.nn.Identity", "init_args": {}}
+    objective: dict[str, Any] = {"class_path": "multimodal.objectives.LabelObjective", "init_args": {}}
+    query = NoTexts(trunk.dim)
+    manifest, weights = _described_export(trunk.architecture, network, trunk.dim, head, objective, query, {})
+    found = finished_box(output, kind="export")
+    remedies = ("choose another --output", "delete this export")
+    return _written(output, manifest, weights, query, None if found is None else asdict(found), remedies)
 
 
 def export_with_head(
@@ -467,7 +506,7 @@ def _prepared(recipe: Any, preprocessing: Preprocessing) -> Any:
     """The recipe of a frozen trunk whose input size is that of the preprocessing."""
     if not isinstance(recipe, Mapping) or not isinstance(recipe.get("init_args"), Mapping):
         return recipe  # building it raises the error
-    wanted = {"frozen": True, "size": preprocessing.size}
+    wanted = {"frozen": True, "size": size_as_json(preprocessing.size)}
     if SLOTS[Trunk].get(recipe.get("class_path", "")) is not Trunk:  # another class takes what is in its recipe
         wanted = {name: value for name, value in wanted.items() if name in recipe["init_args"]}
     return {**recipe, "init_args": {**recipe["init_args"], **wanted}}

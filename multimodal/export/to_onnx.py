@@ -37,6 +37,7 @@ from multimodal.export.model import QUERY, Export, load_export
 from multimodal.metrics import unit
 from multimodal.onnx import FOLDER, KIND, OnnxNetwork, describe_networks
 from multimodal.onnx.network import INT8
+from multimodal.pictures.preprocessing import height_width
 from multimodal.text import EncoderSpace, JoinedSpace, OpenClipSpace, ProjectedSpace, TextSpace
 from multimodal.text.clip import may_be_shorter, shortened
 from multimodal.text.clip_tokens import SPECIAL
@@ -120,9 +121,8 @@ def encoders_in(space: TextSpace, folder: Path) -> Iterator[tuple[Path, EncoderS
 
 
 def image_graph(opened: Export) -> Graph:
-    """The network of pictures: "image" (b, 3, s, s) uint8 -> (b, d), as `Export.embed_images`."""
-    size = opened.preprocessing.size
-    pictures = torch.zeros(2, 3, size, size, dtype=torch.uint8)
+    """The network of pictures: "image" (b, 3, h, w) uint8 -> (b, d), as `Export.embed_images`."""
+    pictures = torch.zeros(2, 3, *height_width(opened.preprocessing.size), dtype=torch.uint8)
     config = {"preprocessing": opened.preprocessing.as_json()}
     return Graph(IMAGE, opened.network, {"image": pictures}, {"image": {0: "b"}}, config)
 
@@ -206,10 +206,10 @@ def _tokenizer_of(space: OpenClipSpace) -> bytes:
 
 def image_difference(opened: Export, network: OnnxNetwork) -> float:
     """The largest difference of a coordinate from torch's at unit length, on pictures of noise, of one colour, and of a gradient."""
-    size = opened.preprocessing.size
-    noise = np.random.default_rng(0).integers(0, 256, (5, 3, size, size), dtype=np.uint8)
-    flat = np.full((2, 3, size, size), np.array([[[[0]]], [[[200]]]]), np.uint8)
-    gradient = np.broadcast_to(np.linspace(0, 255, size).astype(np.uint8), (1, 3, size, size))
+    size = height_width(opened.preprocessing.size)
+    noise = np.random.default_rng(0).integers(0, 256, (5, 3, *size), dtype=np.uint8)
+    flat = np.full((2, 3, *size), np.array([[[[0]]], [[[200]]]]), np.uint8)
+    gradient = np.broadcast_to(np.linspace(0, 255, size[1]).astype(np.uint8), (1, 3, *size))
     pictures = np.concatenate([noise, flat, gradient])
     made = np.concatenate([network.run(image=pictures[:5]), network.run(image=pictures[5:])])
     return float(np.abs(unit(opened.embed_images(pictures)) - unit(made)).max())

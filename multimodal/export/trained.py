@@ -267,9 +267,10 @@ def _head_of(described: Mapping[str, Any], made: nn.Module, run: Path) -> dict[s
 
 def _as_validated(preprocessing: Preprocessing, given: Mapping[str, Any]) -> Preprocessing:
     """How the run cropped validation pictures, if its config says so (`Pixels`): perhaps at another size than the trunk's own."""
-    return replace(
-        preprocessing, **{name: given[name] for name in ("size", "crop_share", "interpolation", "resize", "fill") if name in given}
-    )
+    named = {name: given[name] for name in ("size", "crop_share", "interpolation", "resize", "fill") if name in given}
+    if isinstance(named.get("size"), list):
+        named["size"] = tuple(named["size"])
+    return replace(preprocessing, **named)
 
 
 def trunk_of(column: Column, given: Trunk | None = None, trust: Sequence[str] = ()) -> Trunk:

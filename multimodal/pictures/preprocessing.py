@@ -18,14 +18,22 @@ MAX_SIZE = 4096
 """The largest picture side in pixels: a box that names a huge size must not make us allocate all memory, for pictures or positions."""
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 Resize = Literal["shortest", "shortest_floor", "longest", "squash"]
+Size = int | tuple[int, int]
+"""Of a picture in pixels: height and width of a square, or (height, width)."""
+
+
+def height_width(size: Size) -> tuple[int, int]:
+    """Both, of a size."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
     """The preprocessing of pictures that a trunk expects.
 
-    size: height and width of its input, in pixels.
+    size: height and width of its input, in pixels; or (height, width).
     crop_share: the share of the shorter side that the centre crop keeps (scale the shorter side to size / crop_share, then crop to size).
+        Where height and width differ, the side is the one that is shorter beside them.
     interpolation: antialiased, as in Pillow.
     mean, std: of each of the three channels, for pixels in [0, 1]; applied on the device.
     resize: which side is brought to that size: the shorter one (the rest is cut off; `centre_of` says how its two ways differ), the
@@ -35,7 +43,7 @@ class Preprocessing:
     ValueError: a value has the wrong type or is out of range; the message names it.
     """
 
-    size: int
+    size: Size
     crop_share: float
     interpolation: Interpolation
     mean: tuple[float, float, float]
@@ -46,7 +54,7 @@ class Preprocessing:
     def __post_init__(self) -> None:
         three = "three numbers"
         fits = {
-            "size": (type(self.size) is int and 0 < self.size <= MAX_SIZE, f"a whole number from 1 to {MAX_SIZE}"),
+            "size": (_is_size(self.size), f"a whole number from 1 to {MAX_SIZE}, or two: height and width"),
             "crop_share": (_are_numbers(self.crop_share) and 0 < self.crop_share <= 1, "a share above 0, up to 1"),
             "interpolation": (self.interpolation in get_args(Interpolation), f"one of {', '.join(get_args(Interpolation))}"),
             "mean": (_are_three(self.mean), three),
@@ -62,14 +70,14 @@ class Preprocessing:
                 raise ValueError(f"preprocessing: {name} is {getattr(self, name)!r}; expected {wanted}")
 
     def pixels(self, image: Image.Image) -> np.ndarray:
-        """A picture, as `picture` or `shown` gives it -> (3, size, size) uint8."""
+        """A picture, as `picture` or `shown` gives it -> (3, h, w) uint8."""
         return centre_of(image, self.size, self.crop_share, self.interpolation, self.resize, self.fill)
 
     def as_json(self) -> dict[str, Any]:
         """As JSON values; the inverse of `Preprocessing.from_json`. Without resize and fill where they are what most trunks have: boxes
         made before these two existed have the same fingerprints.
         """
-        values = {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        values = {**asdict(self), "size": size_as_json(self.size), "mean": list(self.mean), "std": list(self.std)}
         return {name: value for name, value in values.items() if name not in _DEFAULTS or value != _DEFAULTS[name]}
 
     @classmethod
@@ -80,7 +88,8 @@ class Preprocessing:
         for name in ("mean", "std"):
             if not isinstance(values[name], list):
                 raise ValueError(f"preprocessing: {name} is {values[name]!r}; expected three numbers")
-        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+        size = tuple(values["size"]) if isinstance(values["size"], list) else values["size"]
+        return cls(**{**values, "size": size, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
 
 _DEFAULTS = {each.name: each.default for each in fields(Preprocessing) if each.default is not MISSING}
@@ -88,50 +97,65 @@ _DEFAULTS = {each.name: each.default for each in fields(Preprocessing) if each.d
 
 def centre_of(
     image: Image.Image,
-    size: int,
+    size: Size,
     crop_share: float = 0.875,
     interpolation: Interpolation = "bicubic",
     resize: Resize = "shortest",
     fill: int = 0,
 ) -> np.ndarray:
-    """A picture for evaluation, or its middle -> (3, size, size) uint8, antialiased.
+    """A picture for evaluation, or its middle -> (3, h, w) uint8 of that size, antialiased.
 
     resize: "shortest" brings the shorter side to floor(size / crop_share) and cuts out the middle square: what timm's evaluation
     transform does with crop_pct = crop_share, to the last bit. "shortest_floor" does what transformers' CLIPImageProcessor does with
     Pillow: it rounds the place of that square down, where timm, torchvision and open_clip round half a pixel to even. The other two do
     what open_clip's transform of that name does, to the last bit: "squash" brings both sides to size, whatever the shape was; "longest"
     brings the longer side to size and pads the shorter one with the grey value fill. They keep the whole picture, so crop_share must be 1.
+    Where height and width differ, the shorter side is the one that leaves no margin, and the longer side the one that is not cut off.
     """
+    tall, wide = height_width(size)
     keeps_whole = resize in ("longest", "squash")
     if not 0 < crop_share <= 1 or (keeps_whole and crop_share != 1):
         raise ValueError(f"crop_share={crop_share} must be above 0 and at most 1, and 1 if resize is {resize!r}")
     if keeps_whole:
-        return _pixels(_whole(image, size, Image.Resampling[interpolation.upper()], resize, fill))
-    shorter = math.floor(size / crop_share)
+        return _pixels(_whole(image, tall, wide, Image.Resampling[interpolation.upper()], resize, fill))
+    across, down = math.floor(wide / crop_share), math.floor(tall / crop_share)
     width, height = image.size
-    if width <= height:
-        width, height = shorter, int(shorter * height / width)
+    if across != down:
+        ratio = min(width / across, height / down)
+        width, height = round(width / ratio), round(height / ratio)
+    elif width <= height:
+        width, height = across, int(across * height / width)
     else:
-        width, height = int(shorter * width / height), shorter
+        width, height = int(down * width / height), down
     image = image.resize((width, height), Image.Resampling[interpolation.upper()])
     to_whole = math.floor if resize == "shortest_floor" else round
-    left, top = to_whole((width - size) / 2), to_whole((height - size) / 2)
-    return _pixels(image.crop((left, top, left + size, top + size)))
+    left, top = to_whole((width - wide) / 2), to_whole((height - tall) / 2)
+    return _pixels(image.crop((left, top, left + wide, top + tall)))
 
 
-def _whole(image: Image.Image, size: int, interpolation: Image.Resampling, resize: Resize, fill: int) -> Image.Image:
-    """All of a picture as a square: its shape changed, or padded."""
+def _whole(image: Image.Image, tall: int, wide: int, interpolation: Image.Resampling, resize: Resize, fill: int) -> Image.Image:
+    """All of a picture at that size: its shape changed, or padded."""
     if resize == "squash":
-        return image.resize((size, size), interpolation)
-    ratio = max(image.size) / size
+        return image.resize((wide, tall), interpolation)
+    ratio = max(image.width / wide, image.height / tall)
     width, height = (max(1, round(side / ratio)) for side in image.size)  # a line of 100 to 1 keeps a pixel
-    square = Image.new("RGB", (size, size), (fill, fill, fill))
-    square.paste(image.resize((width, height), interpolation), ((size - width) // 2, (size - height) // 2))
-    return square
+    canvas = Image.new("RGB", (wide, tall), (fill, fill, fill))
+    canvas.paste(image.resize((width, height), interpolation), ((wide - width) // 2, (tall - height) // 2))
+    return canvas
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+def size_as_json(size: Size) -> int | list[int]:
+    """A size as JSON has it."""
+    return size if isinstance(size, int) else list(size)
+
+
+def _is_size(size: object) -> bool:
+    sides = size if isinstance(size, tuple) and len(size) == 2 else (size,)
+    return all(type(side) is int and 0 < side <= MAX_SIZE for side in sides)
 
 
 def _are_three(values: Sequence[object]) -> bool:

@@ -211,7 +211,7 @@ class ShardSet:
             raise InputError(
                 f"{self.place}: {len(without)} of {len(ids)} pairs have no text, such as {self.names[int(without[0])]}, and {what} needs a "
                 "text of each. Use a set with texts; pictures with classes or identities alone are trained on with data.target "
-                "multimodal.data.Labels, and judged by multimodal evaluate probe"
+                "multimodal.data.Labels, and judged by multimodal evaluate identities, evaluate fewshot or evaluate probe"
             )
 
     def text_bytes(self, id: int) -> bytes:

@@ -1,4 +1,4 @@
-"""The query side of an export that labels taught, or pictures alone: it has the dimension of the pictures, and reads no texts.
+"""The query side of an export that labels taught, or pictures alone, or nothing: it has their dimension, and reads no texts.
 
 NoTexts(128).embed(["a dog"])          # InputError, which says how else to ask
 """
@@ -42,9 +42,9 @@ class NoTexts(BoxedSpace):
     def _refusal(self, text: str) -> InputError:
         shown = text if len(text) <= 40 else f"{text[:40]}..."
         return InputError(
-            f"{shown!r} cannot be compared with these pictures: their model was taught without texts. Ask with pictures, "
-            'such as multimodal search --store S "image:photo.jpg", or image:17 for the one with the id 17; to judge it: '
-            "multimodal evaluate probe"
+            f"{shown!r} cannot be compared with these pictures: their model was taught without texts, so it has no text side. Ask with "
+            'pictures, such as multimodal search --store S --export E "image:photo.jpg", or image:17 for the one with the id 17; to judge '
+            "it: multimodal evaluate identities, evaluate fewshot or evaluate probe"
         )
 
     def _files(self) -> Mapping[str, bytes | Path]:

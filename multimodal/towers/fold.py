@@ -16,6 +16,7 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from multimodal.pictures.preprocessing import height_width
 from multimodal.towers.trunk import Trunk
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -27,8 +28,7 @@ def folded(network: Network) -> Network:
     """A copy in evaluation mode, with every batch norm of its trunks that follows a convolution folded into it."""
     network = copy.deepcopy(network).eval().requires_grad_(False)
     for trunk in [module for module in network.modules() if isinstance(module, Trunk)]:
-        size = trunk.preprocessing.size
-        noise = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+        noise = torch.randn(1, 3, *height_width(trunk.preprocessing.size), generator=torch.Generator().manual_seed(0))
         trunk.model = fold_batch_norms(trunk.model, noise.to(trunk.mean.device))
     return network
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from multimodal.boxes import fingerprint_bytes, fingerprint_json
 from multimodal.boxes.trust import parameters_of
 from multimodal.errors import InputError
-from multimodal.pictures.preprocessing import Interpolation, Preprocessing
+from multimodal.pictures.preprocessing import Interpolation, Preprocessing, Size, height_width, size_as_json
 from multimodal.towers.weights import Weights, timm_config
 
 
@@ -29,7 +29,8 @@ class Trunk(nn.Module):
     architecture: timm's name for it (`timm.list_models()` lists them). A name is never downloaded or opened as a path.
     weights: where the weights come from; see `multimodal.towers.weights`.
     frozen: do not train: no gradients, and batch norm in evaluation mode even while the rest trains.
-    size: height and width of the input in pixels; None is the size that the weights were trained at.
+    size: height and width of the input in pixels, or (height, width); None is the size that the weights were trained at. To two that
+        differ, the whole picture is brought, whatever its shape ("squash"), as in re-identification: people are 192 x 96, say.
     num_maps: how many of the network's last feature maps to add to its final features, each averaged over its positions. If a network
         widens its last map for the classes that it was trained on (EfficientNet: 320 channels to 1,280), the map before it holds
         information that those classes do not need. All parts then have equal weight: each is scaled to one length, so that the mean square
@@ -42,7 +43,7 @@ class Trunk(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, architecture: str, weights: Weights, frozen: bool = True, size: int | None = None, num_maps: int = 0) -> None:
+    def __init__(self, architecture: str, weights: Weights, frozen: bool = True, size: Size | None = None, num_maps: int = 0) -> None:
         super().__init__()
         self.architecture = architecture
         self.weights = weights
@@ -93,7 +94,7 @@ class Trunk(nn.Module):
     @property
     def recipe(self) -> dict[str, Any]:
         """The class path and arguments that recreate it, as in a config; JSON values."""
-        size = self.preprocessing.size
+        size = size_as_json(self.preprocessing.size)
         arguments = {"architecture": self.architecture, "weights": self.weights.describe(), "frozen": self.frozen, "size": size}
         arguments["num_maps"] = self.num_maps
         if type(self) is not Trunk:
@@ -144,7 +145,7 @@ def is_known(architecture: str) -> bool:
     )  # "hf-hub:..." would go to the network, "local-dir:..." open a path
 
 
-def _create(architecture: str, size: int | None, seed: int) -> nn.Module:
+def _create(architecture: str, size: Size | None, seed: int) -> nn.Module:
     if not is_known(architecture):
         near = ", ".join(timm.list_models(f"*{architecture.split('_')[0]}*")[:8]) or "timm.list_models() lists them"
         raise InputError(f"timm has no architecture {architecture!r}. Similar names: {near}")
@@ -181,17 +182,19 @@ def _map_channels(model: nn.Module, num_maps: int) -> list[int]:
     return [int(one.shape[1]) for one in maps[-num_maps:]]
 
 
-def _preprocessing(model: nn.Module, size: int | None) -> Preprocessing:
+def _preprocessing(model: nn.Module, size: Size | None) -> Preprocessing:
     config = resolve_model_data_config(model)
     red, green, blue = config["mean"]
     red_std, green_std, blue_std = config["std"]
+    is_square = size is None or len(set(height_width(size))) == 1
     try:
         return Preprocessing(
-            size=size or int(config["input_size"][1]),
-            crop_share=float(config["crop_pct"]),
+            size=int(config["input_size"][1]) if size is None else size,
+            crop_share=float(config["crop_pct"]) if is_square else 1.0,
             interpolation=cast(Interpolation, config["interpolation"]),
             mean=(red, green, blue),
             std=(red_std, green_std, blue_std),
+            resize="shortest" if is_square else "squash",
         )
     except ValueError as error:  # of a size that a person gave
         raise InputError(str(error)) from None

@@ -25,13 +25,14 @@ from multimodal.data import Captions, ColumnRows, PairLoader, Pixels, Shuffled, 
 from multimodal.data.decode import BadPicture
 from multimodal.data.sides import column_names
 from multimodal.embed.class_texts import PLAIN, class_weights, judge, names_of, read_templates
-from multimodal.embed.labelled import LabelledPictures, embed_labelled, open_labelled
+from multimodal.embed.labelled import LabelledPictures, embed_labelled, open_labelled, pick_size
 from multimodal.embed.pictures import as_batches, pick_batch_size
 from multimodal.errors import InputError
 from multimodal.export.trained import trunk_of
 from multimodal.machine.cores import map_in_threads
 from multimodal.objectives.base import rank, world_size
 from multimodal.pairs import Batch
+from multimodal.pictures.preprocessing import height_width
 from multimodal.shards import JoinedShards, ShardSet
 from multimodal.text import open_space
 from multimodal.training.datamodule import PairData, rows_per_rank
@@ -234,12 +235,12 @@ def _of_files(pictures: LabelledPictures, most: int, data: PairData) -> Opened:
     if column is None:
         raise InputError(f"forgetting.classes: pictures cannot be read as data.image ({image}). Use Pixels or a column of features")
     trunk = trunk_of(column)
-    features = embed_labelled(pictures, ids, trunk, trunk.preprocessing.size, pick_batch_size(None, torch.device("cpu")))
+    features = embed_labelled(pictures, ids, trunk, pick_size(trunk, None), pick_batch_size(None, torch.device("cpu")))
     return lambda: iter([_of_features(features.rows, features.is_readable, ids, batch) for batch in own]), pictures.labels, pictures.classes
 
 
 def _decoded(pictures: LabelledPictures, places: np.ndarray, pixels: Pixels) -> Batch:
-    image, valid = np.zeros((len(places), 3, pixels.size, pixels.size), np.uint8), places >= 0
+    image, valid = np.zeros((len(places), 3, *height_width(pixels.size)), np.uint8), places >= 0
     for row, place in enumerate(places.tolist()):
         if place >= 0:
             try:

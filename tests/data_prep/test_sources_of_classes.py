@@ -272,7 +272,7 @@ def test_a_share_of_the_persons_can_be_held_out_with_a_query_for_each_camera(tmp
         person = pair.name[:4]
         held = int.from_bytes(blake2b(person.encode(), digest_size=8).digest(), "big") % 3 == 0
         assert held == is_held_out(person, 3) and pair.split == ("test" if held else "train")
-        assert pair.metadata.get("role") == (("query" if "_0001_" in pair.name else "gallery") if held else None)
+        assert pair.metadata.get("role") == (("both" if "_0001_" in pair.name else "gallery") if held else None)
     assert {pair.split for pair in pairs} == {"train", "test"}
     plain = check_source(market1501, {"input": tmp_path})
     assert not any(pair.split for pair in plain) and {pair.group for pair in plain} == {f"person {number:04}" for number in range(1, 9)}

@@ -26,6 +26,7 @@ from multimodal.data.decode import (
 )
 from multimodal.data.order import random_words
 from multimodal.pictures.decode import MAX_JPEG_PIXELS, MAX_PIXELS, BadPicture, picture, plain_jpeg_size
+from multimodal.pictures.preprocessing import height_width
 
 QUADRANTS = np.array([[[250, 0, 0], [0, 250, 0]], [[0, 0, 250], [250, 250, 0]]], np.uint8)
 
@@ -172,11 +173,16 @@ def test_float_pixels_are_refused_because_nobody_knows_their_range() -> None:
 
 
 @pytest.mark.parametrize("width, height", [(300, 200), (200, 301), (64, 64), (37, 500), (1000, 33), (16, 9)])
-@pytest.mark.parametrize("size, crop_share, interpolation", [(64, 0.875, "bicubic"), (48, 1.0, "bilinear"), (56, 0.9, "bicubic")])
-def test_the_middle_is_what_timm_evaluates_on(width: int, height: int, size: int, crop_share: float, interpolation: str) -> None:
+@pytest.mark.parametrize(
+    "size, crop_share, interpolation",
+    [(64, 0.875, "bicubic"), (48, 1.0, "bilinear"), (56, 0.9, "bicubic"), ((96, 48), 0.875, "bicubic"), ((30, 70), 1.0, "bicubic")],
+)
+def test_the_middle_is_what_timm_evaluates_on(
+    width: int, height: int, size: int | tuple[int, int], crop_share: float, interpolation: str
+) -> None:
     timm_data = pytest.importorskip("timm.data", reason="needs timm (the train extra)")
     transform = timm_data.create_transform(
-        (3, size, size), crop_pct=crop_share, interpolation=interpolation, mean=(0.0,) * 3, std=(1.0,) * 3, is_training=False
+        (3, *height_width(size)), crop_pct=crop_share, interpolation=interpolation, mean=(0.0,) * 3, std=(1.0,) * 3, is_training=False
     )
     image = noise(width, height)
     theirs = np.rint(transform(image).numpy() * 255)
@@ -223,6 +229,24 @@ def test_exact_pixels_are_the_same_rectangles_mirror_the_same_ones_and_show_the_
     for word in WORDS:
         assert psnr(fast.of(file, word), exact.of(file, word)) >= 35
     assert np.array_equal(fast.of(file, None), exact.of(file, None))
+
+
+def test_pictures_may_be_taller_than_wide() -> None:
+    """Whole, padded and cropped; a large JPEG is decoded at a part of its size."""
+    image = scenery(300, 202)
+    squashed = np.asarray(image.resize((24, 48), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+    assert np.array_equal(centre(encoded(image), (48, 24), 1.0, resize="squash"), squashed)
+    padded = centre(encoded(image), (48, 24), 1.0, resize="longest", fill=7)
+    assert padded.shape == (3, 48, 24) and (padded[:, [0, -1]] == 7).all() and not (padded[:, 24] == 7).all()
+    for format in ("PNG", "JPEG"):
+        file = encoded(image, format)
+        for word in WORDS:
+            exact = random_crop(file, (48, 24), word, (0.5, 1.0), (0.4, 0.6), exact=True)
+            assert exact.shape == (3, 48, 24) and psnr(random_crop(file, (48, 24), word, (0.5, 1.0), (0.4, 0.6)), exact) >= 35
+            mirrored = random_crop(file, (48, 24), word, (0.5, 1.0), (0.4, 0.6), exact=True, mirrored=True)
+            assert np.array_equal(mirrored, exact[:, :, ::-1])
+    pixels = Pixels((48, 24), ratio=(0.4, 0.6), crop_share=1.0, resize="squash")
+    assert np.array_equal(pixels.of(encoded(image), None), squashed) and pixels.of(encoded(image), WORDS[0]).shape == (3, 48, 24)
 
 
 @pytest.mark.parametrize("mode", ["bicubic", "bilinear"])
