@@ -221,6 +221,24 @@ class Scatter:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class NeighboursOf:
+    """A picture and what is nearest to it, nearest first. own: the index of the one that is right, None if it is not among them."""
+
+    picture: Picture
+    nearest: Sequence[Picture]
+    own: int | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Some pictures, each with its nearest ones."""
+
+    title: str
+    of: Sequence[NeighboursOf]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class HeatMap:
     """A confusion matrix and its labels.
@@ -295,6 +313,7 @@ class Report:
     scatters: Sequence[Scatter] = ()
     mining: Sequence[MiningShares] = ()
     hard_triplets: Sequence[HardTriplets] = ()
+    neighbours: Sequence[Neighbours] = ()
     heat_maps: Sequence[HeatMap] = ()
     forgotten: Sequence[Forgotten] = ()
     trade_offs: Sequence[TradeOff] = ()

@@ -20,6 +20,7 @@ from multimodal.objectives.relative_position import RelativePosition
 from multimodal.objectives.rotation import Rotation
 from multimodal.objectives.siamese import Siamese, SiameseSquared
 from multimodal.objectives.soft_targets import KLDivergence, SigmoidCrossEntropy, SoftCrossEntropy
+from multimodal.objectives.supervised_contrastive import SupervisedContrastive
 from multimodal.objectives.triplets import Triplet, TripletApart
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "SigLip",
     "SigmoidCrossEntropy",
     "SoftCrossEntropy",
+    "SupervisedContrastive",
     "Triplet",
     "TripletApart",
     "Violating",

@@ -22,6 +22,8 @@ from multimodal.evaluate.report import (
     LearningCurve,
     Lookup,
     MiningShares,
+    Neighbours,
+    NeighboursOf,
     Picture,
     Report,
     Scatter,
@@ -121,6 +123,7 @@ def full_report(text: str) -> Report:
             Scatter(text, text, pictures, [0, 1], np.full((1, 2, 2), 0.25), [""], [1.0], is_ink=True),
         ],
         mining=[MiningShares(text, [1, 10, 100], [0.25, 0.5, 0.9], [0.5, 0.25, 0.1], [0.25, 0.25, 0.0])],
+        neighbours=[Neighbours(text, [NeighboursOf(pictures[0], pictures, 1, text), NeighboursOf(pictures[1], pictures, None, text)])],
         heat_maps=[HeatMap(text, Confusion([text, "b"], np.array([[0.75, 0.25], [0.5, 0.5]])), text, text, np.array([0.5, 0.5]))],
     )
 

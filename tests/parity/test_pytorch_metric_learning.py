@@ -23,6 +23,7 @@ from multimodal.objectives import (
     PytorchMetricLearning,
     SemiHard,
     Siamese,
+    SupervisedContrastive,
     Triplet,
     Violating,
 )
@@ -79,6 +80,10 @@ def test_their_contrastive_loss_is_twice_the_balanced_siamese_one() -> None:
 def test_normalised_triplets_are_their_default_distance() -> None:
     loss = losses.TripletMarginLoss(margin=MARGIN, reducer=reducers.MeanReducer())
     agree(Triplet(MARGIN, All(), normalise=True), loss)
+
+
+def test_the_supervised_contrastive_loss_is_theirs() -> None:
+    agree(SupervisedContrastive(temperature=0.2), losses.SupConLoss(temperature=0.2))
 
 
 def multi_similarity() -> PytorchMetricLearning:

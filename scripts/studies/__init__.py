@@ -1,0 +1,1 @@
+"""Studies of `scripts/reproduce.py`, one file each."""
