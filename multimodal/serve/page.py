@@ -33,7 +33,7 @@ EXAMPLES = (
     "red heart",
 )
 """The page shows those for which a store has something."""
-LATER = ("columns.js", "early.js", "lasso.js", "map.js", "points.js")
+LATER = ("camera.js", "columns.js", "early.js", "labels.js", "lasso.js", "map.js", "points.js")
 """Modules that are fetched when they are first needed, and the script in the head."""
 
 

@@ -151,8 +151,11 @@ def test_thumbnails_are_small_whole_pictures_and_can_be_left_out(tmp_path: Path,
     (small,) = store.thumbnails([3])
     assert small is not None
     image = Image.open(io.BytesIO(small))
-    assert (image.format, image.size) == ("JPEG", (THUMBNAIL_PX, THUMBNAIL_PX * 120 // 180))
+    assert (image.format, image.size) == ("JPEG", (180, 120)), "a small picture as it is"
     assert small == thumbnail(Decoded(encoded(3)))
+    file = io.BytesIO()
+    image.resize((1800, 1200)).save(file, "png")
+    assert Image.open(io.BytesIO(thumbnail(Decoded(file.getvalue())))).size == (THUMBNAIL_PX, THUMBNAIL_PX * 2 // 3)
     without = Store(index(world / "export", world / "set", tmp_path / "without", thumbnails=False, column="tiny", device="cpu"))
     assert without.thumbnails([3]) == [None]
 

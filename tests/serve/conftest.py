@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from multimodal.embed.photos import index_pictures
+from multimodal.export.model import export_pretrained
 from multimodal.search.segments import Segment
 from multimodal.search.store import Store
 from multimodal.search.writing import StoreWriter, create_store
@@ -17,6 +22,23 @@ from multimodal.text import Normaliser, Vocabulary
 from multimodal.text.topics import TopicSpace
 from multimodal.text.words import WordSpace
 from tests.serve.stores import DIM, NUM, WORDS, encoded, photos, write_files_store
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium, or that of the variable CHROMIUM."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install '.[dev]'")
+    known = ("chromium", "chromium-browser", "google-chrome")
+    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, known)), None)
+    if path is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    with playwright.sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=path, args=["--use-angle=swiftshader", "--enable-unsafe-swiftshader"])
+        yield launched
+        launched.close()
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +73,22 @@ def topic_store(tmp_path_factory: pytest.TempPathFactory, spaces: dict[str, Path
     with StoreWriter(path) as writer:
         writer.append(Segment(np.arange(NUM), rows, {"name": [f"{id}" for id in range(NUM)], "text": ["t"] * NUM}))
     return path
+
+
+@pytest.fixture(scope="session")
+def clip_export(tmp_path_factory: pytest.TempPathFactory, tiny_clip: Path) -> Path:
+    """One with an image tower."""
+    return export_pretrained(str(tiny_clip), tmp_path_factory.mktemp("serve-exports") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def clip_store(tmp_path_factory: pytest.TempPathFactory, clip_export: Path) -> Path:
+    """Of a folder of six pictures, by it."""
+    folder = tmp_path_factory.mktemp("serve-indexed")
+    (folder / "Photos").mkdir()
+    for id in range(6):
+        (folder / "Photos" / f"{id}.jpg").write_bytes(encoded(id))
+    return index_pictures(clip_export, [folder / "Photos"], folder / "S", device="cpu", num_threads=1)
 
 
 @pytest.fixture(scope="session")

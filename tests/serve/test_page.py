@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import io
 import json
-import multiprocessing
-import os
 import re
-import shutil
-import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import parse_qs, quote, urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit
 from urllib.request import urlopen
 
 import numpy as np
 import pytest
-import uvicorn
 from PIL import Image
 
 from multimodal.search.places import are_inside
@@ -29,10 +24,10 @@ from multimodal.serve.app import make_app
 from multimodal.serve.served import Stores
 from multimodal.text import Normaliser, Vocabulary
 from multimodal.text.words import WordSpace
+from tests.serve.browsing import DESK, HAND, Visit, served, visiting
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install '.[dev]'")
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 160, 60), "blue": (40, 70, 200)}
 WORDS = (*COLOURS, "dog", "cat", "beach", "snow", "night")
@@ -41,7 +36,6 @@ CAMERAS = ('X "100"', "EOS, R5", "Pixel 7", None)
 SIZES = ((96, 64), (64, 96), (72, 72))
 VECTORS = np.eye(len(WORDS), 12, dtype=np.float32) + 0.03
 EVIL = '<img src=x onerror="document.title=1"><b>bold</b>'
-DESK, HAND = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 
 
 class MeanColour:
@@ -92,81 +86,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for name, seed in (("first", 0), ("second", 1)):
         write_store(folder / name, folder / "space", np.random.default_rng(seed))
     stores = Stores({name: Store(folder / name) for name in ("first", "second")}, {"first": MeanColour()})  # type: ignore[dict-item]
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(make_app(stores), log_level="warning"))
-    # A process, not a thread: CPython 3.11 fails if pytest and numpy parse something at once (python/cpython 106905). Forked, so that it
-    # has the stores and their tower.
-    process = multiprocessing.get_context("fork").Process(target=server.run, kwargs={"sockets": [listening]})
-    process.start()
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
-    process.terminate()
-    process.join()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[playwright.Browser]:
-    with playwright.sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=CHROMIUM, args=["--use-angle=swiftshader", "--enable-unsafe-swiftshader"])
-        yield launched
-        launched.close()
-
-
-@dataclass
-class Visit:
-    """A page, with what must not happen on it."""
-
-    site: str
-    page: playwright.Page
-    wrong: list[str] = field(default_factory=list)
-    foreign: list[str] = field(default_factory=list)
-
-    def open(self, address: str = "") -> playwright.Page:
-        self.page.goto(self.site + address)
-        self.page.wait_for_selector("html[data-ready]")
-        return self.page
-
-    def shows(self, query: str) -> None:
-        """Wait until the grid is that of a query."""
-        self.page.wait_for_selector(f".sheet[data-query={quoted(query)}]:not([aria-busy=true])")
-
-    def type(self, query: str) -> None:
-        self.page.fill("#q", query)
-        self.shows(query)
-
-    def asks(self, name: str, value: str | None) -> None:
-        """Wait until the address says so."""
-        self.page.wait_for_function("([name, value]) => new URLSearchParams(location.search).get(name) === value", arg=[name, value])
-
-    @property
-    def asked(self) -> dict[str, str]:
-        return {name: value for name, [value] in parse_qs(urlsplit(self.page.url).query).items()}
-
-    @property
-    def labels(self) -> list[str]:
-        return [" ".join(text.split()) for text in self.page.locator(".chip .label").all_inner_texts()]
-
-    def ids(self, num: int = 10) -> list[int]:
-        return [int(value) for value in self.page.locator(".tile[data-id]").evaluate_all("all => all.map(one => one.dataset.id)")[:num]]
-
-    def text_of(self, id: int) -> str:
-        return self.page.locator(f'.tile[data-id="{id}"] .caption').text_content() or ""
-
-
-def quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    with served(make_app(stores)) as address:
+        yield address
 
 
 @pytest.fixture(params=[DESK], ids=["desk"])
-def visit(request: pytest.FixtureRequest, site: str, browser: playwright.Browser) -> Iterator[Visit]:
-    context = browser.new_context(viewport=request.param, reduced_motion="reduce")
-    context.set_default_timeout(30_000)
-    made = Visit(site, context.new_page())
-    made.page.on("console", lambda told: made.wrong.append(told.text) if told.type in ("error", "warning") else None)
-    made.page.on("pageerror", lambda error: made.wrong.append(str(error)))
-    made.page.on("request", lambda asked: None if asked.url.startswith((site, "blob:" + site, "data:")) else made.foreign.append(asked.url))
-    yield made
-    context.close()
-    assert not made.wrong and not made.foreign
+def visit(request: pytest.FixtureRequest, site: str, browser: Browser) -> Iterator[Visit]:
+    with visiting(site, browser, request.param) as made:
+        yield made
 
 
 def test_what_is_typed_becomes_chips_and_pictures(visit):
@@ -449,13 +376,13 @@ def test_a_stale_answer_is_never_shown(visit):
     assert page.locator(".sheet").get_attribute("data-query") == "blue" and all(id % 3 == 2 for id in visit.ids(8))
 
 
-def test_a_server_that_is_not_ready_is_asked_again(visit):
-    page, busy = visit.page, ["stores", "typed"]
+def test_a_server_that_is_not_ready_is_asked_again_and_one_that_stays_so_when_somebody_says(visit):
+    page, refusals = visit.page, {"stores": 1, "typed": 3}
 
     def answer(route):
         name = urlsplit(route.request.url).path.removeprefix("/api/")
-        if name in busy:
-            busy.remove(name)
+        if refusals.get(name):
+            refusals[name] -= 1
             return route.fulfill(status=503, json={"error": "not answered within 10 s", "position": None})
         return route.fallback()
 
@@ -464,7 +391,7 @@ def test_a_server_that_is_not_ready_is_asked_again(visit):
     page.click("#error >> text=Try again")
     visit.shows("red")
     page.wait_for_selector("#order option >> nth=2", state="attached")
-    assert not page.locator("#error").count() and len(visit.wrong) == 2 and all("503" in told for told in visit.wrong)
+    assert not page.locator("#error").count() and len(visit.wrong) == 4 and all("503" in told for told in visit.wrong)
     visit.wrong.clear()
 
 
@@ -525,7 +452,7 @@ def test_without_script_the_page_is_a_form_with_pictures(site, browser):
 # -- the map -------------------------------------------------------------------------------------------------------------------------------
 
 
-def on_map(visit: Visit, address: str = "") -> playwright.Page:
+def on_map(visit: Visit, address: str = "") -> Page:
     page = visit.open(f"?view=map{address}")
     page.wait_for_function("() => performance.getEntriesByName('map-drawn').length > 0")
     return page
@@ -537,7 +464,7 @@ def kept_by(site: str, where: str) -> set[int]:
     return {hit["id"] for hit in reply["hits"]}
 
 
-def places(page: playwright.Page) -> dict[int, tuple[float, float]]:
+def places(page: Page) -> dict[int, tuple[float, float]]:
     """Id -> x and y from 0 to 1, as the API sends them."""
     content = page.evaluate("async () => [...new Uint8Array(await (await fetch('api/map')).arrayBuffer())]")
     start = 8 + int.from_bytes(bytes(content[4:8]), "little")

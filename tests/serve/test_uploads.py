@@ -14,9 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from multimodal.embed.photos import index_pictures
 from multimodal.errors import InputError
-from multimodal.export.model import export_pretrained
 from multimodal.search.asking import PictureEncoder
 from multimodal.search.store import Store
 from multimodal.serve import schemas, uploads
@@ -28,22 +26,8 @@ from tests.serve.stores import encoded
 
 
 @pytest.fixture(scope="module")
-def export(tmp_path_factory: pytest.TempPathFactory, tiny_clip: Path) -> Path:
-    return export_pretrained(str(tiny_clip), tmp_path_factory.mktemp("exports") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory, export: Path) -> Path:
-    folder = tmp_path_factory.mktemp("indexed")
-    (folder / "Photos").mkdir()
-    for id in range(6):
-        (folder / "Photos" / f"{id}.jpg").write_bytes(encoded(id))
-    return index_pictures(export, [folder / "Photos"], folder / "S", device="cpu", num_threads=1)
-
-
-@pytest.fixture(scope="module")
-def client(store: Path, export: Path) -> TestClient:
-    return TestClient(make_app(Stores.open([f"mine={store}"], exports=[export])))
+def client(clip_store: Path, clip_export: Path) -> TestClient:
+    return TestClient(make_app(Stores.open([f"mine={clip_store}"], exports=[clip_export])))
 
 
 def claims(width: int, height: int) -> bytes:
@@ -58,7 +42,7 @@ def spoilt(number: int, form: str, at: int, other: bytes) -> bytes:
     return whole[:at] + other + whole[at + len(other) :]
 
 
-def test_a_given_picture_is_a_term_and_finds_itself(client: TestClient, store: Path) -> None:
+def test_a_given_picture_is_a_term_and_finds_itself(client: TestClient, clip_store: Path) -> None:
     reply = client.post("/api/pictures", content=encoded(4), headers={"content-type": "image/jpeg"})
     uploaded = schemas.Uploaded.model_validate(reply.json(), strict=True)
     assert (uploaded.width, uploaded.height) == (48, 36) and uploaded.content.startswith("up-")
@@ -113,16 +97,16 @@ def test_a_body_without_a_length_is_cut_off_at_the_limit(client: TestClient) -> 
     assert client.post("/api/pictures", content=endless()).status_code == 413
 
 
-def test_without_its_export_a_store_takes_no_pictures(store: Path, photo_store: Path, export: Path) -> None:
-    client = TestClient(make_app({"mine": Store(store), "other": Store(photo_store)}))
+def test_without_its_export_a_store_takes_no_pictures(clip_store: Path, photo_store: Path, clip_export: Path) -> None:
+    client = TestClient(make_app({"mine": Store(clip_store), "other": Store(photo_store)}))
     assert client.post("/api/pictures", content=encoded(1)).status_code == 409
     assert not client.get("/api/stores").json()[0]["takes_pictures"]
     with pytest.raises(InputError, match="no store that is served was made from this export"):
-        Stores.open([str(photo_store)], exports=[export])
+        Stores.open([str(photo_store)], exports=[clip_export])
 
 
-def test_the_least_recently_used_goes_first_and_names_cannot_be_guessed(store: Path, export: Path, tmp_path: Path) -> None:
-    encoder = PictureEncoder(Store(store), export)
+def test_the_least_recently_used_goes_first_and_names_cannot_be_guessed(clip_store: Path, clip_export: Path, tmp_path: Path) -> None:
+    encoder = PictureEncoder(Store(clip_store), clip_export)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     kept, other = Uploads(tmp_path / "a", b"key", max_kept=2), Uploads(tmp_path / "b", b"another key")

@@ -9,13 +9,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import pytest
 
 from multimodal import cli
-from tests.serve.stores import NUM
+from tests.serve.stores import NUM, encoded
 
 QUERIES = ("beach", "dog + snow - red", "image:3", "between dog and tree in 3")
 
@@ -69,6 +71,41 @@ def test_workers_answer_alike_count_together_and_are_replaced(photo_store: Path)
         assert all("is started again" in line for line in told)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0 and process.stderr.read() == ""
+
+
+def worker_of(client: HTTPConnection, workers: list[int]) -> int:
+    """The process at the other end of a connection."""
+    port, own = client.sock.getpeername()[1], client.sock.getsockname()[1]
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, *rest = line.split()
+        if (int(local[-4:], 16), int(remote[-4:], 16)) == (port, own):
+            socket = f"socket:[{rest[6]}]"
+            return next(pid for pid in workers if socket in map(os.readlink, Path(f"/proc/{pid}/fd").iterdir()))
+    raise AssertionError("no such connection")
+
+
+@pytest.mark.slow  # 30 s of processor time: two workers, each with torch and a tower
+@pytest.mark.skipif(sys.platform != "linux", reason="the worker of a connection is found in /proc")
+def test_a_picture_that_one_worker_was_given_is_a_term_for_the_other(clip_store: Path, clip_export: Path) -> None:
+    with server("--store", f"mine={clip_store}", "--export", str(clip_export), "--workers", "2") as (address, process):
+        ask(address, "image:3")
+        of_worker: dict[int, HTTPConnection] = {}
+        while len(of_worker) < 2:  # the system divides connections as it likes
+            client = HTTPConnection(urlsplit(address).netloc, timeout=60)
+            client.request("GET", "/healthz")
+            client.getresponse().read()
+            of_worker.setdefault(worker_of(client, workers(process.pid)), client)
+        one, other = of_worker.values()
+        one.request("POST", "/api/pictures", encoded(4))
+        content = json.load(one.getresponse())["content"]
+        for client in (other, one):
+            client.request("GET", f"/api/search?q=image:{content}")
+            best = json.load(client.getresponse())["hits"][0]
+            assert best["name"] == "4.jpg" and best["score"] > 0.99
+            client.request("GET", f"/thumbnails/{content}")
+            assert client.getresponse().read().startswith(b"\xff\xd8")
+            client.request("GET", "/metrics")
+            assert "multimodal_uploads_total 1\n" in client.getresponse().read().decode()
 
 
 def test_a_server_that_was_killed_answers_the_same_when_it_is_started_again(photo_store: Path) -> None:

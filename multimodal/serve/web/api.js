@@ -1,6 +1,7 @@
 // The server's answers as JSON. An answer that is an error is thrown as `Refused`, with the server's own words.
 
-const TRIES = 4;
+/** By status: too busy (429), or too slow (503), as a server that has just begun is. A query that is too slow again is told. */
+const TRIES = { 429: 4, 503: 3 };
 
 export class Refused extends Error {
   /** position: the character of the query or filter that is wrong, from 0, or null. */
@@ -15,9 +16,9 @@ export function get(path, params = {}, signal = undefined) {
   return ask(address(path, params), { signal });
 }
 
-/** What is no JSON, as an ArrayBuffer. */
-export async function bytes(path, params = {}, signal = undefined) {
-  return (await answered(address(path, params), { signal })).arrayBuffer();
+/** The answer as an ArrayBuffer. */
+export function bytes(path, params = {}, signal = undefined) {
+  return ask(address(path, params), { signal }, "arrayBuffer");
 }
 
 export function post(path, body, params = {}, signal = undefined) {
@@ -36,28 +37,22 @@ export function address(path, params = {}) {
   return given.length ? `${path}?${new URLSearchParams(given)}` : path;
 }
 
-async function ask(where, request) {
-  const reply = await answered(where, request);
-  return reply.status === 204 ? null : reply.json().catch(() => null);
-}
-
-/** The reply, if it is no error; a busy server is asked again. */
-async function answered(where, request) {
+/** read: what the answer is read as, a method of Response. */
+async function ask(where, request, read = "json") {
   for (let attempt = 1; ; attempt++) {
-    let reply;
     try {
-      reply = await fetch(where, request);
+      const reply = await fetch(where, request);
+      if (reply.ok) return await reply[read]();
+      if (attempt < (TRIES[reply.status] ?? 1)) { // the server says when to come again
+        await pause(1000 * Math.min(5, Number(reply.headers.get("Retry-After")) || 1), request.signal);
+        continue;
+      }
+      const told = await reply.json().catch(() => null);
+      throw new Refused(told?.error ?? told?.detail ?? `the server answered ${reply.status}`, reply.status, told?.position ?? null);
     } catch (error) {
-      if (error.name === "AbortError") throw error;
+      if (error.name === "AbortError" || error instanceof Refused) throw error;
       throw new Refused("The server does not answer. Is it still running?", 0);
     }
-    if (reply.status === 429 && attempt < TRIES) { // busy: the server says when to come again
-      await pause(1000 * Math.min(5, Number(reply.headers.get("Retry-After")) || 1), request.signal);
-      continue;
-    }
-    if (reply.ok) return reply;
-    const told = await reply.json().catch(() => null);
-    throw new Refused(told?.error ?? told?.detail ?? `the server answered ${reply.status}`, reply.status, told?.position ?? null);
   }
 }
 

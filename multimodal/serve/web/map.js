@@ -3,18 +3,17 @@
 //
 //     const map = await mount(document.getElementById("map"), state);      // map.show(), map.hide()
 
-import { address, get, post, Refused } from "./api.js";
+import { bytes, get, post } from "./api.js";
+import { Camera } from "./camera.js";
 import { count, el } from "./dom.js";
+import { Labels } from "./labels.js";
 import { asPolygon, cornersOf, selection, withSelection, withoutSelection } from "./lasso.js";
 import { Cells, Points, unpack, unpackMap } from "./points.js";
 
-const MAX_ZOOM = 400;
 const THUMBNAIL_PX = 64;
 const FEW_POINTS = 1200; // so many in view are shown as thumbnails
 const MAX_THUMBNAILS = 120;
-const MAX_STRETCH = 1.7; // how much wider than high the map may be, to fill the page
 const REACH_PX = 14; // how far from the pointer a point is meant
-const LEVEL_ZOOMS = [1.9, 5]; // from these zooms on, the next smaller regions are named
 const STEP_PX = 80;
 const NO_WEBGL = "The map needs WebGL2, which this browser does not have or has switched off. The grid shows the same pictures.";
 
@@ -33,8 +32,9 @@ class StoreMap {
     this.build(container);
     this.points = new Points(this.canvas);
     this.points.onRestored = () => this.redraw();
-    this.view = { x: 0.5, y: 0.5, zoom: 1 };
-    this.data = this.cells = this.regions = this.placed = null;
+    this.camera = new Camera(() => this.redraw());
+    this.labels = new Labels(state, this.camera, this.layers, this.list, this.listing);
+    this.data = this.cells = this.placed = null;
     this.passing = null; // (n) bits of the filter, or null: all pass
     this.pictures = new Map(); // index -> <img> in view
     this.hovered = -1;
@@ -69,9 +69,9 @@ class StoreMap {
     this.tools = el(
       "div",
       { class: "map-tools", role: "toolbar", "aria-label": "Map" },
-      tool("Zoom in (+)", "+", () => this.zoomBy(1.6)),
-      tool("Zoom out (-)", "−", () => this.zoomBy(1 / 1.6)),
-      tool("Show all (0)", "All", () => this.showAll()),
+      tool("Zoom in (+)", "+", () => this.camera.zoomBy(1.6)),
+      tool("Zoom out (-)", "−", () => this.camera.zoomBy(1 / 1.6)),
+      tool("Show all (0)", "All", () => this.camera.showAll()),
       this.lassoButton,
       tool("Keep only what is in view (K)", "Keep view", () => this.keepView()),
       this.clearButton,
@@ -80,7 +80,7 @@ class StoreMap {
     this.listing = el("details", { class: "map-listing" }, el("summary", {}, "Regions"), this.list);
     this.probes = Object.fromEntries(["point", "lit", "ring"].map((name) => [name, el("i", { class: `map-colour-${name}`, hidden: true })]));
     this.status = el("p", { class: "map-status", role: "status" });
-    this.root = el("div", { class: "map-root" }, this.canvas, ...Object.values(this.layers), this.tip, this.tools, this.listing, this.status, ...Object.values(this.probes));
+    this.root = el("div", { class: "map-root" }, this.canvas, ...Object.values(this.layers), this.tip, el("div", { class: "map-foot" }, this.tools, this.status), this.listing, ...Object.values(this.probes));
     container.replaceChildren(this.root);
   }
 
@@ -92,7 +92,7 @@ class StoreMap {
     on(canvas, "pointerup pointercancel", (event) => this.pointerUp(event));
     on(canvas, "pointerleave", () => this.hover(-1));
     on(canvas, "wheel", (event) => this.wheel(event), { passive: false });
-    on(canvas, "dblclick", (event) => this.zoomBy(2, ...this.spot(event)));
+    on(canvas, "dblclick", (event) => this.camera.zoomBy(2, ...this.spot(event)));
     on(canvas, "keydown", (event) => this.key(event));
     on(canvas, "focus blur", () => this.redraw());
     on(state, "asked store answer parts", () => this.follow());
@@ -132,7 +132,7 @@ class StoreMap {
   }
 
   /** Load something again if its key is another; what was begun for the key before is given up. */
-  ask(what, key, load, tries = 5) {
+  ask(what, key, load) {
     this.asking ??= {};
     if (this.asking[what]?.key === key) return;
     this.asking[what]?.aborting.abort();
@@ -140,22 +140,14 @@ class StoreMap {
     const mine = (this.asking[what] = { key, aborting });
     load(aborting.signal).catch((error) => {
       if (error.name === "AbortError" || this.asking[what] !== mine) return;
-      const isLate = error.status === 503 && tries > 1; // a server that has just begun opens its text space first
-      if (isLate || what === "map") this.asking[what] = null;
-      if (isLate) setTimeout(() => this.isShown && !this.asking[what] && this.ask(what, key, load, tries - 1), 1000);
-      else this.problem = error.message;
+      if (what === "map") this.asking[what] = null;
+      this.problem = error.message;
       this.tell();
     });
   }
 
-  async bytes(path, params, signal) {
-    const reply = await fetch(address(path, params), { signal });
-    if (reply.ok) return reply.arrayBuffer();
-    throw new Refused((await reply.json().catch(() => null))?.error ?? `the server answered ${reply.status}`, reply.status);
-  }
-
   async loadMap(store, signal) {
-    const buffer = await this.bytes("api/map", { store }, signal);
+    const buffer = await bytes("api/map", { store }, signal);
     const before = this.data?.header;
     this.data = unpackMap(buffer);
     this.asking.map.key = `${store} ${this.data.header.generation}`; // which may be newer than what was asked for
@@ -167,8 +159,8 @@ class StoreMap {
     this.problem = "";
     this.clearPictures();
     if (before?.version !== this.data.header.version) {
-      this.regions = null;
-      this.showAll();
+      this.labels.setRegions(null);
+      this.camera.showAll();
     }
     this.points.setPlaces(this.data.places);
     this.light();
@@ -179,7 +171,7 @@ class StoreMap {
     if (!where.trim()) {
       this.passing = null;
     } else {
-      const buffer = await this.bytes("api/map/passing", { where, store }, signal);
+      const buffer = await bytes("api/map/passing", { where, store }, signal);
       const { header, start } = unpack(buffer);
       if (header.generation !== this.data.header.generation) return this.again();
       this.passing = new Uint8Array(buffer, start);
@@ -193,14 +185,11 @@ class StoreMap {
     if (this.placed && this.placed.generation !== this.data.header.generation) return this.again();
     this.problem = "";
     this.light();
-    this.drawTerms();
+    this.labels.setTerms(this.placed?.terms ?? []);
   }
 
   async loadRegions(store, signal) {
-    this.regions = await get("api/map/regions", { store }, signal);
-    this.drawNames();
-    this.drawList();
-    this.redraw();
+    this.labels.setRegions(await get("api/map/regions", { store }, signal));
   }
 
   /** The store has changed: the map is asked for again, soon. */
@@ -236,63 +225,12 @@ class StoreMap {
   resize() {
     const { width, height } = this.root.getBoundingClientRect();
     if (!width || !height) return;
-    Object.assign(this, { width, height, density: Math.min(devicePixelRatio || 1, 2) });
+    Object.assign(this.camera, { width, height });
+    this.density = Math.min(devicePixelRatio || 1, 2);
     this.canvas.width = Math.round(width * this.density);
     this.canvas.height = Math.round(height * this.density);
     this.outline.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.recolour(); // the stylesheet may have come only now
-  }
-
-  /** Pixels of the screen from the left side of the map to the right one. */
-  get wide() {
-    return Math.min(this.width, MAX_STRETCH * this.height) * this.view.zoom * 0.97;
-  }
-
-  /** Pixels from the lower side to the upper one. */
-  get high() {
-    return Math.min(this.height, MAX_STRETCH * this.width) * this.view.zoom * 0.97;
-  }
-
-  toScreen(x, y) {
-    return [this.width / 2 + (x - this.view.x) * this.wide, this.height / 2 - (y - this.view.y) * this.high];
-  }
-
-  toMap(left, top) {
-    return [this.view.x + (left - this.width / 2) / this.wide, this.view.y - (top - this.height / 2) / this.high];
-  }
-
-  /** The view moved by pixels of the screen, x to the right and y downwards. */
-  moveBy(x, y) {
-    this.moveTo(this.view.x + x / this.wide, this.view.y - y / this.high);
-  }
-
-  /** The part of the map that is in view: [left, bottom, right, top], with a margin in pixels. */
-  bounds(margin = 0) {
-    return [...this.toMap(-margin, this.height + margin), ...this.toMap(this.width + margin, -margin)];
-  }
-
-  zoomBy(factor, left = this.width / 2, top = this.height / 2) {
-    const [x, y] = this.toMap(left, top);
-    this.view.zoom = Math.min(MAX_ZOOM, Math.max(0.8, this.view.zoom * factor));
-    const [movedX, movedY] = this.toMap(left, top);
-    this.moveTo(this.view.x + x - movedX, this.view.y + y - movedY);
-  }
-
-  moveTo(x, y) {
-    this.view.x = Math.min(1, Math.max(0, x));
-    this.view.y = Math.min(1, Math.max(0, y));
-    this.redraw();
-  }
-
-  showAll() {
-    this.view.zoom = 1;
-    this.moveTo(0.5, 0.5);
-  }
-
-  /** Look at a place so that a circle around it fills the view. */
-  lookAt(x, y, radius) {
-    this.view.zoom = Math.min(MAX_ZOOM, Math.max(1, 0.4 / Math.max(radius, 0.001)));
-    this.moveTo(x, y);
   }
 
   redraw() {
@@ -300,7 +238,7 @@ class StoreMap {
     this.willDraw = true;
     requestAnimationFrame(() => {
       this.willDraw = false;
-      if (this.isShown && this.data && this.width) this.draw();
+      if (this.isShown && this.data && this.camera.width) this.draw();
     });
   }
 
@@ -312,21 +250,21 @@ class StoreMap {
 
   /** The diameter of a point in pixels: what makes all of them together cover a part of the map, and more when near. */
   get size() {
-    const spacing = Math.sqrt((this.wide * this.high) / Math.max(this.data.ids.length, 1)) * 0.5;
+    const spacing = Math.sqrt((this.camera.wide * this.camera.high) / Math.max(this.data.ids.length, 1)) * 0.5;
     return Math.min(11, Math.max(1.6, spacing));
   }
 
   draw() {
     if (!this.hasDrawn) performance.mark("map-drawn"), (this.hasDrawn = true);
-    const { view, density, width, height } = this;
+    const { camera, density } = this;
     this.points.draw({
-      centre: [view.x, view.y],
-      scale: [(2 * this.wide) / width, (2 * this.high) / height],
+      centre: [camera.x, camera.y],
+      scale: [(2 * camera.wide) / camera.width, (2 * camera.high) / camera.height],
       size: this.size * density,
       ...this.colours,
     });
     this.drawPictures();
-    this.placeNames(this.placeTerms());
+    this.labels.place();
     this.drawSelection();
     this.drawCross();
     this.tell();
@@ -336,11 +274,11 @@ class StoreMap {
 
   /** Thumbnails of some points in view, when these are few: one in each cell, so that they do not cover each other. */
   drawPictures() {
-    const bounds = this.bounds(THUMBNAIL_PX / 2);
+    const bounds = this.camera.bounds(THUMBNAIL_PX / 2);
     const shown = new Map();
     if (this.cells.count(...bounds) <= FEW_POINTS) {
       // cells of a power of two of the map, so that a picture stays where it is while the map moves
-      const [across, up] = [this.wide, this.high].map((side) => 2 ** Math.round(Math.log2(side / THUMBNAIL_PX)));
+      const [across, up] = [this.camera.wide, this.camera.high].map((side) => 2 ** Math.round(Math.log2(side / THUMBNAIL_PX)));
       const best = new Map();
       this.cells.within(...bounds, (i, x, y) => {
         if (!this.passes(i)) return;
@@ -350,7 +288,7 @@ class StoreMap {
       });
       const kept = [];
       for (const i of [...best.values()].sort((a, b) => this.order(a) - this.order(b))) {
-        const [left, top] = this.toScreen(...this.place(i));
+        const [left, top] = this.camera.toScreen(...this.place(i));
         if (kept.some(([x, y]) => Math.abs(x - left) < 0.7 * THUMBNAIL_PX && Math.abs(y - top) < 0.7 * THUMBNAIL_PX)) continue;
         kept.push([left, top]);
         shown.set(i, [left, top]);
@@ -388,105 +326,10 @@ class StoreMap {
     return [places[2 * i] / 65535, places[2 * i + 1] / 65535];
   }
 
-  get level() {
-    const num = this.regions?.levels.length ?? 0;
-    return Math.min(num - 1, LEVEL_ZOOMS.filter((zoom) => this.view.zoom >= zoom).length);
-  }
-
-  drawNames() {
-    this.names = (this.regions?.levels ?? []).map((level) =>
-      level
-        .filter((region) => region.name)
-        .sort((a, b) => b.num - a.num)
-        .map((region) => ({ region, label: el("span", {}, region.name) })),
-    );
-    this.namedLevel = -1;
-  }
-
-  /** Names of the regions in view, large ones first; none over another, or over `taken` boxes. */
-  placeNames(taken) {
-    const { level } = this;
-    if (!this.names || level < 0) return;
-    if (this.namedLevel !== level) {
-      this.namedLevel = level;
-      this.layers.names.replaceChildren(...this.names[level].map(({ label }) => label));
-      for (const name of this.names[level]) name.size = null;
-    }
-    for (const name of this.names[level]) {
-      name.size ??= [name.label.offsetWidth, name.label.offsetHeight];
-      const [at, top] = this.toScreen(name.region.x / 65535, name.region.y / 65535);
-      const [w, h] = name.size;
-      const isIn = at > 0 && at < this.width; // then its name is read whole, also at the edge
-      const left = isIn ? Math.max(w / 2 + 4, Math.min(this.width - w / 2 - 4, at)) : at;
-      const box = [left - w / 2, top - h / 2, left + w / 2, top + h / 2];
-      const isHidden =
-        box[2] < 0 || box[0] > this.width || box[3] < 0 || box[1] > this.height || taken.some((other) => overlap(box, other));
-      if (!isHidden) taken.push(box);
-      name.label.classList.toggle("map-covered", isHidden);
-      name.label.style.transform = `translate(-50%, -50%) translate(${left.toFixed(1)}px, ${top.toFixed(1)}px)`;
-    }
-  }
-
-  drawTerms() {
-    const terms = this.placed?.terms ?? [];
-    this.pins = terms.map((term) => {
-      const role = term.is_without ? "hue-minus" : this.state.hue?.(term.label) ?? "hue-0";
-      const text = `${term.is_without ? "− " : ""}${term.label}`;
-      const scattered = term.share < 0.35 ? el("small", {}, "scattered") : null;
-      return { term, pin: el("span", { class: `map-pin ${role}`, title: this.explain(term) }, el("i"), el("b", {}, text), scattered) };
-    });
-    this.layers.terms.replaceChildren(...this.pins.map(({ pin }) => pin));
-    this.redraw();
-  }
-
-  explain(term) {
-    if (term.kind === "image" && term.share === 1) return `${term.label}: this picture`;
-    return `${term.label}: where the pictures nearest to it are densest; ${Math.round(100 * term.share)} % of the nearest ${term.ids.length} are here`;
-  }
-
-  /** Returns the boxes that the pins cover. */
-  placeTerms() {
-    const boxes = [];
-    const covered = [];
-    for (const { term, pin } of this.pins ?? []) {
-      const [left, top] = this.toScreen(term.x / 65535, term.y / 65535);
-      let lift = 0; // pins at one place stand on each other
-      while (boxes.some(([x, y]) => Math.abs(x - left) < 70 && Math.abs(y - (top - lift)) < 24)) lift += 26;
-      boxes.push([left, top - lift]);
-      pin.style.transform = `translate(${left.toFixed(1)}px, ${top.toFixed(1)}px)`;
-      pin.style.setProperty("--lift", `${lift}px`);
-      covered.push([left - 30, top - lift - 42, left + 30, top + 10]);
-    }
-    return covered;
-  }
-
-  /** The regions as a list, for those who cannot see the map or draw on it: a press looks there, another keeps its pictures. */
-  drawList() {
-    const largest = this.regions?.levels[1] ?? this.regions?.levels[0] ?? [];
-    const items = [...largest]
-      .filter((region) => region.name)
-      .sort((a, b) => b.num - a.num)
-      .map((region) => {
-        const words = region.words.map(([word]) => word).join(", ");
-        const radius = Math.max(...region.outline.map(([x, y]) => Math.hypot(x - region.x, y - region.y)), 1) / 65535;
-        const look = () => this.lookAt(region.x / 65535, region.y / 65535, radius);
-        const keep = () => this.state.ask({ where: withSelection(this.state.asked.where, region.where) });
-        return el(
-          "li",
-          {},
-          el("button", { type: "button", class: "map-region", title: words, on: { click: look } }, region.name, el("small", {}, ` ${count.format(region.num)}`)),
-          region.where &&
-            el("button", { type: "button", class: "map-keep", "aria-label": `Keep only ${region.name}`, title: "Keep only these", on: { click: keep } }, "only"),
-        );
-      });
-    this.list.replaceChildren(...items);
-    this.listing.hidden = !items.length;
-  }
-
   drawCross() {
     const isOn = document.activeElement === this.canvas && this.canvas.matches(":focus-visible");
     this.cross.hidden = !isOn;
-    if (isOn && !this.pointers.size) this.hover(this.middle(), this.width / 2, this.height / 2);
+    if (isOn && !this.pointers.size) this.hover(this.middle(), this.camera.width / 2, this.camera.height / 2);
   }
 
   tell() {
@@ -495,8 +338,8 @@ class StoreMap {
     const made = method === "umap" ? "placed by UMAP" : "placed by PCA; a better map: multimodal store map";
     const parts = [`${count.format(num)} pictures, ${made}`];
     if (placed) parts.push(`${count.format(placed)} came later and are beside those that are like them`);
-    if (!this.regions) parts.push("regions are being named");
-    if (this.pins?.length) parts.push("words are where their nearest pictures are");
+    if (!this.labels.regions) parts.push("regions are being named");
+    if (this.labels.pins.length) parts.push("words are where their nearest pictures are");
     const text = this.problem || `${parts.join("; ")}.`;
     if (this.status.textContent !== text) this.status.textContent = text;
   }
@@ -509,19 +352,19 @@ class StoreMap {
   }
 
   nearest(left, top, reach = REACH_PX) {
-    return this.cells?.nearest(...this.toMap(left, top), reach / this.wide, reach / this.high, (i) => this.passes(i)) ?? -1;
+    return this.cells?.nearest(...this.camera.toMap(left, top), reach / this.camera.wide, reach / this.camera.high, (i) => this.passes(i)) ?? -1;
   }
 
   /** The point in view that is nearest to the middle, which is what keys choose. */
   middle() {
-    return this.nearest(this.width / 2, this.height / 2, Math.max(this.width, this.height) / 2);
+    return this.nearest(this.camera.width / 2, this.camera.height / 2, Math.max(this.camera.width, this.camera.height) / 2);
   }
 
   pointerDown(event) {
     if (event.button !== 0) return;
     this.canvas.setPointerCapture(event.pointerId);
     this.pointers.set(event.pointerId, this.spot(event));
-    if (this.pointers.size === 1) this.drag = { from: this.spot(event), moved: false, line: this.isLasso || event.shiftKey ? [this.toMap(...this.spot(event))] : null };
+    if (this.pointers.size === 1) this.drag = { from: this.spot(event), moved: false, line: this.isLasso || event.shiftKey ? [this.camera.toMap(...this.spot(event))] : null };
     else if (this.drag) this.drag.line = null;
     this.hover(-1);
   }
@@ -534,13 +377,13 @@ class StoreMap {
       const [other] = [...this.pointers].filter(([id]) => id !== event.pointerId).map(([, spot]) => spot);
       const middle = [(at[0] + other[0]) / 2, (at[1] + other[1]) / 2];
       const factor = Math.hypot(at[0] - other[0], at[1] - other[1]) / Math.max(Math.hypot(before[0] - other[0], before[1] - other[1]), 1);
-      this.moveBy((before[0] - at[0]) / 2, (before[1] - at[1]) / 2);
-      this.zoomBy(factor, ...middle);
+      this.camera.moveBy((before[0] - at[0]) / 2, (before[1] - at[1]) / 2);
+      this.camera.zoomBy(factor, ...middle);
       this.drag.moved = true;
     } else if (this.drag) {
       if (Math.hypot(at[0] - this.drag.from[0], at[1] - this.drag.from[1]) > 4) this.drag.moved = true;
-      if (this.drag.line) this.drag.line.push(this.toMap(...at)), this.drawSelection();
-      else if (this.drag.moved) this.moveBy(before[0] - at[0], before[1] - at[1]);
+      if (this.drag.line) this.drag.line.push(this.camera.toMap(...at)), this.drawSelection();
+      else if (this.drag.moved) this.camera.moveBy(before[0] - at[0], before[1] - at[1]);
     }
     this.pointers.set(event.pointerId, at);
   }
@@ -559,21 +402,21 @@ class StoreMap {
   wheel(event) {
     event.preventDefault();
     const step = event.deltaY * (event.deltaMode === 1 ? 16 : 1) * (event.ctrlKey ? 4 : 1);
-    this.zoomBy(Math.exp(-Math.max(-200, Math.min(200, step)) / 400), ...this.spot(event));
+    this.camera.zoomBy(Math.exp(-Math.max(-200, Math.min(200, step)) / 400), ...this.spot(event));
   }
 
   key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const move = (x, y) => this.moveBy(x * STEP_PX, y * STEP_PX);
+    const move = (x, y) => this.camera.moveBy(x * STEP_PX, y * STEP_PX);
     const keys = {
       ArrowLeft: () => move(-1, 0),
       ArrowRight: () => move(1, 0),
       ArrowUp: () => move(0, -1),
       ArrowDown: () => move(0, 1),
-      "+": () => this.zoomBy(1.6),
-      "=": () => this.zoomBy(1.6),
-      "-": () => this.zoomBy(1 / 1.6),
-      0: () => this.showAll(),
+      "+": () => this.camera.zoomBy(1.6),
+      "=": () => this.camera.zoomBy(1.6),
+      "-": () => this.camera.zoomBy(1 / 1.6),
+      0: () => this.camera.showAll(),
       l: () => this.setLasso(!this.isLasso),
       k: () => this.keepView(),
       Enter: () => {
@@ -597,14 +440,14 @@ class StoreMap {
   /** What was drawn around becomes a part of the filter. */
   keep(line) {
     this.setLasso(false);
-    const corners = asPolygon(line, 2 / this.wide);
+    const corners = asPolygon(line, 2 / this.camera.wide);
     if (corners.length < 3) return this.drawSelection();
-    const decimals = Math.max(1, Math.ceil(Math.log10(this.wide / 1000)));
+    const decimals = Math.max(1, Math.ceil(Math.log10(this.camera.wide / 1000)));
     this.state.ask({ where: withSelection(this.state.asked.where, selection(this.data.header.version, corners, decimals)) });
   }
 
   keepView() {
-    const [left, bottom, right, top] = this.bounds();
+    const [left, bottom, right, top] = this.camera.bounds();
     this.keep([[left, bottom], [right, bottom], [right, top], [left, top]]);
   }
 
@@ -617,7 +460,7 @@ class StoreMap {
     const kept = cornersOf(this.state.asked.where);
     const corners = this.drag?.line ?? kept ?? [];
     this.clearButton.hidden = !kept;
-    const written = this.width ? corners.map(([x, y]) => this.toScreen(x, y).map((value) => value.toFixed(1)).join(",")).join(" ") : "";
+    const written = this.camera.width ? corners.map(([x, y]) => this.camera.toScreen(x, y).map((value) => value.toFixed(1)).join(",")).join(" ") : "";
     this.outline.firstChild.setAttribute("points", written);
     this.outline.classList.toggle("map-drawing", Boolean(this.drag?.line));
   }
@@ -640,15 +483,11 @@ class StoreMap {
       caption.textContent = rank === undefined ? `picture ${id}` : `${rank + 1}. ${said || `picture ${id}`}`;
     }
     this.tip.hidden = false;
-    const isRight = left > this.width - 220;
-    const isLow = top > this.height - 240;
+    const isRight = left > this.camera.width - 220;
+    const isLow = top > this.camera.height - 240;
     this.tip.style.transform = `translate(${left + (isRight ? -16 : 16)}px, ${top + (isLow ? -16 : 16)}px) translate(${isRight ? -100 : 0}%, ${isLow ? -100 : 0}%)`;
     this.canvas.classList.add("map-over");
   }
-}
-
-function overlap(a, b) {
-  return a[0] < b[2] + 6 && a[2] > b[0] - 6 && a[1] < b[3] + 2 && a[3] > b[1] - 2;
 }
 
 /** [r, g, b] from 0 to 1 of what a browser computes: rgb(1, 2, 3). */
