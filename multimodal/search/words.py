@@ -76,12 +76,22 @@ class Words:
         return cls(tuple(words[at] for at in known.tolist()), found[known], mean, std)
 
     def near(self, vectors: np.ndarray, k: int) -> list[list[Near]]:
-        """For each vector (n, d) the k nearest words, the nearest first."""
-        units = vectors.astype(np.float32)
-        units /= np.maximum(np.linalg.norm(units, axis=1, keepdims=True), 1e-12)
-        nearness = (units @ self.units.T - self.mean) / self.std
+        """For each vector (n, d) of a picture the k nearest words, the nearest first."""
+        return self._best((_units(vectors) @ self.units.T - self.mean) / self.std, k)
+
+    def akin(self, vectors: np.ndarray, k: int) -> list[list[Near]]:
+        """The same for vectors of queries; nearness is the cosine less its mean over the store. In standard deviations over pictures, which
+        a word is far from, those words came first that hardly vary there: whoa, became and ipod for dog."""
+        return self._best(_units(vectors) @ self.units.T - self.mean, k)
+
+    def _best(self, nearness: np.ndarray, k: int) -> list[list[Near]]:
         best = np.argsort(-nearness, axis=1, kind="stable")[:, :k]
         return [[Near(self.words[at], float(line[at])) for at in places.tolist()] for line, places in zip(nearness, best, strict=True)]
+
+
+def _units(vectors: np.ndarray) -> np.ndarray:
+    units = vectors.astype(np.float32)
+    return units / np.maximum(np.linalg.norm(units, axis=1, keepdims=True), 1e-12)
 
 
 def _vocabulary(store: HasWords) -> list[str]:

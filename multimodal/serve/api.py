@@ -130,7 +130,7 @@ def add_api(app: FastAPI, desk: Desk) -> None:
 
         def ask(opened: Store) -> bytes:
             typed = understand(opened, asked.query, desk.uploaded(served), desk.stores.others(served))
-            near = words.result()[0].near(typed.vector[None], 4 * NUM_SUGGESTIONS)[0] if is_ready and typed.vector is not None else []
+            near = words.result()[0].akin(typed.vector[None], 4 * NUM_SUGGESTIONS)[0] if is_ready and typed.vector is not None else []
             return json_text(terms_values(typed, near)).encode()
 
         return await desk.answer(served, ("terms", q, is_ready), ask)

@@ -416,6 +416,12 @@ def test_axe_finds_no_serious_fault_and_nothing_is_wider_than_the_screen(visit, 
     page.goto(f"{visit.site}?q=red&view=columns")
     page.wait_for_selector(".column-hits img")
     faults.append(("side by side", axe.run(page)))
+    on_map(visit, "&q=red")
+    page.wait_for_selector(".map-names span", state="attached")
+    page.click(".map-listing summary")
+    for seen in ("light", "dark"):
+        page.emulate_media(color_scheme=seen)
+        faults.append((f"map, {seen}", axe.run(page)))
     serious = [
         (where, fault["id"], [node["html"] for node in fault["nodes"]])
         for where, found in faults

@@ -18,7 +18,7 @@ export function start(state) {
   let drawn = null;
 
   async function examples() {
-    if (state.asked.q.trim()) document.getElementById("start")?.remove();
+    if (state.asked.q.trim() || state.asked.view === "map") document.getElementById("start")?.remove();
     box.hidden = Boolean(state.asked.q.trim()) || state.asked.view === "map";
     if (box.hidden || !state.store || drawn === state.store.name) return;
     const { name, num_pictures, family } = state.store;
