@@ -32,7 +32,7 @@ NUM_FOLDS, NUM_PAIR_FOLDS, NUM_REGIONS = 5, 10, 5
 """Of classes or pictures; of the pictures of pairs, more, since all pairs with a held-out picture are left out; and of regions."""
 MIN_PAIRS = 20
 """Of each kind, and of triplets: with fewer, no figure would tell one metric from another."""
-MOST_JUDGED = 3000
+MOST_JUDGED = 1000
 """Pictures of a held-out part that are compared with each other."""
 NUM_COMPARED = 40_000
 """Pairs of held-out pictures of known labels that are drawn, to say how alike the same and different ones are."""

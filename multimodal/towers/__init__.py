@@ -9,6 +9,7 @@ from multimodal.towers.fold import folded
 from multimodal.towers.head import Head, Standardise
 from multimodal.towers.image import ImageTower
 from multimodal.towers.lenet import LeNet
+from multimodal.towers.striped import StripedTrunk
 from multimodal.towers.text import FolderEncoder, HubEncoder, PackageEncoder, TextTower
 from multimodal.towers.trunk import Trunk
 from multimodal.towers.tuning import Locked, LockedNorms, Lora, Tuning
@@ -36,6 +37,7 @@ __all__ = [
     "PackageWeights",
     "Preprocessing",
     "Standardise",
+    "StripedTrunk",
     "TextTower",
     "Trunk",
     "Tuning",

@@ -53,7 +53,7 @@ class Trunk(nn.Module):
         weights.load_into(self.model)
         # Convolutions in channels_last are up to twice as fast, both on CPUs and on tensor cores.
         self.model = self.model.to(memory_format=torch.channels_last)
-        self.dim = _num_features(self.model) + sum(_map_channels(self.model, num_maps))
+        self.dim = num_features(self.model) + sum(_map_channels(self.model, num_maps))
         self.prepare(_preprocessing(self.model, size))
         if frozen:
             self.requires_grad_(False)
@@ -161,7 +161,7 @@ def _create(architecture: str, size: Size | None, seed: int) -> nn.Module:
     return model
 
 
-def _num_features(model: nn.Module) -> int:
+def num_features(model: nn.Module) -> int:
     """The number of features of a model without a classifier; some architectures widen them after their last stage."""
     return int(cast(int, getattr(model, "head_hidden_size", model.num_features)))
 
