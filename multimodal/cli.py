@@ -45,6 +45,10 @@ VERBS: Verbs = {
             "multimodal.evaluate.identities:evaluate",
             "people or things found again among pictures of other cameras: CMC, mAP and mINP",
         ),
+        "fewshot": (
+            "multimodal.evaluate.fewshot:evaluate",
+            "classes told apart by a few pictures of each, by one, or by their names: accuracy over many small tasks",
+        ),
         "simat": ("multimodal.evaluate.simat:evaluate", "one part of a picture changed in words, with the files of SIMAT (2022)"),
         "probe": ("multimodal.evaluate.probe:probe", "how well a trunk's features tell classes apart, by a linear probe and by neighbours"),
         "neighbours": (

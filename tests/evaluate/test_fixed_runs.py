@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,11 @@ from PIL import Image
 
 from data_prep.sources.omniglot import omniglot
 from multimodal.errors import InputError
+from multimodal.evaluate.fewshot import evaluate
 from multimodal.evaluate.fixed_runs import hausdorff_accuracies, pixel_rows, read_runs, run_accuracies
 from multimodal.metrics.episodes import nearest_shot_euclidean
 from multimodal.pairs import Pair
+from multimodal.search.store import Store
 from multimodal.shards import Ledger, ShardSet, ShardWriter
 from tests.conftest import DEFAULT_DATA
 
@@ -37,8 +39,8 @@ def written(path: Path, answers: Sequence[str] = ("upright", "across")) -> Shard
                 for turned, label in enumerate(labels):
                     metadata = {"run": run, "role": role, "label": f"{run}/{label}"}
                     name = f"{run}/{role}/{turned}.png"
-                    writer.write(Pair(name, drawing(bool(turned), shift), "png", (), run, "runs", metadata=metadata))
-        writer.write(Pair("other.png", drawing(False, 1), "png", (), "x", metadata={"label": "other", "role": "query"}))
+                    writer.write(Pair(name, drawing(bool(turned), shift), "png", ("dog",), run, "runs", metadata=metadata))
+        writer.write(Pair("other.png", drawing(False, 1), "png", ("dog",), "x", metadata={"label": "other", "role": "query"}))
     return ShardSet(path)
 
 
@@ -60,6 +62,23 @@ def test_a_set_without_runs_and_one_with_uneven_ones_are_refused(tmp_path: Path)
         writer.write(Pair("a.png", drawing(False, 1), "png", (), "x", metadata={"label": "other"}))
     with pytest.raises(InputError, match="has no runs.*leave --runs out"):
         read_runs(ShardSet(tmp_path / "none"))
+
+
+def test_the_command_asks_the_runs_of_the_set(tmp_path: Path, make_store: Callable[..., Store], capsys: pytest.CaptureFixture[str]) -> None:
+    shards = written(tmp_path / "set")
+    upright = np.array([shards.record(id)["metadata"]["label"].endswith(("upright", "other")) for id in range(len(shards))])
+    store = make_store("runs", of=shards, rows=np.stack([upright, ~upright], axis=1).astype(np.float32).repeat(12, axis=1))
+    rows = evaluate(shards.path, store=store.path, runs=True)
+    found = {(row.recipe, row.by): row.accuracy for row in rows}
+    assert found == {
+        ("wordvec", "nearest"): 100,
+        ("wordvec", "nearest, Euclidean"): 100,
+        ("pixels", "nearest"): 100,
+        ("pixels", "nearest, Euclidean"): 100,
+        ("ink", "modified Hausdorff"): 100,
+    }
+    assert {(row.ways, row.shots, row.num_tasks, row.chance) for row in rows} == {(2, 1, 2, 50)}
+    assert "modified Hausdorff" in capsys.readouterr().out
 
 
 @pytest.mark.slow
