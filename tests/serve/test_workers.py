@@ -104,8 +104,8 @@ def test_a_picture_that_one_worker_was_given_is_a_term_for_the_other(clip_store:
             assert best["name"] == "4.jpg" and best["score"] > 0.99
             client.request("GET", f"/thumbnails/{content}")
             assert client.getresponse().read().startswith(b"\xff\xd8")
-            client.request("GET", "/metrics")
-            assert "multimodal_uploads_total 1\n" in client.getresponse().read().decode()
+        one.request("GET", "/metrics")
+        assert "multimodal_uploads_total 1\n" in one.getresponse().read().decode()
 
 
 def test_a_server_that_was_killed_answers_the_same_when_it_is_started_again(photo_store: Path) -> None:
