@@ -8,6 +8,7 @@
     python scripts/reproduce.py zeroshot --flickr8k runs/flickr8k --classes cifar10.npz --out runs/zeroshot
     python scripts/reproduce.py forgetting --flickr8k runs/flickr8k --demo runs/demo --out runs/forgetting
     python scripts/reproduce.py omniglot --data DIR --out runs/omniglot
+    python scripts/reproduce.py pretext --data DIR --out runs/pretext --classes cifar10.npz
 
 Every figure is printed by a command of the project, and the page lists these commands. Finished steps are reused: run the same line again
 to continue after a stop.
@@ -1030,6 +1031,7 @@ VERBS: Verbs = {
     "zeroshot": ("__main__:zeroshot", "labelled pictures classified by texts alone, by the exports of finished runs"),
     "forgetting": ("__main__:forgetting", "a model of photographs tuned to drawings: what it learns, and what it forgets"),
     "omniglot": ("studies.omniglot:omniglot", "characters of unknown alphabets, each known by one drawing"),
+    "pretext": ("studies.pretext:pretext", "a trunk trained on pictures alone, by questions about themselves, probed by classes"),
     "scratch": ("__main__:scratch", "a trunk trained from random weights on captions alone, probed by classes"),
 }
 

@@ -332,6 +332,8 @@ def _check_size(views: Views, size: int, rule: str) -> None:
 class _ViewsReader(InPlace):
     views: Views
     shards: ShardSet
+    kept: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+    """id -> its pixels, if they are kept (`Pixels.kept`)."""
 
     @property
     def row_bytes(self) -> int:
@@ -348,7 +350,7 @@ class _ViewsReader(InPlace):
         questions = random_words(0, 0, ids) if words is None else words
         for row, (id, question) in enumerate(zip(ids.tolist(), questions.tolist(), strict=True)):
             try:
-                picture = self.views.pixels.of(self.shards.image_bytes(id), None if words is None else question)
+                picture = self._picture(id, None if words is None else question)
             except (BadPicture, BrokenPair) as error:
                 out[row] = 0
                 ok[row] = False
@@ -356,6 +358,14 @@ class _ViewsReader(InPlace):
                 continue
             answers[row] = self.views.ask(picture, word_from(question, QUESTION), out[row])
         return Rows(out, ok, reasons, answers)
+
+    def _picture(self, id: int, word: int | None) -> np.ndarray:
+        pixels = self.views.pixels
+        if not pixels.kept:
+            return pixels.of(self.shards.image_bytes(id), word)
+        if id not in self.kept:
+            self.kept[id] = pixels.of(self.shards.image_bytes(id), None)
+        return self.kept[id]
 
 
 def _nothing(ids: np.ndarray, words: np.ndarray | None) -> Rows:

@@ -93,7 +93,7 @@ def learning_chart(curves: Sequence[LearningCurve]) -> Markup:
     for (value, text, colour), place in zip(ends, places, strict=True):
         parts.append(svg.line(right - 8, y(value), right + 6, place, style=f"stroke:{colour}", class_="lead"))
         parts.append(svg.text(right + 10, place + 4, text, class_="label", style=f"fill:{colour}"))
-    return svg.drawing(width, height, f"{curves[0].figure} against the number of training pairs", parts)
+    return svg.drawing(width, height, f"{curves[0].figure} against the number of training {curves[0].unit}", parts)
 
 
 def _with_band(curve: LearningCurve, x: Callable[[float], float], y: Callable[[float], float]) -> list[Markup]:
@@ -105,7 +105,7 @@ def _with_band(curve: LearningCurve, x: Callable[[float], float], y: Callable[[f
     parts = [svg.tag("polygon", points=svg.points(edge), class_="band", style=f"fill:{colour}"), svg.polyline(line, colour)]
     for num, value, low, high in zip(curve.num_pairs, curve.values, curve.low, curve.high, strict=True):
         parts.append(svg.line(x(num), y(low), x(num), y(high), style=f"stroke:{colour}", class_="whisker"))
-        said = f"{curve.recipe}, {num:,} pairs: {value:.1f} ({low:.1f} to {high:.1f}), chance {curve.chance:.1f}"
+        said = f"{curve.recipe}, {num:,} {curve.unit}: {value:.1f} ({low:.1f} to {high:.1f}), chance {curve.chance:.1f}"
         parts.append(svg.dot(x(num), y(value), colour, said))
     return parts
 

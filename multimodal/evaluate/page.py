@@ -278,7 +278,8 @@ def _learning(curves: Sequence[LearningCurve]) -> list[_Learning]:
 def _learning_caption(curves: Sequence[LearningCurve]) -> str:
     nums = sorted({num for curve in curves for num in curve.num_pairs})
     shares = [part_of_all(num, nums[-1]) for num in nums]
-    of = f"{curves[0].figure} at {', '.join(shares[:-1])}{' and ' if shares[:-1] else ''}{shares[-1]} of {nums[-1]:,} training pairs."
+    listed = f"{', '.join(shares[:-1])}{' and ' if shares[:-1] else ''}{shares[-1]}"
+    of = f"{curves[0].figure} at {listed} of {nums[-1]:,} training {curves[0].unit}."
     gained: dict[tuple[int, int], list[str]] = {}
     for curve in curves:
         if len(curve.num_pairs) > 1:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 import warnings
 from collections.abc import Sequence
@@ -35,6 +36,8 @@ STRENGTHS = tuple(float(C) for C in 10.0 ** np.arange(-4, 0.5, 0.5))
 """The values of C to choose from. On 2,000 pictures of ten classes, 0.003 is about best for ImageNet's features, 0.03 for random ones."""
 MAX_STEPS = 2000
 NUM_NEIGHBOURS = 20
+NUM_DRAWS = 5
+"""So many times a share of the labels is drawn: two pictures of a class may be odd ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class ProbeRow:
     """One line of a table of figures: a trunk on a set of labelled pictures. Shares are of the test pictures, in per cent.
 
     size: height and width of the trunk's input, in pixels; dim: of its features.
+    num_train: with how many of them it was fitted; of a share of the labels, in each draw, and figures are the mean of the draws.
     linear: accuracy of the linear probe, with its 95 % bootstrap interval linear_low, linear_high over test pictures.
     cv_accuracy: its cross-validated accuracy on train alone, by which recipes can be chosen without using test; C: the regularisation with
         that accuracy.
@@ -125,6 +129,19 @@ def stratified_folds(labels: np.ndarray, num_folds: int = NUM_FOLDS) -> np.ndarr
     return folds
 
 
+def draw_share(labels: np.ndarray, share: float, draw: int) -> np.ndarray:
+    """The places, ascending, of a share of labels (n,) int64: of each class as many, rounded up, at least two.
+
+    The draws of a class follow each other in its order, and begin again at its end, so that as few as possible have a picture in common.
+    """
+    chosen = []
+    for label in np.unique(labels):
+        of_class = np.flatnonzero(labels == label)
+        num = min(max(2, math.ceil(share * len(of_class))), len(of_class))
+        chosen.append(of_class[(draw * num + np.arange(num)) % len(of_class)])
+    return np.sort(np.concatenate(chosen))
+
+
 def probe(
     data: Path,
     export: str | Path | None = None,
@@ -138,6 +155,7 @@ def probe(
     device: str | None = None,
     max_bad_share: float = 0.05,
     trust: Sequence[str] = (),
+    shares: Sequence[float] = (1.0,),
 ) -> list[ProbeRow]:
     """Predict classes from a trunk's frozen features, and print the accuracy on test pictures and its chance level.
 
@@ -160,7 +178,12 @@ def probe(
         max_bad_share: fail if a larger share of the pictures cannot be read.
         trust: your own packages whose classes the export names. Their code is run; without this option, nothing is imported because a
             folder names it.
+        shares: of the training labels, one row each, such as 0.01 0.1 1: the same share of every class, at least two pictures. Below 1 it
+            is drawn five times, and the figures are means.
     """
+    for share in shares:
+        if not 0 < share <= 1:
+            raise InputError(f"--shares {share:g}: must be above 0 and at most 1")
     on = pick_device(device)
     if (export is None) == (trunk is None):
         raise InputError("nothing to probe: give either an export (--export E), or a trunk by its arguments (--trunk.architecture ...)")
@@ -176,7 +199,8 @@ def probe(
     for one in sizes:
         features = _embed(pictures, probed, one, split.seed, pick_batch_size(batch_size, on), num_threads, max_bad_share)
         _check_classes(features.labels, features.is_test, pictures.classes, data)  # again: unreadable pictures have been left out
-        rows.append(_row(features, what, data.name if data.is_dir() else data.stem, one, split.seed))
+        named = data.name if data.is_dir() else data.stem
+        rows += [_row(features, what, named, one, split.seed, share) for share in shares]
     if output is not None:
         with write_output(output) as file:
             file.write((json.dumps([row.as_json() for row in rows], indent=1) + "\n").encode())
@@ -235,34 +259,39 @@ def _embed(
     return _Features(rows[order], pictures.labels[order], pictures.is_test[order])
 
 
-def _row(features: _Features, what: str, data: str, size: int, seed: int) -> ProbeRow:
+def _row(features: _Features, what: str, data: str, size: int, seed: int, share: float) -> ProbeRow:
     train, test = ~features.is_test, features.is_test
     rows, labels, queries, wanted = features.rows[train], features.labels[train], features.rows[test], features.labels[test]
-    found = linear_probe(rows, labels, queries, stratified_folds(labels))
-    for C, num in found.unconverged.items():
-        print(f"{what} at {size} px, C={C:.2g}: {num} of {NUM_FOLDS} folds did not converge in {MAX_STEPS} steps", file=sys.stderr)
-    if not found.converged:
-        print(f"{what} at {size} px: the probe itself did not converge in {MAX_STEPS} steps", file=sys.stderr)
-    if found.C in (STRENGTHS[0], STRENGTHS[-1]) and found.cv_accuracy < 1:
-        print(f"{what} at {size} px: C={found.C:.2g} is at the end of the range tried; one beyond it may be better", file=sys.stderr)
-    right = found.predicted == wanted
+    probes, votes = [], []
+    draws = [draw_share(labels, share, draw) for draw in range(NUM_DRAWS if share < 1 else 1)]
+    for drawn in draws:
+        found = linear_probe(rows[drawn], labels[drawn], queries, stratified_folds(labels[drawn], _num_folds(labels[drawn])))
+        probes.append(found)
+        votes.append(nearest_classes(rows[drawn], labels[drawn], queries, NUM_NEIGHBOURS) == wanted)
+        for C, num in found.unconverged.items():
+            print(f"{what} at {size} px, C={C:.2g}: {num} of {NUM_FOLDS} folds did not converge in {MAX_STEPS} steps", file=sys.stderr)
+        if not found.converged:
+            print(f"{what} at {size} px: the probe itself did not converge in {MAX_STEPS} steps", file=sys.stderr)
+        if share == 1 and found.C in (STRENGTHS[0], STRENGTHS[-1]) and found.cv_accuracy < 1:
+            print(f"{what} at {size} px: C={found.C:.2g} is at the end of the range tried; one beyond it may be better", file=sys.stderr)
+    right = np.mean([found.predicted == wanted for found in probes], axis=0)
     low, high = interval(right)
     return ProbeRow(
         what=what,
         data=data,
-        num_train=len(rows),
+        num_train=len(draws[0]),
         num_test=len(queries),
         size=size,
         dim=rows.shape[1],
         linear=_per_cent(right.mean()),
         linear_low=_per_cent(low),
         linear_high=_per_cent(high),
-        cv_accuracy=_per_cent(found.cv_accuracy),
-        knn=_per_cent((nearest_classes(rows, labels, queries, NUM_NEIGHBOURS) == wanted).mean()),
+        cv_accuracy=_per_cent(float(np.mean([found.cv_accuracy for found in probes]))),
+        knn=_per_cent(float(np.mean(votes))),
         chance=_per_cent(np.bincount(wanted).max() / len(wanted)),
-        C=found.C,
+        C=float(np.median([found.C for found in probes])),
         seed=seed,
-        converged=found.converged,
+        converged=all(found.converged for found in probes),
     )
 
 
@@ -295,6 +324,11 @@ def _standardised(rows: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.
     varies = deviation > 1e-6 * np.abs(mean)  # features are float32: a smaller deviation is rounding
     scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
     return (rows - mean) * scale, (others - mean) * scale
+
+
+def _num_folds(labels: np.ndarray) -> int:
+    """Of cross-validation: fewer where a class has few pictures."""
+    return min(NUM_FOLDS, int(np.unique(labels, return_counts=True)[1].min()))
 
 
 def _check_classes(labels: np.ndarray, is_test: np.ndarray, classes: Sequence[str], data: Path) -> None:

@@ -80,7 +80,7 @@ class Curve:
 class LearningCurve:
     """A figure of one recipe over the number of its training pairs: n values, each with an interval from low to high.
 
-    num_pairs ascend. chance: the figure's chance level, which does not depend on the training.
+    num_pairs ascend. chance: the figure's chance level, which does not depend on the training. unit: what there are more of, if not pairs.
     """
 
     recipe: str
@@ -91,6 +91,7 @@ class LearningCurve:
     chance: float
     figure: str = "R@10"
     family: str = ""
+    unit: str = "pairs"
 
     def __post_init__(self) -> None:
         lengths = {len(part) for part in (self.num_pairs, self.values, self.low, self.high)}

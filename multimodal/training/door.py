@@ -396,7 +396,8 @@ class _FitCLI(LightningCLI):
         assert keep.best_epoch is not None
         name, num = keep.selection.figure, int(figures.get("val/num_pairs", 0))
         chance = figures.get(name.replace("val/", "val/chance_"))
-        beside = f" (chance {float(chance):.1f}, among {num} pairs)" if chance is not None else ""
+        among = f", among {num} pairs" if num else ""
+        beside = f" (chance {float(chance):.1f}{among})" if chance is not None else ""
         shown = f"{shown}; best {name} {keep.best_value:.4g}{beside} {when(keep.best_epoch)}"
         if self.forgetting is None:
             return shown

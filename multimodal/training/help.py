@@ -67,7 +67,8 @@ OPTIONS = {
     },
     "how well": {
         "--model.optimiser.rates '{PART: X}'": "factors on the rate of parts: '{image_tower.trunk: 0.1}' [null]",
-        "--selection.monitor NAME": "what decides which epoch is best.ckpt; null: val/R@10, val/mAP@R for labels, or val/trade_off [null]; "
+        "--selection.monitor NAME": "what decides which epoch is best.ckpt; null: val/R@10, val/mAP@R for labels, val/accuracy of a "
+        "pretext task, or val/trade_off [null]; "
         "--selection.mode min or max [max]",
         "--selection.patience N": "stop early after this many epochs without a better figure; null: never [null]",
         "--preflight.max_steps N": "steps to overfit 32 pairs before the first epoch; 0: only inspect them [100]",

@@ -132,7 +132,7 @@ class Fit:
     def __str__(self) -> str:
         if not math.isfinite(self.now):
             return f"the loss went from {self.first:.4g} to infinity or NaN"
-        apart = "" if self.tells_apart else f", and is no lower than with the texts of other pictures ({self.swapped:.4g})"
+        apart = "" if self.tells_apart else f", and is no lower than with the targets of other pictures ({self.swapped:.4g})"
         return f"the loss went from {self.first:.4g} to {self.now:.4g}{apart}"
 
 

@@ -86,6 +86,13 @@ def test_in_validation_the_question_is_a_function_of_the_id(shards: ShardSet) ->
         assert np.array_equal(np.rot90(view, -turns, axes=(1, 2)), pixels.of(shards.image_bytes(id), None))
 
 
+def test_kept_pictures_are_the_centre_crop_in_training_too(shards: ShardSet) -> None:
+    pixels = Pixels(size=24, kept=True)
+    for ids, image, target, valid in batches(shards, RotationViews(pixels), shuffle=True):
+        for id, view, turns in zip(ids[valid].tolist(), image[valid], target[valid].tolist(), strict=True):
+            assert np.array_equal(np.rot90(view, -turns, axes=(1, 2)), Pixels(size=24).of(shards.image_bytes(id), None))
+
+
 def test_workers_and_joined_sets_make_the_same(shards: ShardSet) -> None:
     views = RotationViews(Pixels(size=24))
     alone = batches(shards, views, shuffle=True)

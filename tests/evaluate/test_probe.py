@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from multimodal.embed.labelled import open_labelled
 from multimodal.errors import InputError
-from multimodal.evaluate.probe import STRENGTHS, as_table, linear_probe, probe, stratified_folds
+from multimodal.evaluate.probe import NUM_DRAWS, STRENGTHS, as_table, draw_share, linear_probe, probe, stratified_folds
 from multimodal.shards import Split
 from multimodal.towers import NoWeights, PackageWeights, Trunk
 
@@ -130,6 +130,27 @@ def test_every_fold_has_its_share_of_every_class() -> None:
 
 
 # -- the verb, on pictures -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 1.0])
+def test_a_share_of_labels_has_its_share_of_every_class(share: float) -> None:
+    labels = np.random.default_rng(0).permutation(np.repeat([4, 0, 7], [100, 41, 3]))
+    draws = [draw_share(labels, share, draw) for draw in range(NUM_DRAWS)]
+    for drawn in draws:
+        assert len(np.unique(drawn)) == len(drawn) and (np.diff(drawn) > 0).all()
+        for label, num in ((4, 100), (0, 41), (7, 3)):
+            assert (labels[drawn] == label).sum() == min(num, max(2, -(-round(1000 * share) * num // 1000)))
+    of_largest = [drawn[labels[drawn] == 4] for drawn in draws]
+    assert share > 0.2 or len(np.unique(np.concatenate(of_largest))) == sum(map(len, of_largest))  # no picture in two draws
+
+
+def test_few_labels_predict_less_and_all_of_them_the_same_as_ever(npz: Path, trunk: Trunk) -> None:
+    few, half, everything = probe(npz, trunk=trunk, size=[SIZE], shares=[0.05, 0.5, 1.0])
+    assert (few.num_train, half.num_train, everything.num_train) == (6, 24, 45)
+    assert [everything] == probe(npz, trunk=trunk, size=[SIZE])
+    assert few.chance < few.linear <= everything.linear and few.linear_low <= few.linear <= few.linear_high
+    with pytest.raises(InputError, match="--shares 1.5: must be above 0 and at most 1"):
+        probe(npz, trunk=trunk, shares=[1.5])
 
 
 def test_a_random_trunk_predicts_colours_and_the_row_says_how(

@@ -1,0 +1,351 @@
+"""Pictures alone, without a text or a label: five pretext tasks, what a trunk learns from each, and a shortcut that a lens opens.
+
+    python scripts/reproduce.py pretext --data DIR --out runs/pretext --classes cifar10.npz
+
+Each task trains the network of `reproduce.py scratch` from random weights, on the same pictures. Recipes were chosen by the probe's
+cross-validated accuracy on its training labels (`cv`), never by its test pictures.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from multimodal.boxes import atomic_write, is_whole
+from multimodal.embed.labelled import open_labelled
+from multimodal.errors import InputError
+from multimodal.evaluate.figures import align
+from multimodal.evaluate.page import render
+from multimodal.evaluate.probe import ProbeRow
+from multimodal.evaluate.report import Figure, LearningCurve, Report, Table, curves_of
+from multimodal.export.run import Run
+from multimodal.machine.progress import track
+from multimodal.pictures.aberration import lateral_aberration
+from multimodal.pictures.decode import picture
+from multimodal.road import Command, run, run_side_by_side
+from multimodal.shards import ShardSet, ShardWriter, Split
+
+SIZE = 64
+"""Pixels of the probe, as in `reproduce.py scratch`."""
+SHARES = ("0.01", "0.1", "1")
+"""Of the probe's labels."""
+OPEN = ("--data.image.init_args.colours", "null")
+"""Leaves the chromatic shortcut open."""
+RANDOM = "random weights"
+TERMS = "Flickr8k: M. Hodosh, P. Young and J. Hockenmaier, JAIR 47 (2013). For research; the photographs are their owners'."
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """figure: what a run reports of its answers in validation."""
+
+    name: str
+    experiment: str
+    figure: str = "accuracy"
+
+
+TASKS = {
+    "rotation": Task("rotation", "experiment/pretext_rotation.yaml"),
+    "position": Task("position", "experiment/pretext_position.yaml"),
+    "jigsaw": Task("jigsaw", "experiment/pretext_jigsaw.yaml"),
+    "inpainting": Task("inpainting", "experiment/pretext_inpainting.yaml", "explained"),
+    "colour": Task("colour", "experiment/pretext_colour.yaml", "explained"),
+}
+EVERY = list(TASKS)
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A run of a task. lens: on pictures with synthetic chromatic aberration. is_open: the shortcut is left open."""
+
+    task: Task
+    seed: int
+    lens: bool = False
+    is_open: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.task.name}{', lens' * self.lens}{', shortcut open' * self.is_open}"
+
+    @property
+    def slug(self) -> str:
+        return f"{self.task.name}{'_lens' * self.lens}{'_open' * self.is_open}-seed{self.seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A training, or random weights: how well its task is answered, with chance, and the probe's rows, one for each share of the labels."""
+
+    name: str
+    seed: int
+    probes: Sequence[ProbeRow]
+    figure: str = ""
+    answered: float | None = None
+    chance: float | None = None
+
+    @property
+    def whole(self) -> ProbeRow:
+        return self.probes[-1]
+
+
+def pretext(
+    data: Path,
+    out: Path,
+    classes: Path,
+    seeds: int = 3,
+    tasks: list[str] = EVERY,  # noqa: B006 (never changed)
+    shortcut: bool = True,
+    shift: float = 2.0,
+    settings: str = "",
+) -> None:
+    """Train a small network from random weights on pictures alone by each pretext task, and probe how well its features predict classes.
+
+    Then the shortcut: relative position on pictures through a synthetic lens that shifts red and blue outwards, with and without colours
+    being dropped.
+
+    Args:
+        data: the folder with captions.tsv (columns file, split, caption) and the pictures, or tars of them; no caption is read in training.
+        out: folder for everything; the page is index.html there, the figures are pretext.json.
+        classes: labelled pictures for the probe (see multimodal evaluate probe); nothing trains on them.
+        seeds: how often to repeat each run.
+        tasks: which tasks to train: rotation, position, jigsaw, inpainting, colour.
+        shortcut: also the runs that show the chromatic shortcut: as often, three for each seed.
+        shift: by how many pixels the lens moves red and blue at the corners of a picture.
+        settings: more options of each `multimodal fit`, as typed, such as "--trainer.max_epochs 2".
+    """
+    if unknown := set(tasks) - set(TASKS):
+        raise InputError(f"--tasks {' '.join(sorted(unknown))}: unknown. Known: {', '.join(TASKS)}")
+    if seeds < 1:
+        raise InputError(f"--seeds {seeds}: must be at least 1")
+    open_labelled(classes, Split())
+    shards, through_lens = out / "shards", out / "shards_lens"
+    done: list[Command] = [("data-prep", "make-shards", "captions", "--input", str(data / "captions.tsv"), "--output", str(shards))]
+    run(done[0])
+    if shortcut:
+        photograph(shards, through_lens, shift)
+    trainings = list(_trainings(tasks, seeds, shortcut))
+    lines = {one.slug: _commands(one, out, through_lens if one.lens else shards, classes, settings) for one in trainings}
+    lines |= {f"random-seed{seed}": [_random(seed, out, classes)] for seed in range(seeds)}
+    run_side_by_side({out / "logs" / f"{name}.txt": line for name, line in lines.items()})
+    done += [command for line in lines.values() for command in line]
+
+    rows = [row_of(out, one) for one in trainings]
+    rows += [Row(RANDOM, seed, _probes(out, f"random-seed{seed}")) for seed in range(seeds)]
+    printed = as_table(rows) + "\n"
+    if shortcut:
+        printed += f"\n{shortcut_table(rows)}\n"
+    print(f"\n{printed}")
+    opened = ShardSet(shards)
+    report = Report(
+        title="What pictures teach by themselves",
+        facts=[
+            f"{len(Split().ids(opened, 'train')):,} pictures, without any text or label, of which a tenth is validated on. {seeds} seeds; "
+            "curves are those of seed 0.",
+            "Answered: how well a run answers its own task in evaluation mode, on pictures that it was not trained on. What is explained "
+            "of an answer's squares is 0 for the plainest one.",
+            *([f"The lens: red and blue moved outwards, by {shift:g} pixels at the corners of pictures of 224."] if shortcut else []),
+            TERMS,
+        ],
+        rows=[],
+        answers=[],
+        topics=[],
+        curves=[
+            curve
+            for one in trainings
+            if one.seed == 0
+            for curve in curves_of(_folder(out, one) / "run", one.name, ("train/loss", f"val/{one.task.figure}"))
+        ],
+        commands=[shlex.join(["python", *sys.argv]), *(shlex.join(command) for command in done)],
+        tables=[_page_table(rows)],
+        learning=[_curve(name, of) for name, of in _by_name(rows).items()],
+        printed=printed,
+    )
+    _save(out / "pretext.json", json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    _save(out / "results.txt", printed)
+    _save(out / "index.html", render(report))
+
+
+def photograph(shards: Path, output: Path, shift: float) -> None:
+    """A set with the same pictures through a lens that moves red and blue outwards by shift pixels at the corners; kept if it is there.
+
+    JPEG as it is usually written halves the resolution of colours, and with it that of the fringes: here it does not.
+    """
+    opened = ShardSet(shards)
+    config = {"made_from": opened.fingerprint, "shift": shift}
+    if is_whole(output):
+        if not config.items() <= ShardSet(output).manifest.config.items():
+            raise InputError(f"{output}: holds pictures through another lens, or of another set. Delete it, or choose another --out")
+        return
+    with ShardWriter(output, config=config) as writer:
+        for pair in track(opened, "lens", unit="picture", total=len(opened)):
+            file = BytesIO()
+            seen = Image.fromarray(lateral_aberration(np.asarray(picture(pair.image)), shift, shift))
+            seen.save(file, "JPEG", quality=95, subsampling=0)
+            writer.write(replace(pair, image=file.getvalue(), extension="jpg"))
+
+
+def _trainings(tasks: Sequence[str], seeds: int, shortcut: bool) -> Iterator[Training]:
+    """The first seed of all before the second of any: a study that is stopped has something of each."""
+    for seed in range(seeds):
+        for name in tasks:
+            yield Training(TASKS[name], seed)
+        if shortcut:
+            position = TASKS["position"]
+            if "position" not in tasks:
+                yield Training(position, seed)
+            yield Training(position, seed, is_open=True)
+            yield Training(position, seed, lens=True, is_open=True)
+            yield Training(position, seed, lens=True)
+
+
+def _commands(training: Training, out: Path, shards: Path, classes: Path, settings: str) -> list[Command]:
+    folder, seed = _folder(out, training), str(training.seed)
+    return [
+        (
+            *("multimodal", "fit", "--config", training.task.experiment, "--run", str(folder / "run"), "--data.shards", str(shards)),
+            *("--data.split.seed", seed, "--seed_everything", seed),
+            *("--model.image_tower.init_args.trunk.init_args.weights.init_args.seed", seed),
+            *(OPEN if training.is_open else ()),
+            *shlex.split(settings),
+        ),
+        ("multimodal", "export", "--run", str(folder / "run"), "--output", str(folder / "export")),
+        (*_probe(out, training.slug, training.seed, training.name, classes), "--export", str(folder / "export")),
+    ]
+
+
+def _random(seed: int, out: Path, classes: Path) -> Command:
+    trunk = ("--trunk.architecture", "resnet10t", "--trunk.weights", "multimodal.towers.NoWeights", "--trunk.weights.seed", str(seed))
+    return (*_probe(out, f"random-seed{seed}", seed, RANDOM, classes), *trunk)
+
+
+def _probe(out: Path, slug: str, seed: int, name: str, classes: Path) -> Command:
+    return (
+        *("multimodal", "evaluate", "probe", "--data", str(classes), "--size", str(SIZE), "--shares", *SHARES),
+        *("--split.seed", str(seed), "--recipe", name, "--output", str(_probe_file(out, slug))),
+    )
+
+
+# -- figures -------------------------------------------------------------------------------------------------------------------------------
+
+
+def row_of(out: Path, training: Training) -> Row:
+    """What a finished training has reached."""
+    best, figure = Run(_folder(out, training) / "run").best, training.task.figure
+    assert best is not None, "every run of a study validates"
+    answered, chance = best[f"val/{figure}"], best[f"val/chance_{figure}"]
+    return Row(training.name, training.seed, _probes(out, training.slug), figure, answered, chance)
+
+
+def as_table(rows: Sequence[Row]) -> str:
+    """A line for each task: means over its seeds, and of the probe on all labels the smallest and largest seed."""
+    lines = []
+    for name, of in _by_name(rows).items():
+        means = [float(np.mean([row.probes[place].linear for row in of])) for place in range(len(SHARES))]
+        whole = [row.whole for row in of]
+        linear = [row.linear for row in whole]
+        task = ("", "", "")
+        if of[0].figure:
+            answered = [row.answered for row in of if row.answered is not None]
+            task = (of[0].figure, f"{np.mean(answered):.1f}", f"{of[0].chance:.1f}")
+        between = f"[{np.mean([row.linear_low for row in whole]):.1f}, {np.mean([row.linear_high for row in whole]):.1f}]"
+        spread = f"{min(linear):.1f}..{max(linear):.1f} of {len(of)}"
+        cv, knn = (float(np.mean([getattr(row, field) for row in whole])) for field in ("cv_accuracy", "knn"))
+        lines.append(
+            (name, *task, *(f"{mean:.1f}" for mean in means), between, spread, f"{cv:.1f}", f"{knn:.1f}", f"{whole[0].chance:.1f}")
+        )
+    shares = [f"{100 * float(share):g} %" for share in SHARES]
+    one = rows[0].whole
+    note = (
+        "answered: the task itself in validation, beside its chance. "
+        f"Linear probe of {one.data} at {SIZE} pixels, per cent right, with shares of its {one.num_train:,} labels;\n"
+        f"95 %: over the {one.num_test:,} test pictures, the mean of the seeds' intervals; seeds: smallest..largest"
+    )
+    header = ("task", "figure", "answered", "chance", *shares, "95 %", "seeds", "cv", "kNN", "chance")
+    return f"{note}\n{align(header, lines, num_left=2)}"
+
+
+def shortcut_table(rows: Sequence[Row]) -> str:
+    """Relative position on pictures as they are and through the lens, with the shortcut open and shut."""
+    position, of = TASKS["position"], _by_name(rows)
+    lines = []
+    for lens in (False, True):
+        for is_open in (True, False):
+            ours = of[Training(position, 0, lens, is_open).name]
+            answered, linear = [row.answered or 0.0 for row in ours], [row.whole.linear for row in ours]
+            lines.append(
+                (
+                    *("through the lens" if lens else "as they are", "all" if is_open else "one channel of each patch"),
+                    *(f"{np.mean(answered):.1f}", f"{min(answered):.1f}..{max(answered):.1f}", f"{ours[0].chance:.1f}"),
+                    *(f"{np.mean(linear):.1f}", f"{min(linear):.1f}..{max(linear):.1f}", f"{ours[0].whole.chance:.1f}"),
+                )
+            )
+    header = ("pictures", "colours", "answered", "seeds", "chance", "probe", "seeds", "chance")
+    return (
+        f"The chromatic shortcut: relative position, per cent right in validation, and the linear probe\n{align(header, lines, num_left=2)}"
+    )
+
+
+def _page_table(rows: Sequence[Row]) -> Table:
+    lines: list[list[str | Figure]] = []
+    for name, of in _by_name(rows).items():
+        linear, whole = [row.whole.linear for row in of], of[0].whole
+        low, high = (min(linear), max(linear)) if len(of) > 1 else (whole.linear_low, whole.linear_high)
+        answered: str | Figure = ""
+        if of[0].chance is not None:
+            answered = Figure(float(np.mean([row.answered or 0.0 for row in of])), of[0].chance, family=name)
+        lines.append([name, of[0].figure, answered, Figure(float(np.mean(linear)), whole.chance, low, high, family=name)])
+    note = (
+        "Answered: the task itself, in validation. Linear probe: predicting classes from frozen features with all labels; the mean, "
+        "smallest and largest seed, or the interval of a single one. The mark is chance."
+    )
+    return Table("What the task is answered, and what the trunk has learned", note, ("task", "figure", "answered", "linear probe"), lines)
+
+
+def _curve(name: str, of: Sequence[Row]) -> LearningCurve:
+    """The probe over the number of its labels."""
+    nums = [one.num_train for one in of[0].probes]  # of few labels, two shares may be as many
+    by_share = [[row.probes[place] for row in of] for place, num in enumerate(nums) if num not in nums[:place]]
+    linear = [[row.linear for row in rows] for rows in by_share]
+    ends = (linear, linear) if len(of) > 1 else ([[rows[0].linear_low] for rows in by_share], [[rows[0].linear_high] for rows in by_share])
+    return LearningCurve(
+        name,
+        [rows[0].num_train for rows in by_share],
+        [float(np.mean(values)) for values in linear],
+        [min(values) for values in ends[0]],
+        [max(values) for values in ends[1]],
+        by_share[-1][0].chance,
+        figure="Linear probe",
+        unit="labels",
+    )
+
+
+def _by_name(rows: Sequence[Row]) -> Mapping[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.name, []).append(row)
+    return found
+
+
+def _probes(out: Path, slug: str) -> list[ProbeRow]:
+    return [ProbeRow(**values) for values in json.loads(_probe_file(out, slug).read_text(encoding="utf-8"))]
+
+
+def _probe_file(out: Path, slug: str) -> Path:
+    return out / "probes" / f"{slug}.json"
+
+
+def _folder(out: Path, training: Training) -> Path:
+    return out / "runs" / training.slug
+
+
+def _save(path: Path, text: str) -> None:
+    with atomic_write(path) as file:
+        file.write(text.encode())
