@@ -9,8 +9,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
 
 from multimodal.data import (
+    Colours,
     ColumnRows,
     DropColours,
     GreyViews,
@@ -28,6 +30,7 @@ from multimodal.data.order import random_words
 from multimodal.data.pretext import far_permutations, lab
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
+from multimodal.pictures.aberration import lateral_aberration
 from multimodal.shards import JoinedShards, ShardSet, ShardWriter
 
 NUM = 13
@@ -249,3 +252,37 @@ def test_projected_colours_have_no_part_from_green_to_magenta() -> None:
 def test_views_that_do_not_fit_are_refused(make: Callable[[], Views], said: str) -> None:
     with pytest.raises(InputError, match=said):
         make()
+
+
+def texture(number: int, size: int = 96) -> np.ndarray:
+    """(size, size, 3) uint8, grey blobs that look the same everywhere: nothing in them tells where a patch was."""
+    blobs = np.random.default_rng(number).normal(size=(size + 16, size + 16))
+    for _ in range(2):
+        blobs = sum(np.roll(blobs, move, axis) for axis in (0, 1) for move in range(-2, 3))
+    inner = blobs[8:-8, 8:-8]
+    pixels = np.clip(128 + 40 * (inner - inner.mean()) / inner.std(), 0, 255).astype(np.uint8)
+    return np.repeat(pixels[..., None], 3, axis=2)
+
+
+def fringes(patch: np.ndarray) -> list[float]:
+    """By how much red and blue are moved against green, down and across: what is left over, along green's slopes."""
+    red, green, blue = patch.astype(float)
+    return [((one - green) * slope).mean() / ((slope**2).mean() + 1) for one in (red, blue) for slope in np.gradient(green)]
+
+
+@pytest.mark.parametrize(
+    ("shift", "colours", "low", "high"),
+    [(0, None, 0, 25), (2, None, 90, 100), (2, DropColours(), 0, 25), (2, ProjectColours(), 0, 25)],
+)
+def test_fringes_of_a_lens_tell_where_a_patch_was_unless_colours_are_dropped(
+    shift: float, colours: Colours | None, low: float, high: float
+) -> None:
+    views = PositionViews(Pixels(size=96), patch=24, gap=12, jitter=0, colours=colours)
+    rows, answers = [], []
+    for number, word in enumerate(random_words(0, 0, np.arange(400)).tolist()):
+        patches, answer = asked(views, lateral_aberration(texture(number), shift, shift).transpose(2, 0, 1), word)
+        rows.append([value for patch in patches for value in fringes(patch)])
+        answers.append(answer)
+    scaled = (np.array(rows) - np.mean(rows, axis=0)) / (np.std(rows, axis=0) + 1e-9)
+    right = LogisticRegression(max_iter=500).fit(scaled[:250], answers[:250]).score(scaled[250:], answers[250:])
+    assert low <= 100 * right <= high  # chance is 12.5, with a deviation of 2.7
