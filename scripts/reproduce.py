@@ -9,6 +9,7 @@
     python scripts/reproduce.py forgetting --flickr8k runs/flickr8k --demo runs/demo --out runs/forgetting
     python scripts/reproduce.py omniglot --data DIR --out runs/omniglot
     python scripts/reproduce.py pretext --data DIR --out runs/pretext --classes cifar10.npz
+    python scripts/reproduce.py mnist --data DIR --out runs/mnist
 
 Every figure is printed by a command of the project, and the page lists these commands. Finished steps are reused: run the same line again
 to continue after a stop.
@@ -1032,6 +1033,7 @@ VERBS: Verbs = {
     "forgetting": ("__main__:forgetting", "a model of photographs tuned to drawings: what it learns, and what it forgets"),
     "omniglot": ("studies.omniglot:omniglot", "characters of unknown alphabets, each known by one drawing"),
     "pretext": ("studies.pretext:pretext", "a trunk trained on pictures alone, by questions about themselves, probed by classes"),
+    "mnist": ("studies.mnist:mnist", "digits in a plane from same and different alone; two left out, a circle, and a collapse"),
     "scratch": ("__main__:scratch", "a trunk trained from random weights on captions alone, probed by classes"),
 }
 

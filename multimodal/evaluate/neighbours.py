@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from multimodal.boxes import write_output
+from multimodal.data import Labels, Shuffled
 from multimodal.embed.pictures import as_batches, embed_pictures, pick_device
 from multimodal.errors import InputError
 from multimodal.evaluate.figures import FigureRow, align, per_cent
@@ -50,7 +51,7 @@ class NeighboursRow(FigureRow):
     nearest_1, nearest_5: the share of queries whose label is that of the majority of the nearest 1 or 5; low, high: the 95 % bootstrap
     interval of the former over queries. chance: of a random picture of the gallery.
     silhouette: of the queries, in [-1, 1]. violated: the share of the queries' triplets whose positive is no nearer than the negative;
-    50 by chance. control: whether it was taught by permuted labels.
+    50 by chance. control: whether the gallery's labels are permuted.
     """
 
     recipe: str
@@ -134,7 +135,7 @@ def evaluate(
     distance: str | None = None,
     split: Split = Split(),  # noqa: B008 (frozen)
     recipe: str | None = None,
-    control: bool = False,
+    permuted: int | None = None,
     output: Path | None = None,
     num_threads: int | None = None,
     device: str | None = None,
@@ -158,7 +159,8 @@ def evaluate(
         distance: cosine or euclidean; by default the one that an export was trained by, and euclidean for others.
         split: how the set is split, where it does not say so itself.
         recipe: the name in the table; by default the export's folder, or the trunk.
-        control: mark the row as a control, taught by permuted labels.
+        permuted: a control, which must be at chance: the gallery's labels are permuted among its pictures, by this seed, as
+            multimodal.data.Shuffled permutes those of a run that trains on the whole of that part.
         output: also write the row to this JSON file.
         num_threads: threads that decode pictures (and on a CPU run the network); by default one per core.
         device: cpu, cuda:0 ...; by default the accelerator if there is one.
@@ -172,6 +174,8 @@ def evaluate(
     on = pick_device(device)
     source = open_set(shards)
     asked, found = (_ids_and_labels(source, split, one, label, among) for one in (part, gallery))
+    if permuted is not None:
+        found = _permuted(source, found, label, permuted)
     network, preprocessing, own_distance, name = _network(export, trunk, pixels, trust)
     numbers = {value: number for number, value in enumerate(in_order(found.labels + asked.labels))}
     ids = np.union1d(asked.ids, found.ids)
@@ -203,7 +207,7 @@ def evaluate(
         label,
         among or (),
         split.seed,
-        control,
+        permuted is not None,
     )
     if output is not None:
         with write_output(output) as file:
@@ -225,7 +229,7 @@ def as_table(rows: Sequence[NeighboursRow]) -> str:
 
         lines.append(
             (
-                *(f"{one.recipe}{' permuted' * one.control}", one.part, one.gallery, " ".join(one.among)),
+                *(f"{one.recipe}{', labels permuted' * one.control}", one.part, one.gallery, " ".join(one.among)),
                 *(f"{one.num_queries:,}", f"{one.num_gallery:,}", f"{one.dim}", one.distance, figure("nearest_1"), figure("nearest_5")),
                 *(f"{np.mean([row.chance for row in group]):.1f}", figure("silhouette", ".3f"), figure("violated")),
             )
@@ -264,6 +268,13 @@ def _ids_and_labels(source: ShardSet, split: Split, part: str, label: str, among
     if not kept:
         raise InputError(f"{source.place}: none of {len(ids)} pictures of {part} has {label} in its metadata. Choose another --label")
     return _Labelled(np.array([id for id, _ in kept], np.int64), [value for _, value in kept])
+
+
+def _permuted(source: ShardSet, found: _Labelled, label: str, seed: int) -> _Labelled:
+    """The same pictures with permuted labels."""
+    names = in_order(found.labels)
+    numbers = Shuffled(Labels(label), seed).open(source, found.ids)(found.ids, None).values
+    return _Labelled(found.ids, [names[number] for number in np.asarray(numbers).tolist()])
 
 
 def _network(

@@ -198,10 +198,12 @@ class _Dot:
 
 @dataclass(frozen=True, slots=True)
 class _Scatter:
+    """spreads: of each moment, as they are shown. num_classes: of all its pictures."""
+
     one: Scatter
     dots: Sequence[_Dot]
-    classes: Sequence[tuple[str, int]]
-    """The names of the classes, and their hues."""
+    spreads: Sequence[str]
+    num_classes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +238,8 @@ def _scatters(scatters: Sequence[Scatter]) -> _Scatters:
             for place, (shown, at) in enumerate(zip(one.pictures, one.classes, strict=True))
             if (small := shown.thumbnail) is not None
         ]
-        names = {at: shown.text for shown, at in zip(one.pictures, one.classes, strict=True)}
-        drawn.append(_Scatter(one, dots, [(names[at], hues[at]) for at in sorted(names)]))
+        spreads = [f"{value:,.0f}" if value >= 100 else f"{value:.2g}" for value in one.spreads]
+        drawn.append(_Scatter(one, dots, spreads, len(set(one.classes))))
     nums = sorted({len(one.moments) for one in scatters} - {1})
     return _Scatters(drawn, list(numbers), [_moves(num) for num in nums])
 

@@ -11,10 +11,12 @@ import pytest
 from PIL import Image
 
 from multimodal.cli import main
+from multimodal.data import Labels, Shuffled
 from multimodal.errors import InputError
-from multimodal.evaluate.neighbours import NeighboursRow, as_table, evaluate
+from multimodal.evaluate.neighbours import NeighboursRow, _Labelled, _permuted, as_table, evaluate
 from multimodal.pairs import Pair
-from multimodal.shards import ShardWriter
+from multimodal.shards import ShardSet, ShardWriter, Split
+from multimodal.shards.labels import read_labels
 from multimodal.towers import LeNet
 
 NUM, COLOURS = 60, (20, 120, 220)
@@ -44,6 +46,16 @@ def test_pictures_of_one_brightness_are_neighbours(grey: Path, tmp_path: Path, c
     [among] = evaluate(grey, pixels=8, part="test", gallery="test", among=["0", "2"])
     assert among.num_queries == among.num_gallery == 13 and among.nearest_1 == 100 and among.chance == pytest.approx(50, abs=5)
     assert among.num_labels == 2
+
+
+def test_permuted_labels_are_those_of_a_run_and_at_chance(grey: Path) -> None:
+    shards = ShardSet(grey)
+    ids = Split().ids(shards, "train")
+    taught = Shuffled(Labels("label"), 3).open(shards, ids)(ids, None).values
+    rows = [evaluate(grey, pixels=8, permuted=seed)[0] for seed in range(12)]
+    assert all(row.control for row in rows) and abs(np.mean([row.nearest_5 for row in rows]) - 33) < 12
+    found = _permuted(shards, _Labelled(ids, read_labels(shards, ids, "label").values), "label", 3)  # type: ignore[arg-type]
+    assert [int(one) for one in found.labels] == np.asarray(taught).tolist() and sorted(found.labels)[:14] == ["0"] * 14
 
 
 def test_a_trunk_may_be_asked_and_seeds_are_one_line(grey: Path) -> None:
