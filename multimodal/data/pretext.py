@@ -122,6 +122,18 @@ class DropColours(Colours):
 
 
 @dataclass(frozen=True)
+class OneChannel(Colours):
+    """One of the three channels, at random, takes the place of all: as with `DropColours`, nothing is left to compare.
+
+    The patch is a grey picture then, as bright as it was. A network taught on one channel and noise is excited three times as much by a
+    whole picture; this one is not, which matters if its features stay as they are.
+    """
+
+    def change(self, patch: np.ndarray, word: int) -> None:
+        patch[:] = patch[word % 3].copy()
+
+
+@dataclass(frozen=True)
 class ProjectColours(Colours):
     """A pixel's part along the axis from green to magenta is taken away: B = I - a'a / (aa') with a = (-1, 2, -1) (the same section)."""
 

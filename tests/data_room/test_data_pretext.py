@@ -18,6 +18,7 @@ from multimodal.data import (
     GreyViews,
     HoleViews,
     JigsawViews,
+    OneChannel,
     PairLoader,
     Pixels,
     PositionViews,
@@ -225,6 +226,8 @@ def test_dropped_colours_leave_one_channel_and_nothing_to_compare_it_with() -> N
         for other in {0, 1, 2} - set(same):
             assert patch[other].std() < 2 and abs(np.corrcoef(patch[other].ravel(), picture[same[0]].ravel())[0, 1]) < 0.2
         kept.add(same[0])
+        OneChannel().change(picture, word)
+        assert np.array_equal(picture, np.broadcast_to(patch[same[0]], picture.shape))
     assert kept == {0, 1, 2}
 
 
@@ -272,7 +275,7 @@ def fringes(patch: np.ndarray) -> list[float]:
 
 @pytest.mark.parametrize(
     ("shift", "colours", "low", "high"),
-    [(0, None, 0, 25), (2, None, 90, 100), (2, DropColours(), 0, 25), (2, ProjectColours(), 0, 25)],
+    [(0, None, 0, 25), (2, None, 90, 100), (2, DropColours(), 0, 25), (2, OneChannel(), 0, 25), (2, ProjectColours(), 0, 25)],
 )
 def test_fringes_of_a_lens_tell_where_a_patch_was_unless_colours_are_dropped(
     shift: float, colours: Colours | None, low: float, high: float
