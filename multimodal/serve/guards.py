@@ -47,12 +47,15 @@ _SAFE = ("GET", "HEAD", "OPTIONS")
 
 
 class Headed:
-    """Adds `HEADERS` to every response; one that a route has set itself stays."""
+    """Adds `HEADERS` to every response; one that a route has set itself stays. HEAD is answered as GET is: uvicorn leaves the body out."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("method") == "HEAD":
+            scope = {**scope, "method": "GET"}
+
         async def send_headed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)

@@ -138,6 +138,16 @@ async def status_of_a_body_that_never_ends(app: ASGIApp) -> int:
     return statuses[0]
 
 
+@pytest.mark.parametrize("address", ROUTES)
+def test_head_tells_what_get_would(client: TestClient, address: str) -> None:
+    asked, told = client.head(address), client.get(address)
+    varying = {"content-length"} if address == "/metrics" else set()
+    assert asked.status_code == told.status_code
+    assert {name: asked.headers[name] for name in asked.headers if name not in varying} == {
+        name: told.headers[name] for name in told.headers if name not in varying
+    }
+
+
 def test_no_message_names_a_folder_of_this_machine(client: TestClient, photo_store: Path) -> None:
     for address in (
         "/image/999",
