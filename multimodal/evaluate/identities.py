@@ -14,6 +14,7 @@ is a query.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,14 +23,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from multimodal.boxes import write_output
 from multimodal.embed.rows import vectors_of
 from multimodal.errors import InputError
 from multimodal.evaluate.figures import FigureRow, Found, Line, align, lines_of, per_cent, write_figures
+from multimodal.evaluate.judged_pairs import PairsRow, judge_pairs
+from multimodal.evaluate.judged_pairs import as_table as table_of_pairs
 from multimodal.metrics import chance_average_precision, chance_recall_at, interval, score_blocks, unit
 from multimodal.metrics.identities import Identities, identity_figures, identity_masks
 from multimodal.metrics.reranking import k_reciprocal
 from multimodal.metrics.retrieval import Block
 from multimodal.shards import Part, SetPath, ShardSet, Split, open_set
+from multimodal.shards.judged import PAIR, read_places
 from multimodal.shards.labels import in_order, label_of
 
 QUERY, BOTH = "query", "both"
@@ -167,6 +172,7 @@ def evaluate(
     part: Part = "test",
     split: Split = Split(),  # noqa: B008 (frozen)
     rerank: bool = False,
+    pairs: Path | None = None,
     gallery: str | None = None,
     recipe: str | None = None,
     output: Path | None = None,
@@ -176,10 +182,11 @@ def evaluate(
     cache: Path | None = None,
     cache_bytes: int | None = None,
     trust: Sequence[str] = (),
-) -> list[IdentityRow]:
+) -> list[IdentityRow] | list[PairsRow]:
     """Look for each query's identity among the pictures of other cameras, and print CMC, mAP and mINP beside chance.
 
     multimodal evaluate identities --export E --shards market --part test
+    multimodal evaluate identities --export E --shards market --pairs judged.csv
 
     Args:
         shards: the shard set, a folder or a URL.
@@ -190,6 +197,9 @@ def evaluate(
         part: which part of the set; "test" was held out from all training.
         split: how the set is split where it has no split of its own; as in training.
         rerank: add a line with rankings improved by k-reciprocal neighbours (Zhong et al., 2017, with their k1 = 20, k2 = 6, lambda = 0.3).
+        pairs: instead of identities, a CSV with the columns a, b and same: two pictures by name, key or id, and 1 or 0 (also yes and no).
+            Printed are the area under the ROC curve, the equal error rate, and the share of same pairs that are accepted (TAR) where a
+            tenth, a hundredth or a thousandth of the different ones is.
         gallery: the name of these pictures in the table; by default the set's.
         recipe: the name of the run in the table; by default the model's family.
         output: also write the rows to this JSON file, and what each query found to a .queries.parquet beside it.
@@ -204,6 +214,20 @@ def evaluate(
     ids = split.ids(source, part)
     if not len(ids):
         raise InputError(f"{source.place}: no pair is in {part!r}. Choose another --part or --split")
+    if pairs is not None:
+        if rerank:
+            raise InputError("--rerank improves rankings, and --pairs has none. Leave it out")
+        of_pairs, places, same = read_places(pairs, source, ids, PAIR)
+        vectors = vectors_of(source, of_pairs, export, store, column, batch_size, device, trust)
+        there = np.isin(of_pairs, vectors.ids)
+        kept = there[places].all(axis=1)
+        places = (np.cumsum(there) - 1)[places[kept]]
+        row = judge_pairs(vectors.rows, places, same[kept], recipe or vectors.family, vectors.family, gallery or source.name)
+        if output is not None:
+            with write_output(output) as file:
+                file.write((json.dumps([row.as_json()], indent=1) + "\n").encode())
+        print(table_of_pairs(row))
+        return [row]
     protocol_of(source, ids, identity, camera)  # what is wrong with the set is said before its pictures are embedded
     vectors = vectors_of(source, ids, export, store, column, batch_size, device, trust)
     protocol = protocol_of(source, vectors.ids, identity, camera)

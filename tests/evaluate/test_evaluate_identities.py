@@ -14,6 +14,7 @@ from multimodal.errors import InputError
 from multimodal.evaluate.figures import read_found
 from multimodal.evaluate.identities import evaluate, identify, protocol_of
 from multimodal.metrics.identities import Identities, identity_figures, identity_masks
+from multimodal.metrics.verification import roc
 from multimodal.pairs import Pair
 from multimodal.search.store import Store
 from multimodal.shards import ShardSet, ShardWriter
@@ -106,6 +107,29 @@ def test_a_set_that_cannot_be_judged_is_refused(tmp_path: Path, described: list[
     shards = people(tmp_path / "set", described)
     with pytest.raises(InputError, match=message):
         identify(np.ones((len(described), 4)), protocol_of(shards, np.arange(len(described))))
+
+
+def test_judged_pairs_are_a_curve(tmp_path: Path, make_store: MakeStore, capsys: pytest.CaptureFixture[str]) -> None:
+    shards, rows = people(tmp_path / "set", crowd()), near_their_own(60, 1.0)
+    store, file = make_store("people", of=shards, rows=rows), tmp_path / "pairs.csv"
+    both = [(a, b) for a in range(60) for b in range(a)]
+    file.write_text("a,b,same\n" + "".join(f"{a},{b:03}.png,{int(a % 12 == b % 12)}\n" for a, b in both))
+    [row] = evaluate(shards.path, store=store.path, pairs=file, output=tmp_path / "pairs.json")
+    kept = store.take(np.arange(60)).astype(np.float64)
+    scores = np.array([kept[a] @ kept[b] for a, b in both])
+    same = np.array([a % 12 == b % 12 for a, b in both])
+    curve = roc(scores, same)
+    assert (row.num_pairs, row.num_same) == (len(both), same.sum())
+    assert row.area == pytest.approx(100 * curve.area, abs=0.05) and row.equal_error == pytest.approx(100 * curve.equal_error_rate, abs=0.5)
+    assert row.true_accepts["0.1"] == pytest.approx(100 * curve.at_false_accepts(0.1).true_accepts, abs=1)
+    assert row.area_low < row.area < row.area_high and row.equal_error_low < row.equal_error < row.equal_error_high
+    assert "TAR at 0.01" in capsys.readouterr().out
+    assert json.loads((tmp_path / "pairs.json").read_text())[0]["TAR_at_FAR"]["0.1"] == row.true_accepts["0.1"]
+    file.write_text("a,b,same\n0,1,1\n2,3,1\n")
+    with pytest.raises(InputError, match="2 of 2 pairs are the same; a curve needs both kinds"):
+        evaluate(shards.path, store=store.path, pairs=file)
+    with pytest.raises(InputError, match="--rerank improves rankings"):
+        evaluate(shards.path, store=store.path, pairs=file, rerank=True)
 
 
 def test_a_model_must_be_named(tmp_path: Path) -> None:

@@ -15,11 +15,12 @@ from torch import nn
 from multimodal.errors import InputError
 from multimodal.export.model import load_export
 from multimodal.mahalanobis.choosing import Chosen, Setting
-from multimodal.mahalanobis.door import PAIR, TRIPLET, head_outputs, read_places
+from multimodal.mahalanobis.door import head_outputs
 from multimodal.mahalanobis.folding import _folded, check_foldable, fold, mapped
 from multimodal.metrics import unit
 from multimodal.search.store import Store
 from multimodal.shards import ShardSet
+from multimodal.shards.judged import PAIR, TRIPLET, read_places
 from multimodal.text.projected import ProjectedSpace
 from multimodal.towers import Head
 
