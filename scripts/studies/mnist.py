@@ -42,8 +42,8 @@ CIRCLE = "triplet, length one"
 RANDOM = "random weights"
 PIXELS = "pixels"
 NOTES = {
-    "triplet": "Semi-hard triplets, margin 1.",
-    "siamese": "All pairs, margin 1.",
+    "triplet": "p + max(0, 1 - n) of semi-hard triplets, at distances p and n.",
+    "siamese": "d of pairs that are the same, max(0, 1 - d) of those that differ, each with half of the weight.",
     CIRCLE: "The same run with rows scaled to length one, as pytorch-metric-learning does by default: ten digits on a circle.",
     "triplet without 8 and 9": "Taught the digits 0 to 7 alone.",
     "batch-hard": "From random weights at a rate of 0.01, until CollapseAlarm stops it.",
@@ -122,8 +122,8 @@ def mnist(data: Path, out: Path, seeds: int = 3, epochs: int | None = None) -> N
     _leave_out(leave_out, shards)
     trainings = [*_trainings(out, leave_out, seeds, () if epochs is None else ("--trainer.max_epochs", str(epochs)))]
     baselines = _baselines(out, seeds)
-    lines = {file.stem: [command] for file, command in baselines.items()}
-    lines |= {f"{_slug(one.recipe)}-seed{one.seed}{'-permuted' * one.control}": [*one.commands()] for one in trainings}
+    lines = {f"{_slug(one.recipe)}-seed{one.seed}{'-permuted' * one.control}": [*one.commands()] for one in trainings}
+    lines |= {file.stem: [command] for file, command in baselines.items()}
     run_side_by_side({out / "logs" / f"{name}.txt": line for name, line in lines.items()})
     stops = [one for seed in range(seeds) for one in _collapses(out, seed)]
     done = [made, *(command for line in lines.values() for command in line), *(one.command for one in stops)]
