@@ -146,7 +146,7 @@ def trade_off_chart(one: TradeOff) -> Markup:
 
 def mining_chart(one: MiningShares) -> Markup:
     """The shares of easy, semi-hard and hard triplets as areas on top of each other, over steps on a logarithmic scale."""
-    width, height, left, top = 480, 200, 40, 10
+    width, height, left, top = 480, 200, 52, 10
     right, bottom = width - 10, height - 28
     steps = np.asarray(one.steps, dtype=float)
     across = max(math.log(steps[-1] / steps[0]), 1e-9)
