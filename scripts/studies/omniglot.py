@@ -146,12 +146,13 @@ def omniglot(data: Path, out: Path, seeds: int = 3, five: bool = True, control: 
     printed = as_table(rows, chance) + "\n"
     print(f"\n{printed}")
     best, of_best = trainings[0], exports[trainings[0]]
+    spread = "One seed." if seeds == 1 else f"The mean of {seeds} seeds, with the smallest and the largest."
     report = Report(
         title="Omniglot: characters of unknown alphabets, each known by one drawing",
         facts=[
             "Twenty runs of the set's author: in each, twenty drawings are to be classified by one drawing of each of twenty characters of "
             "one alphabet. Every drawing is classified by itself. None of these characters was trained on, nor looked at for the recipe.",
-            f"Mean and spread of {seeds} seeds. Drawings below: those of seed {best.seed}, {best.alphabets}.",
+            f"{spread} The drawings below are those of seed {best.seed}, {best.alphabets}.",
             TERMS,
         ],
         rows=[],
