@@ -10,6 +10,7 @@
     python scripts/reproduce.py omniglot --data DIR --out runs/omniglot
     python scripts/reproduce.py pretext --data DIR --out runs/pretext --classes cifar10.npz
     python scripts/reproduce.py mnist --data DIR --out runs/mnist
+    python scripts/reproduce.py identities --data market1501 --out runs/identities --classes cifar10.npz
 
 Every figure is printed by a command of the project, and the page lists these commands. Finished steps are reused: run the same line again
 to continue after a stop.
@@ -1034,6 +1035,10 @@ VERBS: Verbs = {
     "omniglot": ("studies.omniglot:omniglot", "characters of unknown alphabets, each known by one drawing"),
     "pretext": ("studies.pretext:pretext", "a trunk trained on pictures alone, by questions about themselves, probed by classes"),
     "mnist": ("studies.mnist:mnist", "digits in a plane from same and different alone; two left out, a circle, and a collapse"),
+    "identities": (
+        "studies.identities:identities",
+        "people found again by other cameras: cosine, learned metrics, heads; metrics of classes",
+    ),
     "scratch": ("__main__:scratch", "a trunk trained from random weights on captions alone, probed by classes"),
 }
 
