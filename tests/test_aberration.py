@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from multimodal.pictures.aberration import lateral_aberration
+from multimodal.pictures.aberration import colour_shifts, lateral_aberration
 
 
 def dots(size: int, at: list[tuple[int, int]]) -> np.ndarray:
@@ -33,6 +33,15 @@ def test_dots_move_outwards_in_proportion_to_their_distance() -> None:
         for channel, shift in ((0, 2.0), (2, -1.0)):
             moved = centre_of(seen[..., channel], place) - centre_of(picture[..., channel], place)
             assert moved == pytest.approx(shift * radius / corner, abs=0.06)
+
+
+def test_shifts_of_colours_are_found_again() -> None:
+    picture = dots(101, [(50, 50)])
+    for down, across in ((0, 0), (1, 0), (0, -1), (1, 1)):
+        moved = picture.copy()
+        moved[..., 0] = np.roll(picture[..., 0], (down, across), axis=(0, 1))
+        assert colour_shifts(moved) == pytest.approx([down, across, 0, 0], abs=0.2)  # slopes of dots change within a pixel
+    assert not colour_shifts(np.full((9, 9, 3), 50, np.uint8)).any()
 
 
 @pytest.mark.parametrize("shape", [(5, 9, 3), (1, 1, 3), (8, 3, 3)])

@@ -82,22 +82,23 @@ def test_the_table_of_the_shortcut_has_a_line_for_each_lens_and_each_way_to_see_
 
 def test_pictures_through_the_lens_are_those_of_the_set(study: ModuleType, tmp_path: Path) -> None:
     pictures = [
-        np.random.default_rng(number).integers(0, 256, (12, 12, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8) for number in range(3)
+        np.random.default_rng(number).integers(0, 256, (12, 12, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8) for number in range(12)
     ]
     with ShardWriter(tmp_path / "set") as writer:
         for number, pixels in enumerate(pictures):
             file = io.BytesIO()
             Image.fromarray(pixels).save(file, "PNG")
-            writer.write(Pair(f"{number}.png", file.getvalue(), "png", (), f"{number}", split="train" if number else "dev"))
+            writer.write(Pair(f"{number}.png", file.getvalue(), "png", (), f"{number}", split="dev" if number < 2 else "train"))
     study.photograph(tmp_path / "set", tmp_path / "lens", 2.0)
     seen = ShardSet(tmp_path / "lens")
-    assert list(seen.splits) == ["dev", "train", "train"] and list(seen.names) == [f"{number}.png" for number in range(3)]
+    assert list(seen.splits) == ["dev"] * 2 + ["train"] * 10 and list(seen.names) == [f"{number}.png" for number in range(12)]
     for number, pixels in enumerate(pictures):
         wanted, found = lateral_aberration(pixels, 2.0, 2.0).astype(float), np.asarray(seen[number].picture).astype(float)
         assert np.abs(found - wanted).mean() < 3 < np.abs(found - pixels).mean()
     study.photograph(tmp_path / "set", tmp_path / "lens", 2.0)  # there already
     with pytest.raises(InputError, match="through another lens"):
         study.photograph(tmp_path / "set", tmp_path / "lens", 1.0)
+    assert 0 <= study.told_by_fringes(seen, None) <= 1
 
 
 def test_an_unknown_task_is_refused(study: ModuleType, tmp_path: Path) -> None:

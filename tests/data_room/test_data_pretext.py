@@ -31,7 +31,7 @@ from multimodal.data.order import random_words
 from multimodal.data.pretext import far_permutations, lab
 from multimodal.errors import InputError
 from multimodal.pairs import Pair
-from multimodal.pictures.aberration import lateral_aberration
+from multimodal.pictures.aberration import colour_shifts, lateral_aberration
 from multimodal.shards import JoinedShards, ShardSet, ShardWriter
 
 NUM = 13
@@ -267,12 +267,6 @@ def texture(number: int, size: int = 96) -> np.ndarray:
     return np.repeat(pixels[..., None], 3, axis=2)
 
 
-def fringes(patch: np.ndarray) -> list[float]:
-    """By how much red and blue are moved against green, down and across: what is left over, along green's slopes."""
-    red, green, blue = patch.astype(float)
-    return [((one - green) * slope).mean() / ((slope**2).mean() + 1) for one in (red, blue) for slope in np.gradient(green)]
-
-
 @pytest.mark.parametrize(
     ("shift", "colours", "low", "high"),
     [(0, None, 0, 25), (2, None, 90, 100), (2, DropColours(), 0, 25), (2, OneChannel(), 0, 25), (2, ProjectColours(), 0, 25)],
@@ -284,7 +278,7 @@ def test_fringes_of_a_lens_tell_where_a_patch_was_unless_colours_are_dropped(
     rows, answers = [], []
     for number, word in enumerate(random_words(0, 0, np.arange(400)).tolist()):
         patches, answer = asked(views, lateral_aberration(texture(number), shift, shift).transpose(2, 0, 1), word)
-        rows.append([value for patch in patches for value in fringes(patch)])
+        rows.append(np.concatenate([colour_shifts(patch.transpose(1, 2, 0)) for patch in patches]))
         answers.append(answer)
     scaled = (np.array(rows) - np.mean(rows, axis=0)) / (np.std(rows, axis=0) + 1e-9)
     right = LogisticRegression(max_iter=500).fit(scaled[:250], answers[:250]).score(scaled[250:], answers[250:])
