@@ -45,8 +45,8 @@ MOST_USED = {
 OPTIONS = {
     "the run": {
         "--overwrite": "train again if the folder holds a run",
-        "--extend": "train an existing run further, with a larger --trainer.max_epochs; the cosine is that of the longer run",
-        "--clip MODEL": "the CLIP model of the towers, as for export --pretrained; for random weights NAME alone [null]",
+        "--extend": "train a run further, to a larger --trainer.max_epochs; the cosine is the longer run's",
+        "--clip MODEL": "the towers' CLIP model, as for export --pretrained; for random weights NAME alone [null]",
         "--init_from FOLDER": "start from the weights of another run or an export",
         "--init_parts '[PART, ...]'": "use only these parts of them: image_tower.trunk, image_tower.head, target_side, objective",
         "--seed_everything N": "seed of weights, order, crops, captions and dropout [0]",
@@ -61,7 +61,7 @@ OPTIONS = {
         "--trainer.precision P": "32-true, bf16-mixed, ...; null: the best for the device [null]",
         "--trainer.accumulate_grad_batches N": "batches per step; with Clip and SigLip use --model.micro_batch_size [1]",
         "--trainer.gradient_clip_val X": "[null]",
-        "--trainer.fast_dev_run true": "one batch of each kind; nothing is saved. limit_train_batches and overfit_batches make a run",
+        "--trainer.fast_dev_run true": "one batch of each kind, and no run; limit_train_batches and overfit_batches make one",
         "--trainer.callbacks+=CLASS": "Lightning's by name, others by path; for an average of weights: --config trainer/ema.yaml",
         "--config trainer/wandb.yaml": "log to Weights & Biases too",
     },
@@ -74,9 +74,9 @@ OPTIONS = {
         "--preflight.max_steps N": "steps to overfit 32 pairs before the first epoch; 0: only inspect them [100]",
     },
     "what a fine-tuning forgets": {
-        "--forgetting.pairs SET": "foreign pairs, whose retrieval is measured before the first step and at each validation [null]",
+        "--forgetting.pairs SET": "foreign pairs; their retrieval is measured at the start and at each validation [null]",
         "--forgetting.part NAME": "of them: test, all, or a split of the source's own, such as dev [test]",
-        "--forgetting.classes DATA": "labelled pictures, for zero-shot; with --forgetting.space SPACE if texts are a column [null]",
+        "--forgetting.classes DATA": "labelled pictures, for zero-shot; --forgetting.space SPACE if texts are a column [null]",
         "--forgetting.weight W": "best.ckpt has the best val/R@10^(1-W) * val/kept^W; kept: what is left, in per cent [0.5]",
         "--forgetting.min_kept P": "stop when less than so many per cent is left, above chance; 0: never [50.0]",
     },
