@@ -6,15 +6,16 @@ tower(pictures)                                             # (b, 3, 28, 28) uin
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from multimodal.errors import InputError
 from multimodal.pictures.preprocessing import Preprocessing
-from multimodal.towers.augment import GREY
+from multimodal.towers.lenet import Grey
 from multimodal.towers.trunk import Trunk
 from multimodal.towers.weights import Weights
 
@@ -44,7 +45,8 @@ class ConvTrunk(Trunk):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(weights.seed)
             blocks = [_block(into, out) for into, out in pairwise([1, *self.channels])]
-        self.model: nn.Module = nn.Sequential(*blocks, nn.Flatten()).to(memory_format=torch.channels_last)
+        layers = {"grey": Grey(), **{str(number): block for number, block in enumerate(blocks)}, "flatten": nn.Flatten()}
+        self.model: nn.Module = nn.Sequential(OrderedDict(layers)).to(memory_format=torch.channels_last)
         weights.load_into(self.model)
         self.prepare(Preprocessing(size, crop_share=1.0, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))
         if frozen:
@@ -55,11 +57,6 @@ class ConvTrunk(Trunk):
     def has_fixed_size(self) -> bool:
         """True: its vector has a place for each position."""
         return True
-
-    def _features(self, pixels: Tensor) -> Tensor:
-        grey = sum(share * pixels[:, channel : channel + 1] for channel, share in enumerate(GREY))
-        features: Tensor = self.model(grey.contiguous(memory_format=torch.channels_last))  # type: ignore[union-attr]
-        return features
 
 
 def _block(into: int, out: int) -> nn.Sequential:

@@ -11,7 +11,7 @@ from torch import nn
 from multimodal.boxes.trust import Builder
 from multimodal.errors import InputError
 from multimodal.export.slots import SLOTS
-from multimodal.towers import ConvTrunk, NoWeights, Trunk
+from multimodal.towers import ConvTrunk, NoWeights, Trunk, folded
 
 
 def pictures(size: int) -> torch.Tensor:
@@ -24,11 +24,12 @@ def test_it_is_convolution_norm_relu_and_pool_of_the_grey_picture(channels: tupl
     for _ in range(3):
         trunk(pictures(size))  # moves the norms' statistics
     trunk.eval()
-    grey = torch.tensordot(pictures(size) / 255, torch.tensor([0.2989, 0.587, 0.114]), ([1], [0]))[:, None] * 2 - 0.9999
-    for block in trunk.model[:-1]:
+    grey = torch.tensordot(pictures(size) / 255, torch.tensor([0.299, 0.587, 0.114]), ([1], [0]))[:, None] * 2 - 1
+    for block in trunk.model[1:-1]:
         convolution, _, norm, _ = block
         grey = nn.functional.max_pool2d(norm(convolution(grey)).relu(), 2)
     torch.testing.assert_close(trunk(pictures(size)), grey.flatten(1), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(folded(trunk)(pictures(size)), grey.flatten(1), rtol=1e-3, atol=1e-4)  # as it is indexed
     assert trunk.dim == dim == grey[0].numel()
 
 
