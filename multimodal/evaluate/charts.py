@@ -96,6 +96,31 @@ def learning_chart(curves: Sequence[LearningCurve]) -> Markup:
     return svg.drawing(width, height, f"{curves[0].figure} against the number of training {curves[0].unit}", parts)
 
 
+def ranks_chart(curves: Sequence[Curve]) -> Markup:
+    """Shares in per cent up to a rank, from 0 to 100, on one pair of axes: x the rank, on a log2 scale, with a label at the end of each."""
+    ends = [(curve.values[-1], f"{shorten(curve.recipe, _MAX_LABEL)} {curve.values[-1]:.1f}", hue(curve.recipe)) for curve in curves]
+    width, height, left, top, foot = 560, 280, 40, 12, 26
+    right, bottom = width - 16 - _LABEL_PX * max(len(text) for _, text, _ in ends), height - foot
+    most = max(max(curve.steps) for curve in curves)
+
+    def x(rank: float) -> float:
+        return left + math.log2(rank) / max(math.log2(most), 1e-9) * (right - left - 12)
+
+    def y(value: float) -> float:
+        return bottom - value / 100 * (bottom - top)
+
+    parts = []
+    for tick in range(0, 101, 20):
+        parts += [svg.line(left, y(tick), right, y(tick), class_="axis"), svg.text(left - 6, y(tick) + 4, f"{tick}", anchor="end")]
+    parts += [svg.text(x(rank), bottom + 18, f"{rank}", anchor="middle") for rank in (1, 2, 5, 10, 20, 50, 100) if rank <= most]
+    parts += [svg.polyline([(x(rank), y(value)) for rank, value in zip(c.steps, c.values, strict=True)], hue(c.recipe)) for c in curves]
+    places = svg.spaced([y(value) for value, _, _ in ends], _LABEL_GAP, top, bottom)
+    for (value, text, colour), place in zip(ends, places, strict=True):
+        parts.append(svg.line(right - 8, y(value), right + 6, place, style=f"stroke:{colour}", class_="lead"))
+        parts.append(svg.text(right + 10, place + 4, text, class_="label", style=f"fill:{colour}"))
+    return svg.drawing(width, height, f"{curves[0].figure} up to rank {most:g}", parts)
+
+
 def _with_band(curve: LearningCurve, x: Callable[[float], float], y: Callable[[float], float]) -> list[Markup]:
     """The line of a curve with its band, and a dot for each value that shows it on hover."""
     colour = hue(curve.family or curve.recipe)

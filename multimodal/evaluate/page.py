@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from multimodal.evaluate.charts import MINED, hue, learning_chart, mining_chart, part_of_all, trade_off_chart, training_chart
+from multimodal.evaluate.charts import MINED, hue, learning_chart, mining_chart, part_of_all, ranks_chart, trade_off_chart, training_chart
 from multimodal.evaluate.report import Answered, Curve, HeatMap, LearningCurve, Report, Scatter, Spread, spread_of
 from multimodal.evaluate.retrieval import RetrievalRow
 from multimodal.pages import render as render_page
@@ -47,6 +47,7 @@ def render(report: Report) -> str:
         scatters=_scatters(report.scatters),
         mining=[(one, mining_chart(one)) for one in report.mining],
         mined=MINED,
+        cmc=ranks_chart(report.cmc) if report.cmc else None,
         training=[_Training(curve, training_chart(curve)) for curve in report.curves],
         hue=hue,
         shown_characters=SHOWN_CHARACTERS,

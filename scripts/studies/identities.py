@@ -23,10 +23,10 @@ import numpy as np
 
 from multimodal.boxes import atomic_write, is_whole
 from multimodal.errors import InputError, needing
-from multimodal.evaluate.figures import align
+from multimodal.evaluate.figures import align, read_found
 from multimodal.evaluate.identities import IdentityRow
 from multimodal.evaluate.page import render
-from multimodal.evaluate.report import Figure, Report, Table
+from multimodal.evaluate.report import Curve, Figure, Report, Table
 from multimodal.mahalanobis.maps import lda, nca, pca
 from multimodal.mahalanobis.pairs import Pairs, pairs_of_labels
 from multimodal.mahalanobis.scatters import scatters_of_labels
@@ -44,6 +44,8 @@ STRIPES = (
 NUM_PAIRS = 2000
 FALSE_ACCEPTS = "0.01"
 SMALL = ("--trunk", "multimodal.towers.Trunk", "--trunk.architecture", "tf_efficientnet_lite0", *LITE0, "--trunk.size", "96")
+NUM_RANKS = 50
+"""Of the curves on the page."""
 PAIRS_OF_CLASSES = (2000, 500)
 NUM_TAUGHT = 5
 """Classes of CIFAR-10, the first ones, that a metric is fitted on."""
@@ -116,6 +118,7 @@ def identities(data: Path, out: Path, classes: Path | None = None, seeds: int = 
         curves=[],
         commands=[shlex.join(["python", *sys.argv]), *(shlex.join(command) for command in done)],
         tables=tables,
+        cmc=_cmc(people),
         printed=printed,
     )
     _save(out / "results.txt", printed)
@@ -304,6 +307,17 @@ def _as_page(every: Sequence[Judged]) -> Table:
         lines.append((name, *cmc, Figure(float(np.mean(values)), chance, *ends), f"{np.mean([row.minp for row in rows]):.1f}"))
     note = "Queries of people that were not trained on, per cent. Of several seeds: mean, smallest and largest; else the 95 % interval."
     return Table("Found again by other cameras", note, ("by", "CMC-1", "CMC-5", "CMC-10", "mAP", "mINP"), lines)
+
+
+def _cmc(every: Sequence[Judged]) -> list[Curve]:
+    """Of the first seed of each run, and of its re-ranked results."""
+    curves: dict[str, Curve] = {}
+    ranks = range(1, NUM_RANKS + 1)
+    for one in every:
+        for row, found in zip(one.rows("test"), read_found(one.files["test"]), strict=True):
+            name = f"{one.name}{', re-ranked' * row.reranked}"
+            curves.setdefault(name, Curve(name, "CMC", ranks, [100 * float(np.mean(found.first <= rank)) for rank in ranks]))
+    return [*curves.values()]
 
 
 def _file_name(name: str) -> str:

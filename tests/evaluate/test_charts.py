@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from multimodal.evaluate.charts import learning_chart, part_of_all, training_chart
+from multimodal.evaluate.charts import learning_chart, part_of_all, ranks_chart, training_chart
 from multimodal.evaluate.report import Curve, LearningCurve
 from multimodal.pages import shorten
 from multimodal.pages.svg import spaced
@@ -40,6 +40,14 @@ def test_learning_curves_stay_inside_their_chart(num_pairs: list[int], values: l
     chart = learning_chart(curves)
     assert_inside(chart, 2 * num_curves * len(values))
     assert all(f"recipe {number}" in chart for number in range(num_curves))
+
+
+def test_shares_up_to_a_rank_stay_inside_and_their_labels_do_not_touch() -> None:
+    curves = [Curve(name, "CMC", range(1, 51), np.linspace(20, end, 50).tolist()) for name, end in (("cosine", 80.0), ("head", 80.5))]
+    drawn = ranks_chart(curves)
+    assert_inside(drawn, 100)
+    places = [float(re.search(rf'<text[^>]* y="([^"]*)"[^>]*>{name}', drawn)[1]) for name in ("cosine 80.0", "head 80.5")]  # type: ignore[index]
+    assert abs(places[0] - places[1]) >= 15
 
 
 def test_equal_ratios_of_pairs_are_equally_far_apart() -> None:
