@@ -33,7 +33,7 @@ by its path, with its arguments), `data` (where the two sides of a pair are read
 
 Every value has a name, its path in the recipe, by which it can be set here. A later --config overrides an earlier one, and an option
 overrides all files. The same command again resumes a run that was stopped. A recipe is code: every class that it names is imported and
-called, so read other people's first. One that is not a file here is looked up among the shipped ones:
+called, so read other people's first. One that is not a file here is looked up among the shipped ones, which are, less their .yaml:
 """
 MOST_USED = {
     "--data.shards SET": "a folder, a URL, several: '{NAME: FOLDER, ...}', or tars: 's3://b/{000..042}.tar'",
@@ -174,7 +174,7 @@ def _recipes() -> Iterator[str]:
     folders: dict[str, list[str]] = {}
     for name in recipes.names():
         folder, _, file = name.rpartition("/")
-        folders.setdefault(folder, []).append(file)
+        folders.setdefault(folder, []).append(file.removesuffix(".yaml"))
     for folder, files in folders.items():
         yield from textwrap.wrap(
             f"{folder}/  {'  '.join(files)}", WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
