@@ -250,10 +250,11 @@ def people_table(every: Sequence[Judged]) -> str:
         shown = {key: f"{value:.1f}" for key, value in means.items()}
         times = f"{means['mean_average_precision'] / cosine:.2f}"
         interval = f"[{np.mean([row.low for row in rows]):.1f}, {np.mean([row.high for row in rows]):.1f}]"
-        lines.append((name, *shown.values(), _between(rows), interval, times, f"{rows[0].chance_average_precision:.1f}"))
+        permuted = f"{np.mean([row.permuted_average_precision for row in rows]):.1f}"
+        lines.append((name, *shown.values(), _between(rows), interval, times, f"{rows[0].chance_average_precision:.1f}", permuted))
     one = found["cosine"][0]
     about = f"{one.num_queries:,} queries of {one.num_identities} identities among {one.num_gallery:,} pictures of {one.cameras} cameras"
-    header = ("by", "CMC-1", "CMC-5", "CMC-10", "mAP", "mINP", "seeds", "95 % interval", "x cosine", "chance")
+    header = ("by", "CMC-1", "CMC-5", "CMC-10", "mAP", "mINP", "seeds", "95 % interval", "x cosine", "chance", "permuted")
     return f"{about}\n{align(header, lines, num_left=1)}"
 
 
