@@ -60,6 +60,7 @@ def one_core() -> Iterator[None]:
     os.sched_setaffinity(0, cores)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_core")
 def test_from_files_to_a_table_a_page_and_the_page_of_results(
     reproduce: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -59,5 +59,5 @@ def test_distances_are_those_of_the_paper(k1: int, k2: int, weight: float) -> No
 
 def test_too_many_pictures_are_refused_before_they_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reranking, "MOST", 9)
-    with pytest.raises(ValueError, match="10 pictures would be compared"):
+    with pytest.raises(ValueError, match="10 pictures are compared"):
         k_reciprocal(np.ones((4, 2)), np.ones((6, 2)))

@@ -94,7 +94,10 @@ print(json.dumps([space.embed(json.loads(sys.argv[2])).tolist(), space.num_cut([
 """
 
 
-@pytest.mark.parametrize(("name", "long_texts"), [("vit", "cut"), ("vit", "pool"), ("siglip", "pool")])
+@pytest.mark.parametrize(
+    ("name", "long_texts"),
+    [pytest.param("vit", "cut", marks=pytest.mark.slow), ("vit", "pool"), pytest.param("siglip", "pool", marks=pytest.mark.slow)],
+)
 def test_both_towers_have_the_vectors_of_torch(
     name: str, long_texts: LongTexts, folders: dict[str, Path], script: object, tmp_path: Path
 ) -> None:

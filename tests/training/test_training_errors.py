@@ -93,7 +93,7 @@ def test_help_teaches_the_command_and_lists_the_recipes(capsys: pytest.CaptureFi
     assert stopped.value.code == 0
     told = capsys.readouterr().out
     assert "multimodal fit --config experiment/topic_emoji.yaml --data.shards" in told
-    assert all(name.rpartition("/")[2] in told for name in recipes.names())
+    assert all(name.rpartition("/")[2].removesuffix(".yaml") in told for name in recipes.names())
 
 
 def test_a_file_of_the_user_wins_over_a_shipped_recipe_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
