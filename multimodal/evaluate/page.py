@@ -182,7 +182,7 @@ def _arrow(direction: str) -> str:
 # -- scatters ------------------------------------------------------------------------------------------------------------------------------
 
 NUM_HUES = 8
-"""Colours of the stylesheet that are told apart; the classes take them in turn."""
+"""Distinct colours in the stylesheet; with more classes than that, colours repeat."""
 STEP_S, LAST_S = 0.9, 2.7
 """How long the moving picture takes for a moment, and for the last one."""
 

@@ -1,4 +1,4 @@
-"""Supervised contrastive loss: each row's own label is told among all rows of the batch, by softmax of their cosines.
+"""Supervised contrastive loss: cross-entropy over the cosines of each row with the batch, where rows of its own label are right.
 
     loss, parts = SupervisedContrastive(temperature=0.1)(image_rows, labels, batch.valid)
 

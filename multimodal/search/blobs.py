@@ -19,7 +19,7 @@ from multimodal.boxes.arrays import read_array, write_array
 
 
 def write_blobs(path: Path, blobs: Iterable[bytes | None]) -> None:
-    """Both files, whose names have the path's and a suffix."""
+    """Write n byte strings, and an array (n + 1,) int64 of where each begins, as `path` with the suffixes .bin and .npy."""
     stops = [0]
     with atomic_write(path.with_suffix(".bin")) as file:
         for blob in blobs:
@@ -36,7 +36,7 @@ class Blobs:
         self._stops: np.ndarray | None = None
 
     def values(self, positions: np.ndarray) -> list[bytes | None]:
-        """In the order of the positions. InputError if a file is damaged."""
+        """The byte strings at positions (r,), in their order. InputError if a file is damaged."""
         if self._stops is None:
             self._stops = self._read_stops()
         found: list[bytes | None] = []

@@ -124,7 +124,7 @@ class PairModule(L.LightningModule):
         name, target = type(self.objective).__name__, f"data.target ({data.target})"
         if self.objective.is_pretext != isinstance(data.target, ViewsTarget):
             raise InputError(
-                f"model.objective: {name} is asked by the views of a picture, but {target} is none of them. Set data.target to "
+                f"model.objective: {name} is a pretext task: its target is made from the picture, but {target} is not. Set data.target to "
                 "multimodal.data.ViewsTarget, and data.image to the views of this task"
                 if self.objective.is_pretext
                 else f"model.objective: {name} does not answer what data.image ({data.image}) asks. Set it to the objective of that task"

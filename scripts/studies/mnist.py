@@ -105,7 +105,7 @@ class Training:
 def mnist(data: Path, out: Path, seeds: int = 3, epochs: int | None = None) -> None:
     """Digits as points of a plane: Siamese and triplet, judged by nearest neighbours, beside pixels, random weights and permuted labels.
 
-    Also two digits that are told apart without having been taught, what rows of length one do to a plane, and a run that collapses.
+    Also how well two digits are separated that were left out of training, what normalised rows do in a plane, and a run that collapses.
 
     Args:
         data: the folder of MNIST's four files.

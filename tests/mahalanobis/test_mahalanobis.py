@@ -227,7 +227,7 @@ def cosine_table(chosen: Chosen, rows: np.ndarray) -> np.ndarray:
 
 
 def test_regions_held_out_show_what_is_true_of_the_classes_of_the_pairs_alone() -> None:
-    """Each class is told by a dimension of its own, which pairs of other classes say nothing of."""
+    """One dimension separates each class from the rest, and pairs of other classes carry no information about it."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 5, 400)
     rows = 3 * rng.normal(size=(400, 20))

@@ -122,7 +122,7 @@ def test_its_trunk_is_probed(run: Path, tmp_path: Path) -> None:
     ("settings", "said"),
     [
         (["--model.objective", "multimodal.objectives.Clip"], "Clip does not answer what data.image .*RotationViews.* asks"),
-        (["--data.target", "multimodal.data.Captions"], "Rotation is asked by the views of a picture.*ViewsTarget"),
+        (["--data.target", "multimodal.data.Captions"], "Rotation is a pretext task: its target is made from the picture.*ViewsTarget"),
         (["--model.target_side", "multimodal.towers.Head", "--model.target_side.dim_in=4", "--model.target_side.dim_out=4"], "Identity"),
         (["--model.objective.dim_in", "5"], "Set model.objective's dim_in: 256"),
         (["--forgetting.pairs", "nowhere"], "forgetting is measured by texts"),
