@@ -11,7 +11,6 @@ normalise, this protocol and not a search says what was learned.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +22,12 @@ from torch import Tensor, nn
 
 from multimodal.boxes import write_output
 from multimodal.data import Labels, Shuffled
-from multimodal.embed.pictures import as_batches, embed_pictures, pick_device
+from multimodal.embed.pictures import pick_device
+from multimodal.embed.rows import embedded
 from multimodal.errors import InputError
 from multimodal.evaluate.figures import FigureRow, align, per_cent
 from multimodal.export.model import load_export
-from multimodal.machine.progress import track
 from multimodal.metrics import Distance, interval, majority_classes, share_violated, silhouette
-from multimodal.pictures.preprocessing import height_width
 from multimodal.shards import ShardSet, Split
 from multimodal.shards.labels import in_order, read_labels
 from multimodal.shards.remote import SetPath, open_set
@@ -38,8 +36,6 @@ from multimodal.towers import Preprocessing, Trunk
 KS = (1, 5)
 MAX_ANCHORS = 1000
 """Queries that are anchors of triplets, evenly drawn; each with all positives and negatives among the queries."""
-PIXELS_AT_ONCE = 8 * 224 * 224
-"""Of a batch; for pictures of 224 pixels, as many as `embed` takes on a CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +175,7 @@ def evaluate(
     network, preprocessing, own_distance, name = _network(export, trunk, pixels, trust)
     numbers = {value: number for number, value in enumerate(in_order(found.labels + asked.labels))}
     ids = np.union1d(asked.ids, found.ids)
-    vectors = embedded(source, ids, network.to(on), preprocessing, num_threads, max_bad_share)
+    vectors = embedded(source, ids, network.to(on), preprocessing, None, num_threads, max_bad_share)
     places = {id: place for place, id in enumerate(vectors.ids.tolist())}
 
     def rows_of(one: _Labelled) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -303,36 +299,3 @@ class _Grey(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return image.to(self.place.dtype).mean(dim=1).flatten(1)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Embedded:
-    """ids (n,) int64, ascending, of the pictures that could be read; rows (n, d) float32."""
-
-    ids: np.ndarray
-    rows: np.ndarray
-
-
-def embedded(
-    source: ShardSet,
-    ids: np.ndarray,
-    network: nn.Module,
-    preprocessing: Preprocessing,
-    num_threads: int | None = None,
-    max_bad_share: float = 0.05,
-) -> Embedded:
-    """The vectors of the pictures ids (n,), ascending; unreadable ones are named on stderr, and too many of them are an error."""
-    tall, wide = height_width(preprocessing.size)
-    size = max(8, PIXELS_AT_ONCE // (tall * wide))
-    batches = embed_pictures(source.image_bytes, as_batches(ids, size), network, preprocessing, num_threads)
-    done = list(track(batches, f"embedding {source.name}", unit="picture", total=len(ids), weight=size))
-    bad = {id: f"{source.key(id)}: {reason}" for batch in done for id, reason in batch.bad.items()}
-    for reason in bad.values():
-        print(f"left out: {reason}", file=sys.stderr)
-    if len(bad) / len(ids) > max_bad_share:
-        raise InputError(f"{source.place}: {len(bad)} of {len(ids)} pictures cannot be read, more than --max-bad-share {max_bad_share}")
-    rows = np.concatenate([batch.rows for batch in done])
-    is_read = ~np.isin(ids, list(bad))
-    if not np.isfinite(rows[is_read]).all():
-        raise InputError("its vectors are not finite; the training may have diverged. Choose another export")
-    return Embedded(ids[is_read], rows[is_read])

@@ -16,11 +16,10 @@ import torch
 from torch import nn
 
 from multimodal.boxes import is_whole
-from multimodal.embed.pictures import as_batches, embed_pictures, pick_batch_size, pick_device
-from multimodal.embed.stores import features_of
+from multimodal.embed.pictures import pick_device
+from multimodal.embed.rows import Embedded, embedded, embedded_column
 from multimodal.errors import InputError
 from multimodal.export.model import Export, load_export
-from multimodal.machine.progress import track
 from multimodal.mahalanobis.choosing import Chosen, choose
 from multimodal.mahalanobis.folding import check_foldable, fold
 from multimodal.mahalanobis.known import Known
@@ -31,8 +30,6 @@ from multimodal.shards.reader import ShardSet
 from multimodal.shards.remote import SetPath, open_set
 from multimodal.shards.split import Part, Split
 from multimodal.text import NoTexts
-
-NUM_NAMED = 3
 
 
 def fit(
@@ -120,17 +117,18 @@ def _known(
     """What is known of the pictures that can be read, with the export's vectors of them."""
     if label is not None:
         labels = _labels(source, ids, label)
-        rows, good = head_outputs(opened, source, ids[labels >= 0], column, batch_size)
-        return Known(rows[good], labels=labels[labels >= 0][good])
+        found = head_outputs(opened, source, ids[labels >= 0], column, batch_size)
+        return Known(found.rows, labels=labels[np.isin(ids, found.ids)])
     file = pairs or triplets
     assert file is not None, "one of the three is given"
     named, places, same = read_places(file, source, ids, PAIR if pairs is not None else TRIPLET)
-    rows, good = head_outputs(opened, source, named, column, batch_size)
+    found = head_outputs(opened, source, named, column, batch_size)
+    good = np.isin(named, found.ids)
     readable = good[places].all(axis=1)
     columns = (np.cumsum(good) - 1)[places[readable]].T
     if pairs is None:
-        return Known(rows[good], triplets=Triplets(*columns))
-    return Known(rows[good], pairs=Pairs(columns[0], columns[1], same[readable]))
+        return Known(found.rows, triplets=Triplets(*columns))
+    return Known(found.rows, pairs=Pairs(columns[0], columns[1], same[readable]))
 
 
 def _labels(source: ShardSet, ids: np.ndarray, name: str) -> np.ndarray:
@@ -152,23 +150,15 @@ def figures_of(found: Chosen) -> dict[str, float]:
     return {f"metric/{found.figure}": scale * found.after, f"metric/{found.figure} before": scale * found.before}
 
 
-def head_outputs(
-    opened: Export, source: ShardSet, ids: np.ndarray, column: str | None, batch_size: int | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """(n, d) float32, what the export's head gives for pictures; and (n,) bool, which of them could be read. The first others are named."""
-    network = nn.Sequential(opened.network.trunk, opened.network.head)
-    batches = list(as_batches(ids, pick_batch_size(batch_size, opened.device)))
+def head_outputs(opened: Export, source: ShardSet, ids: np.ndarray, column: str | None, batch_size: int | None) -> Embedded:
+    """(n, d) float32, what the export's head gives for the pictures that can be read; see `multimodal.embed.rows`."""
     if column is None:
-        embedded = embed_pictures(source.image_bytes, batches, network, opened.preprocessing)
-        found = list(track(embedded, f"embedding {source.name}", unit="picture", total=len(ids), weight=len(batches[0])))
-        rows = np.concatenate([batch.rows for batch in found])
-    else:
-        features = features_of(opened, source, column)
+        network = nn.Sequential(opened.network.trunk, opened.network.head)
+        return embedded(source, ids, network, opened.preprocessing, batch_size)
+
+    def head(features: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            parts = [torch.from_numpy(np.stack([features.rows(id)[0] for id in some.tolist()]).astype(np.float32)) for some in batches]
-            rows = np.concatenate([opened.network.head(one.to(opened.device)).float().cpu().numpy() for one in parts])
-    good = np.isfinite(rows).all(axis=1) & rows.any(axis=1)
-    if bad := ids[~good].tolist():
-        named = ", ".join(source.key(id) for id in bad[:NUM_NAMED])
-        print(f"{source.place}: {len(bad)} of {len(ids)} pictures cannot be read, and are left out: {named}", file=sys.stderr)
-    return rows, good
+            rows: np.ndarray = opened.network.head(torch.from_numpy(features).to(opened.device)).float().cpu().numpy()
+        return rows
+
+    return embedded_column(opened, source, ids, column, head, batch_size)

@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from multimodal.boxes import atomic_write
+from multimodal.embed.rows import embedded
 from multimodal.errors import InputError
 from multimodal.evaluate.figures import align
-from multimodal.evaluate.neighbours import NeighboursRow, as_table, embedded, grouped
+from multimodal.evaluate.neighbours import NeighboursRow, as_table, grouped
 from multimodal.evaluate.page import render
 from multimodal.evaluate.report import Figure, HardTriplets, Report, Table, curves_of, hard_triplets_of, mining_of
 from multimodal.evaluate.scatter import course_of

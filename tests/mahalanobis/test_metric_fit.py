@@ -89,7 +89,7 @@ def test_a_picture_that_cannot_be_read_costs_itself_alone(own_road: Road) -> Non
     write_pairs(own_road.folder / "shapes.csv", names, [shapes[a] == shapes[b] for a, b in pairs], pairs)
     told = own_road.run("multimodal metric fit --export export --shards set --part all --device cpu --pairs shapes.csv --output metric")
     assert told.status == 0, told.err
-    assert f"1 of 45 pictures cannot be read, and are left out: {shards.key(5)}" in told.err
+    assert f"1 of 45 pictures cannot be read, such as {shards.key(5)} (not an image" in told.err
 
 
 def share_of_neighbours(rows: np.ndarray, values: list[str]) -> float:
@@ -101,10 +101,10 @@ def share_of_neighbours(rows: np.ndarray, values: list[str]) -> float:
 def test_a_store_of_the_new_export_is_what_the_map_makes_of_the_old_vectors(own_road: Road) -> None:
     opened, shards = load_export(own_road.folder / "export"), ShardSet(own_road.folder / "set")
     ids = np.arange(len(shards))
-    rows = head_outputs(opened, shards, ids, "trunk", None)[0].astype(np.float64)
-    by_pictures, good = head_outputs(opened, shards, ids, None, None)
-    assert good.all()
-    np.testing.assert_allclose(unit(by_pictures), unit(rows), atol=2e-3)  # a column is float16
+    rows = head_outputs(opened, shards, ids, "trunk", None).rows.astype(np.float64)
+    by_pictures = head_outputs(opened, shards, ids, None, None)
+    np.testing.assert_array_equal(by_pictures.ids, ids)
+    np.testing.assert_allclose(unit(by_pictures.rows), unit(rows), atol=2e-3)  # a column is float16
     weight = np.random.default_rng(0).normal(size=(5, rows.shape[1]))
     chosen = Chosen(weight, np.zeros(rows.shape[1]), Setting("kissme", 5, 1.0), "AUC", 0.5, 0.9, (0.3, 0.5))
     made = load_export(fold(opened, chosen, {}, own_road.folder / "metric"))
