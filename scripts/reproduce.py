@@ -10,6 +10,7 @@
     python scripts/reproduce.py omniglot --data DIR --out runs/omniglot
     python scripts/reproduce.py pretext --data DIR --out runs/pretext --classes cifar10.npz
     python scripts/reproduce.py mnist --data DIR --out runs/mnist
+    python scripts/reproduce.py fewshot --classes cifar10.npz --taught runs/scratch runs/best --out runs/fewshot
     python scripts/reproduce.py identities --data market1501 --out runs/identities --classes cifar10.npz
 
 Every figure is printed by a command of the project, and the page lists these commands. Finished steps are reused: run the same line again
@@ -1039,6 +1040,7 @@ VERBS: Verbs = {
         "studies.identities:identities",
         "people found again by other cameras: cosine, learned metrics, heads; metrics of classes",
     ),
+    "fewshot": ("studies.fewshot:fewshot", "classes told apart by a few pictures or their names, by the models of finished studies"),
     "scratch": ("__main__:scratch", "a trunk trained from random weights on captions alone, probed by classes"),
 }
 

@@ -121,6 +121,30 @@ def ranks_chart(curves: Sequence[Curve]) -> Markup:
     return svg.drawing(width, height, f"{curves[0].figure} up to rank {most:g}", parts)
 
 
+def roc_chart(curves: Sequence[Curve]) -> Markup:
+    """Receiver operating characteristics, both axes from 0 to 100 per cent; the dashed line is chance."""
+    side, left, top, foot = 280, 40, 12, 26
+    right, bottom = left + side, top + side
+
+    def place(different: float, same: float) -> tuple[float, float]:
+        return left + different / 100 * side, bottom - same / 100 * side
+
+    parts = []
+    for tick in range(0, 101, 20):
+        x, y = place(tick, tick)
+        parts += [svg.line(left, y, right, y, class_="axis"), svg.text(left - 6, y + 4, f"{tick}", anchor="end")]
+        parts.append(svg.text(x, bottom + 18, f"{tick}", anchor="middle"))
+    parts.append(svg.line(left, bottom, right, top, class_="dashed"))
+    names = []
+    for curve in curves:
+        parts.append(svg.polyline([place(*at) for at in zip(curve.steps, curve.values, strict=True)], hue(curve.recipe)))
+        names.append((place(0, float(np.interp(50, curve.steps, curve.values)))[1], shorten(curve.recipe, _MAX_LABEL), hue(curve.recipe)))
+    for (_, text, colour), at in zip(names, svg.spaced([y for y, _, _ in names], _LABEL_GAP, top, bottom), strict=True):
+        parts.append(svg.text(right + 10, at + 4, text, class_="label", style=f"fill:{colour}"))
+    width = round(right + 16 + _LABEL_PX * max(len(text) for _, text, _ in names))
+    return svg.drawing(width, bottom + foot, "same pairs accepted against different pairs accepted", parts)
+
+
 def _with_band(curve: LearningCurve, x: Callable[[float], float], y: Callable[[float], float]) -> list[Markup]:
     """The line of a curve with its band, and a dot for each value that shows it on hover."""
     colour = hue(curve.family or curve.recipe)

@@ -27,8 +27,10 @@ from multimodal.boxes import write_output
 from multimodal.embed.rows import vectors_of
 from multimodal.errors import InputError
 from multimodal.evaluate.figures import FigureRow, Found, Line, align, lines_of, per_cent, write_figures
+from multimodal.evaluate.identities_page import page_of_identities, page_of_pairs
 from multimodal.evaluate.judged_pairs import PairsRow, judge_pairs
 from multimodal.evaluate.judged_pairs import as_table as table_of_pairs
+from multimodal.evaluate.page import write_page
 from multimodal.metrics import chance_average_precision, chance_recall_at, interval, score_blocks, unit
 from multimodal.metrics.identities import Identities, identity_figures, identity_masks
 from multimodal.metrics.reranking import k_reciprocal
@@ -176,6 +178,7 @@ def evaluate(
     gallery: str | None = None,
     recipe: str | None = None,
     output: Path | None = None,
+    html: Path | None = None,
     column: str | None = None,
     batch_size: int | None = None,
     device: str | None = None,
@@ -203,6 +206,8 @@ def evaluate(
         gallery: the name of these pictures in the table; by default the set's.
         recipe: the name of the run in the table; by default the model's family.
         output: also write the rows to this JSON file, and what each query found to a .queries.parquet beside it.
+        html: also write a page with the curve, the hardest queries with what was found for them, and the hardest triplets; its pictures are
+            inside it.
         column: with export, a column of its trunk's features, which saves running it.
         batch_size: pictures in one batch; by default 8 on a CPU and 256 on an accelerator.
         device: cpu, cuda:0 ...; by default the accelerator if there is one.
@@ -226,6 +231,8 @@ def evaluate(
         if output is not None:
             with write_output(output) as file:
                 file.write((json.dumps([row.as_json()], indent=1) + "\n").encode())
+        if html is not None:
+            write_page(html, page_of_pairs(row))
         print(table_of_pairs(row))
         return [row]
     protocol_of(source, ids, identity, camera)  # what is wrong with the set is said before its pictures are embedded
@@ -241,7 +248,11 @@ def evaluate(
     _tell(protocol, every[0], source, vectors.ids, camera)
     if output is not None:
         write_figures(output, [row.as_json() for row in rows], [one.found for one in every])
-    print(as_table(rows, [one.found for one in every]))
+    found = [one.found for one in every]
+    printed = as_table(rows, found)
+    if html is not None:
+        write_page(html, page_of_identities(source, vectors.ids, vectors.rows, protocol, rows, found, identity, printed))
+    print(printed)
     return rows
 
 

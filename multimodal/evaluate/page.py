@@ -7,13 +7,26 @@ This module prepares the content; the layout is in `multimodal/pages/report.html
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
 
-from multimodal.evaluate.charts import MINED, hue, learning_chart, mining_chart, part_of_all, ranks_chart, trade_off_chart, training_chart
+from multimodal.boxes import write_output
+from multimodal.evaluate.charts import (
+    MINED,
+    hue,
+    learning_chart,
+    mining_chart,
+    part_of_all,
+    ranks_chart,
+    roc_chart,
+    trade_off_chart,
+    training_chart,
+)
 from multimodal.evaluate.report import Answered, Curve, HeatMap, LearningCurve, Report, Scatter, Spread, spread_of
 from multimodal.evaluate.retrieval import RetrievalRow
 from multimodal.pages import render as render_page
@@ -48,10 +61,18 @@ def render(report: Report) -> str:
         mining=[(one, mining_chart(one)) for one in report.mining],
         mined=MINED,
         cmc=ranks_chart(report.cmc) if report.cmc else None,
+        roc=roc_chart(report.roc) if report.roc else None,
         training=[_Training(curve, training_chart(curve)) for curve in report.curves],
         hue=hue,
         shown_characters=SHOWN_CHARACTERS,
     )
+
+
+def write_page(path: Path, report: Report) -> None:
+    """Write the page to a file, which is reported on stderr."""
+    with write_output(path) as file:
+        file.write(render(report).encode())
+    print(f"{path}: written", file=sys.stderr)
 
 
 # -- figures -------------------------------------------------------------------------------------------------------------------------------

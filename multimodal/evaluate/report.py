@@ -298,8 +298,9 @@ class Report:
     """The contents of the page; empty sections are left out.
 
     facts: sentences for the top of the page. not_measured: why points of the learning curves are missing. commands: those that produced the
-    figures. cmc: of each run, the share of the queries, per cent, with a match among so many ranks (`steps`). printed: the tables as they
-    were printed. photographs: draw the pictures larger than emoji.
+    figures. cmc: of each run, the share of the queries, per cent, with a match among so many ranks (`steps`). roc: of each run, the share
+    of same pairs that are accepted where so many different ones (`steps`) are, per cent. printed: the tables as they were printed.
+    photographs: draw the pictures larger than emoji.
     """
 
     title: str
@@ -319,6 +320,7 @@ class Report:
     heat_maps: Sequence[HeatMap] = ()
     forgotten: Sequence[Forgotten] = ()
     cmc: Sequence[Curve] = ()
+    roc: Sequence[Curve] = ()
     trade_offs: Sequence[TradeOff] = ()
     photographs: bool = False
     printed: str = ""

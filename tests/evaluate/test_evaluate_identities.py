@@ -136,3 +136,29 @@ def test_a_model_must_be_named(tmp_path: Path) -> None:
     shards = people(tmp_path / "set", crowd())
     with pytest.raises(InputError, match="--export E.*--store T.*one of the two"):
         evaluate(shards.path)
+
+
+def test_a_page_shows_the_curve_the_hardest_queries_and_triplets(
+    tmp_path: Path, make_store: MakeStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards, rows = people(tmp_path / "set", crowd()), near_their_own(60, 1.0)
+    store = make_store("people", of=shards, rows=rows)
+    rows_found = evaluate(shards.path, store=store.path, rerank=True, output=tmp_path / "figures.json", html=tmp_path / "page.html")
+    assert f"{tmp_path / 'page.html'}: written" in capsys.readouterr().err
+    page = (tmp_path / "page.html").read_text()
+    assert "How far down the first match is" in page and "re-ranked" in page and f"{rows_found[0].mean_average_precision:.1f}" in page
+    found = read_found(tmp_path / "figures.json")[0]
+    hardest = int(np.argsort(found.precision, kind="stable")[0])
+    told = f"{found.groups[hardest]}: the first of {found.num_relevant[hardest]} matches is number {found.first[hardest]}"
+    assert 0 < page.index(f"The hardest of {len(found)} queries") < page.index(told) < page.index("Some of all")
+
+
+def test_a_page_of_judged_pairs_shows_their_curve(tmp_path: Path, make_store: MakeStore) -> None:
+    shards, rows = people(tmp_path / "set", crowd()), near_their_own(60, 1.0)
+    store = make_store("people", of=shards, rows=rows)
+    (tmp_path / "pairs.csv").write_text(
+        "a,b,same\n" + "".join(f"{a},{b},{int(a % 12 == b % 12)}\n" for a in range(20) for b in (a + 12, a + 7))
+    )
+    evaluate(shards.path, store=store.path, pairs=tmp_path / "pairs.csv", html=tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "What is taken for the same" in page and "40 judged pairs, of which 20 are the same" in page and "polyline" in page
