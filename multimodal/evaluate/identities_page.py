@@ -27,7 +27,7 @@ from multimodal.shards import ShardSet
 if TYPE_CHECKING:
     from multimodal.evaluate.identities import IdentityRow, Protocol
 
-NUM_SHOWN = 8
+NUM_SHOWN, NUM_NEAREST = 8, 6
 """Queries of each kind, and the nearest pictures of each."""
 NUM_RANKS = 50
 """Of the curve."""
@@ -121,7 +121,7 @@ def _neighbours(source: ShardSet, ids: np.ndarray, rows: np.ndarray, protocol: P
         own = np.array([int(np.flatnonzero(protocol.gallery == query)[0])]) if cameras is None and query in protocol.gallery else None
         relevant, ranked = identity_masks(people(np.array([query])), people(protocol.gallery), own)
         cosines = np.where(ranked[0], units[protocol.gallery] @ units[query], -np.inf)
-        nearest = np.argsort(-cosines, kind="stable")[: min(NUM_SHOWN, int(ranked.sum()))]
+        nearest = np.argsort(-cosines, kind="stable")[: min(NUM_NEAREST, int(ranked.sum()))]
         right = np.flatnonzero(relevant[0][nearest])
         return NeighboursOf(
             small(query, named(query)),
