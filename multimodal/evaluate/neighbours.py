@@ -46,8 +46,8 @@ class NeighboursRow(FigureRow):
     the name in the metadata; among: the labels that were looked at, if not all.
     nearest_1, nearest_5: the share of queries whose label is that of the majority of the nearest 1 or 5; low, high: the 95 % bootstrap
     interval of the former over queries. chance: of a random picture of the gallery.
-    silhouette: of the queries, in [-1, 1]. violated: the share of the queries' triplets whose positive is no nearer than the negative;
-    50 by chance. control: whether the gallery's labels are permuted.
+    silhouette: of the queries, in [-1, 1]; None if all have one label. violated: the share of the queries' triplets whose positive is no
+    nearer than the negative, 50 by chance; None if there is no triplet. control: whether the gallery's labels are permuted.
     """
 
     recipe: str
@@ -65,8 +65,8 @@ class NeighboursRow(FigureRow):
     low: float
     high: float
     chance: float
-    silhouette: float
-    violated: float
+    silhouette: float | None
+    violated: float | None
     seed: int
     control: bool
 
@@ -95,6 +95,7 @@ class NeighboursRow(FigureRow):
         low, high = interval(right[1])
         num = np.bincount(labels, minlength=int(max(labels.max(), wanted.max())) + 1)
         others = len(labels) - (own is not None)
+        compact, violated = silhouette(queries, wanted, distance), share_violated(queries, wanted, distance, MAX_ANCHORS)
         chance = np.mean((num[wanted] - (own is not None)) / max(1, others))
         return cls(
             recipe=recipe,
@@ -112,8 +113,8 @@ class NeighboursRow(FigureRow):
             low=per_cent(low),
             high=per_cent(high),
             chance=per_cent(float(chance)),
-            silhouette=round(silhouette(queries, wanted, distance), 4),
-            violated=per_cent(share_violated(queries, wanted, distance, MAX_ANCHORS)),
+            silhouette=None if np.isnan(compact) else round(compact, 4),
+            violated=None if np.isnan(violated) else per_cent(violated),
             seed=seed,
             control=control,
         )
@@ -190,6 +191,8 @@ def evaluate(
     own = np.searchsorted(found_ids, asked_ids) if part == gallery else None
     if len(rows) <= (own is not None):
         raise InputError(f"{source.place}: {part} has one picture, which has no neighbour. Add pictures")
+    if len(queries) < 2:
+        raise InputError(f"{source.place}: {part} has one picture with {label}, and an interval needs two. Choose another --part")
     row = NeighboursRow.of(
         rows,
         labels,
@@ -219,7 +222,9 @@ def as_table(rows: Sequence[NeighboursRow]) -> str:
         one = group[0]
 
         def figure(name: str, form: str = ".2f", group: Sequence[NeighboursRow] = group) -> str:
-            values = [getattr(row, name) for row in group]
+            values = [value for row in group if (value := getattr(row, name)) is not None]
+            if not values:
+                return ""
             between = f" {min(values):{form}}..{max(values):{form}}" if len(values) > 1 else ""
             return f"{np.mean(values):{form}}{between}"
 
@@ -253,6 +258,8 @@ class _Labelled:
 def _ids_and_labels(source: ShardSet, split: Split, part: str, label: str, among: Sequence[str] | None) -> _Labelled:
     """The pictures of a part that have a label, one of these if they are given."""
     ids = split.ids(source, part)
+    if not len(ids):
+        raise InputError(f"{source.place}: no pair is in {part!r}. Choose another --part, --gallery or --split")
     values = read_labels(source, ids, label).values
     if among is not None and (unknown := sorted(set(among) - set(values))):
         known = in_order(values)

@@ -1,6 +1,6 @@
 """How metrics are compared on what they were not fitted on: by held-out pictures of labels, by held-out pairs, or by held-out triplets.
 
-    judge = judge_of(known, components, new="classes", seed=0)
+    judge = judge_of(known, new="classes", seed=0)
     for fold in range(judge.num_folds):
         metric = setting.fit(judge.without(fold))
         judge.scores(fold, lambda places: rows[places] @ metric.T)      # of what this fold holds out
@@ -209,6 +209,12 @@ def _by_labels(known: Known, labels: np.ndarray, new: New, seed: int) -> Judge:
     of_row = np.full(len(labels), -1)
     of_row[labels >= 0] = _dealt(sizes > 1, num_folds, seed)[groups] if new == "classes" else _dealt(groups, num_folds, seed)
     held_out = [_HeldOut.of(of_row, fold, labels, seed) for fold in range(num_folds)]
+    judged = [labels[one.chosen[one.with_match]] for one in held_out if len(one.with_match)]
+    if len(judged) < 2 or len(np.unique(np.concatenate(judged))) < 2:
+        raise InputError(
+            f"--new pictures holds out a fifth of each class at a time, and {sum(map(len, judged))} of {len(labels[labels >= 0])} pictures "
+            f"were held out beside another of their class. Give {2 * NUM_FOLDS} pictures or more of each class, or --new classes"
+        )
     folds = np.concatenate([np.full(len(one.with_match), fold) for fold, one in enumerate(held_out)])
     return _LabelJudge(known, folds, num_folds, of_row, held_out, seed)
 

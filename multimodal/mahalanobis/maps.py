@@ -1,7 +1,7 @@
 """Ways to fit the map L (k, d) of a metric M = L'L. Rows are (n, d); closed forms are computed in float64.
 
-    same, different = pair_scatters(rows, pairs)
-    L = kissme(same, different, ridge=0.1)
+    found = scatters_of_pairs(rows, pairs)
+    L = kissme(found.same, found.different, ridge=0.1)
     np.linalg.norm((rows[0] - rows[1]) @ L.T)          # the distance
 
 A ridge is added to each covariance, as a share of its mean variance: from few pairs the small eigenvalues of a covariance are far too

@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from multimodal.errors import InputError
 from multimodal.objectives.base import Parts, share_of_rank, sum_over_ranks
 from multimodal.objectives.distances import Judged, sum_over_distances
 from multimodal.objectives.labels import Labelled, LabelObjective
@@ -23,7 +24,7 @@ class PairsOfLabels(LabelObjective):
     def __init__(self, margin: float = 1.0, balanced: bool = False, normalise: bool = False) -> None:
         super().__init__(normalise)
         if not margin > 0:
-            raise ValueError(f"{type(self).__name__}: margin={margin} must be above 0")
+            raise InputError(f"{type(self).__name__}: margin={margin} must be above 0")
         self.margin, self.balanced = margin, balanced
 
     def same(self, distances: Tensor) -> tuple[Tensor, Tensor]:

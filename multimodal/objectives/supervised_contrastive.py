@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from multimodal.errors import InputError
 from multimodal.objectives.base import Parts, share_of_rank, sum_over_ranks
 from multimodal.objectives.labels import Labelled, LabelObjective
 
@@ -26,7 +27,7 @@ class SupervisedContrastive(LabelObjective):
     def __init__(self, temperature: float = 0.1) -> None:
         super().__init__(normalise=True)
         if not temperature > 0:
-            raise ValueError(f"SupervisedContrastive: temperature={temperature} must be above 0")
+            raise InputError(f"SupervisedContrastive: temperature={temperature} must be above 0")
         self.temperature = temperature
 
     def compare(self, batch: Labelled) -> tuple[Tensor, Parts]:

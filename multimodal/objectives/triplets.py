@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from multimodal.errors import InputError
 from multimodal.objectives.base import Parts, share_of_rank, sum_over_ranks
 from multimodal.objectives.distances import Judged, sum_over_distances
 from multimodal.objectives.labels import Labelled, LabelObjective
@@ -30,7 +31,7 @@ class TripletsOfLabels(LabelObjective):
     def __init__(self, margin: float = 1.0, miner: Miner = SEMI_HARD, normalise: bool = False) -> None:
         super().__init__(normalise)
         if not margin > 0:
-            raise ValueError(f"{type(self).__name__}: margin={margin} must be above 0")
+            raise InputError(f"{type(self).__name__}: margin={margin} must be above 0")
         self.margin, self.miner = margin, miner
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))  # in checkpoints: a validation afterwards uses the same miner
 

@@ -56,6 +56,10 @@ def _picture(written: str, by_name: dict[str, int], source: ShardSet, allowed: s
         found = source.find(written)
     if found is None and written.isascii() and written.isdigit() and int(written) < len(source):
         found = int(written)
-    if found is None or found not in allowed:
-        raise InputError(f"{where}: {written!r} is no picture of this part of {source.place}, by its name, its key or its id")
+    if found is None:  # the name may be one of another part
+        found = next((id for id, name in enumerate(source.names) if name == written), None)
+    if found is None:
+        raise InputError(f"{where}: {written!r} is no picture of {source.place}, by its name, its key or its id")
+    if found not in allowed:
+        raise InputError(f"{where}: {written!r} is a picture of another part of {source.place}. Choose another --part, such as all")
     return found

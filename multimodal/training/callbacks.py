@@ -306,7 +306,8 @@ class KeepsClasses(Callback):
 class StopsDiverged(Callback):
     """Stops a run whose loss is not finite, with the reason: its weights are lost, and nothing that follows would bring them back.
 
-    Checked at the steps that log something. `KeepCheckpoints` checks the weights before it writes them, so what it has written is good.
+    Checked at the steps that log something, and the weights before a validation, which could not compare such rows.
+    `KeepCheckpoints` checks the weights before it writes them, so what it has written is good.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -320,6 +321,10 @@ class StopsDiverged(Callback):
             loss = trainer.strategy.reduce(loss, reduce_op="sum")
         if not torch.isfinite(loss):
             raise diverged(trainer, self.folder, f"the loss is {float(loss)}")
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            check_finite(trainer, self.folder)
 
 
 def check_finite(trainer: L.Trainer, folder: Path) -> None:

@@ -90,6 +90,8 @@ class CollapseAlarm(Callback):
             of_equal = float(pl_module.objective(shrunk, target, valid, *more)[0])
             rows = pl_module.objective.output(everyones[:MAX_ROWS]).cpu().numpy()
         self._kept = None  # the evaluation above was kept too
+        if not np.isfinite(rows).all():
+            return  # a run that has diverged, which `StopsDiverged` and `KeepCheckpoints` end with the reason
         figures = {"spread": spread(rows), "effective_rank": effective_rank(rows)}
         for logger in trainer.loggers:  # not by `log_dict`, which would repeat them at each step until they are measured again
             logger.log_metrics({f"train/{name}": value for name, value in figures.items()}, step - 1)

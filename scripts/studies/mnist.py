@@ -293,7 +293,7 @@ def _figures(title: str, note: str, rows: Sequence[NeighboursRow]) -> Table:
             ends = (min(values), max(values)) if len(values) > 1 else (None, None)
             return Figure(float(np.mean(values)), mark, *ends)
 
-        silhouette = f"{np.mean([row.silhouette for row in group]):.2f}"
+        silhouette = f"{np.mean([row.silhouette for row in group if row.silhouette is not None]):.2f}"
         lines.append(
             (
                 *(f"{one.recipe}{', and judged by them' * one.control}", f"{one.num_gallery:,} of {one.gallery}", f"{one.dim}"),

@@ -83,6 +83,22 @@ def test_wrong_input_is_refused(grey: Path, given: dict[str, object], said: str)
         evaluate(grey, **given)  # type: ignore[arg-type]
 
 
+def test_what_cannot_be_told_is_null_in_the_file_and_too_few_pictures_are_refused(tmp_path: Path) -> None:
+    labels = {"train": ("a", "a", "b"), "test": ("a", "a"), "one": ("b",)}
+    with ShardWriter(tmp_path / "set") as writer:
+        for split, of_split in labels.items():
+            for number, label in enumerate(of_split):
+                file = io.BytesIO()
+                Image.new("L", (8, 8), 50 + 100 * (label == "b") + number).save(file, "PNG")
+                name = f"{split}{number}.png"
+                writer.write(Pair(name, file.getvalue(), "png", (), name, split=split, metadata={"label": label}))
+    [row] = evaluate(tmp_path / "set", pixels=8, output=tmp_path / "figures.json")
+    assert row.silhouette is None and row.violated is None and "nan" not in as_table([row])
+    assert "NaN" not in (tmp_path / "figures.json").read_text()
+    with pytest.raises(InputError, match="one has one picture with label, and an interval needs two"):
+        evaluate(tmp_path / "set", pixels=8, part="one")
+
+
 def test_the_command_says_what_is_missing(grey: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "neighbours", "--shards", str(grey)]) == 2
     assert "nothing to compare" in capsys.readouterr().err

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multimodal.errors import InputError
-from multimodal.mahalanobis.choosing import METHODS, Chosen, Setting, choose
-from multimodal.mahalanobis.known import Known
+from multimodal.mahalanobis import Chosen, Known, Pairs, choose
+from multimodal.mahalanobis.choosing import METHODS, Setting
 from multimodal.mahalanobis.maps import kissme, lda, nca, pca, square_root, whitening
-from multimodal.mahalanobis.pairs import ALONE, Pairs, chunklets, pairs_of_labels, triplets_of_pairs
+from multimodal.mahalanobis.pairs import ALONE, chunklets, pairs_of_labels, triplets_of_pairs
 from multimodal.mahalanobis.scatters import scatters_of_labels, scatters_of_pairs
 from multimodal.metrics import unit
 
@@ -172,6 +172,10 @@ def test_too_little_is_said_so() -> None:
         choose(Known(rows, pairs=pairs_of_labels(labels, 8, seed=0)))
     with pytest.raises(InputError, match="3 classes have two pictures or more; a metric needs 4"):
         choose(Known(rows, labels=np.where(labels < 3, labels, -1)))
+    for each in (2, 5):  # none of these is held out beside another of its class
+        few = np.repeat(np.arange(len(rows) // each), each)
+        with pytest.raises(InputError, match="and 0 of .* pictures were held out beside another of their class. Give 10 pictures or more"):
+            choose(Known(rows[: len(few)], labels=few), "pictures")
     pairs = pairs_of_labels(labels, 200, seed=0)
     with pytest.raises(InputError, match="triplets: a metric needs at least 20"):
         choose(Known(rows, triplets=triplets_of_pairs(pairs)[:9]))

@@ -156,7 +156,7 @@ def test_vectors_that_are_no_linear_output_are_refused(own_road: Road) -> None:
     ("lines", "message"),
     [
         ("a,b\n1,2\n", "has no column same"),
-        ("a,b,same\nred-circle-0.png,nobody.png,1\n", r"line 2: 'nobody.png' is no picture of this part"),
+        ("a,b,same\nred-circle-0.png,nobody.png,1\n", r"line 2: 'nobody.png' is no picture of .*set, by its name"),
         ("a,b,same\n0,1,perhaps\n", r"line 2: same is 'perhaps'; expected 1 or 0"),
         ("a,b,same\n0,99999,1\n", r"line 2: '99999' is no picture"),
     ],
@@ -165,6 +165,14 @@ def test_a_wrong_line_is_named(road: Road, tmp_path: Path, lines: str, message: 
     (tmp_path / "pairs.csv").write_text(lines)
     with pytest.raises(InputError, match=message):
         read_places(tmp_path / "pairs.csv", ShardSet(road.folder / "set"), np.arange(45), PAIR)
+
+
+def test_a_picture_of_another_part_is_said_so(road: Road, tmp_path: Path) -> None:
+    shards = ShardSet(road.folder / "set")
+    for written in (shards.names[9], shards.key(9), "9"):
+        (tmp_path / "pairs.csv").write_text(f"a,b,same\n0,{written},1\n")
+        with pytest.raises(InputError, match="is a picture of another part of .*set. Choose another --part, such as all"):
+            read_places(tmp_path / "pairs.csv", shards, np.arange(9), PAIR)
 
 
 def test_pictures_are_named_by_name_key_or_id(road: Road, tmp_path: Path) -> None:

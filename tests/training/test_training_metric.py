@@ -190,3 +190,9 @@ def test_embeddings_are_kept_at_round_steps_and_are_those_of_the_weights(command
     np.testing.assert_array_equal(longer.rows[:4], kept.rows)
     with pytest.raises(InputError, match="plain: has no embeddings.npz. Train it with: --trainer.callbacks"):
         read_embeddings(plain)
+
+
+def test_a_run_that_diverges_under_the_alarm_ends_with_the_reason(command: Callable[..., list[str]]) -> None:
+    rate = ("--model.optimiser.lr", "1e30", "--model.optimiser.warmup_steps", "0", "--trainer.log_every_n_steps", "50")
+    with pytest.raises(InputError, match="diverged"):
+        fit(command("diverges", *rate))
