@@ -438,7 +438,7 @@ def _assembled(
     objective, described = trained.build("objective", Objective, SLOTS[Objective]), description(trained.model["objective"])
     if objective.takes_labels and objective.distance != "cosine":
         print(
-            f"{trained.run}: was validated by {objective.distance} distance, and stores compare by cosine: their neighbours differ, unless "
+            f"{trained.run}: was trained by {objective.distance} distance, and stores compare by cosine: their neighbours differ, unless "
             "all vectors have one length",
             file=sys.stderr,
         )

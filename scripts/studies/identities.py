@@ -1,4 +1,4 @@
-"""Re-identification of people that no training has seen: cosine, learned metrics, trained heads; and metrics of classes.
+"""Re-identification of people that no training has seen: cosine, learned metrics, trained heads and networks; and metrics of classes.
 
     python scripts/reproduce.py identities --data market1501 --out runs/identities --classes cifar10.npz
 
@@ -109,7 +109,8 @@ def identities(data: Path, out: Path, classes: Path | None = None, seeds: int = 
         title="Identities: people found again by other cameras",
         facts=[
             "EfficientNet-Lite0 with ImageNet's weights, frozen, 192 x 96 pixels: some of its maps, each pooled in horizontal stripes. "
-            "Metrics and heads are trained on two thirds of the identities, and judged on the others.",
+            "Metrics and heads are trained on two thirds of the identities, and judged on the others. The trunk trained along is the same "
+            "network on 128 x 64 pixels, all of whose weights move.",
             TERMS,
         ],
         rows=[],
@@ -152,14 +153,21 @@ def _people(out: Path, shards: Path, seeds: int) -> Iterator[Judged]:
     for name, settings in (("head", ()), ("head, identities permuted", named)):
         for seed in range(seeds if not settings else 1):
             folder = out / _file_name(name) / f"seed{seed}"
-            made = [
-                (
-                    *("multimodal", "fit", "--config", "experiment/reid_head.yaml", "--config", FINAL, "--run", str(folder / "run")),
-                    *("--data.shards", str(shards), "--seed_everything", str(seed), *settings),
-                ),
-                ("multimodal", "export", "--run", str(folder / "run"), "--output", str(folder / "export")),
-            ]
+            made = _trained("reid_head", folder, shards, seed, *settings)
             yield judged(name, seed, folder / "export", made, *column, *(("--rerank",) if seed == 0 and not settings else ()))
+    for seed in range(seeds):
+        folder = out / "trunk" / f"seed{seed}"
+        yield judged("trunk", seed, folder / "export", _trained("reid_trunk", folder, shards, seed), *(("--rerank",) if seed == 0 else ()))
+
+
+def _trained(recipe: str, folder: Path, shards: Path, seed: int, *settings: str) -> list[Command]:
+    return [
+        (
+            *("multimodal", "fit", "--config", f"experiment/{recipe}.yaml", "--config", FINAL, "--run", str(folder / "run")),
+            *("--data.shards", str(shards), "--seed_everything", str(seed), *settings),
+        ),
+        ("multimodal", "export", "--run", str(folder / "run"), "--output", str(folder / "export")),
+    ]
 
 
 def _of_classes(out: Path, classes: Path, seeds: int) -> Iterator[Judged]:
