@@ -129,7 +129,8 @@ def look_at(run: Path, config: Mapping[str, Any], overwrite: bool, read: Callabl
         if (run / CHECKPOINTS).is_dir() or (run / MADE_FROM).is_file():
             return State.FRESH  # stopped before its first line was written
         raise InputError(f"{run}: exists but is not a run: it has no {CONFIG}. Choose another --run")
-    if overwrite:
+    learned_nothing = not any((run / name).exists() for name in (MANIFEST, METRICS, CHECKPOINTS))
+    if overwrite or learned_nothing:  # rejected before its first step: the corrected command begins it anew
         return State.FRESH
     return _compare(run, _what(config), _what(read((run / CONFIG).read_text(encoding="utf-8"))))
 

@@ -117,6 +117,16 @@ def test_another_config_for_a_run_that_is_there_is_refused_and_named(finished: t
     assert fit([*command, *elsewhere]) == run  # where it is computed is not what is computed
 
 
+def test_a_run_that_was_refused_before_its_first_step_leaves_its_folder_to_the_corrected_command(
+    arguments: Arguments, tmp_path: Path
+) -> None:
+    command = arguments(tmp_path / "run")
+    with pytest.raises(InputError, match="dim_in"):
+        fit([*command, "--model.image_tower.init_args.dim_in", "999"])
+    assert (tmp_path / "run" / MADE_FROM).is_file(), "the folder is taken before data is looked at"
+    assert fit(command) == tmp_path / "run"
+
+
 def test_a_folder_that_another_rank_is_just_beginning_is_a_fresh_run(tmp_path: Path) -> None:
     with atomic_write(tmp_path / "run" / MADE_FROM) as file:
         file.write(b"{}")
