@@ -28,7 +28,7 @@ from multimodal.data.order import Order, permuted, positions_within, round_keys
 from multimodal.data.shuffle import EMPTY, Shuffle
 from multimodal.errors import InputError
 from multimodal.shards import ShardSet
-from multimodal.shards.labels import in_order, read_labels
+from multimodal.shards.labels import read_labels
 
 TURNS_APART = 2**33
 """The distance between the seeds of the order of labels and that of a label's pictures; sets of a mixture are 2**32 apart."""
@@ -64,9 +64,7 @@ class PxK(Shuffle):
         if len(labels.reasons) == len(ids):
             found = f", such as {shards.key(int(ids[0]))}: {labels.reasons[int(ids[0])]}" if len(ids) else ""
             raise InputError(f"{shards.place}: none of {len(ids)} pairs can be ordered by {self.label}{found}. Set the order's label")
-        number = {value: number for number, value in enumerate(in_order(labels.values))}
-        numbers = [-1 if value is None else number[value] for value in labels.values]
-        return PxKOrder(seed, np.array(numbers, np.int64), self.labels, self.pictures)
+        return PxKOrder(seed, labels.numbers, self.labels, self.pictures)
 
 
 class PxKOrder:

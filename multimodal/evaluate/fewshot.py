@@ -40,7 +40,7 @@ from multimodal.metrics.episodes import (
 )
 from multimodal.search.store import Store
 from multimodal.shards import Part, SetPath, ShardSet, Split, open_set
-from multimodal.shards.labels import in_order, read_labels
+from multimodal.shards.labels import known_labels
 from multimodal.text import NoTexts, TextSpace
 
 C = 10.0
@@ -247,13 +247,9 @@ class _Drawn:
 def _drawn(source: ShardSet, ids: np.ndarray, label: str, part: Part) -> _Drawn:
     if not len(ids):
         raise InputError(f"{source.place}: no pair is in {part!r}. Choose another --part or --split")
-    known = read_labels(source, ids, label)
-    if len(known.reasons) == len(ids):
-        raise InputError(f"{source.place}: no picture has a class: {next(iter(known.reasons.values()))}. Choose another --label")
-    classes = in_order(known.values)
-    numbers = {name: number for number, name in enumerate(classes)}
-    kept = np.array([value is not None for value in known.values])
-    return _Drawn(ids[kept], np.array([numbers[value] for value in known.values if value is not None]), classes)
+    known = known_labels(source, ids, label)
+    kept = known.numbers >= 0
+    return _Drawn(ids[kept], known.numbers[kept], known.names)
 
 
 def _tasks(source: ShardSet, drawn: _Drawn, ways: int, shots: int, queries: int, episodes: int, seed: int) -> Episodes:

@@ -33,7 +33,7 @@ from multimodal.evaluate.judged_pairs import as_table as table_of_pairs
 from multimodal.evaluate.page import write_page
 from multimodal.metrics import chance_average_precision, chance_recall_at, interval, score_blocks, unit
 from multimodal.metrics.identities import Identities, identity_figures, identity_masks
-from multimodal.metrics.reranking import k_reciprocal
+from multimodal.metrics.reranking import MOST, k_reciprocal
 from multimodal.metrics.retrieval import Block
 from multimodal.shards import Part, SetPath, ShardSet, Split, open_set
 from multimodal.shards.judged import PAIR, read_places
@@ -235,7 +235,9 @@ def evaluate(
             write_page(html, page_of_pairs(row))
         print(table_of_pairs(row))
         return [row]
-    protocol_of(source, ids, identity, camera)  # what is wrong with the set is said before its pictures are embedded
+    asked = protocol_of(source, ids, identity, camera)  # what is wrong with the set is said before its pictures are embedded
+    if rerank and (num := len(asked.queries) + len(asked.gallery)) > MOST:
+        raise InputError(f"--rerank compares all pictures with each other, {MOST:,} at most, and here are {num:,}. Leave it out")
     vectors = vectors_of(source, ids, export, store, column, batch_size, device, trust)
     protocol = protocol_of(source, vectors.ids, identity, camera)
     rows, every = [], []

@@ -29,7 +29,7 @@ from multimodal.evaluate.figures import FigureRow, align, per_cent
 from multimodal.export.model import load_export
 from multimodal.metrics import Distance, interval, majority_classes, share_violated, silhouette
 from multimodal.shards import ShardSet, Split
-from multimodal.shards.labels import in_order, read_labels
+from multimodal.shards.labels import in_order, known_labels
 from multimodal.shards.remote import SetPath, open_set
 from multimodal.towers import Preprocessing, Trunk
 
@@ -260,7 +260,7 @@ def _ids_and_labels(source: ShardSet, split: Split, part: str, label: str, among
     ids = split.ids(source, part)
     if not len(ids):
         raise InputError(f"{source.place}: no pair is in {part!r}. Choose another --part, --gallery or --split")
-    values = read_labels(source, ids, label).values
+    values = known_labels(source, ids, label).values
     if among is not None and (unknown := sorted(set(among) - set(values))):
         known = in_order(values)
         raise InputError(
@@ -268,8 +268,6 @@ def _ids_and_labels(source: ShardSet, split: Split, part: str, label: str, among
             f"{f' and {len(known) - 8} more' if len(known) > 8 else ''}"
         )
     kept = [(id, value) for id, value in zip(ids.tolist(), values, strict=True) if value is not None and (not among or value in among)]
-    if not kept:
-        raise InputError(f"{source.place}: none of {len(ids)} pictures of {part} has {label} in its metadata. Choose another --label")
     return _Labelled(np.array([id for id, _ in kept], np.int64), [value for _, value in kept])
 
 

@@ -25,7 +25,7 @@ from multimodal.mahalanobis.folding import check_foldable, fold
 from multimodal.mahalanobis.known import Known
 from multimodal.mahalanobis.pairs import Pairs, Triplets
 from multimodal.shards.judged import PAIR, TRIPLET, read_places
-from multimodal.shards.labels import in_order, read_labels
+from multimodal.shards.labels import known_labels
 from multimodal.shards.reader import ShardSet
 from multimodal.shards.remote import SetPath, open_set
 from multimodal.shards.split import Part, Split
@@ -116,7 +116,7 @@ def _known(
 ) -> Known:
     """What is known of the pictures that can be read, with the export's vectors of them."""
     if label is not None:
-        labels = _labels(source, ids, label)
+        labels = known_labels(source, ids, label).numbers
         found = head_outputs(opened, source, ids[labels >= 0], column, batch_size)
         return Known(found.rows, labels=labels[np.isin(ids, found.ids)])
     file = pairs or triplets
@@ -129,19 +129,6 @@ def _known(
     if pairs is None:
         return Known(found.rows, triplets=Triplets(*columns))
     return Known(found.rows, pairs=Pairs(columns[0], columns[1], same[readable]))
-
-
-def _labels(source: ShardSet, ids: np.ndarray, name: str) -> np.ndarray:
-    """(n,) numbers; -1, reported on stderr, where there is none."""
-    known = read_labels(source, ids, name)
-    if known.reasons:
-        first = next(iter(known.reasons))
-        told = f"{len(known.reasons)} of {len(ids)} pictures have no label; {source.key(first)}: {known.reasons[first]}"
-        if len(known.reasons) == len(ids):
-            raise InputError(f"{source.place}: {told}. Choose another --label")
-        print(f"{told}. They are left out", file=sys.stderr)
-    numbers = {value: number for number, value in enumerate(in_order(known.values))}
-    return np.array([-1 if value is None else numbers[value] for value in known.values])
 
 
 def figures_of(found: Chosen) -> dict[str, float]:

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from multimodal.errors import InputError
 from multimodal.objectives.base import Objective, Parts, clean, count, gather, mean_over_ranks, rank
 
 MAX_SCALE = 100.0
@@ -105,9 +106,9 @@ class Clip(Objective):
     def __init__(self, scale: float = 1 / 0.07, label_smoothing: float = 0.0, mask_duplicates: bool = False) -> None:
         super().__init__()
         if not 0 < scale <= MAX_SCALE:
-            raise ValueError(f"Clip: scale={scale} must be above 0 and at most {MAX_SCALE:g}")
+            raise InputError(f"Clip: scale={scale} must be above 0 and at most {MAX_SCALE:g}")
         if not 0 <= label_smoothing < 1:
-            raise ValueError(f"Clip: label_smoothing={label_smoothing} must be a share from 0 to below 1")
+            raise InputError(f"Clip: label_smoothing={label_smoothing} must be a share from 0 to below 1")
         self.label_smoothing, self.uses_identity = label_smoothing, mask_duplicates
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
 
@@ -152,7 +153,7 @@ class SigLip(Objective):
     def __init__(self, scale: float = 10.0, bias: float = -10.0, mask_duplicates: bool = False) -> None:
         super().__init__()
         if not scale > 0:
-            raise ValueError(f"SigLip: scale={scale} must be above 0")
+            raise InputError(f"SigLip: scale={scale} must be above 0")
         self.uses_identity = mask_duplicates
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
         self.bias = nn.Parameter(torch.tensor(float(bias)))

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from multimodal.errors import InputError
 from multimodal.objectives.base import RowObjective
 
 
@@ -49,7 +50,7 @@ class SigmoidCrossEntropy(RowObjective):
     def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
         super().__init__()
         if not low < high:
-            raise ValueError(f"SigmoidCrossEntropy: low={low} must be below high={high}")
+            raise InputError(f"SigmoidCrossEntropy: low={low} must be below high={high}")
         self.low, self.high = low, high
         self._targets_seen = False
 

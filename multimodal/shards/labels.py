@@ -2,17 +2,19 @@
 
 labels = read_labels(shards, np.arange(len(shards)), "identity")
 labels.values[0], labels.reasons                     # "0002", {17: "has no identity"}
-in_order(labels.values)                              # ["0002", "0007", ...]
+labels.names, labels.numbers                         # ["0002", "0007", ...], and (n,) the place of each label in them
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from multimodal.errors import InputError
 from multimodal.machine.progress import track
 from multimodal.shards.reader import BrokenPair, ShardSet
 
@@ -26,6 +28,17 @@ class Labels:
 
     values: list[str | None]
     reasons: dict[int, str]
+
+    @property
+    def names(self) -> list[str]:
+        """The different ones, see `in_order`."""
+        return in_order(self.values)
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """(n,) int64, the place of each in `names`; -1 for none."""
+        places = {name: place for place, name in enumerate(self.names)}
+        return np.array([-1 if value is None else places[value] for value in self.values], np.int64)
 
 
 def label_of(metadata: Mapping[str, Any], name: str) -> str:
@@ -55,6 +68,18 @@ def read_labels(shards: ShardSet, ids: np.ndarray, name: str) -> Labels:
                 reasons[id] = str(error)
         values.append(value)
     return Labels(values, reasons)
+
+
+def known_labels(shards: ShardSet, ids: np.ndarray, name: str) -> Labels:
+    """As `read_labels`, for a command that leaves out pictures without a label: it says on stderr how many. InputError: all are."""
+    found = read_labels(shards, ids, name)
+    if found.reasons:
+        first = next(iter(found.reasons))
+        if len(found.reasons) == len(ids):
+            raise InputError(f"{shards.place}: none of {len(ids)} pictures has {name}: {found.reasons[first]}. Choose another --label")
+        told = f"{len(found.reasons)} of {len(ids)} pictures have no {name}, such as {shards.key(first)}, which {found.reasons[first]}"
+        print(f"{shards.place}: {told}. They are left out", file=sys.stderr)
+    return found
 
 
 def in_order(values: Iterable[str | None]) -> list[str]:

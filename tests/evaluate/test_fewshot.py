@@ -57,7 +57,7 @@ def test_every_way_is_asked_the_same_queries_beside_chance(
     assert "logistic regression" in capsys.readouterr().out and json.loads((tmp_path / "f.json").read_text())[1]["shots"] == 1
     with pytest.raises(InputError, match="4 of 4 classes have 5 \\+ 4 pictures; 5 are wanted. Give fewer --ways"):
         evaluate(shards.path, store=store.path, ways=5, shots=[5], queries=4)
-    with pytest.raises(InputError, match="no picture has a class.*species.*--label"):
+    with pytest.raises(InputError, match="none of .* pictures has species.*--label"):
         evaluate(shards.path, store=store.path, label="species")
     with pytest.raises(InputError, match="has no runs"):
         evaluate(shards.path, store=store.path, runs=True)

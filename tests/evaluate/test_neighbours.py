@@ -72,7 +72,7 @@ def test_a_trunk_may_be_asked_and_seeds_are_one_line(grey: Path) -> None:
         ({"pixels": 8, "export": "E"}, "give one of"),
         ({"pixels": 0}, "--pixels 0: .* size is 0; expected a whole number"),
         ({"pixels": 8, "distance": "kl"}, "--distance kl: is unknown. Give one of cosine, euclidean"),
-        ({"pixels": 8, "label": "identity"}, "none of 20 pictures of test has identity in its metadata"),
+        ({"pixels": 8, "label": "identity"}, "none of 20 pictures has identity: has no identity"),
         ({"pixels": 8, "among": ["7"]}, "no picture of test has the label 7. There are 0, 1, 2"),
         ({"pixels": 8, "part": "dev"}, "no pair is in part 'dev'"),
         ({"pixels": 8, "max_bad_share": 0.0}, "1 of 60 pictures cannot be read"),
