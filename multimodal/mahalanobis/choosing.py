@@ -167,8 +167,10 @@ def choose(
 
     new: what will be compared, other classes or new pictures of these. centred: whether the mean of the rows is subtracted; not if texts
     are compared with them too. methods: of METHODS; None: FAST, and lda if there are labels. false_accepts: also find a threshold.
-    InputError: too little is known, a method needs labels, or the share is less than one of the held-out different pairs.
+    InputError: new is neither, too little is known, a method needs labels, or the share is less than one of the held-out different pairs.
     """
+    if new not in get_args(New):
+        raise InputError(f"new={new!r}: is one of {', '.join(get_args(New))}")
     exact = np.asarray(known.rows, np.float64)
     at = _Components.of(exact, centred)
     judge = judge_of(replace(known, rows=at.rows), new, seed)

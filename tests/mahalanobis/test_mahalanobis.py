@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -241,3 +242,18 @@ def test_regions_held_out_show_what_is_true_of_the_classes_of_the_pairs_alone() 
     assert by_pictures.is_better and not by_regions.is_better, (by_pictures, by_regions)
     few = Known(rows, pairs=pairs_of_labels(np.where(labels == 0, 0, np.where(labels == 1, 1, -1)), 60, seed=0))
     assert choose(few, methods=["rca"]).after >= 0, "without the region of one class, no different pair is left"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, "one of: labels, pairs, triplets"),
+        ({"labels": np.zeros(4, np.int64)}, r"expected \(5,\) whole numbers"),
+        ({"labels": np.array(list("abcde"))}, "whole numbers"),
+        ({"pairs": Pairs(np.array([0, 5]), np.array([1, 2]), np.array([True, False]))}, "from 0 to 4"),
+        ({"rows": np.full((5, 2), np.nan), "labels": np.zeros(5, np.int64)}, "finite"),
+    ],
+)
+def test_what_cannot_be_known_of_rows_is_refused(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        Known(**{"rows": np.ones((5, 2)), **given})
