@@ -61,6 +61,7 @@ SLOTS: dict[type, Classes] = {
         **classes_of(nn, nn.Module, ACTIVATIONS),
         **classes_of(towers, towers.AffineJitter),
         **classes_of(towers, towers.ColourJitter),
+        **classes_of(towers, towers.RandomErasing),
     },
     **{base: classes_of(towers, base) for base in (Weights, Head, Encoder, Tuning)},
     Trunk: {path: one for path, one in classes_of(towers, Trunk).items() if path not in CLIP_TOWERS},

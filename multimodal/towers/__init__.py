@@ -2,7 +2,7 @@
 
 import multimodal.machine.torch_pair  # noqa: F401  before timm
 from multimodal.pictures.preprocessing import Preprocessing
-from multimodal.towers.augment import AffineJitter, ColourJitter
+from multimodal.towers.augment import AffineJitter, ColourJitter, RandomErasing
 from multimodal.towers.clip import ClipTextTower, ClipTrunk, OpenClipTrunk
 from multimodal.towers.convnet import ConvTrunk
 from multimodal.towers.fold import folded
@@ -36,6 +36,7 @@ __all__ = [
     "PackageEncoder",
     "PackageWeights",
     "Preprocessing",
+    "RandomErasing",
     "Standardise",
     "StripedTrunk",
     "TextTower",

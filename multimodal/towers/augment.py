@@ -2,6 +2,7 @@
 
 tower = ImageTower(trunk, head, augment=ColourJitter(brightness=0.4, contrast=0.4, saturation=0.4))
 tower = ImageTower(trunk, head, augment=AffineJitter(degrees=15, translate=0.1, scale=(0.8, 1.2), shear=15, fill=255))
+tower = ImageTower(trunk, head, augment=RandomErasing(probability=0.5))
 
 Any module from (b, 3, h, w) uint8 to the same can be an augmentation. The tower calls it in training mode only, and exports leave it out.
 """
@@ -113,6 +114,50 @@ def affine(image: Tensor, angle: Tensor, translate: Tensor, scale: Tensor, shear
     grid = F.affine_grid(theta, list(image.shape), align_corners=False)
     pixels = F.grid_sample(image.float() - fill, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return (pixels + fill).round().to(torch.uint8)
+
+
+class RandomErasing(nn.Module):
+    """Cover a rectangle of some pictures, so that no part of a thing is relied on alone (Zhong et al., AAAI 2020, arXiv 1708.04896).
+
+    probability: that a picture has one. area: its share of the picture, uniform between these two; ratio: height over width, as often
+    above as below the geometric mean of these two. Sides longer than the picture's are cut to it. fill: red, green and blue, 0 to 255; by
+    default the mean colour of ImageNet, which networks see as zero. Everything is drawn for each picture, by torch's generator of the
+    batch's device.
+    """
+
+    def __init__(
+        self,
+        probability: float = 0.5,
+        area: tuple[float, float] = (0.02, 0.4),
+        ratio: tuple[float, float] = (0.3, 3.3),
+        fill: tuple[int, int, int] = (124, 116, 104),
+    ) -> None:
+        super().__init__()
+        if not 0 <= probability <= 1:
+            raise InputError(f"RandomErasing: probability={probability} must be from 0 to 1")
+        if not 0 < area[0] <= area[1] <= 1:
+            raise InputError(f"RandomErasing: area={list(area)} must be two shares above 0 and at most 1, the smaller first")
+        if not 0 < ratio[0] <= ratio[1]:
+            raise InputError(f"RandomErasing: ratio={list(ratio)} must be two factors above 0, the smaller first")
+        if any(not 0 <= value <= 255 for value in fill):
+            raise InputError(f"RandomErasing: fill={list(fill)} must be red, green and blue, from 0 to 255")
+        self.probability, self.area, self.ratio, self.fill = probability, area, ratio, fill
+
+    def forward(self, image: Tensor) -> Tensor:
+        """image (b, 3, h, w) uint8. Returns the same shape and type."""
+        num, _, height, width = image.shape
+        chance = torch.rand(5, num, device=image.device)
+        area = height * width * (self.area[0] + (self.area[1] - self.area[0]) * chance[1])
+        low, high = (math.log(factor) for factor in self.ratio)
+        ratio = torch.exp(low + (high - low) * chance[2])
+        tall = torch.sqrt(area * ratio).round().clamp(1, height)
+        wide = torch.sqrt(area / ratio).round().clamp(1, width)
+        top, left = ((chance[3 + at] * (side - length + 1)).floor() for at, (side, length) in enumerate(((height, tall), (width, wide))))
+        rows, columns = torch.arange(height, device=image.device), torch.arange(width, device=image.device)
+        in_rows = (rows >= top[:, None]) & (rows < (top + tall)[:, None]) & (chance[0] < self.probability)[:, None]
+        in_columns = (columns >= left[:, None]) & (columns < (left + wide)[:, None])
+        covered = (in_rows[:, :, None] & in_columns[:, None, :])[:, None]
+        return torch.where(covered, torch.tensor(self.fill, dtype=torch.uint8, device=image.device).view(1, 3, 1, 1), image)
 
 
 def _ends(value: float) -> tuple[float, float]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 from multimodal.errors import InputError
-from multimodal.towers import AffineJitter, ColourJitter, Head, ImageTower, NoWeights, Trunk
+from multimodal.towers import AffineJitter, ColourJitter, Head, ImageTower, NoWeights, RandomErasing, Trunk
 from multimodal.towers.augment import affine, colour_jitter
 
 
@@ -97,3 +99,30 @@ def test_affine_jitter_of_nothing_changes_nothing_and_each_picture_has_its_own()
     for settings, said in (({"scale": (0, 1)}, "two factors above 0"), ({"shear": 90}, "shear=90"), ({"fill": 256}, "fill=256")):
         with pytest.raises(InputError, match=said):
             AffineJitter(**settings)
+
+
+def test_random_erasing_covers_one_rectangle_of_a_share_of_the_pictures() -> None:
+    torch.manual_seed(0)
+    images = torch.full((2000, 3, 24, 16), 255, dtype=torch.uint8)
+    erased = RandomErasing(0.4, area=(0.1, 0.3), ratio=(0.5, 2.0), fill=(1, 2, 3))(images)
+    covered = (erased != 255).all(dim=1)
+    assert torch.equal(covered, (erased != 255).any(dim=1)), "all channels are covered together"
+    has_one = covered.any(dim=2).any(dim=1)
+    assert has_one.float().mean().item() == pytest.approx(0.4, abs=0.04)
+    rows, columns = covered.any(dim=2).sum(dim=1)[has_one], covered.any(dim=1).sum(dim=1)[has_one]
+    area = covered.sum(dim=(1, 2))[has_one]
+    assert torch.equal(area, rows * columns), "a rectangle without holes"
+    shares = area / (24 * 16)
+    assert shares.min() > 0.08 and shares.max() < 0.33 and shares.std() > 0.04
+    assert (erased.permute(0, 2, 3, 1)[covered] == torch.tensor([1, 2, 3], dtype=torch.uint8)).all()
+    assert torch.equal(RandomErasing(0.0)(images), images)
+    tops = covered[has_one].any(dim=2).float().argmax(dim=1)
+    assert tops.min() == 0 and (tops + rows).max() == 24, "anywhere"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"probability": 1.5}, {"area": (0.5, 0.2)}, {"area": (0.0, 0.2)}, {"ratio": (0, 1)}, {"fill": (0, 0, 256)}]
+)
+def test_wrong_erasing_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"RandomErasing: {next(iter(wrong))}="):
+        RandomErasing(**wrong)
