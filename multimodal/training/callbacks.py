@@ -523,5 +523,8 @@ class KeepCheckpoints(Checkpoint):
     def _monitored(self, trainer: L.Trainer, name: str) -> float:
         figures = trainer.callback_metrics
         if name not in figures:
-            raise InputError(f"selection.monitor={name} is not among the figures of this run: {', '.join(sorted(figures))}")
+            raise InputError(
+                f"selection.monitor={name} is not among the figures of this run: {', '.join(sorted(figures))}. Set it to one of these. "
+                "Recalls need two validation pairs, and labels two pictures of one: a larger data.validation_share may have them"
+            )
         return float(figures[name])
