@@ -380,7 +380,7 @@ def _of_block(scores: np.ndarray, relevant: np.ndarray, ranked: np.ndarray) -> _
 def as_table(rows: Sequence[IdentityRow], found: Sequence[Found]) -> str:
     """The rows as text; rows that differ only in seed and figures become one line. found: the query results of each row."""
     header = ["recipe", "pictures", "queries", "gallery", "identities", "CMC-1", "CMC-5", "CMC-10", "mAP", "95 % interval", "seeds", "mINP"]
-    header += ["chance CMC-1", "mAP", "permuted CMC-1", "mAP"]
+    header += ["chance CMC-1", "chance mAP", "permuted CMC-1", "permuted mAP"]
     return align(header, [_cells(line) for line in lines_of(rows, found, _without_seed, lambda one: one.precision)], num_left=2)
 
 

@@ -44,7 +44,9 @@ class Labels:
 def label_of(metadata: Mapping[str, Any], name: str) -> str:
     """The value of that name as text. ValueError: it is missing, or neither text nor a whole number."""
     value = metadata.get(name)
-    if value is None or value == "":
+    if name in metadata and value in (None, ""):
+        raise ValueError(f"has an empty {name} in its metadata")
+    if value is None:
         raise ValueError(f"has no {name} in its metadata, which has {', '.join(sorted(metadata)) or 'nothing'}")
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise ValueError(f"its {name} is {value!r:.60}; expected text or a whole number")

@@ -115,7 +115,7 @@ def test_classes_are_in_the_order_of_their_values(values: list[str | None], orde
     ("metadata", "reason"),
     [
         ({}, "has no label in its metadata, which has nothing"),
-        ({"label": "", "camera": 1}, "has no label in its metadata, which has camera, label"),
+        ({"label": "", "camera": 1}, "has an empty label in its metadata"),
         ({"label": 0.5}, "its label is 0.5; expected text or a whole number"),
         ({"label": True}, "its label is True"),
         ({"label": ["a"]}, r"its label is \['a'\]"),
