@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.spaces.extra_texts import text_files
-from multimodal.boxes import atomic_write
+from multimodal.boxes import write_text
 from multimodal.doors.dispatch import Verbs
 from multimodal.doors.dispatch import run as run_door
 from multimodal.embed.labelled import open_labelled
@@ -535,9 +535,9 @@ def arithmetic(out: Path, flickr8k: Path | None = None, demo: Path | None = None
         tables=tables,
         printed=printed,
     )
-    _save(out / "arithmetic.json", json.dumps([row.as_json() for row in every], indent=1) + "\n")
-    _save(out / TABLES, printed)
-    _save(out / "index.html", render(report))
+    write_text(out / "arithmetic.json", json.dumps([row.as_json() for row in every], indent=1) + "\n")
+    write_text(out / TABLES, printed)
+    write_text(out / "index.html", render(report))
 
 
 def zeroshot(out: Path, flickr8k: Path, classes: Path, seeds: int = 3) -> None:
@@ -549,9 +549,9 @@ def zeroshot(out: Path, flickr8k: Path, classes: Path, seeds: int = 3) -> None:
         classes: CIFAR-10 as a .npz (see multimodal evaluate zeroshot); its test pictures are classified.
         seeds: how many of the seeds to use.
     """
-    _save(out / "templates.txt", "\n".join(CLIP_TEMPLATES) + "\n")
+    write_text(out / "templates.txt", "\n".join(CLIP_TEMPLATES) + "\n")
     for name, num in (("one_sentence", 1), ("five_sentences", 5)):
-        _save(out / f"{name}.txt", "".join(f"{label}: {text}\n" for label, of in CIFAR10_SENTENCES.items() for text in of[:num]))
+        write_text(out / f"{name}.txt", "".join(f"{label}: {text}\n" for label, of in CIFAR10_SENTENCES.items() for text in of[:num]))
     texts = ("--templates", str(out / "templates.txt"), "--sentences", str(out / "one_sentence.txt"), str(out / "five_sentences.txt"))
     lines: dict[str, list[Command]] = {}
     for below in ("", "shuffled"):
@@ -574,8 +574,8 @@ def zeroshot(out: Path, flickr8k: Path, classes: Path, seeds: int = 3) -> None:
     printed = f"{zeroshot_figures.as_table(rows, found)}\n\nby class, five_sentences\n{by_class}\n"
     print(f"\n{printed}")
     done = [shlex.join(["python", *sys.argv]), *(shlex.join(command) for line in lines.values() for command in line)]
-    _save(out / TABLES, printed)
-    _save(out / "index.html", zeroshot_figures.page(rows, found, printed, done))
+    write_text(out / TABLES, printed)
+    write_text(out / "index.html", zeroshot_figures.page(rows, found, printed, done))
 
 
 def forgetting(out: Path, flickr8k: Path, demo: Path, seeds: int = 3, careless: float = 0.1, hasty: float = 0.01) -> None:
@@ -681,8 +681,8 @@ def forgetting(out: Path, flickr8k: Path, demo: Path, seeds: int = 3, careless: 
         trade_offs=[chart for name, shown in names.items() for chart in interpolation_figures.trade_offs_of(mean_of(between[name]), shown)],
         printed=printed,
     )
-    _save(out / TABLES, printed)
-    _save(out / "index.html", render(report))
+    write_text(out / TABLES, printed)
+    write_text(out / "index.html", render(report))
 
 
 @dataclass(frozen=True, slots=True)
@@ -808,7 +808,7 @@ def docs(runs: list[Path], page: Path = Path("docs/results.md")) -> None:
         if not found or "```" not in after:
             raise InputError(f"{page}: has no code block below a mark <!-- {study.resolve().name} --> (the folder's name). Add both")
         text = before + mark + table + after[after.index("```") :]
-    _save(page, text)
+    write_text(page, text)
 
 
 def _probes(study: Study, classes: Path) -> dict[str, Command]:
@@ -910,9 +910,9 @@ def _write(study: Study, title: str, queries: Sequence[str], done: Sequence[Comm
     figures_of: dict[str, Sequence[FigureRow | ProbeRow]] = {"results": rows, "classes": by_class, "probe": probed}
     for name, kind in figures_of.items():
         if kind:
-            _save(study.out / f"{name}.json", json.dumps([row.as_json() for row in kind], indent=1) + "\n")
-    _save(study.out / TABLES, printed)
-    _save(study.out / "index.html", render(report))
+            write_text(study.out / f"{name}.json", json.dumps([row.as_json() for row in kind], indent=1) + "\n")
+    write_text(study.out / TABLES, printed)
+    write_text(study.out / "index.html", render(report))
 
 
 def _facts(study: Study, shards: ShardSet) -> list[str]:
@@ -1010,11 +1010,6 @@ def _heat_maps(stores: Mapping[str, Store], shards: ShardSet, ids: np.ndarray) -
         chance = np.array([count[name] / len(articles) for name in confusion.names])
         maps.append(HeatMap(f"Subjects, {recipe}", confusion, "subject of the picture", "subjects of the first ten articles", chance))
     return maps
-
-
-def _save(path: Path, text: str) -> None:
-    with atomic_write(path) as file:
-        file.write(text.encode())
 
 
 def _slug(training: Training) -> str:

@@ -12,6 +12,7 @@ from multimodal.boxes.files import (
     remove_stale,
     remove_stale_once,
     write_output,
+    write_text,
 )
 from multimodal.boxes.made import State, differences, finished_box, flat, state_of
 from multimodal.boxes.manifests import (
@@ -66,4 +67,5 @@ __all__ = [
     "state_of",
     "write_manifest",
     "write_output",
+    "write_text",
 ]

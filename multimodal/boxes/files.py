@@ -74,6 +74,12 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """A whole file of UTF-8, by `atomic_write`."""
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
 @contextmanager
 def write_output(path: str | Path) -> Iterator[IO[bytes]]:
     """`atomic_write` to a path that the user typed.

@@ -16,7 +16,6 @@ To evaluate a model of your own, a function from a query to scores is enough:
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,13 +26,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from multimodal.boxes import atomic_write, write_output
+from multimodal.boxes import atomic_write
 from multimodal.errors import InputError
 from multimodal.evaluate.arithmetic_fit import describe
 from multimodal.evaluate.arithmetic_fit import fit as fit_constants
 from multimodal.evaluate.arithmetic_tasks import FIGURES, Figures, K, Query, Task, TaskName, make_tasks, scores_of
 from multimodal.evaluate.concepts import MIN_PICTURES, Half, find_concepts, read_concepts
-from multimodal.evaluate.figures import FigureRow, align, judged_ids, per_cent, queries_path
+from multimodal.evaluate.figures import FigureRow, align, judged_ids, per_cent, queries_path, write_rows
 from multimodal.metrics import Interval, chance_average_precision, word_intervals
 from multimodal.search.fusion import FUSIONS, NothingToFind, VectorSum
 from multimodal.search.query import ScoreAll
@@ -421,8 +420,7 @@ def write_answered(output: Path, rows: Sequence[ArithmeticRow], answered: Sequen
     table = pa.table({name: pa.array(values, types.get(name, pa.string())) for name, values in lines.items()} | numbers | figures)
     with atomic_write(queries_path(output)) as file:
         pq.write_table(table, file)
-    with write_output(output) as file:  # last: if the rows exist, so does the table of queries
-        file.write((json.dumps([row.as_json() for row in rows], indent=1) + "\n").encode())
+    write_rows(output, rows)  # last: if the rows exist, so does the table of queries
 
 
 def read_answered(output: Path) -> list[Answered]:

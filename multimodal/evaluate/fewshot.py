@@ -9,7 +9,6 @@ numbers of shots and all ways to classify are asked the same queries. Nothing is
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from multimodal.boxes import write_output
 from multimodal.embed.class_texts import class_scores, class_weights, names_of, read_class_texts, text_weights
 from multimodal.embed.rows import vectors_of
 from multimodal.errors import InputError
-from multimodal.evaluate.figures import FigureRow, align, per_cent
+from multimodal.evaluate.figures import FigureRow, align, per_cent, write_rows
 from multimodal.evaluate.fixed_runs import hausdorff_accuracies, pixel_rows, read_runs
 from multimodal.evaluate.probe import logistic_regression
 from multimodal.export.model import load_export
@@ -202,8 +200,7 @@ def evaluate(
             permuted = float(accuracies(shuffled, few.with_shots(num), WAYS[by]).mean())
             rows.append(FewShotRow.of(right, tasks, by, *named, num, permuted, seed))
     if output is not None:
-        with write_output(output) as file:
-            file.write((json.dumps([row.as_json() for row in rows], indent=1) + "\n").encode())
+        write_rows(output, rows)
     print(as_table(rows))
     return rows
 

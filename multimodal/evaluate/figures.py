@@ -162,6 +162,11 @@ def groups_of(shards: ShardSet, ids: np.ndarray) -> np.ndarray:
 # -- files ---------------------------------------------------------------------------------------------------------------------------------
 
 
+def write_rows(output: Path, rows: Sequence[FigureRow]) -> None:
+    """The rows as JSON, in a file that the user named."""
+    _write_json(output, [row.as_json() for row in rows])
+
+
 def write_figures(output: Path, rows: Sequence[Mapping[str, Any]], found: Sequence[Found]) -> None:
     """Write the rows as JSON, and the results of each query to a Parquet table beside it, with the columns of `Found`."""
     table = pa.table(
@@ -174,8 +179,12 @@ def write_figures(output: Path, rows: Sequence[Mapping[str, Any]], found: Sequen
     )
     with atomic_write(queries_path(output)) as file:
         pq.write_table(table, file)
-    with write_output(output) as file:  # last: if the rows exist, so does the table of queries
-        file.write((json.dumps(list(rows), indent=1) + "\n").encode())
+    _write_json(output, list(rows))  # last: if the rows exist, so does the table of queries
+
+
+def _write_json(output: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    with write_output(output) as file:
+        file.write((json.dumps(rows, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def read_found(output: Path) -> list[Found]:

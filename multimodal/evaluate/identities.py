@@ -14,7 +14,6 @@ is a query.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,10 +22,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from multimodal.boxes import write_output
 from multimodal.embed.rows import vectors_of
 from multimodal.errors import InputError
-from multimodal.evaluate.figures import FigureRow, Found, Line, align, lines_of, per_cent, write_figures
+from multimodal.evaluate.figures import FigureRow, Found, Line, align, lines_of, per_cent, write_figures, write_rows
 from multimodal.evaluate.identities_page import page_of_identities, page_of_pairs
 from multimodal.evaluate.judged_pairs import PairsRow, judge_pairs
 from multimodal.evaluate.judged_pairs import as_table as table_of_pairs
@@ -229,8 +227,7 @@ def evaluate(
         places = (np.cumsum(there) - 1)[places[kept]]
         row = judge_pairs(vectors.rows, places, same[kept], recipe or vectors.family, vectors.family, gallery or source.name)
         if output is not None:
-            with write_output(output) as file:
-                file.write((json.dumps([row.as_json()], indent=1) + "\n").encode())
+            write_rows(output, [row])
         if html is not None:
             write_page(html, page_of_pairs(row))
         print(table_of_pairs(row))

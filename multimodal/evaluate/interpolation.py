@@ -8,7 +8,6 @@ zero-shot classification. The vectors are those of `multimodal export --interpol
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +25,7 @@ from multimodal.embed.labelled import open_labelled
 from multimodal.embed.pictures import as_batches, embed_pictures, pick_batch_size, pick_device
 from multimodal.embed.stores import features_of
 from multimodal.errors import InputError
-from multimodal.evaluate.figures import FigureRow, align, groups_of, per_cent
+from multimodal.evaluate.figures import FigureRow, align, groups_of, per_cent, write_rows
 from multimodal.evaluate.page import render
 from multimodal.evaluate.report import Report, TradeOff
 from multimodal.export.interpolation import Interpolation
@@ -144,8 +143,7 @@ def evaluate(
             for other in others:
                 rows.append(_row(one.alpha, ours, other.measure(network, query), rows, weight))
     if output is not None:
-        with write_output(output) as file:
-            file.write((json.dumps([row.as_json() for row in rows], indent=1) + "\n").encode())
+        write_rows(output, rows)
     printed = as_table(rows)
     if html is not None:
         with write_output(html) as file:

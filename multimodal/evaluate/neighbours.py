@@ -10,7 +10,6 @@ normalise, this protocol and not a search says what was learned.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from multimodal.boxes import write_output
 from multimodal.data import Labels, Shuffled
 from multimodal.embed.pictures import pick_device
 from multimodal.embed.rows import embedded
 from multimodal.errors import InputError
-from multimodal.evaluate.figures import FigureRow, align, per_cent
+from multimodal.evaluate.figures import FigureRow, align, per_cent, write_rows
 from multimodal.export.model import load_export
 from multimodal.metrics import Distance, interval, majority_classes, share_violated, silhouette
 from multimodal.shards import ShardSet, Split
@@ -209,8 +207,7 @@ def evaluate(
         permuted is not None,
     )
     if output is not None:
-        with write_output(output) as file:
-            file.write((json.dumps([row.as_json()], indent=1) + "\n").encode())
+        write_rows(output, [row])
     print(as_table([row]))
     return [row]
 

@@ -17,7 +17,6 @@ for.
 from __future__ import annotations
 
 import csv
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,10 +25,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from multimodal.boxes import reading, write_output
+from multimodal.boxes import reading
 from multimodal.errors import InputError
 from multimodal.evaluate.arithmetic import System, name_of, system_of
-from multimodal.evaluate.figures import FigureRow, align, per_cent
+from multimodal.evaluate.figures import FigureRow, align, per_cent, write_rows
 from multimodal.metrics import shares_among, word_intervals
 from multimodal.search.query import ScoreAll
 from multimodal.search.store import Store
@@ -247,8 +246,7 @@ def evaluate(
             )
         )
     if output is not None:
-        with write_output(output) as file:
-            file.write((json.dumps([row.as_json() for row in rows], indent=1) + "\n").encode())
+        write_rows(output, rows)
     print(as_table(rows))
     return rows
 

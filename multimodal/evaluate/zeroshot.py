@@ -42,7 +42,7 @@ from multimodal.embed.labelled import Embedded, embed_labelled, open_labelled, p
 from multimodal.embed.pictures import pick_batch_size, pick_device
 from multimodal.errors import InputError
 from multimodal.evaluate.classes import Confusion
-from multimodal.evaluate.figures import FigureRow, Line, align, lines_of, per_cent, queries_path
+from multimodal.evaluate.figures import FigureRow, Line, align, lines_of, per_cent, queries_path, write_rows
 from multimodal.evaluate.page import render
 from multimodal.evaluate.report import Figure, HeatMap, Report, Table
 from multimodal.export.model import Export, load_export
@@ -375,8 +375,7 @@ def write_predictions(output: Path, rows: Sequence[ZeroShotRow], found: Sequence
     lines = [_lines_of(number, row, one) for number, (row, one) in enumerate(zip(rows, found, strict=True))]
     with atomic_write(queries_path(output)) as file:
         pq.write_table(pa.concat_tables(lines), file)
-    with write_output(output) as file:  # last: if the rows exist, so does the table of predictions
-        file.write((json.dumps([row.as_json() for row in rows], indent=1, ensure_ascii=False) + "\n").encode())
+    write_rows(output, rows)  # last: if the rows exist, so does the table of predictions
 
 
 def _lines_of(number: int, row: ZeroShotRow, found: Predictions) -> pa.Table:

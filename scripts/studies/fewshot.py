@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from multimodal.boxes import atomic_write, is_whole
+from multimodal.boxes import is_whole, write_text
 from multimodal.errors import InputError
 from multimodal.evaluate.fewshot import FewShotRow
 from multimodal.evaluate.figures import align
@@ -84,8 +84,8 @@ def fewshot(classes: Path, out: Path, taught: list[Path] = [], seeds: int = 3) -
         tables=[_page_table(rows)],
         printed=printed,
     )
-    _save(out / "results.txt", printed)
-    _save(out / "index.html", render(report))
+    write_text(out / "results.txt", printed)
+    write_text(out / "index.html", render(report))
 
 
 def _untaught(out: Path, seeds: int) -> Iterator[Model]:
@@ -156,8 +156,3 @@ def _of(rows: Sequence[FewShotRow], by: str, shots: int) -> FewShotRow:
 
 def _slug(model: Model) -> str:
     return f"{''.join(one if one.isalnum() else '_' for one in model.name)}-seed{model.seed}"
-
-
-def _save(path: Path, text: str) -> None:
-    with atomic_write(path) as file:
-        file.write(text.encode())

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from multimodal.boxes import atomic_write, is_whole
+from multimodal.boxes import atomic_write, is_whole, write_text
 from multimodal.errors import InputError, needing
 from multimodal.evaluate.figures import align, read_found
 from multimodal.evaluate.identities import IdentityRow
@@ -122,8 +122,8 @@ def identities(data: Path, out: Path, classes: Path | None = None, seeds: int = 
         cmc=_cmc(people),
         printed=printed,
     )
-    _save(out / "results.txt", printed)
-    _save(out / "index.html", render(report))
+    write_text(out / "results.txt", printed)
+    write_text(out / "index.html", render(report))
 
 
 def _people(out: Path, shards: Path, seeds: int) -> Iterator[Judged]:
@@ -227,7 +227,7 @@ def _write_pairs(path: Path, source: ShardSet, ids: np.ndarray, labels: np.ndarr
         lines.append((source.key(int(ids[first])), source.key(int(ids[second])), str(int(same))))
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
-    _save(path, text.getvalue())
+    write_text(path, text.getvalue())
 
 
 def _by_name(every: Sequence[Judged], gallery: str) -> Mapping[str, list[IdentityRow]]:
@@ -324,8 +324,3 @@ def _cmc(every: Sequence[Judged]) -> list[Curve]:
 
 def _file_name(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
-
-
-def _save(path: Path, text: str) -> None:
-    with atomic_write(path) as file:
-        file.write(text.encode())

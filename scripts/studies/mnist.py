@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from multimodal.boxes import atomic_write
+from multimodal.boxes import write_text
 from multimodal.embed.rows import embedded
 from multimodal.errors import InputError
 from multimodal.evaluate.figures import align
@@ -189,9 +189,9 @@ def mnist(data: Path, out: Path, seeds: int = 3, epochs: int | None = None) -> N
         hard_triplets=[_hard_triplets(first[name], shards) for name in LOSSES],
         printed=printed,
     )
-    _save(out / "neighbours.json", json.dumps([row.as_json() for row in rows], indent=1) + "\n")
-    _save(out / "results.txt", printed)
-    _save(out / "index.html", render(report))
+    write_text(out / "neighbours.json", json.dumps([row.as_json() for row in rows], indent=1) + "\n")
+    write_text(out / "results.txt", printed)
+    write_text(out / "index.html", render(report))
 
 
 def _trainings(out: Path, leave_out: Path, seeds: int, length: tuple[str, ...]) -> Iterator[Training]:
@@ -321,8 +321,3 @@ def _leave_out(path: Path, shards: ShardSet) -> None:
 
 def _slug(recipe: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", recipe.lower()).strip("_")
-
-
-def _save(path: Path, text: str) -> None:
-    with atomic_write(path) as file:
-        file.write(text.encode())

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from multimodal.boxes import atomic_write, is_whole
+from multimodal.boxes import is_whole, write_text
 from multimodal.boxes.trust import Builder
 from multimodal.data.decode import centre
 from multimodal.errors import InputError
@@ -136,7 +136,7 @@ def omniglot(data: Path, out: Path, seeds: int = 3, five: bool = True, control: 
     new = [training for training in trainings if not is_whole(training.folder / "run")]
     run_side_by_side({_log(out, training): line for training, line in lines.items()})
     for training in new:
-        _save(training.folder / "core_minutes.json", json.dumps(_core_minutes(_log(out, training))))
+        write_text(training.folder / "core_minutes.json", json.dumps(_core_minutes(_log(out, training))))
 
     runs = ShardSet(next(iter(shards.values())))
     exports = {training: load_export(training.folder / "export") for training in trainings}
@@ -164,9 +164,9 @@ def omniglot(data: Path, out: Path, seeds: int = 3, five: bool = True, control: 
         neighbours=neighbours_of(of_best, runs),
         printed=printed,
     )
-    _save(out / "omniglot.json", json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-    _save(out / "results.txt", printed)
-    _save(out / "index.html", render(report))
+    write_text(out / "omniglot.json", json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    write_text(out / "results.txt", printed)
+    write_text(out / "index.html", render(report))
 
 
 def _trainings(out: Path, shards: Mapping[str, Path], seeds: int, control: bool) -> Iterator[Training]:
@@ -329,8 +329,3 @@ def _log(out: Path, training: Training) -> Path:
 
 def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name).strip("_")
-
-
-def _save(path: Path, text: str) -> None:
-    with atomic_write(path) as file:
-        file.write(text.encode())

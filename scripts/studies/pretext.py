@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
-from multimodal.boxes import atomic_write, is_whole
+from multimodal.boxes import is_whole, write_text
 from multimodal.data import Colours, DropColours, OneChannel, Pixels, PositionViews, ProjectColours
 from multimodal.data.order import random_words
 from multimodal.embed.labelled import open_labelled
@@ -179,9 +179,9 @@ def pretext(
         learning=[_curve(name, of) for name, of in _by_name(rows).items()],
         printed=printed,
     )
-    _save(out / "pretext.json", json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-    _save(out / "results.txt", printed)
-    _save(out / "index.html", render(report))
+    write_text(out / "pretext.json", json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    write_text(out / "results.txt", printed)
+    write_text(out / "index.html", render(report))
 
 
 def photograph(shards: Path, output: Path, shift: float) -> None:
@@ -312,7 +312,7 @@ def _fringes(out: Path, shards: Path, through_lens: Path) -> str:
     if found.get("made_from") != made_from:
         right = [[told_by_fringes(one, colours) for colours in COLOURS.values()] for one in opened]
         found = {"made_from": made_from, "right": right}
-        _save(kept, json.dumps(found))
+        write_text(kept, json.dumps(found))
     lines = [(name, *(f"{100 * right[place]:.1f}" for right in found["right"]), "12.5") for place, name in enumerate(COLOURS)]
     note = (
         "Fringes alone: relative position, per cent right, by logistic regression of eight numbers: the shifts of red and blue against "
@@ -393,8 +393,3 @@ def _probe_file(out: Path, slug: str) -> Path:
 
 def _folder(out: Path, training: Training) -> Path:
     return out / "runs" / training.slug
-
-
-def _save(path: Path, text: str) -> None:
-    with atomic_write(path) as file:
-        file.write(text.encode())
