@@ -120,7 +120,7 @@ def as_table(rows: Mapping[str, Sequence[Sequence[FewShotRow]]]) -> str:
     for name, seeds in rows.items():
         cells = []
         for by, shots in COLUMNS:
-            values = [_of(one, by, shots).accuracy for one in seeds if _asked(one, by, shots)]
+            values = [row.accuracy for row in _found(seeds, by, shots)]
             spread = f" {min(values):.1f}..{max(values):.1f}" if len(values) > 1 else ""
             cells.append(f"{np.mean(values):.1f}{spread}" if values else "")
         permuted = [row.permuted for one in seeds for row in one if row.permuted is not None]
@@ -132,26 +132,20 @@ def as_table(rows: Mapping[str, Sequence[Sequence[FewShotRow]]]) -> str:
 def _page_table(rows: Mapping[str, Sequence[Sequence[FewShotRow]]]) -> Table:
     lines: list[list[str | Figure]] = []
     for name, seeds in rows.items():
-        line: list[str | Figure] = [name]
+        cells: list[str | Figure] = []
         for by, shots in COLUMNS:
-            found = [_of(one, by, shots) for one in seeds if _asked(one, by, shots)]
+            found = _found(seeds, by, shots)
             values = [row.accuracy for row in found]
-            if not found:
-                line.append("")
-                continue
-            ends = (min(values), max(values)) if len(found) > 1 else (found[0].low, found[0].high)
-            line.append(Figure(float(np.mean(values)), found[0].chance, *ends))
-        lines.append(line)
+            ends = (min(values), max(values)) if len(found) > 1 else (found[0].low, found[0].high) if found else (None, None)
+            cells.append(Figure(float(np.mean(values)), found[0].chance, *ends) if found else "")
+        lines.append([name, *cells])
     note = "Of several seeds the mean, the smallest and the largest; else the 95 % interval over tasks. The mark is chance."
     return Table("Shots of each class", note, ("model", *(f"{by}, {shots}" if shots else by for by, shots in COLUMNS)), lines)
 
 
-def _asked(rows: Sequence[FewShotRow], by: str, shots: int) -> bool:
-    return any(row.by == by and row.shots == shots for row in rows)
-
-
-def _of(rows: Sequence[FewShotRow], by: str, shots: int) -> FewShotRow:
-    return next(row for row in rows if row.by == by and row.shots == shots)
+def _found(seeds: Sequence[Sequence[FewShotRow]], by: str, shots: int) -> list[FewShotRow]:
+    """The rows of all seeds with this way and this number of shots; none if the model was not asked so."""
+    return [row for one in seeds for row in one if row.by == by and row.shots == shots]
 
 
 def _slug(model: Model) -> str:
