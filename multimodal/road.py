@@ -151,10 +151,10 @@ def _show(command: Command) -> None:
 def run_side_by_side(lists: Mapping[Path, Sequence[Command]], num_processes: int | None = None) -> None:
     """Run lists of commands in parallel, as many lists at a time as there are cores, each on its own core and in order.
 
-    lists: log file -> commands; the log gets their output, and the seconds that each command took. A single list, or all lists if there is
-    one core, runs in this process; several run in processes of their own. Heads on columns are so small that one core each is faster than
-    threads that wait for each other. If a list fails, or on Ctrl-C, running commands finish and the rest is cancelled: InputError with the
-    end of that list's log.
+    lists: log file -> commands; the log gets their output, and the seconds that each command took, after those of earlier tries. A single
+    list, or all lists if there is one core, runs in this process; several run in processes of their own. Heads on columns are so small that
+    one core each is faster than threads that wait for each other. If a list fails, or on Ctrl-C, running commands finish and the rest is
+    cancelled: InputError with the end of that list's log.
     """
     cores = usable_cores()
     num_processes = min(num_processes or len(cores), max(1, len(lists)))
@@ -191,7 +191,7 @@ def _sides(training: Training) -> Iterator[str]:
 
 def _run_list(log: Path, line: Sequence[Command]) -> int:
     log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "w", encoding="utf-8", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+    with open(log, "a", encoding="utf-8", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
         try:
             for command in line:
                 began = time.monotonic(), time.process_time()

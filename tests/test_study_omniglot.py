@@ -65,3 +65,15 @@ def test_from_archives_to_a_table_and_a_page(study: ModuleType, data: Path, tmp_
     page = (out / "index.html").read_text(encoding="utf-8")
     assert "the right one is number" in page and all(name in page for name in SYSTEMS)
     assert (out / "results.txt").read_text(encoding="utf-8").strip() in told
+
+
+def test_minutes_are_those_of_all_tries_of_a_training(study: ModuleType, tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text("$ multimodal fit --run a\nstopped\n$ multimodal export\n# took 9 s, 9 s of one core\n")
+    assert study._core_minutes(log) is None, "a training that was stopped has no line"
+    with log.open("a") as file:
+        file.write(
+            "$ multimodal fit --run a\n1/2\n# took 200 s, 90 s of one core\n$ multimodal export --run a\n# took 2 s, 1 s of one core\n"
+        )
+        file.write("$ multimodal fit --run a\n# took 60 s, 30 s of one core\n")
+    assert study._core_minutes(log) == 2.0

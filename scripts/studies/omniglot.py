@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from multimodal.boxes import is_whole, write_text
+from multimodal.boxes import write_text
 from multimodal.boxes.trust import Builder
 from multimodal.data.decode import centre
 from multimodal.errors import InputError
@@ -55,7 +55,8 @@ TERMS = (
     "Omniglot: B. Lake, R. Salakhutdinov and J. Tenenbaum, Human-level concept learning through probabilistic program induction, Science "
     "350 (2015), MIT licence."
 )
-TOOK = re.compile(r"# took \d+ s, (\d+) s of one core")
+TRAINED = re.compile(r"^\$ multimodal fit (?:(?!^\$ ).)*^# took \d+ s, (\d+) s of one core", re.MULTILINE | re.DOTALL)
+"""In a log: a training, and the seconds of a core that it took."""
 
 Encode = Callable[[Sequence[bytes]], np.ndarray]
 
@@ -133,14 +134,11 @@ def omniglot(data: Path, out: Path, seeds: int = 3, five: bool = True, control: 
     trainings = list(_trainings(out, shards, seeds, control))
     lines = {training: training.commands(shlex.split(settings)) for training in trainings}
     done += [command for line in lines.values() for command in line]
-    new = [training for training in trainings if not is_whole(training.folder / "run")]
     run_side_by_side({_log(out, training): line for training, line in lines.items()})
-    for training in new:
-        write_text(training.folder / "core_minutes.json", json.dumps(_core_minutes(_log(out, training))))
 
     runs = ShardSet(next(iter(shards.values())))
     exports = {training: load_export(training.folder / "export") for training in trainings}
-    rows = [row for training, export in exports.items() for row in _judge(training, export, runs)]
+    rows = [row for training, export in exports.items() for row in _judge(training, export, runs, _core_minutes(_log(out, training)))]
     rows += list(_baselines([export for training, export in exports.items() if not training.permuted][:seeds], runs))
     chance = 100 / read_runs(runs).tasks.classes.shape[1]
     printed = as_table(rows, chance) + "\n"
@@ -177,8 +175,7 @@ def _trainings(out: Path, shards: Mapping[str, Path], seeds: int, control: bool)
             yield Training(name, 0, True, out / "runs" / _slug(name) / "permuted", path)
 
 
-def _judge(training: Training, export: Export, runs: ShardSet) -> Iterator[Row]:
-    minutes = json.loads((training.folder / "core_minutes.json").read_text(encoding="utf-8"))
+def _judge(training: Training, export: Export, runs: ShardSet, minutes: float | None) -> Iterator[Row]:
     for views in (1, VIEWS):
         right = 100 * run_accuracies(encoder(export, views), runs)
         yield Row(training.name, views, tuple(right.tolist()), training.seed, minutes)
@@ -316,11 +313,10 @@ def _cases(runs: Runs, number: int, rows: np.ndarray) -> Iterator[_Case]:
 # -- files ---------------------------------------------------------------------------------------------------------------------------------
 
 
-def _core_minutes(log: Path) -> float:
-    """Of the first command of a list, the training."""
-    found = TOOK.search(log.read_text(encoding="utf-8"))
-    assert found is not None, f"{log} has no line on what its first command took"
-    return int(found[1]) / 60
+def _core_minutes(log: Path) -> float | None:
+    """Of a training, all tries together; None if the log has none that took a second."""
+    seconds = sum(int(took) for took in TRAINED.findall(log.read_text(encoding="utf-8")))
+    return seconds / 60 if seconds else None
 
 
 def _log(out: Path, training: Training) -> Path:
