@@ -146,12 +146,12 @@ class ProjectColours(Colours):
 
 @dataclass(frozen=True)
 class PositionViews(Views):
-    """Two patches of a 3 x 3 grid: the middle one, and one of its eight neighbours; the answer, 0 to 7, is which of them, row by row.
+    """The nine patches of a 3 x 3 grid, row by row. Where each lies beside its neighbours is known, so the answer is always 0.
 
     Relative position (Doersch, Gupta and Efros, ICCV 2015, arXiv 1505.05192). patch: width and height in pixels. gap: between neighbours,
     so that no edge runs on from one to the other. jitter: the most by which each patch is moved, in both directions. pixels: whose size is
-    3 * patch + 2 * gap + 2 * jitter. colours: closes the chromatic shortcut; null leaves it open: a lens that shifts red and blue outwards
-    tells a network where a patch was, without looking at what it shows.
+    3 * patch + 2 * gap + 2 * jitter. colours: closes the chromatic shortcut, for each patch by itself; null leaves it open: a lens that
+    shifts red and blue outwards tells a network where a patch was, without looking at what it shows.
     """
 
     pixels: Pixels = field(default_factory=lambda: Pixels(size=180, scale=(0.5, 1.0)))
@@ -170,17 +170,15 @@ class PositionViews(Views):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (2, 3, self.patch, self.patch)
+        return (9, 3, self.patch, self.patch)
 
     def ask(self, picture: np.ndarray, word: int, views: np.ndarray) -> int:
-        position = word_from(word, 0) % 8
-        cells = (4, position + (position >= 4))
-        for number, (cell, view) in enumerate(zip(cells, views, strict=True)):
-            top, left = self.corner(cell, word_from(word, 1 + number))
+        for cell, view in enumerate(views):
+            top, left = self.corner(cell, word_from(word, cell))
             view[:] = picture[:, top : top + self.patch, left : left + self.patch]
             if self.colours is not None:
-                self.colours.change(view, word_from(word, 3 + number))
-        return position
+                self.colours.change(view, word_from(word, 9 + cell))
+        return 0
 
     def corner(self, cell: int, word: int) -> tuple[int, int]:
         """The top and left of the patch in a cell of the grid, 0 to 8 row by row."""

@@ -53,11 +53,15 @@ class PretextClasses(PretextObjective):
         with torch.autocast(image.device.type, enabled=False):
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             losses = F.cross_entropy(logits, target, reduction="none")
-        num_valid = count(valid)
-        loss = mean_over_ranks(losses, valid, num_valid)
-        right = sum_over_ranks(((logits.argmax(dim=1) == target) & valid).sum().to(torch.float32))
-        accuracy = 100 * right / num_valid.clamp(min=1)
-        return loss, {"loss": loss.detach(), "rows": num_valid, "accuracy": accuracy}
+        return answered(losses, (logits.argmax(dim=1) == target).to(losses.dtype), valid)
+
+
+def answered(losses: Tensor, right: Tensor, valid: Tensor) -> tuple[Tensor, Parts]:
+    """The mean loss of all ranks' valid rows, and their `accuracy`. losses (b,); right (b,) the share of each row's answers."""
+    num_valid = count(valid)
+    loss = mean_over_ranks(losses, valid, num_valid)
+    share = sum_over_ranks(torch.where(valid, right, 0.0).sum().to(torch.float32)) / num_valid.clamp(min=1)
+    return loss, {"loss": loss.detach(), "rows": num_valid, "accuracy": 100 * share}
 
 
 class PretextRegression(PretextObjective):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from functools import partial
@@ -33,7 +34,6 @@ def made(kind: type[Objective], *arguments: Any, **settings: Any) -> Objective:
 
 CLASSES: list[Callable[[], Objective]] = [
     partial(made, Rotation, DIM),
-    partial(made, RelativePosition, DIM, hidden=7),
     partial(made, Jigsaw, DIM, num_permutations=6),
 ]
 REGRESSIONS: list[Callable[[], Objective]] = [
@@ -54,6 +54,47 @@ def slow(objective: Objective, image: Tensor, target: Tensor) -> float:
 @pytest.mark.parametrize("make", CLASSES)
 def test_answers_in_numbers_conform(make: Callable[[], Objective]) -> None:
     assert_conforms(make, slow)
+
+
+def slow_positions(image: Tensor, objective: RelativePosition) -> tuple[float, float]:
+    """The loss and the share that is right, of rows (b, 9, d), by four loops."""
+    losses, right = [], []
+    for patches in image:
+        for row, column in itertools.product(range(3), repeat=2):
+            for down, across in itertools.product((-1, 0, 1), repeat=2):
+                if (down, across) == (0, 0) or not (0 <= row + down < 3 and 0 <= column + across < 3):
+                    continue
+                answer = [*itertools.product((-1, 0, 1), repeat=2)].index((down, across))
+                answer -= answer > 4
+                both = torch.cat([patches[3 * row + column], patches[3 * (row + down) + column + across]])
+                logits = objective.head(both).tolist()
+                losses.append(math.log(sum(math.exp(logit) for logit in logits)) - logits[answer])
+                right.append(logits.index(max(logits)) == answer)
+    assert len(losses) == 40 * len(image)
+    return sum(losses) / len(losses), 100 * sum(right) / len(right)
+
+
+def positions() -> tuple[RelativePosition, Tensor, Tensor]:
+    """An objective, 7 rows of nine patches, and which are valid."""
+    objective = made(RelativePosition, 5, hidden=6).double()
+    assert isinstance(objective, RelativePosition)
+    image = torch.randn(7, 45, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    return objective, image, torch.tensor([True, True, False, True, True, False, True])
+
+
+def test_every_pair_of_neighbours_is_asked() -> None:
+    objective, image, valid = positions()
+    image[~valid] = torch.nan
+    image.requires_grad_()
+    loss, parts = objective(image, torch.zeros(7, dtype=torch.int64), valid)
+    wanted, right = slow_positions(image[valid].view(-1, 9, 5), objective)
+    assert loss.item() == pytest.approx(wanted, abs=1e-12) and parts["accuracy"].item() == pytest.approx(right)
+    assert parts["rows"] == 5 and objective.chances == {"accuracy": 15.0}
+    loss.backward()
+    assert image.grad is not None and torch.isfinite(image.grad).all() and not image.grad[~valid].any()
+    assert (image.grad[valid].view(5, 9, 5).abs().sum(2) > 0).all(), "each patch teaches"
+    with pytest.raises(ValueError, match="takes 45 features per picture"):
+        objective(torch.zeros(7, 44), torch.zeros(7, dtype=torch.int64), valid)
 
 
 def slow_squares(objective: Objective, image: Tensor, target: Tensor) -> float:
