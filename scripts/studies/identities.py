@@ -73,7 +73,7 @@ class Judged:
         return [IdentityRow.from_json(values) for values in json.loads(self.files[gallery].read_text(encoding="utf-8"))]
 
 
-def identities(data: Path, out: Path, classes: Path | None = None, seeds: int = 3) -> None:
+def identities(data: Path, out: Path, classes: Path | None = None, seeds: int = 3, trunk: bool = False) -> None:
     """People found again by other cameras: by cosine, metrics from labels and from pairs, trained heads, and permuted identities.
 
     With --classes also metrics on CIFAR-10, for classes that were fitted and for others; and scikit-learn's example of two dimensions.
@@ -83,6 +83,7 @@ def identities(data: Path, out: Path, classes: Path | None = None, seeds: int = 
         out: folder for everything; the page is index.html there, the figures are results.txt and one .json for each run.
         classes: CIFAR-10 as a .npz (see multimodal evaluate probe).
         seeds: how often to repeat each run, with other pairs or another order.
+        trunk: also train the whole network along, which takes some 20 minutes of a core for each seed.
     """
     if seeds < 1:
         raise InputError(f"--seeds {seeds}: must be at least 1")
@@ -94,7 +95,7 @@ def identities(data: Path, out: Path, classes: Path | None = None, seeds: int = 
     ]
     for command in prepared:
         run(command)
-    people = [*_people(out, shards, seeds)]
+    people = [*_people(out, shards, seeds, trunk)]
     of_classes = [] if classes is None else [*_of_classes(out, classes, seeds)]
     every = [*people, *of_classes]
     run_side_by_side({out / "logs" / f"{'-'.join(one.export.relative_to(out).parts)}.txt": one.missing for one in every})
@@ -109,8 +110,9 @@ def identities(data: Path, out: Path, classes: Path | None = None, seeds: int = 
         title="Identities: people found again by other cameras",
         facts=[
             "EfficientNet-Lite0 with ImageNet's weights, frozen, 192 x 96 pixels: some of its maps, each pooled in horizontal stripes. "
-            "Metrics and heads are trained on two thirds of the identities, and judged on the others. The trunk trained along is the same "
-            "network on 128 x 64 pixels, all of whose weights move.",
+            "Metrics and heads are trained on two thirds of the identities, and judged on the others."
+            + " The trunk is the same network on 128 x 64 pixels, all of whose weights move."
+            * trunk,
             TERMS,
         ],
         rows=[],
@@ -126,7 +128,7 @@ def identities(data: Path, out: Path, classes: Path | None = None, seeds: int = 
     write_text(out / "index.html", render(report))
 
 
-def _people(out: Path, shards: Path, seeds: int) -> Iterator[Judged]:
+def _people(out: Path, shards: Path, seeds: int, trunk: bool) -> Iterator[Judged]:
     column = ("--column", "stripes")
 
     def judged(name: str, seed: int, export: Path, made: Sequence[Command], *settings: str) -> Judged:
@@ -155,7 +157,7 @@ def _people(out: Path, shards: Path, seeds: int) -> Iterator[Judged]:
             folder = out / _file_name(name) / f"seed{seed}"
             made = _trained("reid_head", folder, shards, seed, *settings)
             yield judged(name, seed, folder / "export", made, *column, *(("--rerank",) if seed == 0 and not settings else ()))
-    for seed in range(seeds):
+    for seed in range(seeds if trunk else 0):
         folder = out / "trunk" / f"seed{seed}"
         yield judged("trunk", seed, folder / "export", _trained("reid_trunk", folder, shards, seed), *(("--rerank",) if seed == 0 else ()))
 
