@@ -146,7 +146,7 @@ class ProjectColours(Colours):
 
 @dataclass(frozen=True)
 class PositionViews(Views):
-    """The nine patches of a 3 x 3 grid, row by row. Where each lies beside its neighbours is known, so the answer is always 0.
+    """The nine patches of a 3 x 3 grid, in a random order; the answer, (9,), is the cell of each, row by row.
 
     Relative position (Doersch, Gupta and Efros, ICCV 2015, arXiv 1505.05192). patch: width and height in pixels. gap: between neighbours,
     so that no edge runs on from one to the other. jitter: the most by which each patch is moved, in both directions. pixels: whose size is
@@ -172,13 +172,18 @@ class PositionViews(Views):
     def shape(self) -> tuple[int, ...]:
         return (9, 3, self.patch, self.patch)
 
-    def ask(self, picture: np.ndarray, word: int, views: np.ndarray) -> int:
-        for cell, view in enumerate(views):
+    @property
+    def answer_shape(self) -> tuple[int, ...]:
+        return (9,)
+
+    def ask(self, picture: np.ndarray, word: int, views: np.ndarray) -> np.ndarray:
+        cells = np.random.default_rng(word_from(word, 18)).permutation(9)
+        for cell, view in zip(cells.tolist(), views, strict=True):
             top, left = self.corner(cell, word_from(word, cell))
             view[:] = picture[:, top : top + self.patch, left : left + self.patch]
             if self.colours is not None:
                 self.colours.change(view, word_from(word, 9 + cell))
-        return 0
+        return cells
 
     def corner(self, cell: int, word: int) -> tuple[int, int]:
         """The top and left of the patch in a cell of the grid, 0 to 8 row by row."""

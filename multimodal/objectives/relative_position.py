@@ -46,12 +46,24 @@ class RelativePosition(PretextObjective):
         self.chances = {"accuracy": 100 * max(self._places.count(place) for place in range(POSITIONS)) / len(self._places)}
 
     def forward(self, image: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Parts]:
-        """image (b, 9 * dim_in), target (b,) unused, valid (b,) bool -> (scalar, detached scalars to log)."""
-        image, _ = clean_asked(image, target, valid, PATCHES * self.dim_in)
+        """image (b, 9 * dim_in); target (b, 9) int64, the cell of each patch; valid (b,) bool -> (scalar, detached scalars to log)."""
+        image, cells = clean_asked(image, target, valid, PATCHES * self.dim_in)
+        order = self._order(cells, valid)
         patches = image.view(len(image), PATCHES, self.dim_in).to(next(self.head.parameters()).dtype)
+        patches = patches.gather(1, order[:, :, None].expand_as(patches))  # in the order of their cells
         logits = self.head(torch.cat([patches[:, self._firsts], patches[:, self._seconds]], dim=2))
         places = torch.tensor(self._places, device=logits.device).expand(len(logits), -1)
         with torch.autocast(image.device.type, enabled=False):
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             losses = F.cross_entropy(logits.transpose(1, 2), places, reduction="none").mean(dim=1)
         return answered(losses, (logits.argmax(dim=2) == places).to(losses.dtype).mean(dim=1), valid)
+
+    def _order(self, cells: Tensor, valid: Tensor) -> Tensor:
+        """(b, 9) int64, which patch lies in each cell."""
+        in_order = torch.arange(PATCHES, device=cells.device)
+        if cells.dtype != torch.int64 or cells.shape[1:] != in_order.shape or (cells.sort(dim=1).values[valid] != in_order).any():
+            raise ValueError(
+                f"the target is {cells.dtype} of shape {tuple(cells.shape)}; RelativePosition takes the cells of nine patches, 0 to 8 "
+                "each once. Set data.image to multimodal.data.PositionViews"
+            )
+        return cells.argsort(dim=1)

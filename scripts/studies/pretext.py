@@ -334,8 +334,8 @@ def told_by_fringes(shards: ShardSet, colours: Colours | None, num: int = NUM_FR
     firsts, seconds, places = neighbours()
     patches, rows = np.zeros(views.shape, np.uint8), []
     for id, word in zip(ids.tolist(), random_words(0, 0, ids).tolist(), strict=True):
-        views.ask(views.pixels.of(shards.image_bytes(id), word), word, patches)
-        shifts = np.array([colour_shifts(patch.transpose(1, 2, 0)) for patch in patches])
+        cells = views.ask(views.pixels.of(shards.image_bytes(id), word), word, patches)
+        shifts = np.array([colour_shifts(patch.transpose(1, 2, 0)) for patch in patches[np.argsort(cells)]])
         rows += [*np.concatenate([shifts[firsts], shifts[seconds]], axis=1)]
     shifts, wanted, end = np.array(rows), np.array(places * len(ids)), len(trained) * len(places)
     low, high = np.percentile(shifts[:end], [2, 98], axis=0)  # colourful patches have some that are none

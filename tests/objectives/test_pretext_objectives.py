@@ -56,10 +56,11 @@ def test_answers_in_numbers_conform(make: Callable[[], Objective]) -> None:
     assert_conforms(make, slow)
 
 
-def slow_positions(image: Tensor, objective: RelativePosition) -> tuple[float, float]:
-    """The loss and the share that is right, of rows (b, 9, d), by four loops."""
+def slow_positions(image: Tensor, cells: Tensor, objective: RelativePosition) -> tuple[float, float]:
+    """The loss and the share that is right, of rows (b, 9, d) in cells (b, 9), by four loops."""
     losses, right = [], []
-    for patches in image:
+    for shown, of in zip(image, cells.tolist(), strict=True):
+        patches = [shown[of.index(cell)] for cell in range(9)]
         for row, column in itertools.product(range(3), repeat=2):
             for down, across in itertools.product((-1, 0, 1), repeat=2):
                 if (down, across) == (0, 0) or not (0 <= row + down < 3 and 0 <= column + across < 3):
@@ -74,27 +75,32 @@ def slow_positions(image: Tensor, objective: RelativePosition) -> tuple[float, f
     return sum(losses) / len(losses), 100 * sum(right) / len(right)
 
 
-def positions() -> tuple[RelativePosition, Tensor, Tensor]:
-    """An objective, 7 rows of nine patches, and which are valid."""
+def positions() -> tuple[RelativePosition, Tensor, Tensor, Tensor]:
+    """An objective, 7 rows of nine patches, their cells, and which rows are valid."""
     objective = made(RelativePosition, 5, hidden=6).double()
     assert isinstance(objective, RelativePosition)
-    image = torch.randn(7, 45, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    return objective, image, torch.tensor([True, True, False, True, True, False, True])
+    generator = torch.Generator().manual_seed(2)
+    image = torch.randn(7, 45, dtype=torch.float64, generator=generator)
+    cells = torch.stack([torch.randperm(9, generator=generator) for _ in range(7)])
+    return objective, image, cells, torch.tensor([True, True, False, True, True, False, True])
 
 
 def test_every_pair_of_neighbours_is_asked() -> None:
-    objective, image, valid = positions()
+    objective, image, cells, valid = positions()
     image[~valid] = torch.nan
     image.requires_grad_()
-    loss, parts = objective(image, torch.zeros(7, dtype=torch.int64), valid)
-    wanted, right = slow_positions(image[valid].view(-1, 9, 5), objective)
+    loss, parts = objective(image, cells, valid)
+    wanted, right = slow_positions(image[valid].view(-1, 9, 5), cells[valid], objective)
     assert loss.item() == pytest.approx(wanted, abs=1e-12) and parts["accuracy"].item() == pytest.approx(right)
     assert parts["rows"] == 5 and objective.chances == {"accuracy": 15.0}
     loss.backward()
     assert image.grad is not None and torch.isfinite(image.grad).all() and not image.grad[~valid].any()
     assert (image.grad[valid].view(5, 9, 5).abs().sum(2) > 0).all(), "each patch teaches"
     with pytest.raises(ValueError, match="takes 45 features per picture"):
-        objective(torch.zeros(7, 44), torch.zeros(7, dtype=torch.int64), valid)
+        objective(torch.zeros(7, 44), cells, valid)
+    for wrong in (cells[:, 0], torch.zeros(7, 9, dtype=torch.int64), cells.double()):
+        with pytest.raises(ValueError, match="0 to 8 each once. Set data.image to multimodal.data.PositionViews"):
+            objective(image.detach(), wrong, valid)
 
 
 def slow_squares(objective: Objective, image: Tensor, target: Tensor) -> float:
