@@ -139,5 +139,5 @@ class CollapseAlarm(Callback):
             )
         else:
             cause = f"Steps at a rate of {rate:g} were too large for these weights"
-        labels = " If the pictures do not show what their labels say, that is the best that there is: look at some." * (name == "point")
-        return f"{seen}. {cause}; lower --model.optimiser.lr. Add --overwrite to train again.{labels}"
+        labels = ". If the pictures do not show what their labels say, that is the best that there is: look at some" * (name == "point")
+        return f"{seen}. {cause}; lower --model.optimiser.lr. Add --overwrite to train again{labels}"
