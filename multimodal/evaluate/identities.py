@@ -207,7 +207,7 @@ def evaluate(
         html: also write a page with the curve, the hardest queries with what was found for them, and the hardest triplets; its pictures are
             inside it.
         column: with export, a column of its trunk's features, which saves running it.
-        batch_size: pictures in one batch; by default 8 on a CPU and 256 on an accelerator.
+        batch_size: pictures in one batch; by default 8 of 224 pixels on a CPU, or more smaller ones, and 256 on an accelerator.
         device: cpu, cuda:0 ...; by default the accelerator if there is one.
         cache: for a set at a URL, the folder for its tars and columns; by default one in the user's cache folder.
         cache_bytes: the most bytes that tars may take there; by default 20 GiB.

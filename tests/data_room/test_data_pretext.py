@@ -154,7 +154,7 @@ def test_patches_lie_in_a_grid_with_gaps_between(views: PositionViews) -> None:
         assert sorted(answer) == list(range(9))
         patches = patches[np.argsort(answer)]
         orders.add(tuple(answer))
-        corners = patches[:, :2, 0, 0].astype(int)  # rows and columns are told by red and green
+        corners = patches[:, :2, 0, 0].astype(int)  # red holds the row of each pixel, green its column
         for cell, corner in enumerate(corners):
             moved = corner - (views.patch + views.gap) * np.array(divmod(cell, 3))
             assert (moved >= 0).all() and (moved <= 2 * views.jitter).all()
