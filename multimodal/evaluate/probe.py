@@ -10,22 +10,24 @@ texts. Compare it with chance and with an untrained trunk (`NoWeights`). Every t
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import sys
 import warnings
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from multimodal.boxes import write_output
+from multimodal.boxes import atomic_write
 from multimodal.data.decode import Decoded
 from multimodal.embed.labelled import LabelledPictures, embed_labelled, open_labelled, pick_size
 from multimodal.embed.pictures import pick_batch_size, pick_device
 from multimodal.errors import InputError, missing_extra
+from multimodal.evaluate.figures import FigureRow, queries_path, write_rows
 from multimodal.export.model import load_export
 from multimodal.metrics import interval, nearest_classes
 from multimodal.shards.split import Split
@@ -41,7 +43,7 @@ NUM_DRAWS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeRow:
+class ProbeRow(FigureRow):
     """One line of a table of figures: a trunk on a set of labelled pictures. Shares are of the test pictures, in per cent.
 
     size: height and width of the trunk's input, in pixels; dim: of its features.
@@ -68,10 +70,6 @@ class ProbeRow:
     C: float
     seed: int
     converged: bool
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values by field."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,7 +169,7 @@ def probe(
         size: height and width of the trunk's input in pixels, one or several, one row each; by default the size it was made for.
         split: how a folder <class>/<picture> is split, by picture; its seed also determines the folds.
         recipe: the name of the trunk in the table; by default the export's folder or the architecture.
-        output: also write the rows to this JSON file.
+        output: also write the rows to this JSON file, and beside it a table of which test pictures are predicted right.
         batch_size: pictures in one batch; by default 8 on a CPU and 256 on an accelerator.
         num_threads: threads that decode pictures (and on a CPU run the network); by default one per core.
         device: cpu, cuda:0 ...; by default the accelerator if there is one.
@@ -195,15 +193,18 @@ def probe(
     data = Path(data).resolve()
     what = recipe or (Path(export).resolve().name if export is not None else probed.architecture)
     probed = probed.to(on)
-    rows = []
+    rows, rights, asked = [], [], []
     for one in sizes:
         features = _embed(pictures, probed, one, split.seed, pick_batch_size(batch_size, on), num_threads, max_bad_share)
         _check_classes(features.labels, features.is_test, pictures.classes, data)  # again: unreadable pictures have been left out
         named = data.name if data.is_dir() else data.stem
-        rows += [_row(features, what, named, one, split.seed, share) for share in shares]
+        for share in shares:
+            row, right = _row(features, what, named, one, split.seed, share)
+            rows.append(row)
+            rights.append(right)
+            asked.append([pictures.names[id] for id in features.ids[features.is_test]])
     if output is not None:
-        with write_output(output) as file:
-            file.write((json.dumps([row.as_json() for row in rows], indent=1) + "\n").encode())
+        _write(output, rows, asked, rights)
     print(as_table(rows))
     return rows
 
@@ -225,10 +226,37 @@ def as_table(rows: Sequence[ProbeRow]) -> str:
     return "\n".join(lines)
 
 
+def read_right(output: Path) -> list[Mapping[str, float]]:
+    """Of each row in `output`: which test pictures are predicted right, by name; the share of the draws. InputError if it is missing."""
+    path = queries_path(output)
+    if not path.is_file():
+        raise InputError(f"{path}: is missing; it holds the pictures of {output}. Run again the command that wrote {output}")
+    table = pq.read_table(path, columns=["row", "picture", "right"])
+    of_row, pictures, right = (table[name].to_pylist() for name in table.column_names)
+    return [{name: value for name, value, its in zip(pictures, right, of_row, strict=True) if its == row} for row in dict.fromkeys(of_row)]
+
+
+def _write(output: Path, rows: Sequence[ProbeRow], asked: Sequence[Sequence[str]], rights: Sequence[np.ndarray]) -> None:
+    """The rows as JSON, and beside them a table of their test pictures."""
+    table = pa.table(
+        {
+            "row": np.concatenate([np.full(len(names), row) for row, names in enumerate(asked)]),
+            "size": np.concatenate([np.full(len(names), row.size) for row, names in zip(rows, asked, strict=True)]),
+            "num_train": np.concatenate([np.full(len(names), row.num_train) for row, names in zip(rows, asked, strict=True)]),
+            "picture": pa.array([name for names in asked for name in names], pa.string()),
+            "right": np.concatenate(rights),
+        }
+    )
+    with atomic_write(queries_path(output)) as file:
+        pq.write_table(table, file)
+    write_rows(output, rows)  # last: if the rows exist, so does the table
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Features:
-    """rows (n, d) float32, labels (n,) int64, is_test (n,) bool of the pictures that could be read."""
+    """ids (n,) of the pictures that could be read; rows (n, d) float32, labels (n,) int64, is_test (n,) bool."""
 
+    ids: np.ndarray
     rows: np.ndarray
     labels: np.ndarray
     is_test: np.ndarray
@@ -256,10 +284,11 @@ def _embed(
             f"{pictures.names[broken[0]]}: its features are not finite; {len(broken)} pictures have such features. "
             "Its training may have diverged; choose another export or trunk"
         )
-    return _Features(rows[order], pictures.labels[order], pictures.is_test[order])
+    return _Features(order, rows[order], pictures.labels[order], pictures.is_test[order])
 
 
-def _row(features: _Features, what: str, data: str, size: int, seed: int, share: float) -> ProbeRow:
+def _row(features: _Features, what: str, data: str, size: int, seed: int, share: float) -> tuple[ProbeRow, np.ndarray]:
+    """A line of the table, and of each test picture the share of the draws in which it is predicted right."""
     train, test = ~features.is_test, features.is_test
     rows, labels, queries, wanted = features.rows[train], features.labels[train], features.rows[test], features.labels[test]
     probes, votes = [], []
@@ -276,7 +305,7 @@ def _row(features: _Features, what: str, data: str, size: int, seed: int, share:
             print(f"{what} at {size} px: C={found.C:.2g} is at the end of the range tried; one beyond it may be better", file=sys.stderr)
     right = np.mean([found.predicted == wanted for found in probes], axis=0)
     low, high = interval(right)
-    return ProbeRow(
+    row = ProbeRow(
         what=what,
         data=data,
         num_train=len(draws[0]),
@@ -293,6 +322,7 @@ def _row(features: _Features, what: str, data: str, size: int, seed: int, share:
         seed=seed,
         converged=all(found.converged for found in probes),
     )
+    return row, right
 
 
 def logistic_regression() -> Any:

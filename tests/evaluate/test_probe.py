@@ -17,7 +17,8 @@ from sklearn.preprocessing import StandardScaler
 
 from multimodal.embed.labelled import open_labelled
 from multimodal.errors import InputError
-from multimodal.evaluate.probe import NUM_DRAWS, STRENGTHS, as_table, draw_share, linear_probe, probe, stratified_folds
+from multimodal.evaluate.figures import queries_path
+from multimodal.evaluate.probe import NUM_DRAWS, STRENGTHS, as_table, draw_share, linear_probe, probe, read_right, stratified_folds
 from multimodal.shards import Split
 from multimodal.towers import NoWeights, PackageWeights, Trunk
 
@@ -160,6 +161,16 @@ def test_a_random_trunk_predicts_colours_and_the_row_says_how(
     rows = probe(npz, trunk=trunk, size=[SIZE, 48], recipe="mine", output=output, device="cpu", split=Split(seed=3))
     assert capsys.readouterr().out == as_table(rows) + "\n"
     assert json.loads(output.read_text()) == [row.as_json() for row in rows]
+    for row, right in zip(rows, read_right(output), strict=True):
+        assert set(right) == {f"test[{place}]" for place in range(24)}
+        assert 100 * sum(right.values()) / 24 == pytest.approx(row.linear, abs=0.005)
+    seeded = tmp_path / "other.json"
+    probe(npz, trunk=trunk, size=[SIZE], output=seeded, device="cpu", split=Split(seed=4))
+    (other,), features = read_right(seeded), read_right(output)[0]
+    assert np.mean([other[name] == features[name] for name in other]) > 0.8, "in another order by its seed, and each under its own name"
+    queries_path(output).unlink()
+    with pytest.raises(InputError, match="queries.parquet: is missing"):
+        read_right(output)
     assert [row.size for row in rows] == [SIZE, 48]
     row = rows[0]
     assert (row.what, row.data, row.num_train, row.num_test, row.dim, row.seed) == ("mine", "colours", 45, 24, trunk.dim, 3)
