@@ -36,38 +36,34 @@ def probed(name: str, seed: int, linear: float) -> list[ProbeRow]:
     ]
 
 
-def test_a_line_has_the_mean_of_its_seeds_with_the_smallest_and_the_largest(study: ModuleType) -> None:
+def right(share: float, num: int = 1000) -> dict[str, float]:
+    """The first ones of the test pictures."""
+    return {f"test[{place}]": float(place < round(share * num)) for place in range(num)}
+
+
+def test_a_line_has_the_mean_of_its_seeds_and_its_gain_over_random_weights_with_intervals(study: ModuleType) -> None:
     rows = [
-        *(study.Row("rotation", seed, probed("rotation", seed, 46.0 + seed), "accuracy", 60.0 + seed, 25.0) for seed in range(3)),
-        *(study.Row("random weights", seed, probed("random weights", seed, 39.0)) for seed in range(3)),
+        *(
+            study.Row("rotation", seed, probed("rotation", seed, 46.0 + seed), right(0.46 + seed / 100), "accuracy", 60.0 + seed, 25.0)
+            for seed in range(3)
+        ),
+        *(study.Row("random weights", seed, probed("random weights", seed, 39.0), right(0.39)) for seed in range(3)),
     ]
     *_, rotation, random = study.as_table(rows).splitlines()
-    assert rotation.split() == [
-        *(
-            "rotation",
-            "accuracy",
-            "61.0",
-            "25.0",
-            "27.0",
-            "38.0",
-            "47.0",
-            "[44.0,",
-            "50.0]",
-            "46.0..48.0",
-            "of",
-            "3",
-            "46.0",
-            "38.0",
-            "10.0",
-        )
-    ]
-    assert random.split()[:5] == ["random", "weights", "19.0", "30.0", "39.0"]
+    cells = rotation.replace("[", "").replace("]", "").replace(",", "").split()
+    assert cells[:7] == ["rotation", "accuracy", "61.0", "25.0", "27.0", "38.0", "47.0"]
+    assert cells[9:13] == ["46.0..48.0", "of", "3", "+8.0"] and cells[-3:] == ["46.0", "38.0", "10.0"]
+    low, high, low_gain, high_gain = map(float, (*cells[7:9], *cells[13:15]))
+    normal = 1.96 * np.array([np.sqrt(0.47 * 0.53 / 1000), np.sqrt(0.08 * 0.92 / 1000)]) * 100
+    assert np.allclose([47 - low, high - 47], normal[0], atol=0.4)
+    assert np.allclose([8 - low_gain, high_gain - 8], normal[1], atol=0.4), "paired: the same pictures are predicted by both"
+    assert random.split()[:5] == ["random", "weights", "19.0", "30.0", "39.0"] and "+" not in random
 
 
 def test_the_table_of_the_shortcut_has_a_line_for_each_lens_and_each_way_to_see_colours(study: ModuleType) -> None:
     position = study.TASKS["position"]
     rows = [
-        study.Row(one.name, 0, probed(one.name, 0, 44.0), "accuracy", answered, 12.5)
+        study.Row(one.name, 0, probed(one.name, 0, 44.0), right(0.44), "accuracy", answered, 12.5)
         for one, answered in (
             (study.Training(position, 0), 40.0),
             (study.Training(position, 0, is_open=True), 42.0),
@@ -130,11 +126,11 @@ def test_from_pictures_to_a_page(study: ModuleType, tmp_path: Path, capsys: pyte
     study.pretext(**arguments)
     table = (out / "results.txt").read_text()
     assert table.strip() in capsys.readouterr().out and all(
-        f"\n{name} " in table for name in ("rotation", "position", "colour", "random weights")
+        f"\n{name} " in table for name in ("rotation", "rotation, permuted", "position", "colour", "random weights")
     )
     page = html.unescape((out / "index.html").read_text())
     assert all(line in page for line in table.splitlines() if line) and "The gain from more labels" in page
-    assert len(json.loads((out / "pretext.json").read_text())) == 2 + 4 + 1
+    assert len(json.loads((out / "pretext.json").read_text())) == 2 + 1 + 4 + 1
     made = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*.ckpt")}
     study.pretext(**arguments)
     assert {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*.ckpt")} == made != {}, "nothing is trained twice"

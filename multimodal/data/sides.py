@@ -192,13 +192,26 @@ class Shuffled(Side):
     reads_tars: ClassVar[bool] = False  # it reads other tars than those of its ids
 
     def open(self, shards: ShardSet, ids: np.ndarray) -> Reader:
-        ids = np.sort(ids)
-        ring = Order(self.seed, len(ids)).ids(epoch=0, start=0, stop=len(ids))
-        partner = np.empty_like(ids)
-        partner[ring] = ids[np.roll(ring, -1)]
         reader = self.side.open(shards, ids)
-        shuffled = _ShuffledReader(reader, ids, partner)
+        shuffled = _ShuffledReader(reader, Partners(ids, self.seed))
         return _InPlaceAs(reader, shuffled.read) if isinstance(reader, InPlace) else shuffled
+
+
+class Partners:
+    """Another pair for each of several, by one random ring: each is the partner of exactly one, and none its own (given at least two).
+
+    ids (n,) of all pairs, in any order.
+    """
+
+    def __init__(self, ids: np.ndarray, seed: int) -> None:
+        self.ids = np.sort(ids)
+        ring = Order(seed, len(ids)).ids(epoch=0, start=0, stop=len(ids))
+        self.next = np.empty_like(self.ids)
+        self.next[ring] = self.ids[np.roll(ring, -1)]
+
+    def of(self, ids: np.ndarray) -> np.ndarray:
+        """ids (b,), each one of all. Returns their partners, (b,)."""
+        return self.next[np.searchsorted(self.ids, ids)]
 
 
 def open_side(side: Side, shards: ShardSet | JoinedShards, ids: np.ndarray) -> Reader:
@@ -305,18 +318,14 @@ class _CaptionReader:
 @dataclass(frozen=True)
 class _ShuffledReader:
     reader: Reader
-    ids: np.ndarray
-    partner: np.ndarray
+    partners: Partners
 
     def __call__(self, ids: np.ndarray, words: np.ndarray | None) -> Rows:
-        return self.reader(self._partners(ids), words)
+        return self.reader(self.partners.of(ids), words)
 
     def read(self, ids: np.ndarray, words: np.ndarray | None, out: np.ndarray) -> Rows:
         assert isinstance(self.reader, InPlace)
-        return self.reader.read(self._partners(ids), words, out)
-
-    def _partners(self, ids: np.ndarray) -> np.ndarray:
-        return self.partner[np.searchsorted(self.ids, ids)]
+        return self.reader.read(self.partners.of(ids), words, out)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ answers in validation (`accuracy`), and what the trunk has learned from it by `m
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,36 +25,40 @@ class PretextObjective(Objective):
 
 
 class PretextClasses(PretextObjective):
-    """A question with num_classes possible answers: cross-entropy of a head over the features of a picture's views.
+    """Questions with num_classes possible answers: cross-entropy of a head over the features of a picture's views.
 
-    dim_in: features of all views together. hidden: units of a hidden layer of the head, with ReLU; None for a linear head.
-    The parts have the `accuracy` of the answers, in per cent.
+    The mean of a picture's questions, of which it usually has one.
+
+    dim_in: features of all views together. hidden: units of a hidden layer of the head, with ReLU; None for a linear head. shape: of the
+    answers to one picture, as the views make them; () for a single one. The parts have the `accuracy` of the answers, in per cent.
     """
 
-    def __init__(self, dim_in: int, num_classes: int, hidden: int | None = None) -> None:
+    def __init__(self, dim_in: int, num_classes: int, hidden: int | None = None, shape: Sequence[int] = ()) -> None:
         super().__init__()
-        self.dim_in, self.num_classes = dim_in, num_classes
-        self.head = head(dim_in, num_classes, hidden)
+        self.dim_in, self.num_classes, self.shape = dim_in, num_classes, tuple(shape)
+        self.head = head(dim_in, num_classes * math.prod(shape), hidden)
         self.chances = {"accuracy": 100 / num_classes}
 
     def forward(self, image: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Parts]:
-        """image (b, dim_in), target (b,) int64 in [0, num_classes), valid (b,) bool -> (scalar, detached scalars to log)."""
+        """image (b, dim_in), target (b, *shape) int64 in [0, num_classes), valid (b,) bool -> (scalar, detached scalars to log)."""
         image, target = clean_asked(image, target, valid, self.dim_in)
-        if target.ndim != 1 or target.dtype != torch.int64:
+        if tuple(target.shape[1:]) != self.shape or target.dtype != torch.int64:
+            expected = f"int64 answers of shape {self.shape}" if self.shape else "one int64 answer"
             raise ValueError(
-                f"the target is {target.dtype} of shape {tuple(target.shape)}; {type(self).__name__} takes one int64 answer for each row. "
-                "Set data.image to the views of this task"
+                f"the target is {target.dtype} of shape {tuple(target.shape)}; {type(self).__name__} takes {expected} for each row. "
+                f"Set data.image to the views of this task{', and model.objective.shape to what they ask' * bool(self.shape)}"
             )
         if ((target < 0) | (target >= self.num_classes)).any():
             raise ValueError(
                 f"an answer is {int(target.max())}; {type(self).__name__} has {self.num_classes} classes, from 0. Give it as many as the "
                 "views in data.image have"
             )
-        logits = self.head(image.to(next(self.head.parameters()).dtype))
+        wanted = target.reshape(len(target), -1)
+        logits = self.head(image.to(next(self.head.parameters()).dtype)).view(len(image), self.num_classes, -1)
         with torch.autocast(image.device.type, enabled=False):
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            losses = F.cross_entropy(logits, target, reduction="none")
-        return answered(losses, (logits.argmax(dim=1) == target).to(losses.dtype), valid)
+            losses = F.cross_entropy(logits, wanted, reduction="none").mean(dim=1)
+        return answered(losses, (logits.argmax(dim=1) == wanted).to(losses.dtype).mean(dim=1), valid)
 
 
 def answered(losses: Tensor, right: Tensor, valid: Tensor) -> tuple[Tensor, Parts]:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -27,10 +28,11 @@ from multimodal.embed.labelled import open_labelled
 from multimodal.errors import InputError
 from multimodal.evaluate.figures import align
 from multimodal.evaluate.page import render
-from multimodal.evaluate.probe import ProbeRow
+from multimodal.evaluate.probe import ProbeRow, read_right
 from multimodal.evaluate.report import Figure, LearningCurve, Report, Table, curves_of
 from multimodal.export.run import Run
 from multimodal.machine.progress import track
+from multimodal.metrics import interval
 from multimodal.objectives.relative_position import neighbours
 from multimodal.pictures.aberration import colour_shifts, lateral_aberration
 from multimodal.pictures.decode import picture
@@ -42,7 +44,9 @@ SIZE = 64
 SHARES = ("0.01", "0.1", "1")
 """Of the probe's labels."""
 OPEN = ("--data.image.init_args.colours", "null")
-"""Leaves the chromatic shortcut open."""
+"""Leaves the chromatic shortcut open, which the recipe closes by `ProjectColours`."""
+PERMUTED = ("--data.image.init_args.permuted", "true", "--preflight.max_steps", "0", "--trainer.callbacks", "null")
+"""Nothing can be learned: neither a check before the run nor an alarm in it could pass."""
 COLOURS: Mapping[str, Colours | None] = {
     "all": None,
     "one channel of each patch": OneChannel(),
@@ -77,29 +81,37 @@ EVERY = list(TASKS)
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """A run of a task. lens: on pictures with synthetic chromatic aberration. is_open: the shortcut is left open."""
+    """A run of a task.
+
+    lens: on pictures with synthetic chromatic aberration. is_open: the shortcut is left open. control: answers permuted across pictures.
+    """
 
     task: Task
     seed: int
     lens: bool = False
     is_open: bool = False
+    control: bool = False
 
     @property
     def name(self) -> str:
-        return f"{self.task.name}{', lens' * self.lens}{', shortcut open' * self.is_open}"
+        return f"{self.task.name}{', lens' * self.lens}{', shortcut open' * self.is_open}{', permuted' * self.control}"
 
     @property
     def slug(self) -> str:
-        return f"{self.task.name}{'_lens' * self.lens}{'_open' * self.is_open}-seed{self.seed}"
+        return f"{self.task.name}{'_lens' * self.lens}{'_open' * self.is_open}{'_permuted' * self.control}-seed{self.seed}"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A training, or random weights: how well its task is answered, with chance, and the probe's rows, one for each share of the labels."""
+    """A training, or random weights: how well its task is answered, with chance, and the probe's rows, one for each share of the labels.
+
+    right: test picture -> 1 if the probe on all labels predicts it, else 0.
+    """
 
     name: str
     seed: int
     probes: Sequence[ProbeRow]
+    right: Mapping[str, float]
     figure: str = ""
     answered: float | None = None
     chance: float | None = None
@@ -121,8 +133,8 @@ def pretext(
 ) -> None:
     """Train a small network from random weights on pictures alone by each pretext task, and probe how well its features predict classes.
 
-    Then the shortcut: relative position on pictures through a synthetic lens that shifts red and blue outwards, with and without colours
-    being dropped.
+    Then the shortcut: relative position on pictures through a synthetic lens that shifts red and blue outwards, with all colours and with
+    those that tell nothing of the lens.
 
     Args:
         data: the folder with captions.tsv (columns file, split, caption) and the pictures, or tars of them; no caption is read in training.
@@ -151,7 +163,7 @@ def pretext(
     done += [command for line in lines.values() for command in line]
 
     rows = [row_of(out, one) for one in trainings]
-    rows += [Row(RANDOM, seed, _probes(out, f"random-seed{seed}")) for seed in range(seeds)]
+    rows += [Row(RANDOM, seed, *_probed(out, f"random-seed{seed}")) for seed in range(seeds)]
     printed = as_table(rows) + "\n"
     if shortcut:
         printed += f"\n{shortcut_table(rows)}\n\n{_fringes(out, shards, through_lens)}\n"
@@ -162,8 +174,8 @@ def pretext(
         facts=[
             f"{len(Split().ids(opened, 'train')):,} pictures, without any text or label, of which a tenth is validated on. {seeds} seeds; "
             "curves are those of seed 0.",
-            "Answered: how well a run answers its own task in evaluation mode, on pictures that it was not trained on. What is explained "
-            "of an answer's squares is 0 for the plainest one.",
+            "Answered: how well a run answers its own task in evaluation mode after its last epoch, on pictures that it was not trained "
+            "on; the probe is of its best one. What is explained of answers is 0 for the plainest ones.",
             *([f"The lens: red and blue moved outwards, by {shift:g} pixels at the corners of pictures of 224."] if shortcut else []),
             TERMS,
         ],
@@ -181,7 +193,7 @@ def pretext(
         learning=[_curve(name, of) for name, of in _by_name(rows).items()],
         printed=printed,
     )
-    write_text(out / "pretext.json", json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    write_text(out / "pretext.json", json.dumps([_as_json(row) for row in rows], indent=1) + "\n")
     write_text(out / "results.txt", printed)
     write_text(out / "index.html", render(report))
 
@@ -210,6 +222,8 @@ def _trainings(tasks: Sequence[str], seeds: int, shortcut: bool) -> Iterator[Tra
     for seed in range(seeds):
         for name in tasks:
             yield Training(TASKS[name], seed)
+        if seed == 0 and tasks:  # only one, because it costs as much as the run
+            yield Training(TASKS[tasks[0]], seed, control=True)
         if shortcut:
             position = TASKS["position"]
             if "position" not in tasks:
@@ -227,6 +241,7 @@ def _commands(training: Training, out: Path, shards: Path, classes: Path, settin
             *("--data.split.seed", seed, "--seed_everything", seed),
             *("--model.image_tower.init_args.trunk.init_args.weights.init_args.seed", seed),
             *(OPEN if training.is_open else ()),
+            *(PERMUTED if training.control else ()),
             *shlex.split(settings),
         ),
         ("multimodal", "export", "--run", str(folder / "run"), "--output", str(folder / "export")),
@@ -250,17 +265,17 @@ def _probe(out: Path, slug: str, seed: int, name: str, classes: Path) -> Command
 
 
 def row_of(out: Path, training: Training) -> Row:
-    """What a finished training has reached."""
-    best, figure = Run(_folder(out, training) / "run").best, training.task.figure
-    assert best is not None, "every run of a study validates"
-    answered, chance = best[f"val/{figure}"], best[f"val/chance_{figure}"]
-    return Row(training.name, training.seed, _probes(out, training.slug), figure, answered, chance)
+    """What a finished training has reached: of its task after the last epoch, since the best one is the luckiest by this very figure."""
+    figure = training.task.figure
+    last = next(row for row in reversed(Run(_folder(out, training) / "run").metrics) if f"val/{figure}" in row)
+    answered, chance = last[f"val/{figure}"], last[f"val/chance_{figure}"]
+    return Row(training.name, training.seed, *_probed(out, training.slug), figure, answered, chance)
 
 
 def as_table(rows: Sequence[Row]) -> str:
-    """A line for each task: means over its seeds, and of the probe on all labels the smallest and largest seed."""
-    lines = []
-    for name, of in _by_name(rows).items():
+    """A line for each task: means over its seeds, and the probe on all labels beside that of random weights."""
+    lines, by_name = [], _by_name(rows)
+    for name, of in by_name.items():
         means = [float(np.mean([row.probes[place].linear for row in of])) for place in range(len(SHARES))]
         whole = [row.whole for row in of]
         linear = [row.linear for row in whole]
@@ -268,21 +283,33 @@ def as_table(rows: Sequence[Row]) -> str:
         if of[0].figure:
             answered = [row.answered for row in of if row.answered is not None]
             task = (of[0].figure, f"{np.mean(answered):.1f}", f"{of[0].chance:.1f}")
-        between = f"[{np.mean([row.linear_low for row in whole]):.1f}, {np.mean([row.linear_high for row in whole]):.1f}]"
+        right, random = _right(of), _right(by_name[RANDOM])
+        gain = "" if name == RANDOM else f"{100 * (right - random).mean():+.1f} {_between(right - random)}"
         spread = f"{min(linear):.1f}..{max(linear):.1f} of {len(of)}"
         cv, knn = (float(np.mean([getattr(row, field) for row in whole])) for field in ("cv_accuracy", "knn"))
-        lines.append(
-            (name, *task, *(f"{mean:.1f}" for mean in means), between, spread, f"{cv:.1f}", f"{knn:.1f}", f"{whole[0].chance:.1f}")
-        )
+        cells = (*(f"{mean:.1f}" for mean in means), _between(right), spread, gain, f"{cv:.1f}", f"{knn:.1f}", f"{whole[0].chance:.1f}")
+        lines.append((name, *task, *cells))
     shares = [f"{100 * float(share):g} %" for share in SHARES]
     one = rows[0].whole
     note = (
-        "answered: the task itself in validation, beside its chance. "
-        f"Linear probe of {one.data} at {SIZE} pixels, per cent right, with shares of its {one.num_train:,} labels;\n"
-        f"95 %: over the {one.num_test:,} test pictures, the mean of the seeds' intervals; seeds: smallest..largest"
+        "answered: the task itself in validation after the last epoch, beside its chance; the probe is of the best one. "
+        f"Linear probe of {one.data} at {SIZE} pixels, per cent right, with shares of its {one.num_train:,} labels.\n"
+        f"95 %: of the mean of the seeds, and of its gain over random weights, with the {one.num_test:,} test pictures resampled; "
+        "seeds: smallest..largest"
     )
-    header = ("task", "figure", "answered", "chance", *shares, "95 %", "seeds", "cv", "kNN", "chance")
+    header = ("task", "figure", "answered", "chance", *shares, "95 %", "seeds", "over random", "cv", "kNN", "chance")
     return f"{note}\n{align(header, lines, num_left=2)}"
+
+
+def _right(rows: Sequence[Row]) -> np.ndarray:
+    """(m,) the share of the seeds whose probe predicts each test picture, in the order of their names."""
+    return np.mean([[row.right[name] for name in sorted(row.right)] for row in rows], axis=0)
+
+
+def _between(values: np.ndarray) -> str:
+    """The 95 % interval of their mean, in per cent."""
+    low, high = interval(values)
+    return f"[{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def shortcut_table(rows: Sequence[Row]) -> str:
@@ -295,7 +322,7 @@ def shortcut_table(rows: Sequence[Row]) -> str:
             answered, linear = [row.answered or 0.0 for row in ours], [row.whole.linear for row in ours]
             lines.append(
                 (
-                    *("through the lens" if lens else "as they are", "all" if is_open else "one channel of each patch"),
+                    *("through the lens" if lens else "as they are", "all" if is_open else "projected"),
                     *(f"{np.mean(answered):.1f}", f"{min(answered):.1f}..{max(answered):.1f}", f"{ours[0].chance:.1f}"),
                     *(f"{np.mean(linear):.1f}", f"{min(linear):.1f}..{max(linear):.1f}", f"{ours[0].whole.chance:.1f}"),
                 )
@@ -345,6 +372,11 @@ def told_by_fringes(shards: ShardSet, colours: Colours | None, num: int = NUM_FR
     return float((model.predict(scaled[end:]) == wanted[end:]).mean())
 
 
+def _as_json(row: Row) -> Mapping[str, Any]:
+    """Its figures; which pictures are predicted stays beside the probe's rows."""
+    return {name: value for name, value in asdict(row).items() if name != "right"}
+
+
 def _page_table(rows: Sequence[Row]) -> Table:
     lines: list[list[str | Figure]] = []
     for name, of in _by_name(rows).items():
@@ -386,8 +418,10 @@ def _by_name(rows: Sequence[Row]) -> Mapping[str, list[Row]]:
     return found
 
 
-def _probes(out: Path, slug: str) -> list[ProbeRow]:
-    return [ProbeRow(**values) for values in json.loads(_probe_file(out, slug).read_text(encoding="utf-8"))]
+def _probed(out: Path, slug: str) -> tuple[list[ProbeRow], Mapping[str, float]]:
+    """The probe's rows, and which test pictures the last one predicts."""
+    file = _probe_file(out, slug)
+    return [ProbeRow.from_json(values) for values in json.loads(file.read_text(encoding="utf-8"))], read_right(file)[-1]
 
 
 def _probe_file(out: Path, slug: str) -> Path:

@@ -28,7 +28,7 @@ from multimodal.data import (
     ViewsTarget,
 )
 from multimodal.data.order import random_words
-from multimodal.data.pretext import far_permutations, lab
+from multimodal.data.pretext import COLOUR_EDGES, HOLE_SPREAD, NUM_COLOURS, far_permutations, lab
 from multimodal.errors import InputError
 from multimodal.objectives.relative_position import neighbours
 from multimodal.pairs import Pair
@@ -89,6 +89,19 @@ def test_in_validation_the_question_is_a_function_of_the_id(shards: ShardSet) ->
     assert len(set(target[valid].tolist())) == 4
     for id, view, turns in zip(ids[valid].tolist(), image[valid], target[valid].tolist(), strict=True):
         assert np.array_equal(np.rot90(view, -turns, axes=(1, 2)), pixels.of(shards.image_bytes(id), None))
+
+
+def test_in_a_control_answers_are_those_about_another_picture(shards: ShardSet) -> None:
+    views, read = HoleViews(Pixels(size=24), permuted=True), {}
+    alone = HoleViews(Pixels(size=24))
+    pixels = {id: Pixels(size=24).of(shards.image_bytes(id), None) for id in range(NUM) if id != BROKEN}
+    wanted = {id: asked(alone, picture, 0)[1] for id, picture in pixels.items()}
+    for ids, image, target, valid in batches(shards, views, shuffle=False):
+        for id, view, answer in zip(ids[valid].tolist(), image[valid], target[valid], strict=True):
+            assert np.array_equal(view, asked(alone, pixels[id], 0)[0])
+            (read[id],) = (other for other, of_it in wanted.items() if np.array_equal(of_it, answer))
+    assert len(read) == len(set(read.values())) == NUM - 2, "the broken picture, and the one whose partner it is, are left out"
+    assert all(id != other for id, other in read.items())
 
 
 def test_kept_pictures_are_the_centre_crop_in_training_too(shards: ShardSet) -> None:
@@ -200,7 +213,7 @@ def test_a_hole_is_filled_by_its_answer() -> None:
     around = np.rint(picture[:, outside].mean(1))
     assert np.array_equal(seen[:, 4:12, 4:12], np.broadcast_to(around[:, None, None], (3, 8, 8)))
     blocks = [[picture[:, 4 + y : 6 + y, 4 + x : 6 + x].mean((1, 2)) for x in range(0, 8, 2)] for y in range(0, 8, 2)]
-    assert np.allclose(255 * answer + around[:, None, None], np.array(blocks).transpose(2, 0, 1), atol=1e-4)
+    assert np.allclose(HOLE_SPREAD * answer + around[:, None, None], np.array(blocks).transpose(2, 0, 1), atol=1e-4)
     assert not np.any(asked(views, np.full_like(picture, 77), 5)[1])
 
 
@@ -210,9 +223,13 @@ def test_a_grey_picture_asks_for_its_colours() -> None:
         assert np.allclose(lab(np.array(colour)), wanted, atol=0.1)  # Lindbloom's table
     picture = noise(2, 16)
     seen, answer = asked(GreyViews(Pixels(size=16), block=8), picture.transpose(2, 0, 1), 5)
-    assert isinstance(answer, np.ndarray) and answer.shape == (2, 2, 2)
+    assert isinstance(answer, np.ndarray) and answer.shape == (2, 2) and answer.dtype == np.int64
     assert np.array_equal(seen, np.broadcast_to(np.asarray(Image.fromarray(picture).convert("L")), (3, 16, 16)))
-    assert np.allclose(100 * answer[:, 0, 1], lab(picture[:8, 8:].mean((0, 1)))[1:], atol=1e-4)
+    bins = [sum(value >= edge for edge in COLOUR_EDGES) for value in lab(picture[:8, 8:].mean((0, 1)))[1:]]
+    assert answer[0, 1] == 11 * bins[0] + bins[1]
+    corners = np.array([*primaries], np.uint8).repeat(64, axis=0).reshape(3, 8, 8, 3).transpose(0, 3, 1, 2)
+    extremes = np.array([asked(GreyViews(Pixels(size=8), block=8), of, 5)[1] for of in corners])
+    assert extremes.min() >= 0 and extremes.max() < NUM_COLOURS and len(np.unique(extremes)) == 3
 
 
 def test_dropped_colours_leave_one_channel_and_nothing_to_compare_it_with() -> None:
@@ -249,7 +266,7 @@ def test_projected_colours_have_no_part_from_green_to_magenta() -> None:
         (lambda: JigsawViews(grid=4), "grid=4 must be 2 or 3"),
         (lambda: JigsawViews(Pixels(size=96), grid=2, num_permutations=25), "num_permutations=25 must be from 2 to 24"),
         (lambda: HoleViews(Pixels(size=50)), "pixels.size=50 must be a multiple of 4 . block=8"),
-        (lambda: GreyViews(Pixels(size=50)), "pixels.size=50 must be a multiple of block=8"),
+        (lambda: GreyViews(Pixels(size=50)), "pixels.size=50 must be a multiple of block=16"),
     ],
 )
 def test_views_that_do_not_fit_are_refused(make: Callable[[], Views], said: str) -> None:

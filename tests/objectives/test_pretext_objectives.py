@@ -35,10 +35,11 @@ def made(kind: type[Objective], *arguments: Any, **settings: Any) -> Objective:
 CLASSES: list[Callable[[], Objective]] = [
     partial(made, Rotation, DIM),
     partial(made, Jigsaw, DIM, num_permutations=6),
+    partial(made, Colourisation, DIM, [], num_colours=6),
 ]
 REGRESSIONS: list[Callable[[], Objective]] = [
     partial(made, Inpainting, DIM, shape=[DIM]),
-    partial(made, Colourisation, DIM, [DIM], hidden=7),
+    partial(made, PretextRegression, DIM, [DIM], hidden=7),
 ]
 
 
@@ -119,6 +120,52 @@ def test_answers_in_arrays_conform(make: Callable[[], Objective]) -> None:
 
 def test_ranks_equal_one() -> None:
     assert_ranks_equal_one(*CLASSES, *REGRESSIONS)
+
+
+def slow_colours(objective: Colourisation, image: Tensor, answers: Tensor) -> tuple[float, float]:
+    """The mean cross-entropy of every square's colour, and that of always saying how common these colours are, with one more of each."""
+    wanted, losses, plain = answers.flatten().tolist(), [], []
+    for row, answer in zip(image, answers.flatten(1), strict=True):
+        logits = objective.head(row).view(objective.num_classes, -1).T.tolist()
+        for of_square, colour in zip(logits, answer.tolist(), strict=True):
+            losses.append(math.log(sum(math.exp(logit) for logit in of_square)) - of_square[colour])
+            plain.append(-math.log((1 + wanted.count(colour)) / (objective.num_classes + len(wanted))))
+    return sum(losses) / len(losses), sum(plain) / len(plain)
+
+
+def test_each_square_asks_for_its_colour() -> None:
+    objective, generator = made(Colourisation, DIM, [2, 3], num_colours=4).double(), torch.Generator().manual_seed(4)
+    assert isinstance(objective, Colourisation)
+    image = torch.randn(7, DIM, dtype=torch.float64, generator=generator)
+    answers, valid = torch.randint(0, 4, (7, 2, 3), generator=generator), torch.tensor([True, True, False, True, True, False, True])
+    image[~valid] = torch.nan
+    answers[~valid] = 99
+    image.requires_grad_()
+    loss, parts = objective(image, answers, valid)
+    wanted, plain = slow_colours(objective, image[valid], answers[valid])
+    assert loss.item() == pytest.approx(wanted, abs=1e-12) and parts["rows"] == 5
+    assert parts["explained"].item() == pytest.approx(100 * (1 - wanted / plain)) and objective.chances == {"explained": 0.0}
+    loss.backward()
+    assert image.grad is not None and torch.isfinite(image.grad).all() and not image.grad[~valid].any()
+    seen = objective.seen.clone()
+    assert seen.sum() == 4 + 5 * 6
+    none, parts = objective.eval()(image.detach(), answers, torch.zeros(7, dtype=torch.bool))
+    assert none == 0 and parts["explained"] == 0 and torch.equal(objective.seen, seen)
+    for wrong, said in ((answers[:, 0], r"int64 answers of shape \(2, 3\)"), (answers.double(), "float64 of shape"), (answers, "is 99")):
+        with pytest.raises(ValueError, match=said):
+            objective(torch.zeros(7, DIM), wrong, torch.ones(7, dtype=torch.bool))
+
+
+def test_to_know_how_common_each_colour_was_explains_nothing() -> None:
+    objective, share = made(Colourisation, DIM, [3, 3], num_colours=4).double(), torch.tensor([0.5, 0.2, 0.2, 0.1])
+    assert isinstance(objective, Colourisation)
+    with torch.no_grad():
+        objective.head.weight.zero_()
+        objective.head.bias.copy_(share.log().repeat_interleave(9))
+    objective.seen += 1e6 * share
+    for colour in range(4):  # all squares of a picture have one colour, as few have in nature
+        parts = objective.eval()(torch.zeros(1, DIM), torch.full((1, 3, 3), colour), torch.ones(1, dtype=torch.bool))[1]
+        assert parts["explained"].item() == pytest.approx(0, abs=0.01)
 
 
 def test_what_is_explained_is_a_share_of_the_squares_of_valid_rows() -> None:
