@@ -27,6 +27,7 @@ from pathlib import Path
 from multimodal.doors.dispatch import Verbs, dispatch
 from multimodal.errors import InputError
 from multimodal.machine.cores import usable_cores
+from multimodal.machine.parents import end_with_parent
 from multimodal.machine.progress import track
 
 FINAL = "data/fixed_epochs.yaml"
@@ -154,7 +155,7 @@ def run_side_by_side(lists: Mapping[Path, Sequence[Command]], num_processes: int
     lists: log file -> commands; the log gets their output, and the seconds that each command took, after those of earlier tries. A single
     list, or all lists if there is one core, runs in this process; several run in processes of their own. Heads on columns are so small that
     one core each is faster than threads that wait for each other. If a list fails, or on Ctrl-C, running commands finish and the rest is
-    cancelled: InputError with the end of that list's log.
+    cancelled: InputError with the end of that list's log. If this process is killed, its commands are too.
     """
     cores = usable_cores()
     num_processes = min(num_processes or len(cores), max(1, len(lists)))
@@ -229,6 +230,7 @@ def _on_one_core(core: int) -> Iterator[None]:
 
 
 def _use_one_core(free: SimpleQueue[int]) -> None:
+    end_with_parent()
     _pin(free.get())
 
 

@@ -16,7 +16,6 @@ import resource
 import signal
 import socket
 import sys
-import threading
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence
@@ -29,6 +28,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from multimodal.errors import InputError, missing_extra
 from multimodal.machine.cores import usable_cores
+from multimodal.machine.parents import end_with_parent
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -271,7 +271,7 @@ def _check_start(exitcode: int | None, starts_lost: int) -> None:
 def _serve(connection: Connection, task: Callable[[Any], Any]) -> None:
     """The worker: answers each item with a result, until the pipe ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent ends us
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     connection.send(_Ready())
     while True:
         try:
@@ -294,14 +294,6 @@ def _portable(error: Exception) -> Exception:
         travels = InputError(str(error)) if isinstance(error, InputError) else RuntimeError(f"{type(error).__name__}: {error}")
     travels.add_note("in a worker process:\n" + "".join(traceback.format_exception(error)))
     return travels
-
-
-def _end_with_parent() -> None:
-    """A killed job must not leave workers that write into a folder in which the next job continues."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "a worker has a parent"
-    parent.join()
-    os._exit(1)
 
 
 def _in_folder(folder: str, task: Callable[[T], R], item: T) -> R:
