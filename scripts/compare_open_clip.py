@@ -94,6 +94,8 @@ def write_folder(folder: Path, config: dict[str, Any], seed: int = 0) -> Path:
     is_coca, has_own_text = "multimodal_cfg" in model, config["model_cfg"].get("custom_text", False)
     torch.manual_seed(seed)
     made = (open_clip.CoCa if is_coca else open_clip.CustomTextCLIP if has_own_text else open_clip.CLIP)(**model)
+    if is_coca:  # open_clip leaves it as it found the memory, where NaN may be
+        torch.nn.init.normal_(made.text_decoder.text_projection, std=0.02)
     save_file({name: tensor.contiguous() for name, tensor in made.state_dict().items()}, folder / "open_clip_model.safetensors")
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     return folder
