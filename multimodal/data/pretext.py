@@ -322,8 +322,8 @@ class GreyViews(Views):
 
     def ask(self, picture: np.ndarray, word: int, views: np.ndarray) -> np.ndarray:
         views[:] = grey(picture)
-        across, along = np.digitize(lab(block_means(picture, self.block))[1:].round(6), COLOUR_EDGES)  # greys are 0 but for rounding
-        return across * (len(COLOUR_EDGES) + 1) + along
+        a_bin, b_bin = np.digitize(lab(block_means(picture, self.block))[1:].round(6), COLOUR_EDGES)  # greys are 0 but for rounding
+        return a_bin * (len(COLOUR_EDGES) + 1) + b_bin
 
 
 def block_means(picture: np.ndarray, block: int) -> np.ndarray:

@@ -35,8 +35,8 @@ class RelativePosition(PretextObjective):
     The paper asks about one pair of patches of a picture, the middle one and a neighbour. Here all 40 ordered pairs of neighbours among its
     nine patches are asked, for nine passes of the trunk. Chance is 15 %: each side is the answer to six of them, each corner to four.
 
-    dim_in: features of one patch. hidden: units of a layer that compares two. None, a linear head, adds what each votes for by itself: it
-    answers fewer questions, and a trunk learns more from it, whose features have to tell by themselves where they are (docs/pretext.md).
+    dim_in: features of one patch. hidden: units of a layer that compares two. None is a linear head, which adds the
+    votes of both: it answers fewer questions, and the trunk learns more (docs/pretext.md).
     """
 
     def __init__(self, dim_in: int, hidden: int | None = None) -> None:
